@@ -1,0 +1,29 @@
+"""Tuning methods: one module each, with its part of the language, its checks and what it resolves to."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import assert_never
+
+from compiler.methods import freeze, full, head, lora
+from compiler.methods.freeze import Freeze
+from compiler.methods.full import Full
+from compiler.methods.head import Head
+from compiler.methods.lora import LoRA
+
+Method = Full | Head | Freeze | LoRA
+
+
+def module_of(method: Method) -> ModuleType:
+    """The module of a method: LEARNING_RATE, check, resolve."""
+    match method:
+        case Full():
+            return full
+        case Head():
+            return head
+        case Freeze():
+            return freeze
+        case LoRA():
+            return lora
+        case _:
+            assert_never(method)

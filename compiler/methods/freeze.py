@@ -1,0 +1,44 @@
+"""Partial tuning: the first layers stay as they are, the rest and the head are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from compiler.auto import Auto, Choice
+from compiler.diagnostics import Diagnostic
+from compiler.typed import About
+
+if TYPE_CHECKING:
+    from compiler.facts import ModelFacts
+    from compiler.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """The embeddings and the first `layers` layers are frozen."""
+
+    type: Annotated[Literal["freeze"], About("Freeze the first layers, train the rest.")] = "freeze"
+    layers: Annotated[int, About("How many layers to freeze, counted from the input.", minimum=0)]
+    embeddings: Annotated[bool, About("Freeze the embeddings as well.")] = True
+
+
+LEARNING_RATE = Auto(5e-5, "method freeze: as for full tuning, the trained layers are the same")
+
+
+def check(recipe: Recipe, method: Freeze, model: ModelFacts) -> Iterator[Diagnostic]:
+    """Freezing must leave a layer to tune."""
+    if method.layers >= model.num_layers:
+        yield Diagnostic(
+            code="R204",
+            at=recipe.at("/method/layers"),
+            pointer="/method/layers",
+            message=f"freezes {method.layers} of {model.num_layers} layers, none is left to tune",
+            hint=f'at most {model.num_layers - 1}, or use the method "head"',
+        )
+
+
+def resolve(method: Freeze, model: ModelFacts) -> tuple[Freeze, tuple[Choice, ...]]:
+    """The method as it runs, and what was chosen for it."""
+    return method, ()

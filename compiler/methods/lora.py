@@ -1,0 +1,91 @@
+"""LoRA: low-rank updates beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from compiler.auto import Auto, Choice
+from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.typed import About
+
+if TYPE_CHECKING:
+    from compiler.facts import ModelFacts
+    from compiler.recipe import Recipe
+
+_LAYER = re.compile(r"(?:^|\.)\d+\.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoRA:
+    """Low-rank updates beside frozen weights; the task head is trained in full."""
+
+    type: Annotated[Literal["lora"], About("Train low-rank updates beside frozen weights.")] = "lora"
+    rank: Annotated[int, About("Rank of each update.", minimum=1)] = 8
+    alpha: Annotated[
+        float | Literal["auto"], About("Scale: an update counts alpha / rank. auto: twice the rank.", above=0)
+    ] = "auto"
+    dropout: Annotated[float, About("Dropout before each update.", minimum=0, below=1)] = 0.0
+    target_modules: Annotated[
+        tuple[str, ...] | Literal["auto"],
+        About("Linear layers to update, by the end of their names. auto: all inside the layers.", nonempty=True),
+    ] = "auto"
+
+
+LEARNING_RATE = Auto(5e-4, "method lora: adapters stand about ten times the rate of full tuning")
+
+
+def matches(pattern: str, module: str) -> bool:
+    """Whether a target pattern means a module: equal to its name or to the end of it after a dot."""
+    return module == pattern or module.endswith(f".{pattern}")
+
+
+def inside_layers(modules: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that linear modules have inside a numbered layer, each once."""
+    suffixes = (name[found.end() :] for name in modules if (found := _LAYER.search(name)))
+    return tuple(sorted(dict.fromkeys(suffixes)))
+
+
+def check(recipe: Recipe, method: LoRA, model: ModelFacts) -> Iterator[Diagnostic]:
+    """Every target must name a linear module of the model."""
+    if method.target_modules == "auto":
+        if not inside_layers(model.linear_modules):
+            yield Diagnostic(
+                code="R205",
+                at=recipe.at("/method"),
+                pointer="/method/target_modules",
+                message="no linear module was found inside numbered layers of the model",
+                hint="name target_modules",
+            )
+        return
+    existing = sorted({*inside_layers(model.linear_modules), *(name.rpartition(".")[2] for name in model.linear_modules)})
+    for index, pattern in enumerate(method.target_modules):
+        if not any(matches(pattern, name) for name in model.linear_modules):
+            pointer = f"/method/target_modules/{index}"
+            yield Diagnostic(
+                code="R205",
+                at=recipe.at(pointer),
+                pointer=pointer,
+                message=f'"{pattern}" matches no linear module of the model',
+                hint=f"{did_you_mean(pattern, existing)} The model has: {', '.join(existing)}",
+            )
+
+
+def resolve(method: LoRA, model: ModelFacts) -> tuple[LoRA, tuple[Choice, ...]]:
+    """The method as it runs, and what was chosen for it."""
+    choices: list[Choice] = []
+    if method.alpha == "auto":
+        method = replace(method, alpha=2.0 * method.rank)
+        choices.append(Choice(pointer="/method/alpha", value=method.alpha, reason="twice the rank"))
+    if method.target_modules == "auto":
+        method = replace(method, target_modules=inside_layers(model.linear_modules))
+        choices.append(
+            Choice(
+                pointer="/method/target_modules",
+                value=inside_layers(model.linear_modules),
+                reason="every linear module inside the layers",
+            )
+        )
+    return method, tuple(choices)

@@ -1,0 +1,288 @@
+"""The plan: steps with every parameter explicit, each with a key made of what changes its result and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from compiler.auto import Choice
+from compiler.methods import Method
+from compiler.metrics import Metric
+from compiler.recipe import Export, Loss, Optimizer
+from compiler.tasks import Task
+from compiler.typed import About, fields, read, to_json
+
+# Raised by hand when the meaning of a kind of step changes, so that old results are not taken for new ones.
+SEMANTICS: Mapping[str, int] = {
+    "prepare": 1,
+    "train": 1,
+    "evaluate": 1,
+    "merge": 1,
+    "export": 1,
+    "verify": 1,
+    "package": 1,
+}
+_NO_KEY: Mapping[str, bool] = {"key": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file that a step reads: its path from the recipe's folder (not part of a key) and its content."""
+
+    path: str = field(metadata=_NO_KEY)
+    format: Literal["jsonl", "json", "csv", "tsv", "parquet"]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRows:
+    """The rows of a split: all of its files' rows, or with `fraction` a share of them taken out of train; then at most `rows`."""
+
+    split: Literal["train", "validation", "test"]
+    files: tuple[File, ...]
+    dataset: str | None = field(metadata=_NO_KEY)  # the hub dataset that the paths belong to
+    revision: str | None = field(metadata=_NO_KEY)
+    fraction: float  # 0: all rows that no other split takes
+    stratify: bool
+    seed: int
+    rows: int  # 0: all
+    num_rows: int  # after all this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """The pretrained model: where it is looked up (not part of a key) and the sha256 of each file that is read."""
+
+    id: str = field(metadata=_NO_KEY)
+    revision: str | None = field(metadata=_NO_KEY)
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """Rows -> token arrays, one set a split."""
+
+    step: Literal["prepare"] = "prepare"
+    id: str = field(default="prepare", metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(default=(), metadata=_NO_KEY)
+    task: Task
+    splits: tuple[SplitRows, ...]
+    columns: Mapping[str, str]
+    labels: tuple[str, ...]
+    tokenizer: ModelFiles
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The learning rate over the steps: rises in a line over the warm-up, then follows its shape to the last step."""
+
+    shape: Literal["constant", "linear", "cosine"]
+    warmup_steps: int
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """How validation rows choose the model. Evaluation cadence is here because it changes the result."""
+
+    metric: str  # a metric's name, or loss
+    greater_is_better: bool
+    evaluate_every: int  # steps
+    patience: int  # evaluations without a gain before the end; 0: never
+    min_delta: float
+    keep_best: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Token arrays and a pretrained model -> a tuned one."""
+
+    step: Literal["train"] = "train"
+    id: str = field(default="train", metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(default=("prepare",), metadata=_NO_KEY)
+    task: Task
+    labels: tuple[str, ...]
+    keep_head: bool  # the model's own head has these labels by name
+    model: ModelFiles
+    method: Method
+    loss: Loss
+    label_smoothing: float
+    class_weights: tuple[float, ...]  # one for each label
+    epochs: int
+    num_steps: int  # at most; the last epoch may be cut
+    batch_size: int
+    lengths: tuple[int, ...]  # the lengths in tokens to which batches are padded
+    learning_rate: float
+    schedule: Schedule
+    optimizer: Optimizer
+    weight_decay: float
+    max_grad_norm: float | None
+    seed: int
+    precision: Literal["fp32", "bf16"]
+    selection: Selection | None
+    metrics: tuple[Metric, ...] = field(metadata=_NO_KEY)
+    evaluate_every: int = field(metadata=_NO_KEY)  # steps; 0: never
+    checkpoint_every: int = field(metadata=_NO_KEY)  # steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """The tuned model's and the untuned baseline's metrics on the held-out rows."""
+
+    step: Literal["evaluate"] = "evaluate"
+    id: str = field(default="evaluate", metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(default=("prepare", "train"), metadata=_NO_KEY)
+    split: Literal["validation", "test"]
+    metrics: tuple[Metric, ...]
+    labels: tuple[str, ...]
+    baseline_model: ModelFiles | None  # the model before tuning, where its own head has these labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """An adapter and its base -> one model."""
+
+    step: Literal["merge"] = "merge"
+    id: str = field(default="merge", metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(default=("train",), metadata=_NO_KEY)
+    model: ModelFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportModel:
+    """A model -> the graph of one format."""
+
+    step: Literal["export"] = "export"
+    id: str = field(metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model,)
+    task: Task
+    export: Export
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyExport:
+    """Every edge from the trained model to the exported graph, compared on the held-out rows."""
+
+    step: Literal["verify"] = "verify"
+    id: str = field(metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (prepare, train, [merge,] export)
+    task: Task
+    split: Literal["validation", "test"]
+    labels: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    rows: int  # 0: all
+    tolerance_factor: float
+    max_excused: float
+    max_metric_drop: float
+    model: ModelFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """The graph, tokenizer, labels, golden rows and manifest in one folder."""
+
+    step: Literal["package"] = "package"
+    id: str = field(metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (prepare, export, verify)
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    tokenizer: ModelFiles
+    max_length: int
+    columns: Mapping[str, str]
+
+
+Step = Prepare | Train | Evaluate | Merge | ExportModel | VerifyExport | Package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The steps of a recipe in an order in which they can run, and the choices that were made for it."""
+
+    plan: Annotated[Literal[1], About("The version of the plan format.")] = 1
+    name: str
+    target: Literal["cpu", "cuda", "mps"]
+    steps: tuple[Step, ...]
+    choices: tuple[Choice, ...]
+
+    def step(self, step_id: str) -> Step:
+        """The step with an id."""
+        [found] = [step for step in self.steps if step.id == step_id]
+        return found
+
+    def keys(self) -> dict[str, str]:
+        """The key of every step by its id: sha256 over its parameters and its inputs' keys."""
+        keys: dict[str, str] = {}
+        for step in self.steps:
+            keys[step.id] = key_of(step, tuple(keys[name] for name in step.inputs))
+        return keys
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON; every step carries its key."""
+        keys = self.keys()
+        value: dict[str, Any] = to_json(self)
+        for step in value["steps"]:
+            step["key"] = keys[step["id"]]
+        return value
+
+    def text(self) -> str:
+        """The plan as its file holds it: equal plans give equal bytes."""
+        return json.dumps(self.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(value: Any) -> Plan:
+        """The plan in a JSON value. Raises ValueError when it is not one, or when a key does not fit its step."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("steps"), list):
+            raise ValueError("a plan is an object with a list of steps")
+        steps = [dict(step) if isinstance(step, Mapping) else step for step in value["steps"]]
+        written = [step.pop("key", None) if isinstance(step, dict) else None for step in steps]
+        plan = read(Plan, {**value, "steps": steps})
+        for (step_id, key), found in zip(plan.keys().items(), written, strict=True):
+            if key != found:
+                raise ValueError(f"the key of the step {step_id} is not that of its parameters: the plan was edited")
+        return plan
+
+
+def key_of(step: Step, input_keys: tuple[str, ...]) -> str:
+    """The key of a step: 64 hexadecimal digits."""
+    value = {"semantics": SEMANTICS[step.step], "inputs": list(input_keys), "parameters": identity(step)}
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def identity(value: Any) -> Any:
+    """The part of a value that changes the result: JSON without the fields marked as outside the key."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {f.name for f in dataclasses.fields(value) if f.metadata.get("key", True)}
+        return {f.name: identity(getattr(value, f.name)) for f in fields(type(value)) if f.name in kept}
+    if isinstance(value, tuple):
+        return [identity(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: identity(item) for key, item in value.items()}
+    return value
+
+
+def changed_steps(before: Plan, after: Plan) -> Iterator[tuple[str, str]]:
+    """The steps of `after` that would be done again, each with what differs from `before`."""
+    old, new = before.keys(), after.keys()
+    for step in after.steps:
+        if step.id not in old:
+            yield step.id, "new"
+        elif old[step.id] != new[step.id]:
+            yield step.id, _difference(before.step(step.id), step, old, new)
+
+
+def _difference(before: Step, after: Step, old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    ours, theirs = identity(before), identity(after)
+    changed = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    inputs = [name for name in after.inputs if old.get(name) != new[name]]
+    return ", ".join([*changed, *(f"input {name}" for name in inputs)])

@@ -1,0 +1,231 @@
+"""The recipe language, version 1: what an author may write. These dataclasses are its only source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from compiler.diagnostics import Place
+from compiler.document import Document, Node
+from compiler.methods import Full, Method
+from compiler.metrics import Metric
+from compiler.tasks import Task
+from compiler.typed import About
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Where the rows of a split come from: a file, a named split of a hub dataset, or a share of the train rows."""
+
+    SHORTHAND: ClassVar[str] = "path"
+
+    path: Annotated[str | None, About("A file: .jsonl, .json, .csv, .tsv or .parquet.")] = None
+    name: Annotated[str | None, About("A split of the hub dataset in /dataset/id.")] = None
+    fraction: Annotated[float | None, About("A share of the train rows, taken out of them.", above=0, below=1)] = None
+    stratify: Annotated[bool | None, About("With fraction: keep the shares of the labels. Default true.")] = None
+    seed: Annotated[int | None, About("With fraction or rows: which rows are drawn. Default 0.", minimum=0)] = None
+    rows: Annotated[int | None, About("Use at most this many rows, drawn by the seed.", minimum=1)] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """The rows. A bare string for a split is a path."""
+
+    id: Annotated[str | None, About("A dataset of the hub.")] = None
+    revision: Annotated[str | None, About("Branch, tag or commit of the hub dataset.")] = None
+    train: Annotated[Split, About("The rows that are learnt from.")]
+    validation: Annotated[
+        Split | None, About("The rows that choose between checkpoints. Default a tenth of train; null for none.")
+    ] = field(default_factory=lambda: Split(fraction=0.1))
+    test: Annotated[
+        Split | None, About("The held-out rows of the report and the gate. Default a tenth of train; null for none.")
+    ] = field(default_factory=lambda: Split(fraction=0.1))
+    columns: Annotated[
+        Mapping[str, str], About("From a column that the task reads to its name in the data.")
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The pretrained model."""
+
+    SHORTHAND: ClassVar[str] = "id"
+
+    id: Annotated[str, About("A folder, or a hub id.", nonempty=True)]
+    revision: Annotated[str | None, About("Branch, tag or commit of the hub model.")] = None
+
+
+_WARMUP = About("Steps over which the rate rises from zero. auto: a tenth of all steps.", minimum=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """The learning rate stays, after the warm-up."""
+
+    type: Annotated[Literal["constant"], About("The rate stays, after the warm-up.")] = "constant"
+    warmup_steps: Annotated[int | Literal["auto"], _WARMUP] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """The learning rate falls in a line to zero at the last step."""
+
+    type: Annotated[Literal["linear"], About("The rate falls in a line to zero at the last step.")] = "linear"
+    warmup_steps: Annotated[int | Literal["auto"], _WARMUP] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosine:
+    """The learning rate falls in half a cosine to zero (Loshchilov and Hutter 2017, arXiv:1608.03983)."""
+
+    type: Annotated[Literal["cosine"], About("The rate falls in half a cosine to zero at the last step.")] = "cosine"
+    warmup_steps: Annotated[int | Literal["auto"], _WARMUP] = "auto"
+
+
+Schedule = Constant | Linear | Cosine
+_BETA = "Decay of the running mean of the {}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+
+    type: Annotated[Literal["adamw"], About("Adam with decoupled weight decay.")] = "adamw"
+    beta1: Annotated[float, About(_BETA.format("gradient"), minimum=0, below=1)] = 0.9
+    beta2: Annotated[float, About(_BETA.format("squared gradient"), minimum=0, below=1)] = 0.999
+    epsilon: Annotated[float, About("Added to the denominator.", above=0)] = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adam:
+    """Adam; weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    type: Annotated[Literal["adam"], About("Adam; weight decay is added to the gradient.")] = "adam"
+    beta1: Annotated[float, About(_BETA.format("gradient"), minimum=0, below=1)] = 0.9
+    beta2: Annotated[float, About(_BETA.format("squared gradient"), minimum=0, below=1)] = 0.999
+    epsilon: Annotated[float, About("Added to the denominator.", above=0)] = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent; weight decay is added to the gradient."""
+
+    type: Annotated[Literal["sgd"], About("Stochastic gradient descent.")] = "sgd"
+    momentum: Annotated[float, About("Share of the last update that is kept.", minimum=0, below=1)] = 0.0
+
+
+Optimizer = AdamW | Adam | SGD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEntropy:
+    """Mean negative log-likelihood of the labels, in nats."""
+
+    type: Annotated[Literal["cross-entropy"], About("Mean negative log-likelihood of the labels.")] = "cross-entropy"
+    class_weights: Annotated[
+        Mapping[str, float] | Literal["none", "balanced"],
+        About("Weight of each label's rows; balanced: inverse to how often the label stands in train.", above=0),
+    ] = "none"
+
+
+Loss = CrossEntropy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStopping:
+    """Stop when the validation rows no longer gain."""
+
+    patience: Annotated[int, About("Evaluations without a gain before the stop.", minimum=1)] = 3
+    metric: Annotated[str, About("A metric of the recipe, or loss. auto: the recipe's first metric.")] = "auto"
+    min_delta: Annotated[float, About("The least change that counts as a gain.", minimum=0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How long and how the parameters are trained."""
+
+    epochs: Annotated[int | None, About("Passes over the train rows. Default 3.", minimum=1)] = None
+    max_steps: Annotated[int | None, About("Optimizer steps, instead of epochs.", minimum=1)] = None
+    learning_rate: Annotated[float | Literal["auto"], About("The highest rate. auto: by the method.", above=0)] = "auto"
+    schedule: Annotated[Schedule, About("How the rate changes over the steps.")] = Linear()
+    optimizer: Annotated[Optimizer, About("The rule of the update.")] = AdamW()
+    weight_decay: Annotated[
+        float | Literal["auto"], About("Decay of weights; not of biases and norms. auto: 0.01 for adamw, else 0.", minimum=0)
+    ] = "auto"
+    batch_size: Annotated[int, About("Rows of one optimizer step.", minimum=1)] = 32
+    micro_batch_size: Annotated[
+        int | Literal["auto"], About("Rows computed at once; changes memory, not the result. auto: batch_size.", minimum=1)
+    ] = "auto"
+    max_grad_norm: Annotated[float | None, About("The gradient's norm is clipped here; null for no clipping.", above=0)] = 1.0
+    max_length: Annotated[
+        int | Literal["auto"],
+        About("Tokens of a row that are read. auto: the longest row, at most 512 and what the model takes.", minimum=2),
+    ] = "auto"
+    label_smoothing: Annotated[float, About("Share of the target spread over all labels.", minimum=0, below=1)] = 0.0
+    loss: Annotated[Loss, About("What is minimised. Follows from the task when it is not named.")] = CrossEntropy()
+    seed: Annotated[int, About("Decides fresh weights, the order of rows and dropout.", minimum=0, maximum=2**32 - 1)] = 0
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], About("Of the computation. auto: bf16 on cuda, else fp32.")
+    ] = "auto"
+    evaluate_every: Annotated[int | Literal["epoch"], About("Steps between evaluations.", minimum=1)] = "epoch"
+    checkpoint_every: Annotated[int | Literal["epoch"], About("Steps between checkpoints.", minimum=1)] = "epoch"
+    keep: Annotated[
+        Literal["auto", "best", "last"],
+        About("Which checkpoint becomes the model. auto: best where there are validation rows, else last."),
+    ] = "auto"
+    early_stopping: Annotated[EarlyStopping | None, About("Stop before the end when nothing is gained.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onnx:
+    """An ONNX graph in float32, in a bundle that needs onnxruntime, tokenizers and numpy."""
+
+    format: Annotated[Literal["onnx"], About("An ONNX graph in float32 and the bundle around it.")] = "onnx"
+    opset: Annotated[int | Literal["auto"], About("The ONNX operator set. auto: 18.", minimum=18, maximum=23)] = "auto"
+
+
+Export = Onnx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify:
+    """What the gate asks of an export."""
+
+    rows: Annotated[int | None, About("Compare at most this many held-out rows; null for all.", minimum=1)] = None
+    tolerance_factor: Annotated[
+        float, About("The outputs may differ by this many times the source's own float32 noise.", above=0)
+    ] = 8.0
+    max_excused: Annotated[
+        float, About("Share of the rows that may be near ties before the gate fails.", minimum=0, maximum=1)
+    ] = 0.02
+    max_metric_drop: Annotated[float, About("How much each metric may lose.", minimum=0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A fine-tuning recipe."""
+
+    recipe: Annotated[Literal[1], About("The version of the language.")]
+    name: Annotated[
+        str, About("The name of the run's folder: letters, digits, dot, dash, underscore.", pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    ]
+    description: Annotated[str, About("For people.")] = ""
+    task: Annotated[Task, About("What the model is to do.")]
+    dataset: Annotated[Dataset, About("The rows.")]
+    model: Annotated[Model, About("The pretrained model. A bare string is its id.")]
+    method: Annotated[Method, About("What is trained.")] = Full()
+    training: Annotated[Training, About("How it is trained.")] = Training()
+    metrics: Annotated[tuple[Metric, ...], About("What is measured. Default by the task.")] = ()
+    runtime: Annotated[Literal["auto", "pytorch"], About("What runs the plan.")] = "auto"
+    export: Annotated[tuple[Export, ...], About("What is written for deployment.")] = ()
+    verify: Annotated[Verify, About("What the gate asks of an export.")] = Verify()
+    document: Document = field(compare=False, repr=False, metadata={"hidden": True})
+
+    def at(self, pointer: str) -> Place:
+        """Where the value under a JSON Pointer was written, or its nearest ancestor."""
+        return self.document.at(pointer)
+
+    def wrote(self, pointer: str) -> Node | None:
+        """What the author wrote under a pointer, or None when it was left out."""
+        return self.document.find(pointer)

@@ -1,0 +1,191 @@
+"""The JSON Schema of the recipe language, generated from its dataclasses.
+
+Unions dispatch by JSON type and by tag (if/then), never by oneOf, so that an error names what is wrong.
+`python -m compiler.schema` writes the committed file that editors read.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from compiler.recipe import Recipe
+from compiler.typed import About, Field, describe, fields, members, records, tag, to_json
+
+SCHEMA_FILE = Path(__file__).with_name("recipe.schema.json")
+Schema = dict[str, Any]
+_EXTENDS: Schema = {
+    "description": "Recipes that this one builds on, in order: objects merge, arrays replace.",
+    "type": ["string", "array"],
+    "allOf": [{"if": {"type": "array"}, "then": {"items": {"type": "string"}}}],
+    "$comment": "a path or a list of paths",
+}
+
+
+@functools.cache
+def recipe_schema() -> Schema:
+    """The schema of a recipe file (draft 2020-12)."""
+    definitions: dict[str, Schema] = {}
+    root = _record(Recipe, definitions)
+    # A file that extends another may leave required keys to it: they are checked after merging, by `validate`.
+    root["if"] = {"required": ["extends"]}
+    root["then"] = {}
+    root["else"] = {"required": root.pop("required")}
+    root["properties"] = {"$schema": {"type": "string"}, "extends": _EXTENDS, **root["properties"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "recipec recipe, version 1",
+        **root,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def schema_text() -> str:
+    """The schema as the committed file holds it."""
+    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _record(owner: type, definitions: dict[str, Schema]) -> Schema:
+    properties = {f.name: _field(f, definitions) for f in fields(owner)}
+    required = [f.name for f in fields(owner) if f.required]
+    named = tag(owner)
+    if named is not None:
+        required = [named[0], *required]
+    return {
+        "type": "object",
+        "description": (owner.__doc__ or "").strip().splitlines()[0],
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+        "$comment": "an object",
+    }
+
+
+def _field(f: Field, definitions: dict[str, Schema]) -> Schema:
+    schema = _shape(f.shape, f.about, definitions)
+    if f.about.text:
+        schema = {"description": f.about.text, **schema}
+    return schema if f.required or f.default is None else {**schema, "default": to_json(f.default)}
+
+
+def _shape(shape: Any, about: About, definitions: dict[str, Schema]) -> Schema:
+    """One JSON type gives its schema; several give a list of types and a branch for each that has more to say."""
+    branches = _branches(shape, about, definitions)
+    expected = _expected(shape)
+    if len(branches) == 1:
+        [(_, only)] = branches.items()
+        return {**only, "$comment": expected}
+    details = [
+        {"if": {"type": kind}, "then": {**branch, "$comment": expected}}
+        for kind, branch in branches.items()
+        if set(branch) - {"type"}
+    ]
+    return {"type": list(branches), **({"allOf": details} if details else {}), "$comment": expected}
+
+
+def _expected(shape: Any) -> str:
+    owners = records(shape)
+    if not owners:
+        return describe(shape)
+    words = [f'"{named[1]}"' for owner in owners if (named := tag(owner))]
+    plain = [m for m in members(shape) if m not in owners and m is not types.NoneType]
+    null = " or null" if types.NoneType in members(shape) else ""
+    kinds = f"an object with a {_tag_name(owners)} of {', '.join(words)}" if words else "an object"
+    short = f"{', '.join(words)}, or " if words else "a string or " if _shorthand(owners) else ""
+    return short + kinds + "".join(f" or {describe(m)}" for m in plain) + null
+
+
+def _tag_name(owners: tuple[type, ...]) -> str:
+    named = tag(owners[0])
+    return named[0] if named else ""
+
+
+def _shorthand(owners: tuple[type, ...]) -> str | None:
+    return getattr(owners[0], "SHORTHAND", None) if len(owners) == 1 else None
+
+
+def _branches(shape: Any, about: About, definitions: dict[str, Schema]) -> dict[str, Schema]:
+    found: dict[str, Schema] = {}
+    owners = records(shape)
+    if owners:
+        found["object"] = _objects(owners, definitions)
+        words = [named[1] for owner in owners if (named := tag(owner))]
+        if words:
+            found["string"] = {"type": "string", "enum": words}
+        elif (short := _shorthand(owners)) is not None:
+            found["string"] = next(_field(f, definitions) for f in fields(owners[0]) if f.name == short)
+            found["string"]["type"] = "string"
+    for member in members(shape):
+        if member not in owners:
+            kind, branch = _plain(member, about, definitions)
+            found[kind] = branch
+    return found
+
+
+def _objects(owners: tuple[type, ...], definitions: dict[str, Schema]) -> Schema:
+    for owner in owners:
+        if owner.__name__ not in definitions:
+            definitions[owner.__name__] = {}
+            definitions[owner.__name__] = _record(owner, definitions)
+    tags = [(owner, named[1]) for owner in owners if (named := tag(owner))]
+    if not tags:
+        [owner] = owners
+        return {"type": "object", "$ref": f"#/$defs/{owner.__name__}"}
+    name = _tag_name(owners)
+    return {
+        "type": "object",
+        "required": [name],
+        "properties": {name: {"enum": [word for _, word in tags]}},
+        "allOf": [
+            {
+                "if": {"properties": {name: {"const": word}}, "required": [name]},
+                "then": {"$ref": f"#/$defs/{owner.__name__}"},
+            }
+            for owner, word in tags
+        ],
+    }
+
+
+def _plain(shape: Any, about: About, definitions: dict[str, Schema]) -> tuple[str, Schema]:
+    origin = get_origin(shape)
+    if origin is Literal:
+        words = list(get_args(shape))
+        return ("string" if isinstance(words[0], str) else "integer"), {"enum": words}
+    if origin is tuple:
+        items = _shape(get_args(shape)[0], About(""), definitions)
+        return "array", {"type": "array", "items": items, **({"minItems": 1} if about.nonempty else {})}
+    if origin in (Mapping, dict):
+        values = _shape(get_args(shape)[1], about, definitions)
+        return "object", {"type": "object", "additionalProperties": values}
+    if shape is types.NoneType:
+        return "null", {"type": "null"}
+    if shape is str:
+        limits = {"pattern": about.pattern, "minLength": 1 if about.nonempty else None}
+        return "string", {"type": "string", **_present(limits)}
+    if shape is bool:
+        return "boolean", {"type": "boolean"}
+    kind = "integer" if shape is int else "number"
+    return kind, {"type": kind, **_range(about)}
+
+
+def _range(about: About) -> Schema:
+    return _present(
+        {
+            "minimum": about.minimum,
+            "maximum": about.maximum,
+            "exclusiveMinimum": about.above,
+            "exclusiveMaximum": about.below,
+        }
+    )
+
+
+def _present(limits: Mapping[str, Any]) -> Schema:
+    return {name: value for name, value in limits.items() if value is not None}
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

@@ -1,0 +1,180 @@
+"""Frozen dataclasses <-> JSON values, by their annotations.
+
+The shapes understood: bool, int, float, str, None, Literal, X | Y, tuple[X, ...], Mapping[str, X], dataclasses.
+A union of dataclasses is told apart by its tag: the field named in TAGS whose annotation is a Literal of one word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+TAGS = ("type", "format", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a field means to its author, and the range that its values have."""
+
+    text: str
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    pattern: str | None = None
+    nonempty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A dataclass field as JSON sees it."""
+
+    name: str
+    shape: Any
+    about: About
+    required: bool
+    default: Any
+
+
+@functools.cache
+def fields(owner: type) -> tuple[Field, ...]:
+    """The JSON fields of a dataclass in order; those with metadata {"hidden": True} are left out."""
+    hints = get_type_hints(owner, include_extras=True)
+    shown = (f for f in dataclasses.fields(owner) if not f.metadata.get("hidden"))
+    return tuple(_field(f, hints[f.name]) for f in shown)
+
+
+def _field(f: dataclasses.Field[Any], hint: Any) -> Field:
+    about = About("")
+    if get_origin(hint) is Annotated:
+        hint, *extras = get_args(hint)
+        about = next((extra for extra in extras if isinstance(extra, About)), about)
+    if f.default is not dataclasses.MISSING:
+        return Field(f.name, hint, about, False, f.default)
+    if f.default_factory is not dataclasses.MISSING:
+        return Field(f.name, hint, about, False, f.default_factory())
+    return Field(f.name, hint, about, True, None)
+
+
+def members(shape: Any) -> tuple[Any, ...]:
+    """The members of a union, or the shape alone."""
+    return get_args(shape) if get_origin(shape) in (Union, types.UnionType) else (shape,)
+
+
+def tag(owner: type) -> tuple[str, str] | None:
+    """The name and word of the field by which a dataclass is told from its siblings."""
+    for f in fields(owner):
+        if f.name in TAGS and get_origin(f.shape) is Literal and len(get_args(f.shape)) == 1:
+            return f.name, get_args(f.shape)[0]
+    return None
+
+
+def records(shape: Any) -> tuple[type, ...]:
+    """The dataclasses among the members of a shape."""
+    return tuple(m for m in members(shape) if isinstance(m, type) and dataclasses.is_dataclass(m))
+
+
+def to_json(value: Any) -> Any:
+    """A JSON value: dataclasses become objects, tuples arrays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(type(value))}
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    return value
+
+
+T = TypeVar("T")
+
+
+def read(shape: type[T], value: Any) -> T:
+    """A value of the shape, from JSON. Raises ValueError naming the place inside the value where it does not fit."""
+    return cast(T, _read(shape, value, ""))
+
+
+def read_record(owner: type[T], value: Mapping[str, Any], **hidden: Any) -> T:
+    """As `read`, for a dataclass that has fields which JSON does not show."""
+    known = {f.name: f for f in fields(owner)}
+    unknown = set(value) - set(known)
+    if unknown:
+        raise ValueError(f"/: unknown {sorted(unknown)}")
+    return owner(**{name: _read(known[name].shape, item, f"/{name}") for name, item in value.items()}, **hidden)
+
+
+def _read(shape: Any, value: Any, where: str) -> Any:
+    if get_origin(shape) is Annotated:
+        shape = get_args(shape)[0]
+    owners = records(shape)
+    if owners and isinstance(value, Mapping):
+        return _record(_owner(owners, value, where), value, where)
+    for member in members(shape):
+        if _fits(member, value):
+            return _plain(member, value, where)
+    raise ValueError(f"{where or '/'}: {value!r} is not {describe(shape)}")
+
+
+def _owner(owners: tuple[type, ...], value: Mapping[str, Any], where: str) -> type:
+    if len(owners) == 1:
+        return owners[0]
+    for owner in owners:
+        named = tag(owner)
+        if named is not None and value.get(named[0]) == named[1]:
+            return owner
+    raise ValueError(f"{where or '/'}: no known kind in {sorted(value)}")
+
+
+def _record(owner: type, value: Mapping[str, Any], where: str) -> Any:
+    known = fields(owner)
+    unknown = set(value) - {f.name for f in known}
+    missing = {f.name for f in known if f.required} - set(value)
+    if unknown or missing:
+        raise ValueError(f"{where or '/'}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+    return owner(**{f.name: _read(f.shape, value[f.name], f"{where}/{f.name}") for f in known if f.name in value})
+
+
+def _fits(shape: Any, value: Any) -> bool:
+    origin = get_origin(shape)
+    if origin is Literal:
+        return any(value == word and type(value) is type(word) for word in get_args(shape))
+    if origin is tuple:
+        return isinstance(value, (list, tuple))
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping)
+    if shape is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if shape is int:
+        return (isinstance(value, int) and not isinstance(value, bool)) or (
+            isinstance(value, float) and value.is_integer()
+        )
+    if shape in (None, types.NoneType):
+        return value is None
+    return isinstance(shape, type) and type(value) is shape
+
+
+def _plain(shape: Any, value: Any, where: str) -> Any:
+    origin = get_origin(shape)
+    if origin is tuple:
+        return tuple(_read(get_args(shape)[0], item, f"{where}/{index}") for index, item in enumerate(value))
+    if origin in (Mapping, dict):
+        return {key: _read(get_args(shape)[1], item, f"{where}/{key}") for key, item in value.items()}
+    return shape(value) if shape in (int, float) else value
+
+
+def describe(shape: Any) -> str:
+    """The shape in an author's words."""
+    return " or ".join(dict.fromkeys(_word(member) for member in members(shape)))
+
+
+def _word(shape: Any) -> str:
+    origin = get_origin(shape)
+    if origin is Literal:
+        return " or ".join(f'"{word}"' if isinstance(word, str) else str(word) for word in get_args(shape))
+    if origin is tuple:
+        return f"a list of {describe(get_args(shape)[0])}"
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", types.NoneType: "null"}
+    return names.get(shape, "an object")

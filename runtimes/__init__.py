@@ -1,0 +1,1 @@
+"""What executes a plan: engines, the training loop, export and the gate."""

@@ -1,0 +1,21 @@
+"""Errors of a run: the machine's, not the recipe's."""
+
+from __future__ import annotations
+
+
+class RunError(Exception):
+    """A run failed: a code that `recipe explain` knows, what happened, and what to do."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+class GateError(RunError):
+    """The export gate failed: names the edge and the check that broke."""
+
+
+class Interrupted(RunError):
+    """The run was asked to stop; its state is saved."""

@@ -1,0 +1,102 @@
+"""What a framework must supply: batches in, results out. All arrays are numpy; no framework is imported here."""
+
+# B = batch, T = tokens, C = classes
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows padded to one length. Rows of weight zero only fill the shape and count nowhere."""
+
+    inputs: Mapping[str, npt.NDArray[np.int64]]  # [B, T] by the model's argument name: input_ids, attention_mask, ...
+    targets: npt.NDArray[np.int64]  # [B] label numbers
+    weights: npt.NDArray[np.float32]  # [B] of each row in the loss
+    rows: npt.NDArray[np.int64]  # [B] row numbers in the split; -1 where the row only fills
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int(self.inputs["attention_mask"].sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One optimizer step: the loss of each term (its sum over its denominator) and the gradient's norm before clipping."""
+
+    losses: Mapping[str, float]
+    grad_norm: float
+
+
+class PendingStep(Protocol):
+    """A step that the device may still be at."""
+
+    def result(self) -> StepResult:
+        """The step's figures; waits for the device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResults:
+    """Per-row figures of an evaluated batch, in its order, filling rows included."""
+
+    losses: npt.NDArray[np.float32]  # [B] unweighted, in nats
+    scores: npt.NDArray[np.float32]  # [B, C] logits
+
+
+class OutOfMemory(Exception):
+    """The device had no room for a step. The engine's parameters and optimizer are as before it."""
+
+
+class Engine(Protocol):
+    """A model, its trainable parameters and their optimizer on one device."""
+
+    def train_step(
+        self,
+        micro_batches: Sequence[Batch],
+        *,
+        denominators: Mapping[str, float],
+        learning_rates: Sequence[float],
+        seed: int,
+    ) -> PendingStep:
+        """One optimizer step over micro-batches whose loss sums are divided by `denominators` once.
+
+        `learning_rates`: one a parameter group. `seed` decides dropout in this step and nothing else.
+        Raises OutOfMemory with nothing changed.
+        """
+        ...
+
+    def evaluate(self, batch: Batch) -> RowResults:
+        """Figures of a batch with dropout off; changes nothing."""
+        ...
+
+    def save_state(self, folder: Path) -> None:
+        """Writes trainable parameters, buffers and optimizer moments as safetensors with torch names."""
+        ...
+
+    def load_state(self, folder: Path) -> None:
+        """Takes up what save_state wrote."""
+        ...
+
+    def save_model(self, folder: Path) -> None:
+        """Writes the tuned model as the ecosystem reads it: a transformers folder, or a PEFT folder."""
+        ...
+
+    @property
+    def num_parameters(self) -> tuple[int, int]:
+        """How many parameters are trained, and how many there are."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Most bytes held so far: on the device, or of the process on CPU."""
+        ...
