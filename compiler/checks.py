@@ -1,0 +1,152 @@
+"""What the schema can't say about a recipe, without looking at the data or the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compiler import tasks
+from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.metrics import F1, Precision, Recall, name_of
+from compiler.recipe import Recipe, Split
+
+
+def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Every finding about the recipe alone."""
+    yield from check_metrics(recipe)
+    yield from check_labels(recipe)
+    yield from check_class_weights(recipe)
+    yield from check_length(recipe)
+    yield from check_micro_batch(recipe)
+    yield from check_split_keys(recipe)
+    yield from check_selection(recipe)
+    yield from check_held_out(recipe)
+    yield from check_unread_gate(recipe)
+
+
+def _error(recipe: Recipe, code: str, pointer: str, message: str, hint: str = "", *, key: bool = False) -> Diagnostic:
+    at = recipe.document.key_at(pointer) if key else recipe.at(pointer)
+    return Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint)
+
+
+def _unread(recipe: Recipe, pointer: str, reason: str, hint: str) -> Diagnostic:
+    name = pointer.rpartition("/")[2]
+    return _error(recipe, "R202", pointer, f'nothing reads "{name}" {reason}', hint, key=True)
+
+
+def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Metrics belong to the task, stand once, and name a positive class only where one is scored."""
+    known = tasks.module_of(recipe.task).METRICS
+    seen: dict[str, int] = {}
+    for index, metric in enumerate(recipe.metrics):
+        pointer = f"/metrics/{index}"
+        if metric.type not in known:
+            message = f'the task "{recipe.task.type}" has no metric "{metric.type}"'
+            yield _error(recipe, "R201", f"{pointer}/type", message, did_you_mean(metric.type, known, noun="its metrics"))
+        name = name_of(metric)
+        if name in seen:
+            message = f"{name} is listed twice, first as item {seen[name]}"
+            yield _error(recipe, "R203", pointer, message, "remove one")
+        seen.setdefault(name, index)
+        scored = isinstance(metric, (F1, Precision, Recall))
+        if scored and metric.average != "binary" and recipe.wrote(f"{pointer}/positive") is not None:
+            yield _unread(recipe, f"{pointer}/positive", f'with average "{metric.average}"', 'set average to "binary"')
+
+
+def check_labels(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Declared labels are at least two, and each stands once."""
+    labels = recipe.task.labels
+    if labels == "auto":
+        return
+    if len(labels) < 2:
+        yield _error(recipe, "R208", "/task/labels", f"a classifier needs at least two labels, found {len(labels)}")
+    for index, label in enumerate(labels):
+        if label in labels[:index]:
+            yield _error(recipe, "R208", f"/task/labels/{index}", f'the label "{label}" stands twice', "remove one")
+    for index, metric in enumerate(recipe.metrics):
+        if not isinstance(metric, (F1, Precision, Recall)) or metric.average != "binary":
+            continue
+        if metric.positive != "auto" and metric.positive not in labels:
+            message = f'"{metric.positive}" is not a label'
+            hint = did_you_mean(metric.positive, labels, noun="labels")
+            yield _error(recipe, "R208", f"/metrics/{index}/positive", message, hint)
+
+
+def check_class_weights(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Class weights speak of declared labels."""
+    weights, labels = recipe.training.loss.class_weights, recipe.task.labels
+    if isinstance(weights, str) or labels == "auto":
+        return
+    for label in weights:
+        if label not in labels:
+            pointer = f"/training/loss/class_weights/{label}"
+            hint = did_you_mean(label, labels, noun="labels")
+            yield _error(recipe, "R208", pointer, f'"{label}" is not a label', hint, key=True)
+
+
+def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
+    """A training is as long as its epochs or its max_steps, not both."""
+    if recipe.training.epochs is not None and recipe.training.max_steps is not None:
+        yield _unread(recipe, "/training/epochs", "with max_steps", "keep one of epochs and max_steps")
+
+
+def check_micro_batch(recipe: Recipe) -> Iterator[Diagnostic]:
+    """A micro-batch is part of a batch."""
+    micro, batch = recipe.training.micro_batch_size, recipe.training.batch_size
+    if micro != "auto" and micro > batch:
+        message = f"a micro-batch of {micro} rows is larger than the batch of {batch}"
+        yield _error(recipe, "R209", "/training/micro_batch_size", message, f"at most {batch}")
+
+
+def check_split_keys(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Keys about drawing rows stand only where rows are drawn."""
+    if recipe.dataset.revision is not None and recipe.dataset.id is None:
+        yield _unread(recipe, "/dataset/revision", "without id", "add the id of the hub dataset")
+    for name in ("train", "validation", "test"):
+        split: Split | None = getattr(recipe.dataset, name)
+        pointer = f"/dataset/{name}"
+        if split is None:
+            continue
+        if split.stratify is not None and split.fraction is None:
+            yield _unread(recipe, f"{pointer}/stratify", "without fraction", "remove it, or draw a fraction")
+        if split.seed is not None and split.fraction is None and split.rows is None:
+            yield _unread(recipe, f"{pointer}/seed", "without fraction or rows", "remove it")
+
+
+def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
+    """What reads validation rows needs validation rows, and a metric that is measured."""
+    training = recipe.training
+    if recipe.dataset.validation is None:
+        for key in ("early_stopping", "evaluate_every"):
+            if recipe.wrote(f"/training/{key}") is not None and getattr(training, key) is not None:
+                yield _unread(recipe, f"/training/{key}", "without validation rows", "add /dataset/validation")
+        if training.keep == "best":
+            message = "without validation rows no checkpoint is the best one"
+            yield _error(recipe, "R210", "/training/keep", message, "add /dataset/validation, or keep the last")
+    stopping = training.early_stopping
+    if stopping is None or stopping.metric == "auto":
+        return
+    known = selectable(recipe)
+    if stopping.metric not in known:
+        message = f'"{stopping.metric}" is not measured by this recipe'
+        hint = did_you_mean(stopping.metric, known, noun="measured")
+        yield _error(recipe, "R201", "/training/early_stopping/metric", message, hint)
+
+
+def selectable(recipe: Recipe) -> tuple[str, ...]:
+    """The words by which validation rows can choose: loss, metrics' names, and types that only one metric has."""
+    metrics = recipe.metrics or tasks.module_of(recipe.task).DEFAULT_METRICS
+    types = [metric.type for metric in metrics]
+    return ("loss", *dict.fromkeys([*(name_of(m) for m in metrics), *(t for t in types if types.count(t) == 1)]))
+
+
+def check_held_out(recipe: Recipe) -> Iterator[Diagnostic]:
+    """A gate needs rows that were not trained on."""
+    if recipe.export and recipe.dataset.test is None and recipe.dataset.validation is None:
+        message = "the export gate needs held-out rows, and there are none"
+        yield _error(recipe, "R211", "/dataset", message, 'add "test": {"fraction": 0.1}')
+
+
+def check_unread_gate(recipe: Recipe) -> Iterator[Diagnostic]:
+    """The gate's settings are read only where there is an export."""
+    if not recipe.export and recipe.wrote("/verify") is not None:
+        yield _unread(recipe, "/verify", "without an export", 'add "export": ["onnx"]')

@@ -1,0 +1,129 @@
+"""The group of commands: each is imported when it is called, so that --help starts at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from compiler import __version__
+from compiler.diagnostics import RecipeError, render
+
+# Command -> where it is, and the line that `recipe --help` shows for it.
+COMMANDS = {
+    "init": ("compiler.cli.init:init", "Write a recipe from a data file and a few answers."),
+    "check": ("compiler.cli.check:check", "Find every mistake in recipes; no framework is loaded."),
+    "plan": ("compiler.cli.plan:plan", "Print or write the plan of a recipe, or compare two."),
+    "run": ("compiler.cli.run:run", "Run a recipe or plan: tune, export, verify. Resumes by itself."),
+    "runs": ("compiler.cli.runs:runs", "List the runs."),
+    "clean": ("compiler.cli.runs:clean", "Delete runs and step outputs that no run refers to."),
+    "report": ("compiler.cli.report:report", "Show what a run measured."),
+    "predict": ("compiler.cli.bundle:predict", "Answer texts with a bundle or a run."),
+    "verify": ("compiler.cli.bundle:verify", "Prove that a bundle answers as its source does."),
+    "explain": ("compiler.cli.explain:explain", "Explain a diagnostic's code."),
+    "schema": ("compiler.cli.explain:schema", "Print the JSON Schema of recipes, for editors."),
+    "doctor": ("compiler.cli.doctor:doctor", "Show versions, devices, and what each extra enables."),
+}
+EXIT_RECIPE, EXIT_GATE, EXIT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is called, and turns errors into one sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the nearest command in the error."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from compiler.diagnostics import did_you_mean
+
+            ctx.fail(f'no command "{args[0]}": {did_you_mean(args[0], COMMANDS, noun="commands")}')
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what it raises becomes a sentence and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except RecipeError as error:
+            click.echo(render(error.diagnostics, "text"), err=True)
+            ctx.exit(EXIT_RECIPE)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            sys.stderr.close()
+            ctx.exit(EXIT_RUN)
+        except Exception as error:  # the edge: no traceback for users
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            code, lines = explain_failure(error)
+            click.echo("\n".join(lines), err=True)
+            ctx.exit(code)
+
+
+def explain_failure(error: Exception) -> tuple[int, list[str]]:
+    """The exit code and the lines for an error of a run, or for one that nobody foresaw."""
+    if isinstance(error, ModuleNotFoundError):
+        return EXIT_RUN, missing_module(error)
+    if type(error).__module__.startswith("runtimes"):
+        from runtimes.errors import GateError, Interrupted, RunError
+
+        if isinstance(error, RunError):
+            code = EXIT_GATE if isinstance(error, GateError) else EXIT_RUN
+            code = EXIT_INTERRUPTED if isinstance(error, Interrupted) else code
+            hint = [f"    hint: {error.hint}"] if error.hint else []
+            return code, [f"error[{error.code}]: {error.message}", *hint]
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return EXIT_RUN, [f"error[E401]: the system refused: {(error.strerror or str(error)).lower()}{where}"]
+    lines = [
+        f"error[E499]: {type(error).__name__}: {error}",
+        "    hint: this is a fault of ours; `recipe --debug ...` shows where",
+    ]
+    return EXIT_RUN, lines
+
+
+# Package -> the extra that brings it.
+EXTRAS = {"torch": "torch", "transformers": "torch", "peft": "torch", "accelerate": "torch", "onnx": "onnx"}
+EXTRAS |= {"onnxscript": "onnx", "onnx_ir": "onnx", "onnxruntime": "onnx"}
+
+
+def missing_module(error: ModuleNotFoundError) -> list[str]:
+    """The sentence for a package that is not installed, with the command that installs it."""
+    name = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(name)
+    command = f"pip install 'recipec[{extra}]'" if extra else f"pip install {name}"
+    return [f'error[E402]: this needs the package "{name}", which is not installed', f"    hint: {command}"]
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: recipe init rows.jsonl --label sentiment --text snippet",
+)
+@click.version_option(__version__, prog_name="recipe")
+@click.option("--debug", is_flag=True, help="Show the traceback of an unforeseen error.")
+def main(debug: bool) -> None:
+    """Compile fine-tuning recipes: check them, run them, export the tuned model and prove the export."""

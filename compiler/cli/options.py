@@ -1,0 +1,84 @@
+"""Options that several commands share, and the values that they become."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from compiler.facts import LocalFacts
+from compiler.placement import Target, parse_target, this_machine
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def recipe_options(command: F) -> F:
+    """--set, --allow: how a recipe is read."""
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="/POINTER=VALUE",
+        help="Override a value, for instance --set /training/epochs=1. Can be repeated.",
+    )(command)
+    return click.option(
+        "--allow",
+        "allowed",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="A folder outside of the project that the recipe may read. Can be repeated.",
+    )(command)
+
+
+def target_option(command: F) -> F:
+    """--target: the kind of device that the plan is for."""
+    return click.option(
+        "--target",
+        metavar="DEVICE[:MEMORY]",
+        callback=_target,
+        help="cpu, cuda, mps, or with memory cuda:80GiB. Default: this machine.",
+    )(command)
+
+
+def runs_option(command: F) -> F:
+    """--runs: the folder of runs."""
+    return click.option(
+        "--runs",
+        "runs_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("runs"),
+        show_default=True,
+        help="The folder of runs.",
+    )(command)
+
+
+def _target(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Target:
+    try:
+        return parse_target(value) if value else this_machine()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def mirror_folder() -> Path | None:
+    """The mirror of the hub that RECIPE_MIRROR names."""
+    folder = os.environ.get("RECIPE_MIRROR")
+    return Path(folder) if folder else None
+
+
+def cache_folder() -> Path:
+    """Where hashes of files are remembered."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "recipec"
+
+
+def fact_source(allowed: tuple[Path, ...]) -> LocalFacts:
+    """The facts about files here, in the mirror, in the hub's cache and on the hub."""
+    return LocalFacts(
+        mirror=mirror_folder(),
+        cache=cache_folder(),
+        allowed=allowed,
+        offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
+    )

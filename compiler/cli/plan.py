@@ -1,0 +1,114 @@
+"""recipe plan: the plan of a recipe, for a person or a machine, and what differs between two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from compiler.auto import Choice
+from compiler.cli.options import fact_source, recipe_options, target_option
+from compiler.diagnostics import render
+from compiler.driver import Compiled, compile_recipe
+from compiler.files import write_text
+from compiler.loading import load
+from compiler.placement import Target
+from compiler.plan import Plan, changed_steps, identity
+
+
+@click.command(
+    epilog="Examples:  recipe plan r.json    recipe plan r.json -o plan.json    recipe plan --diff old.json new.json"
+)
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@recipe_options
+@target_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan here, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--diff", nargs=2, type=click.Path(path_type=Path), metavar="BEFORE AFTER", help="What AFTER would do again; recipes or plans.")
+def plan(
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    allowed: tuple[Path, ...],
+    target: Target,
+    output: Path | None,
+    as_json: bool,
+    diff: tuple[Path, Path] | None,
+) -> None:
+    """Print the plan of RECIPE: its steps, their keys, and every choice with its reason."""
+    if diff is not None:
+        before, after = (read_plan(path, overrides, allowed, target) for path in diff)
+        click.echo("\n".join(difference_lines(before, after)))
+        return
+    if recipe is None:
+        raise click.UsageError("name a recipe, or two plans with --diff")
+    compiled = compile_recipe(load(recipe, overrides), fact_source(allowed), target)
+    if compiled.findings:
+        click.echo(render(compiled.findings, "text"), err=True)
+    if output is not None:
+        write_text(output, compiled.plan.text())
+    if as_json:
+        click.echo(compiled.plan.text(), nl=False)
+    else:
+        click.echo("\n".join(plan_lines(compiled)))
+
+
+def read_plan(path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...], target: Target) -> Plan:
+    """The plan in a file, or the plan of the recipe in it."""
+    found = plan_in(path)
+    return found or compile_recipe(load(path, overrides), fact_source(allowed), target).plan
+
+
+def plan_in(path: Path) -> Plan | None:
+    """The plan that a file holds, or None when it is not one. Raises click's error for a damaged plan."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(value, dict) or "plan" not in value or "recipe" in value:
+        return None
+    try:
+        return Plan.from_json(value)
+    except ValueError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+
+
+def plan_lines(compiled: Compiled) -> list[str]:
+    """The plan as a person reads it."""
+    made, keys, place = compiled.plan, compiled.plan.keys(), compiled.placement
+    lines = [
+        f"plan {made.name} for {made.target}",
+        f"  placed on {place.device} ({place.device_reason}) with {place.engine}, micro-batches of {place.micro_batch_size}",
+        "",
+        "steps",
+    ]
+    for step in made.steps:
+        after = f" after {', '.join(step.inputs)}" if step.inputs else ""
+        lines.append(f"  {step.id:<10} {keys[step.id][:12]}{after}")
+        lines += [f"    {line}" for line in _parameters(identity(step))]
+    return [*lines, "", "choices", *(f"  {line}" for line in choice_lines(made.choices))]
+
+
+def _parameters(parameters: dict[str, object]) -> list[str]:
+    hidden = {"step", "splits", "model", "tokenizer", "baseline_model", "lengths"}
+    shown = [f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items() if name not in hidden]
+    return [line if len(line) <= 100 else f"{line[:97]}..." for line in shown]
+
+
+def choice_lines(choices: tuple[Choice, ...]) -> list[str]:
+    """What was chosen for open values, and why."""
+    return [f"{c.pointer} = {json.dumps(c.value, ensure_ascii=False)}: {c.reason}" for c in choices]
+
+
+def difference_lines(before: Plan, after: Plan) -> list[str]:
+    """What a change of plans costs: the steps that would be done again, with what differs."""
+    changed = dict(changed_steps(before, after))
+    kept = [step.id for step in after.steps if step.id not in changed]
+    lines = [f"again  {name}: {why}" for name, why in changed.items()]
+    lines += [f"kept   {name}" for name in kept]
+    old = {c.pointer: c for c in before.choices}
+    for choice in after.choices:
+        was = old.get(choice.pointer)
+        if was is not None and was.value != choice.value:
+            lines.append(f"chosen {choice.pointer}: {was.value} -> {choice.value} ({choice.reason})")
+    return lines

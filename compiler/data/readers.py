@@ -1,0 +1,299 @@
+"""Files -> rows, one after another."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
+SUFFIXES: Mapping[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_LONGEST_FIELD = 2**31 - 1  # characters; the largest limit that the csv module takes on every platform
+_FIRST_ROWS = 100  # rows that name the columns of a JSON file, whose rows need not all have the same
+_DECODER = json.JSONDecoder()
+_SPACE = " \t\r\n"
+
+
+class DataError(Exception):
+    """A data file can't be read: its path, line (from 1; 0 where there is none), what was found, and what to do."""
+
+    def __init__(self, path: Path, line: int, message: str, hint: str) -> None:
+        super().__init__(f"{path}:{line}: {message}")
+        self.path = path
+        self.line = line
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its number in the file (from 0), the line it starts at (from 1; 0 in parquet), its values by column."""
+
+    number: int
+    line: int
+    values: Mapping[str, object]
+
+
+def format_of(path: Path | str) -> Format | None:
+    """The format that a file name's suffix stands for, or None when no format has it."""
+    return SUFFIXES.get(Path(path).suffix.lower())
+
+
+def read_rows(path: Path, format: Format) -> Iterator[Row]:
+    """The rows of a file. Raises DataError at the first that can't be read, and when the file can't."""
+    try:
+        yield from _READERS[format](path)
+    except UnicodeDecodeError:
+        line = _first_bad_line(path)
+        raise DataError(path, line, "the text is not UTF-8", "save the file as UTF-8") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(path, 0, f"the file can't be read: {reason}", "check the path and its permissions") from None
+
+
+def columns_of(path: Path, format: Format) -> tuple[str, ...]:
+    """The names of a file's columns, in order; of JSON, those of the first hundred rows."""
+    if format == "parquet":
+        return _parquet_columns(path)
+    if format in ("csv", "tsv"):
+        return _header(path, "," if format == "csv" else "\t")
+    names: dict[str, None] = {}
+    for row in islice(read_rows(path, format), _FIRST_ROWS):
+        names.update(dict.fromkeys(row.values))
+    return tuple(names)
+
+
+def _object(value: object, path: Path, line: int) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise DataError(path, line, f"a row is an object, found {_kind(value)}", 'write {"column": value, ...}')
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    number = 0
+    with path.open("rb") as file:
+        for line, data in enumerate(file, start=1):
+            text = data.decode("utf-8-sig" if line == 1 else "utf-8").strip(_SPACE)
+            if text:
+                yield Row(number, line, _object(_json_line(text, path, line), path, line))
+                number += 1
+
+
+def _json_line(text: str, path: Path, line: int) -> object:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        hint = "every line of a .jsonl file is one JSON object"
+        if text in ("[", "{"):
+            hint = "the file is one JSON value over several lines: name it .json"
+        raise DataError(path, line, f"not valid JSON: {_reason(error)}", hint) from None
+
+
+def _reason(error: json.JSONDecodeError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    text = path.read_bytes().decode("utf-8-sig")
+    try:
+        yield from _array_rows(text, _array_start(text, path), path)
+    except (json.JSONDecodeError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise DataError(path, line, f"not valid JSON: {_reason(error)}", "repair the file at this line") from None
+
+
+def _array_start(text: str, path: Path) -> int:
+    """The position of the list of rows: the file's value, or the one list in the object that it is."""
+    start = _skip(text, 0)
+    if text.startswith("[", start):
+        return start
+    hint = "a .json file is a list of objects; of one object a line, .jsonl"
+    if not text.startswith("{", start):
+        raise DataError(path, 1, "expected a list of rows", hint)
+    lists = [(key, at) for key, at in _members(text, start) if text.startswith("[", at)]
+    if len(lists) != 1:
+        found = ", ".join(f'"{key}"' for key, _ in lists) or "none"
+        raise DataError(path, 1, f"expected a list of rows, or an object with one list in it; lists: {found}", hint)
+    return lists[0][1]
+
+
+def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
+    """The keys of the object that starts at a position, each with the position of its value."""
+    position = _skip(text, start + 1)
+    while not text.startswith("}", position):
+        key, position = _DECODER.raw_decode(text, position)
+        position = _expect(text, _skip(text, position), ":")
+        yield str(key), position
+        _, position = _DECODER.raw_decode(text, position)
+        position = _after_item(text, position, "}")
+    _expect_end(text, position + 1)
+
+
+def _array_rows(text: str, start: int, path: Path) -> Iterator[Row]:
+    line, counted, number = 1, 0, 0
+    position = _skip(text, start + 1)
+    while not text.startswith("]", position):
+        line += text.count("\n", counted, position)
+        counted = position
+        value, position = _DECODER.raw_decode(text, position)
+        yield Row(number, line, _object(value, path, line))
+        number += 1
+        position = _after_item(text, position, "]")
+    if text.startswith("[", _skip(text, 0)):
+        _expect_end(text, position + 1)
+
+
+def _after_item(text: str, position: int, close: str) -> int:
+    """The position of the next item, or of the closing bracket."""
+    position = _skip(text, position)
+    if text.startswith(close, position):
+        return position
+    position = _expect(text, position, ",")
+    if text.startswith(close, position):
+        raise json.JSONDecodeError("Comma before the end", text, position)
+    return position
+
+
+def _expect(text: str, position: int, sign: str) -> int:
+    if not text.startswith(sign, position):
+        raise json.JSONDecodeError(f'Expecting "{sign}"', text, position)
+    return _skip(text, position + 1)
+
+
+def _expect_end(text: str, position: int) -> None:
+    if _skip(text, position) != len(text):
+        raise json.JSONDecodeError("Extra data", text, _skip(text, position))
+
+
+def _skip(text: str, position: int) -> int:
+    while position < len(text) and text[position] in _SPACE:
+        position += 1
+    return position
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    return _read_separated(path, ",")
+
+
+def _read_tsv(path: Path) -> Iterator[Row]:
+    return _read_separated(path, "\t")
+
+
+def _read_separated(path: Path, separator: str) -> Iterator[Row]:
+    records = _records(path, separator)
+    _, header = next(records, (1, []))
+    _check_header(header, path)
+    for number, (line, record) in enumerate(records):
+        if len(record) != len(header):
+            message = f"{len(record)} fields, but the header names {len(header)} columns"
+            sign = "commas" if separator == "," else "tabs"
+            raise DataError(path, line, message, f"put fields with {sign}, quotes or line breaks in double quotes")
+        yield Row(number, line, dict(zip(header, record, strict=True)))
+
+
+def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The records that are not empty, each with the line it starts at."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        line = 1
+        try:
+            for record in reader:
+                if record:
+                    yield line, record
+                line = reader.line_num + 1
+        except csv.Error as error:
+            hint = 'a quote inside a quoted field is written twice: ""'
+            raise DataError(path, line, f"not a valid record: {error}", hint) from None
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if not header:
+        raise DataError(path, 1, "the file is empty", "the first line names the columns")
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(path, 1, f'the header names the column "{repeated[0]}" twice', "give each its own name")
+
+
+def _header(path: Path, separator: str) -> tuple[str, ...]:
+    try:
+        _, header = next(_records(path, separator), (1, []))
+    except (UnicodeDecodeError, OSError):
+        return tuple(next(read_rows(path, "csv" if separator == "," else "tsv")).values)  # raises the DataError
+    _check_header(header, path)
+    return tuple(header)
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    pyarrow = _pyarrow(path)
+    try:
+        number = 0
+        with pyarrow.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    yield Row(number, 0, values)
+                    number += 1
+    except pyarrow.lib.ArrowException as error:
+        raise _not_parquet(path, error) from None
+
+
+def _parquet_columns(path: Path) -> tuple[str, ...]:
+    pyarrow = _pyarrow(path)
+    try:
+        return tuple(pyarrow.read_schema(path).names)
+    except pyarrow.lib.ArrowException as error:
+        raise _not_parquet(path, error) from None
+    except OSError as error:
+        raise DataError(path, 0, f"the file can't be read: {error}", "check the path and its permissions") from None
+
+
+def _pyarrow(path: Path):  # type: ignore[no-untyped-def]
+    """The module pyarrow.parquet, imported when a parquet file is read: it takes a quarter of a second."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(path, 0, "reading parquet needs pyarrow", "pip install pyarrow") from None
+    return pyarrow.parquet
+
+
+def _not_parquet(path: Path, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(path, 0, f"not a parquet file: {reason}", "write the file again")
+
+
+def _first_bad_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for line, data in enumerate(file, start=1):
+            try:
+                data.decode("utf-8")
+            except UnicodeDecodeError:
+                return line
+    return 1
+
+
+_READERS: Mapping[Format, Callable[[Path], Iterator[Row]]] = {
+    "jsonl": _read_jsonl,
+    "json": _read_json,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "parquet": _read_parquet,
+}

@@ -1,0 +1,82 @@
+"""How a row's values become a text and a label. The compiler's facts and the runtimes both read rows through here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+
+class BadValue(ValueError):
+    """A row's value is not what its column is for: the column and what was found in it."""
+
+    def __init__(self, column: str, message: str) -> None:
+        super().__init__(f'the column "{column}": {message}')
+        self.column = column
+        self.message = message
+
+
+class UnknownLabel(BadValue):
+    """A row's label is none of the labels: its name."""
+
+    def __init__(self, column: str, name: str) -> None:
+        super().__init__(column, f'"{name}" is none of the labels')
+        self.name = name
+
+
+def text_of(values: Mapping[str, object], column: str) -> str:
+    """The text in a column. Raises BadValue when it is missing or not a string."""
+    value = values.get(column)
+    if not isinstance(value, str):
+        raise BadValue(column, f"expected text, found {_found(values, column)}")
+    return value
+
+
+def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] | None) -> str:
+    """The label's name in a column; with `labels`, one of them.
+
+    A name stands for itself; a whole number that is no name counts into `labels`, from 0, also when it is written as
+    text, as CSV writes it. Raises BadValue when there is no label, UnknownLabel when it is none of `labels`.
+    """
+    name = _label_name(values, column)
+    if labels is None or name in labels:
+        return name
+    if name.isascii() and name.isdecimal() and int(name) < len(labels):
+        return labels[int(name)]
+    raise UnknownLabel(column, name)
+
+
+def _label_name(values: Mapping[str, object], column: str) -> str:
+    value = values.get(column)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) or (isinstance(value, str) and value):
+        return str(value)
+    raise BadValue(column, f"expected a label, found {_found(values, column)}")
+
+
+def label_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The distinct names, sorted: numbers first and by value, then the rest."""
+    return tuple(sorted(set(names), key=_label_order))
+
+
+def _label_order(name: str) -> tuple[int, float, str]:
+    return (0, float(name), name) if _NUMBER.fullmatch(name) else (1, 0.0, name)
+
+
+def _found(values: Mapping[str, object], column: str) -> str:
+    if column not in values:
+        return "no value"
+    value = values[column]
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return "an empty string"
+    return {list: "a list", dict: "an object"}.get(type(value), f"a value of type {type(value).__name__}")

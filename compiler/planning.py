@@ -1,0 +1,151 @@
+"""ResolvedRecipe -> Plan: which steps there are, and what each of them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from compiler.methods import LoRA
+from compiler.plan import (
+    Evaluate,
+    ExportModel,
+    Merge,
+    Package,
+    Plan,
+    Prepare,
+    Schedule,
+    Selection,
+    Step,
+    Train,
+    VerifyExport,
+)
+from compiler.resolve import ResolvedRecipe
+
+
+def plan(recipe: ResolvedRecipe) -> Plan:
+    """The plan of a resolved recipe; equal recipes give equal plans."""
+    return Plan(name=recipe.name, target=recipe.target, steps=tuple(_steps(recipe)), choices=recipe.choices)
+
+
+def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
+    yield _prepare(recipe)
+    yield _train(recipe)
+    if recipe.held_out is not None:
+        yield _evaluate(recipe, recipe.held_out)
+    model_step = "train"
+    if isinstance(recipe.method, LoRA) and recipe.exports:
+        model_step = "merge"
+        yield Merge(model=recipe.model)
+    for index, export in enumerate(recipe.exports):
+        assert recipe.held_out is not None, "an export has held-out rows to be verified on"
+        suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
+        yield ExportModel(id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export)
+        yield _verify(recipe, recipe.held_out, model_step, suffix)
+        yield _package(recipe, suffix)
+
+
+def _prepare(recipe: ResolvedRecipe) -> Prepare:
+    return Prepare(
+        task=recipe.task,
+        splits=recipe.splits,
+        columns=recipe.columns,
+        labels=recipe.labels,
+        tokenizer=recipe.tokenizer,
+        max_length=recipe.training.max_length,
+    )
+
+
+def _train(recipe: ResolvedRecipe) -> Train:
+    training = recipe.training
+    return Train(
+        task=recipe.task,
+        labels=recipe.labels,
+        keep_head=recipe.keep_head,
+        model=recipe.model,
+        method=recipe.method,
+        loss=training.loss,
+        label_smoothing=training.label_smoothing,
+        class_weights=training.class_weights,
+        epochs=training.epochs,
+        num_steps=training.num_steps,
+        batch_size=training.batch_size,
+        lengths=length_grid(training.max_length),
+        learning_rate=training.learning_rate,
+        schedule=Schedule(
+            shape=training.schedule, warmup_steps=training.warmup_steps, num_steps=training.num_steps
+        ),
+        optimizer=training.optimizer,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        precision=training.precision,
+        selection=_selection(recipe),
+        metrics=recipe.metrics,
+        evaluate_every=training.evaluate_every,
+        checkpoint_every=training.checkpoint_every,
+    )
+
+
+def _selection(recipe: ResolvedRecipe) -> Selection | None:
+    training = recipe.training
+    if not training.keep_best and training.patience == 0:
+        return None
+    return Selection(
+        metric=training.selection_metric,
+        greater_is_better=training.selection_metric != "loss",
+        evaluate_every=training.evaluate_every,
+        patience=training.patience,
+        min_delta=training.min_delta,
+        keep_best=training.keep_best,
+    )
+
+
+def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> Evaluate:
+    return Evaluate(
+        split=split,
+        metrics=recipe.metrics,
+        labels=recipe.labels,
+        baseline_model=recipe.model if recipe.keep_head else None,
+    )
+
+
+def _verify(
+    recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str
+) -> VerifyExport:
+    merged = ("merge",) if model_step == "merge" else ()
+    return VerifyExport(
+        id=f"verify{suffix}",
+        inputs=("prepare", "train", *merged, f"export{suffix}"),
+        task=recipe.task,
+        split=split,
+        labels=recipe.labels,
+        metrics=recipe.metrics,
+        rows=recipe.verify.rows or 0,
+        tolerance_factor=recipe.verify.tolerance_factor,
+        max_excused=recipe.verify.max_excused,
+        max_metric_drop=recipe.verify.max_metric_drop,
+        model=recipe.model,
+    )
+
+
+def _package(recipe: ResolvedRecipe, suffix: str) -> Package:
+    return Package(
+        id=f"package{suffix}",
+        inputs=("prepare", f"export{suffix}", f"verify{suffix}"),
+        name=recipe.name,
+        task=recipe.task,
+        labels=recipe.labels,
+        tokenizer=recipe.tokenizer,
+        max_length=recipe.training.max_length,
+        columns=recipe.columns,
+    )
+
+
+def length_grid(max_length: int) -> tuple[int, ...]:
+    """The lengths that batches are padded to: fine where rows are short, coarse where they are long."""
+    grid: list[int] = []
+    length = 0
+    while length < max_length:
+        length += 8 if length < 64 else 16 if length < 128 else 32 if length < 256 else 64 if length < 512 else 128
+        grid.append(min(length, max_length))
+    return tuple(grid)

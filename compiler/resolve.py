@@ -1,0 +1,324 @@
+"""Recipe -> ResolvedRecipe: defaults, facts and "auto" values are written out, each choice with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from compiler import methods, tasks
+from compiler.auto import Choice
+from compiler.checks import selectable
+from compiler.diagnostics import Diagnostic, did_you_mean, stop_on_error
+from compiler.facts import DataFacts, ModelFacts
+from compiler.methods import Method
+from compiler.metrics import F1, Metric, Precision, Recall, name_of
+from compiler.placement import DeviceKind, Target
+from compiler.plan import ModelFiles, SplitRows
+from compiler.recipe import AdamW, CrossEntropy, Onnx, Optimizer, Recipe, Verify
+from compiler.tasks import Task
+
+LONGEST = 512  # tokens; longer rows are the author's decision
+OPSET = 18
+DEFAULT_EPOCHS = 3
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "config.json",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedTraining:
+    """A training with nothing left open. Steps count optimizer steps."""
+
+    epochs: int
+    num_steps: int
+    learning_rate: float
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: int
+    optimizer: Optimizer
+    weight_decay: float
+    batch_size: int
+    micro_batch_size: int
+    max_grad_norm: float | None
+    max_length: int
+    label_smoothing: float
+    loss: CrossEntropy
+    class_weights: tuple[float, ...]
+    seed: int
+    precision: Literal["fp32", "bf16"]
+    evaluate_every: int
+    checkpoint_every: int
+    keep_best: bool
+    patience: int
+    min_delta: float
+    selection_metric: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedRecipe:
+    """A recipe with nothing left open, and the choices that were made."""
+
+    name: str
+    target: DeviceKind
+    task: Task
+    labels: tuple[str, ...]
+    columns: Mapping[str, str]
+    splits: tuple[SplitRows, ...]
+    held_out: Literal["validation", "test"] | None
+    model: ModelFiles
+    tokenizer: ModelFiles
+    keep_head: bool
+    method: Method
+    training: ResolvedTraining
+    metrics: tuple[Metric, ...]
+    exports: tuple[Onnx, ...]
+    verify: Verify
+    choices: tuple[Choice, ...]
+
+
+def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) -> ResolvedRecipe:
+    """The recipe with every open value chosen. Raises RecipeError where model and recipe don't fit."""
+    stop_on_error(check_facts(recipe, model, data))
+    method, method_choices = methods.module_of(recipe.method).resolve(recipe.method, model)
+    labels, keep_head, label_choices = _labels(recipe, model, data)
+    metrics = _metrics(recipe, labels)
+    training, training_choices = _training(recipe, model, data, labels, metrics, target)
+    own_files = {name: digest for name, digest in model.files.items() if not name.endswith(".safetensors")}
+    return ResolvedRecipe(
+        name=recipe.name,
+        target=target.kind,
+        task=replace(recipe.task, labels=labels),
+        labels=labels,
+        columns={role: recipe.dataset.columns.get(role, role) for role in tasks.module_of(recipe.task).COLUMNS},
+        splits=data.split_rows,
+        held_out="test" if recipe.dataset.test else "validation" if recipe.dataset.validation else None,
+        model=ModelFiles(id=recipe.model.id, revision=model.revision, files=model.files),
+        tokenizer=ModelFiles(id=recipe.model.id, revision=model.revision, files=own_files),
+        keep_head=keep_head,
+        method=method,
+        training=training,
+        metrics=metrics,
+        exports=tuple(replace(export, opset=OPSET if export.opset == "auto" else export.opset) for export in recipe.export),
+        verify=recipe.verify,
+        choices=(*label_choices, *method_choices, *training_choices),
+    )
+
+
+def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
+    """What does not fit between the recipe, the model and the rows."""
+    yield from check_model(recipe, model)
+    yield from check_found_labels(recipe, data)
+    yield from check_warmup(recipe, data)
+
+
+def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
+    """The method fits the model, and rows fit its positions."""
+    yield from methods.module_of(recipe.method).check(recipe, recipe.method, model)
+    if not model.has_tokenizer:
+        message = "the model has no tokenizer.json, which rows are read with"
+        hint = "save it with a fast tokenizer: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        yield Diagnostic(code="R407", at=recipe.at("/model/id"), pointer="/model/id", message=message, hint=hint)
+    length = recipe.training.max_length
+    if length != "auto" and model.max_positions and length > model.max_positions:
+        message = f"the model takes at most {model.max_positions} tokens, max_length is {length}"
+        pointer = "/training/max_length"
+        hint = f"at most {model.max_positions}"
+        yield Diagnostic(code="R408", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+
+
+def check_found_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """What names a label names one that the rows have."""
+    if recipe.task.labels != "auto":
+        return
+    named = {}
+    if not isinstance(recipe.training.loss.class_weights, str):
+        named |= {f"/training/loss/class_weights/{label}": label for label in recipe.training.loss.class_weights}
+    for index, metric in enumerate(recipe.metrics):
+        if isinstance(metric, (F1, Precision, Recall)) and metric.positive != "auto":
+            named[f"/metrics/{index}/positive"] = metric.positive
+    for pointer, label in named.items():
+        if label not in data.labels:
+            hint = did_you_mean(label, data.labels, noun="labels")
+            message = f'no row has the label "{label}"'
+            yield Diagnostic(code="R208", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+
+
+def check_warmup(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """The warm-up ends before the training does."""
+    warmup, steps = recipe.training.schedule.warmup_steps, _num_steps(recipe, data)
+    if warmup != "auto" and warmup > steps:
+        pointer = "/training/schedule/warmup_steps"
+        message = f"the warm-up takes {warmup} steps, the whole training {steps}"
+        yield Diagnostic(
+            code="R212", at=recipe.at(pointer), pointer=pointer, message=message, hint="warm up for fewer steps"
+        )
+
+
+def _steps_per_epoch(recipe: Recipe, data: DataFacts) -> int:
+    return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
+
+
+def _num_steps(recipe: Recipe, data: DataFacts) -> int:
+    if recipe.training.max_steps is not None:
+        return recipe.training.max_steps
+    return (recipe.training.epochs or DEFAULT_EPOCHS) * _steps_per_epoch(recipe, data)
+
+
+def _labels(recipe: Recipe, model: ModelFacts, data: DataFacts) -> tuple[tuple[str, ...], bool, list[Choice]]:
+    """The labels in order, whether the model's own head is kept, and what is to be said about both."""
+    declared = recipe.task.labels != "auto"
+    labels = data.labels
+    if model.labels is not None and not declared and set(model.labels) == set(labels):
+        labels = model.labels
+    choices = [] if declared else [Choice(pointer="/task/labels", value=labels, reason="the labels in the train rows")]
+    keep = model.labels == labels
+    if keep:
+        choices.append(Choice(pointer="/model", value="head kept", reason="the model's own head has these labels"))
+    else:
+        reason = "the model has no classification head" if model.labels is None else "its labels are others"
+        choices.append(Choice(pointer="/model", value="new head", reason=reason))
+    return labels, keep, choices
+
+
+def _metrics(recipe: Recipe, labels: tuple[str, ...]) -> tuple[Metric, ...]:
+    metrics = recipe.metrics or tasks.module_of(recipe.task).DEFAULT_METRICS
+    return tuple(_with_positive(metric, labels) for metric in metrics)
+
+
+def _with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
+    if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive == "auto":
+        return replace(metric, positive=labels[-1])
+    return metric
+
+
+def _training(
+    recipe: Recipe,
+    model: ModelFacts,
+    data: DataFacts,
+    labels: tuple[str, ...],
+    metrics: tuple[Metric, ...],
+    target: Target,
+) -> tuple[ResolvedTraining, list[Choice]]:
+    chosen = _Choices()
+    training = recipe.training
+    per_epoch, num_steps = _steps_per_epoch(recipe, data), _num_steps(recipe, data)
+    rate = methods.module_of(recipe.method).LEARNING_RATE
+    has_validation = recipe.dataset.validation is not None
+    stopping = training.early_stopping
+    adamw = isinstance(training.optimizer, AdamW)
+    return (
+        ResolvedTraining(
+            epochs=math.ceil(num_steps / per_epoch),
+            num_steps=num_steps,
+            learning_rate=chosen.number("/training/learning_rate", training.learning_rate, rate.value, rate.reason),
+            schedule=training.schedule.type,
+            warmup_steps=chosen.whole(
+                "/training/schedule/warmup_steps",
+                training.schedule.warmup_steps,
+                math.ceil(num_steps / 10),
+                f"a tenth of {num_steps} steps",
+            ),
+            optimizer=training.optimizer,
+            weight_decay=chosen.number(
+                "/training/weight_decay",
+                training.weight_decay,
+                0.01 if adamw else 0.0,
+                f"usual for {training.optimizer.type}",
+            ),
+            batch_size=training.batch_size,
+            micro_batch_size=training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size,
+            max_grad_norm=training.max_grad_norm,
+            max_length=_max_length(recipe, model, data, chosen),
+            label_smoothing=training.label_smoothing,
+            loss=training.loss,
+            class_weights=_class_weights(training.loss, labels, data),
+            seed=training.seed,
+            precision=_precision(recipe, target, chosen),
+            evaluate_every=_cadence(training.evaluate_every, per_epoch) if has_validation else 0,
+            checkpoint_every=_cadence(training.checkpoint_every, per_epoch),
+            keep_best=_keep_best(recipe, chosen),
+            patience=stopping.patience if stopping else 0,
+            min_delta=stopping.min_delta if stopping else 0.0,
+            selection_metric=_selection_metric(recipe, metrics),
+        ),
+        chosen.made,
+    )
+
+
+class _Choices:
+    """Collects what was chosen for values that were left open."""
+
+    def __init__(self) -> None:
+        self.made: list[Choice] = []
+
+    def number(self, pointer: str, written: float | Literal["auto"], value: float, reason: str) -> float:
+        if written != "auto":
+            return float(written)
+        self.made.append(Choice(pointer=pointer, value=value, reason=reason))
+        return value
+
+    def whole(self, pointer: str, written: int | Literal["auto"], value: int, reason: str) -> int:
+        if written != "auto":
+            return written
+        self.made.append(Choice(pointer=pointer, value=value, reason=reason))
+        return value
+
+
+def _max_length(recipe: Recipe, model: ModelFacts, data: DataFacts, chosen: _Choices) -> int:
+    limit = min(LONGEST, model.max_positions or LONGEST)
+    longest = data.longest_row or limit
+    reason = f"the longest row has {longest} tokens"
+    if longest > limit:
+        reason += f", the limit is {limit}"
+    return chosen.whole("/training/max_length", recipe.training.max_length, max(2, min(longest, limit)), reason)
+
+
+def _class_weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> tuple[float, ...]:
+    match loss.class_weights:
+        case "none":
+            return (1.0,) * len(labels)
+        case "balanced":
+            counts = data.label_counts("train")
+            total = sum(counts.values())
+            return tuple(total / (len(labels) * counts[label]) for label in labels)
+        case weights:
+            return tuple(float(weights.get(label, 1.0)) for label in labels)
+
+
+def _precision(recipe: Recipe, target: Target, chosen: _Choices) -> Literal["fp32", "bf16"]:
+    if recipe.training.precision != "auto":
+        return recipe.training.precision
+    precision: Literal["fp32", "bf16"] = "bf16" if target.kind == "cuda" else "fp32"
+    reason = f"the usual precision of the target {target.kind}"
+    chosen.made.append(Choice(pointer="/training/precision", value=precision, reason=reason))
+    return precision
+
+
+def _cadence(every: int | Literal["epoch"], per_epoch: int) -> int:
+    return per_epoch if every == "epoch" else every
+
+
+def _keep_best(recipe: Recipe, chosen: _Choices) -> bool:
+    if recipe.training.keep != "auto":
+        return recipe.training.keep == "best"
+    has_validation = recipe.dataset.validation is not None
+    reason = "validation rows tell which is best" if has_validation else "no validation rows tell which is best"
+    chosen.made.append(Choice(pointer="/training/keep", value="best" if has_validation else "last", reason=reason))
+    return has_validation
+
+
+def _selection_metric(recipe: Recipe, metrics: tuple[Metric, ...]) -> str:
+    stopping = recipe.training.early_stopping
+    wanted = stopping.metric if stopping else "auto"
+    if wanted == "auto":
+        return name_of(metrics[0])
+    if wanted == "loss" or wanted in (name_of(m) for m in metrics):
+        return wanted
+    assert wanted in selectable(recipe), "checked by check_selection"
+    [found] = [name_of(m) for m in metrics if m.type == wanted]
+    return found

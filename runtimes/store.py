@@ -1,0 +1,133 @@
+"""Step outputs by key, receipts of finished steps, and locks: what is done is never done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from compiler.files import write_json
+from compiler.typed import read, to_json
+from runtimes.errors import RunError
+
+# Packages whose version is part of what a step means; another version invalidates its receipt.
+DECISIVE = {
+    "export": ("torch", "transformers", "onnx", "onnxscript"),
+    "verify": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+    "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
+}
+RECORDED = ("recipec", "torch", "transformers", "peft", "onnx", "onnxscript", "onnxruntime", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Proof that a step was finished: by what, in how many seconds, and the sha256 of every file that it left."""
+
+    key: str
+    step: str
+    seconds: float
+    placement: Mapping[str, str | int]
+    versions: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """The installed versions of packages; those that are not installed are left out."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class Store:
+    """The folder of runs: `.steps/<key>/` holds a step's outputs, `<name>/` a run."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self.steps = runs / ".steps"
+
+    def folder(self, key: str) -> Path:
+        """Where a step's outputs are."""
+        return self.steps / key
+
+    def receipt(self, key: str, kind: str) -> Receipt | None:
+        """The receipt of a finished step, when its outputs are whole and no decisive library has changed."""
+        try:
+            value = json.loads((self.folder(key) / "receipt.json").read_text(encoding="utf-8"))
+            receipt = read(Receipt, value)
+        except (OSError, ValueError):
+            return None
+        wanted = versions_of(DECISIVE.get(kind, ()))
+        same = all(receipt.versions.get(name) == version for name, version in wanted.items())
+        return receipt if receipt.key == key and same and self._whole(receipt) else None
+
+    def _whole(self, receipt: Receipt) -> bool:
+        folder = self.folder(receipt.key)
+        return all(
+            (folder / name).is_file() and sha256_of(folder / name) == digest
+            for name, digest in receipt.outputs.items()
+        )
+
+    def finish(self, key: str, step: str, seconds: float, placement: Mapping[str, Any]) -> Receipt:
+        """Writes the receipt of a step, last of all its files."""
+        folder = self.folder(key)
+        receipt = Receipt(
+            key=key,
+            step=step,
+            seconds=round(seconds, 3),
+            placement=dict(placement),
+            versions=versions_of(RECORDED),
+            outputs={name: sha256_of(folder / name) for name in sorted(_files(folder))},
+        )
+        write_json(folder / "receipt.json", to_json(receipt))
+        return receipt
+
+    def clear(self, key: str) -> Path:
+        """An empty folder for a step's outputs."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+        self.folder(key).mkdir(parents=True)
+        return self.folder(key)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Holds the lock of a run or a step. Raises RunError when another process has it."""
+        path = self.runs / ".locks" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            owner = path.with_suffix(".pid")
+            pid = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
+            message = f"another process (pid {pid}) is writing {name}"
+            raise RunError("E404", message, "wait for it, or use another --runs folder") from None
+        try:
+            path.with_suffix(".pid").write_text(str(os.getpid()), encoding="utf-8")
+            yield
+        finally:
+            lock.release()
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != "receipt.json" and not name.startswith("checkpoints/"):
+            yield name
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
