@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compiler import tasks
+from compiler.data.checks import check_columns, check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.document import escape
 from compiler.metrics import F1, Precision, Recall, name_of
 from compiler.recipe import Recipe, Split
 
@@ -17,6 +19,8 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_class_weights(recipe)
     yield from check_length(recipe)
     yield from check_micro_batch(recipe)
+    yield from check_split_kinds(recipe)
+    yield from check_columns(recipe)
     yield from check_split_keys(recipe)
     yield from check_selection(recipe)
     yield from check_held_out(recipe)
@@ -41,15 +45,17 @@ def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
         pointer = f"/metrics/{index}"
         if metric.type not in known:
             message = f'the task "{recipe.task.type}" has no metric "{metric.type}"'
-            yield _error(recipe, "R201", f"{pointer}/type", message, did_you_mean(metric.type, known, noun="its metrics"))
+            hint = did_you_mean(metric.type, known, noun="its metrics")
+            yield _error(recipe, "R201", f"{pointer}/type", message, hint)
         name = name_of(metric)
         if name in seen:
             message = f"{name} is listed twice, first as item {seen[name]}"
             yield _error(recipe, "R203", pointer, message, "remove one")
         seen.setdefault(name, index)
-        scored = isinstance(metric, (F1, Precision, Recall))
-        if scored and metric.average != "binary" and recipe.wrote(f"{pointer}/positive") is not None:
-            yield _unread(recipe, f"{pointer}/positive", f'with average "{metric.average}"', 'set average to "binary"')
+        wrote_positive = recipe.wrote(f"{pointer}/positive") is not None
+        if wrote_positive and isinstance(metric, (F1, Precision, Recall)) and metric.average != "binary":
+            reason = f'with average "{metric.average}"'
+            yield _unread(recipe, f"{pointer}/positive", reason, 'set average to "binary"')
 
 
 def check_labels(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -78,7 +84,7 @@ def check_class_weights(recipe: Recipe) -> Iterator[Diagnostic]:
         return
     for label in weights:
         if label not in labels:
-            pointer = f"/training/loss/class_weights/{label}"
+            pointer = f"/training/loss/class_weights/{escape(label)}"
             hint = did_you_mean(label, labels, noun="labels")
             yield _error(recipe, "R208", pointer, f'"{label}" is not a label', hint, key=True)
 

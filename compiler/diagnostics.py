@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 Severity = Literal["error", "warning", "note"]
 Format = Literal["text", "json", "github", "sarif"]
@@ -102,23 +103,27 @@ def render(diagnostics: Sequence[Diagnostic], form: Format) -> str:
         case "text":
             return "\n".join(_text(d) for d in diagnostics)
         case "json":
-            return json.dumps([d.to_json() for d in diagnostics], indent=2, ensure_ascii=False)
+            return json.dumps([d.to_json() for d in diagnostics], indent=2)
         case "github":
             return "\n".join(_github(d) for d in diagnostics)
         case "sarif":
-            return json.dumps(_sarif(diagnostics), indent=2, ensure_ascii=False)
+            return json.dumps(_sarif(diagnostics), indent=2)
 
 
 def _text(d: Diagnostic) -> str:
-    where = f"{d.at}: {d.severity}[{d.code}]"
     about = f" {d.pointer}:" if d.pointer else ""
-    hint = f"\n    hint: {d.hint}" if d.hint else ""
-    return f"{where}{about} {d.message}{hint}"
+    lines = [f"{d.at}: {d.severity}[{d.code}]{about} {d.message}", *([f"    hint: {d.hint}"] if d.hint else [])]
+    return "\n".join(printable(line) for line in lines)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey (control characters, line breaks) as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _github(d: Diagnostic) -> str:
     level = {"error": "error", "warning": "warning", "note": "notice"}[d.severity]
-    body = d.message + (f"\n{d.hint}" if d.hint else "")
+    body = printable(d.message) + (f"\n{printable(d.hint)}" if d.hint else "")
     where = f"file={_property(d.at.file)},line={d.at.line},col={d.at.column},title={_property(d.code)}"
     return f"::{level} {where}::{_escaped(body)}"
 
@@ -144,6 +149,7 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, object]:
         "runs": [
             {
                 "tool": {"driver": {"name": "recipec", "rules": rules}},
+                "columnKind": "unicodeCodePoints",
                 "results": [_sarif_result(d) for d in diagnostics],
             }
         ],
@@ -152,9 +158,10 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, object]:
 
 def _sarif_result(d: Diagnostic) -> dict[str, object]:
     region = {"startLine": d.at.line, "startColumn": d.at.column}
+    file = {"uri": quote(d.at.file, errors="backslashreplace")}
     return {
         "ruleId": d.code,
         "level": d.severity,
         "message": {"text": d.message + (f" ({d.hint})" if d.hint else "")},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": d.at.file}, "region": region}}],
+        "locations": [{"physicalLocation": {"artifactLocation": file, "region": region}}],
     }

@@ -7,7 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from json.decoder import JSONDecodeError, scanstring
+from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]
 
 from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order
 
@@ -16,9 +16,24 @@ MAX_INTEGER = 2**53  # beyond it JSON readers disagree about the value (RFC 8259
 
 Scalar = None | bool | int | float | str
 
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # RFC 6901, section 4
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_TAIL = re.compile(r"[0-9A-Za-z_.]{1,20}")  # what may not follow a number: 01, 0x1, 1_000, 1.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
+# What stands where a value or a key is expected -> what to do.
+_HINTS = {
+    "": "close what is open",
+    "'": "use double quotes",
+    "/": "JSON has no comments: remove it",
+    "#": "JSON has no comments: remove it",
+    "]": "remove the comma before it",
+    "}": "remove the comma before it",
+    ",": "remove the extra comma",
+    "+": "write the number without the plus",
+    ".": "write a digit before the point, as in 0.5",
+}
 _WORD = re.compile(r"-?[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -58,8 +73,8 @@ class Document:
             if node is None:
                 return None
             if isinstance(node.value, tuple):
-                index = int(token) if token.isdecimal() else -1
-                node = node.value[index] if 0 <= index < len(node.value) else None
+                index = index_in(node.value, token)
+                node = None if index is None else node.value[index]
             else:
                 node = node.get(token)
         return node
@@ -84,6 +99,11 @@ def tokens(pointer: str) -> list[str]:
     return [unescape(token) for token in pointer.split("/")[1:]]
 
 
+def index_in(items: tuple[Node, ...], token: str) -> int | None:
+    """The index that a reference token names in a list, or None when there is no such item."""
+    return int(token) if _INDEX.fullmatch(token) and int(token) < len(items) else None
+
+
 def escape(key: str) -> str:
     """A key as a reference token of a JSON Pointer."""
     return key.replace("~", "~0").replace("/", "~1")
@@ -99,7 +119,7 @@ def decode(data: bytes, file: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
+        before = error.object[: error.start]  # without the byte order mark
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
         place = Place(file=file, line=before.count(b"\n") + 1, column=column)
         raise RecipeError(
@@ -174,16 +194,25 @@ class _Parser:
         try:
             text, end = scanstring(self.text, position + 1)
         except JSONDecodeError as error:
-            newline = error.msg.startswith("Invalid control character")
-            hint = 'a line break in a string is written "\\n"' if newline else "close the string, escape backslashes"
-            raise _Broken(error.pos, error.msg[:1].lower() + error.msg[1:], hint) from None
-        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise _Broken(error.pos, *self.broken_string(error)) from None
+        if _SURROGATE.search(text):
             raise _Broken(position, "a lone surrogate in a string", "write the pair of \\u escapes, or the character")
         return text, end
 
+    def broken_string(self, error: JSONDecodeError) -> tuple[str, str]:
+        if error.msg.startswith("Invalid control character"):
+            written = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(found := self.text[error.pos], f"\\u{ord(found):04x}")
+            return "a control character in a string", f'write it as "{written}", or close the string before it'
+        if error.msg.startswith("Unterminated string"):
+            return "the string is not closed", "close it with a double quote"
+        return error.msg[:1].lower() + error.msg[1:], 'a backslash itself is written "\\\\"'
+
     def scalar(self, position: int) -> tuple[Node, int]:
         number = _NUMBER.match(self.text, position)
-        if number is not None and not _WORD.match(self.text, number.end()):
+        if number is not None and (tail := _TAIL.match(self.text, number.end())):
+            found = f"{number.group()}{tail.group()}"
+            raise _Broken(position, f"{found} is not a number that JSON has", "write it as in 10, -0.5 or 3e-4")
+        if number is not None:
             return self.node(self.number(number, position), position), number.end()
         word = _WORD.match(self.text, position)
         if word is not None and word.group() in _WORDS:
@@ -194,6 +223,8 @@ class _Parser:
         raise _Broken(position, *self.surprise(position, word))
 
     def surprise(self, position: int, word: re.Match[str] | None) -> tuple[str, str]:
+        if not self.text.strip():
+            return "the text is empty", "a recipe is an object: {...}"
         if position >= len(self.text):
             return "the text ends before the value does", "close what is open"
         if word is not None:
@@ -201,9 +232,9 @@ class _Parser:
             hint = f"write {alike}" if alike else "put text in double quotes"
             return f'found "{word.group()}" where a value is expected', hint
         start = self.text[position]
-        hints = {"'": "use double quotes", "/": "JSON has no comments: remove it", "#": "JSON has no comments: remove it"}
-        hints |= {"]": "remove the comma before it", "}": "remove the comma before it", ",": "remove the extra comma"}
-        return f'found "{start}" where a value is expected', hints.get(start, "")
+        after_comma = self.text[:position].rstrip().endswith(",")
+        hint = "write the value" if start in ("]", "}") and not after_comma else _HINTS.get(start, "")
+        return f'found "{start}" where a value is expected', hint
 
     def number(self, match: re.Match[str], position: int) -> int | float:
         whole = match.group(1) is None and match.group(2) is None
@@ -213,7 +244,7 @@ class _Parser:
         if whole or not math.isfinite(value):
             self.report("R003", position, "the number is too large", f"at most {MAX_INTEGER} in size")
             return 0
-        return value
+        return int(value) if value.is_integer() and abs(value) <= MAX_INTEGER else value  # 8.0 is 8
 
     def array(self, position: int, depth: int) -> tuple[Node, int]:
         start = position
@@ -238,7 +269,8 @@ class _Parser:
         while True:
             key, value, start, position = self.member(position, depth)
             if key in members:
-                self.report("R002", start, f'the key "{key}" is written twice, first at line {keys[key].line}', "keep one")
+                message = f'the key "{key}" is written twice, first at line {keys[key].line}'
+                self.report("R002", start, message, "keep one")
             else:
                 members[key], keys[key] = value, self.place(start)
             position, done = self.separator(position, "}", "object")
@@ -249,9 +281,7 @@ class _Parser:
         if not self.text.startswith('"', start):
             found = self.text[start : start + 1]
             what = f'found "{found}"' if found else "the text ends"
-            hint = "remove the comma before it" if found == "}" else "keys stand in double quotes"
-            if found in ("/", "#"):
-                hint = "JSON has no comments: remove it"
+            hint = _HINTS[found] if found in ("}", ",", "/", "#", "") else "keys stand in double quotes"
             raise _Broken(start, f"{what} where a key is expected", hint)
         key, position = self.string(start)
         position = self.skip(position)

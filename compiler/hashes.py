@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+
+from compiler.files import write_bytes
 
 _FILE = "hashes.json"
 _MOST = 4096  # entries; the oldest go first
@@ -51,7 +51,4 @@ def _remember(cache: Path, key: str, entry: list[object]) -> None:
     entries = {**{k: v for k, v in _entries(cache).items() if k != key}, key: entry}
     kept = dict(list(entries.items())[-_MOST:])
     with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=cache, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            json.dump(kept, file)
-        os.replace(file.name, cache / _FILE)
+        write_bytes(cache / _FILE, json.dumps(kept).encode())

@@ -1,15 +1,18 @@
-"""Files -> Document: a recipe, what it extends, and what the command line sets. The compiler's only reader of recipes."""
+"""Files -> Document: a recipe, what it extends, and what the command line sets."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from compiler.diagnostics import Diagnostic, Place, RecipeError
-from compiler.document import Document, Node, decode, escape, parse, tokens
+from compiler.diagnostics import Diagnostic, Place, RecipeError, stop_on_error
+from compiler.document import MAX_DEPTH, Document, Node, decode, escape, index_in, parse, tokens
+from compiler.recipe import Recipe, Split, Training
 from compiler.shorthand import expand
-from compiler.typed import TAGS
+from compiler.typed import below, records, tag
 
 _KINDS = frozenset({"path", "name", "fraction"})  # a split is one of these
 _LENGTHS = frozenset({"epochs", "max_steps"})  # a training has one of these
@@ -25,8 +28,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Document:
 
 def load_text(text: str, file: str) -> Document:
     """The document of a recipe's text, for recipes that are not in a file. It can't extend another."""
-    document = parse(text, file)
-    return Document(expand(document.root), file)
+    root = expand(parse(text, file).root)
+    if (bases := root.get("extends")) is not None:
+        message = "a recipe that is not in a file can't extend another"
+        raise RecipeError([Diagnostic(code="R006", at=bases.at, pointer="/extends", message=message, hint="save it")])
+    return Document(root, file)
 
 
 def _load(path: Path, children: tuple[Path, ...]) -> Document:
@@ -42,7 +48,8 @@ def _load(path: Path, children: tuple[Path, ...]) -> Document:
 
 def _unreadable(shown: str, error: OSError) -> Diagnostic:
     reason = (error.strerror or "unknown error").lower()
-    return Diagnostic(code="R006", at=Place(file=shown), message=f"the file can't be read: {reason}", hint="check the path")
+    message = f"the file can't be read: {reason}"
+    return Diagnostic(code="R006", at=Place(file=shown), message=message, hint="check the path")
 
 
 def shown_path(path: Path) -> str:
@@ -54,29 +61,37 @@ def shown_path(path: Path) -> str:
 
 def _extended(root: Node, path: Path, chain: tuple[Path, ...]) -> Node:
     bases = root.get("extends")
-    if bases is None or not isinstance(root.value, Mapping):
+    if bases is None:
         return root
-    own = _without(root, "extends")
     listed = bases.value if isinstance(bases.value, tuple) else (bases,)
-    merged: Node | None = None
-    for base in listed:
-        if not isinstance(base.value, str):
-            message = "extends takes a path or a list of paths"
-            raise RecipeError([Diagnostic(code="R102", at=base.at, pointer="/extends", message=message)])
-        below = _base(path.parent / base.value, base, chain)
-        merged = below if merged is None else merge(merged, below)
-    return own if merged is None else merge(merged, own)
+    layers: list[Node] = []
+    found: list[Diagnostic] = []
+    for index, base in enumerate(listed):
+        pointer = f"/extends/{index}" if isinstance(bases.value, tuple) else "/extends"
+        try:
+            layers.append(_base(path.parent, base, pointer, chain))
+        except RecipeError as error:
+            found += error.diagnostics
+    stop_on_error(found)
+    return functools.reduce(merge, [*layers, _without(root, "extends")])
 
 
-def _base(target: Path, written: Node, chain: tuple[Path, ...]) -> Node:
-    if target.resolve() in chain:
-        circle = " -> ".join(p.name for p in (*chain[chain.index(target.resolve()) :], target))
-        message = f"recipes extend each other in a circle: {circle}"
-        raise RecipeError([Diagnostic(code="R007", at=written.at, pointer="/extends", message=message, hint="remove one")])
-    if not target.is_file():
-        message = f"no file {shown_path(target)}"
-        hint = "paths are relative to the file that writes them"
-        raise RecipeError([Diagnostic(code="R006", at=written.at, pointer="/extends", message=message, hint=hint)])
+def _base(folder: Path, written: Node, pointer: str, chain: tuple[Path, ...]) -> Node:
+    def wrong(code: str, message: str, hint: str) -> RecipeError:
+        return RecipeError([Diagnostic(code=code, at=written.at, pointer=pointer, message=message, hint=hint)])
+
+    if not isinstance(written.value, str):
+        raise wrong("R102", "extends takes a path or a list of paths", 'for instance "extends": "base.json"')
+    target = folder / written.value
+    try:
+        real, there = target.resolve(), target.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a circle of links
+        raise wrong("R006", f'"{written.value}" is not a path here', "write the path of a recipe") from None
+    if real in chain:
+        circle = " -> ".join(p.name for p in (*chain[chain.index(real) :], target))
+        raise wrong("R007", f"recipes extend each other in a circle: {circle}", "remove one")
+    if not there:
+        raise wrong("R006", f"no file {shown_path(target)}", "paths are relative to the file that writes them")
     return _load(target, chain).root
 
 
@@ -85,44 +100,57 @@ def _without(node: Node, key: str) -> Node:
     return Node({k: v for k, v in node.value.items() if k != key}, node.at, node.folder, node.keys)
 
 
-def merge(base: Node, over: Node) -> Node:
+def merge(base: Node, over: Node, shape: Any = Recipe) -> Node:
     """`over` on `base`: objects merge, all else replaces; so does an object whose tag or kind changes."""
-    if not isinstance(base.value, Mapping) or not isinstance(over.value, Mapping) or _changes_kind(base.value, over.value):
+    if not isinstance(base.value, Mapping) or not isinstance(over.value, Mapping):
+        return over
+    owners = records(shape)
+    if _changes_kind(owners, base.value, over.value):
         return over
     members = dict(base.value)
-    if _LENGTHS & set(over.value):
+    if Training in owners and _LENGTHS & set(over.value):
         members = {key: value for key, value in members.items() if key not in _LENGTHS}
     for key, value in over.value.items():
-        members[key] = merge(members[key], value) if key in members else value
+        members[key] = merge(members[key], value, below(shape, key)) if key in members else value
     return Node(members, over.at, over.folder, {**base.keys, **over.keys})
 
 
-def _changes_kind(base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
-    for name in TAGS:
-        if name in over and (name not in base or base[name].value != over[name].value):
-            return True
-    return bool(_KINDS & set(over)) and bool(_KINDS & set(base)) and (_KINDS & set(over)) != (_KINDS & set(base))
+def _changes_kind(owners: tuple[type, ...], base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
+    if Split in owners:
+        return bool(_KINDS & set(base) and _KINDS & set(over)) and _KINDS & set(base) != _KINDS & set(over)
+    named = tag(owners[0]) if owners else None
+    return named is not None and {named[0]} <= set(base) & set(over) and base[named[0]].value != over[named[0]].value
 
 
 def set_value(document: Document, override: str) -> Document:
-    """The document with `/pointer=value` set; the value is JSON, or else taken as a string."""
+    """The document with `/pointer=value` set, as if a recipe that says only this extended it.
+
+    The value is JSON, or else taken as a string.
+    """
     file = f"--set {override}"
     pointer, equals, text = override.partition("=")
-    if not equals or not pointer.startswith("/"):
-        message = "an override is a JSON Pointer, =, and a value"
-        hint = "for instance --set /training/epochs=1"
-        raise RecipeError([Diagnostic(code="R008", at=Place(file=file), message=message, hint=hint)])
     place = Place(file=file, column=len("--set ") + len(pointer) + 2)
-    value = _override_value(text, place)
-    root = _set(document.root, tokens(pointer), value, "")
-    return Document(expand(root), document.file)
+    path = tokens(pointer)
+    if not equals or not pointer.startswith("/") or len(path) > MAX_DEPTH:
+        message = "an override is a JSON Pointer, =, and a value"
+        raise _not_settable(Place(file=file), "", message, "for instance --set /training/epochs=1")
+    over = _overlay(document.root, path, _override_value(text, place), "")
+    return Document(expand(merge(document.root, expand(over))), document.file)
+
+
+def _not_settable(at: Place, pointer: str, message: str, hint: str) -> RecipeError:
+    return RecipeError([Diagnostic(code="R008", at=at, pointer=pointer, message=message, hint=hint)])
 
 
 def _override_value(text: str, place: Place) -> Node:
     folder = str(Path.cwd())
     try:
         node = parse(text, place.file, folder=folder).root
-    except RecipeError:
+    except RecipeError as error:
+        if text.startswith(("{", "[", '"')) or not text.isprintable():
+            first = error.diagnostics[0]
+            message = f"the value is neither JSON nor a word: {first.message}"
+            raise _not_settable(place, "", message, first.hint) from None
         return Node(text, place, folder)
     return _moved(node, place)
 
@@ -136,38 +164,32 @@ def _moved(node: Node, place: Place) -> Node:
     return Node(node.value, place, node.folder)
 
 
-def _set(node: Node, path: list[str], value: Node, walked: str) -> Node:
+def _overlay(node: Node | None, path: list[str], value: Node, walked: str) -> Node:
+    """What has to be merged on a node, so that the value stands at the path below it."""
     if not path:
-        return merge(node, value) if isinstance(value.value, Mapping) else value
+        return value
     head, rest = path[0], path[1:]
     here = f"{walked}/{escape(head)}"
+    if node is None or node.value is None:
+        return Node({head: _overlay(None, rest, value, here)}, value.at, value.folder, {head: value.at})
     if isinstance(node.value, tuple):
-        return _set_item(node, head, rest, value, here)
+        return _with_item(node, node.value, head, rest, value, here)
     if not isinstance(node.value, Mapping):
         message = f"{walked or 'the recipe'} is neither an object nor a list: nothing can be set inside it"
-        raise RecipeError([Diagnostic(code="R008", at=value.at, pointer=here, message=message, hint="shorten the pointer")])
-    below = node.value.get(head, Node({}, value.at, value.folder) if rest else value)
-    own = Node({head: _set(below, rest, value, here)}, node.at, node.folder, {head: value.at})
-    if rest or not isinstance(node.value.get(head, value).value, Mapping):
-        return _replace_member(node, head, own)
-    return merge(node, own)
+        raise _not_settable(value.at, here, message, "shorten the pointer")
+    below_it = _overlay(node.get(head), rest, value, here)
+    return Node({head: below_it}, node.at, node.folder, {head: node.keys.get(head, value.at) if rest else value.at})
 
 
-def _replace_member(node: Node, key: str, own: Node) -> Node:
-    assert isinstance(node.value, Mapping) and isinstance(own.value, Mapping)
-    if _changes_kind(node.value, own.value):
-        return own
-    members = {k: v for k, v in node.value.items() if not (key in _LENGTHS and k in _LENGTHS)}
-    return Node({**members, **own.value}, node.at, node.folder, {**node.keys, **own.keys})
-
-
-def _set_item(node: Node, head: str, rest: list[str], value: Node, here: str) -> Node:
-    assert isinstance(node.value, tuple)
-    items = list(node.value)
-    if head == "-" and not rest:
-        return Node((*items, value), node.at, node.folder)
-    if not head.isdecimal() or int(head) >= len(items):
+def _with_item(node: Node, items: tuple[Node, ...], head: str, rest: list[str], value: Node, here: str) -> Node:
+    if head == "-":
+        return Node((*items, _overlay(None, rest, value, here)), node.at, node.folder)
+    index = index_in(items, head)
+    if index is None:
         message = f"the list has {len(items)} items, and no item {head}"
-        raise RecipeError([Diagnostic(code="R008", at=value.at, pointer=here, message=message, hint='"-" appends')])
-    items[int(head)] = _set(items[int(head)], rest, value, here)
-    return Node(tuple(items), node.at, node.folder)
+        raise _not_settable(value.at, here, message, '"-" appends')
+    changed = _overlay(items[index], rest, value, here)
+    if rest:
+        shape = functools.reduce(below, tokens(here), Recipe)
+        changed = merge(items[index], changed, shape)
+    return Node((*items[:index], changed, *items[index + 1 :]), node.at, node.folder)

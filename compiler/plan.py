@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from compiler.auto import Choice
 from compiler.methods import Method
 from compiler.metrics import Metric
-from compiler.recipe import Export, Loss, Optimizer
+from compiler.recipe import NAME, Export, Loss, Optimizer
 from compiler.tasks import Task
 from compiler.typed import About, fields, read, to_json
 
@@ -40,7 +41,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRows:
-    """The rows of a split: all of its files' rows, or with `fraction` a share of them taken out of train; then at most `rows`."""
+    """The rows of a split: all of its files' rows, or a `fraction` of train's, taken out of it; then at most `rows`."""
 
     split: Literal["train", "validation", "test"]
     files: tuple[File, ...]
@@ -91,6 +92,7 @@ class Selection:
     """How validation rows choose the model. Evaluation cadence is here because it changes the result."""
 
     metric: str  # a metric's name, or loss
+    positive: str = ""  # the class that the metric scores, where it scores one
     greater_is_better: bool
     evaluate_every: int  # steps
     patience: int  # evaluations without a gain before the end; 0: never
@@ -188,7 +190,9 @@ class Package:
 
     step: Literal["package"] = "package"
     id: str = field(metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (prepare, export, verify)
+    inputs: tuple[str, ...] = field(
+        metadata=_NO_KEY
+    )  # (prepare, the step that has the model, evaluate, export, verify)
     name: str
     task: Task
     labels: tuple[str, ...]
@@ -242,10 +246,24 @@ class Plan:
         steps = [dict(step) if isinstance(step, Mapping) else step for step in value["steps"]]
         written = [step.pop("key", None) if isinstance(step, dict) else None for step in steps]
         plan = read(Plan, {**value, "steps": steps})
+        _check_names(plan)
         for (step_id, key), found in zip(plan.keys().items(), written, strict=True):
             if key != found:
                 raise ValueError(f"the key of the step {step_id} is not that of its parameters: the plan was edited")
         return plan
+
+
+def _check_names(plan: Plan) -> None:
+    """Raises ValueError where a name could not be a folder's, stands twice, or is of a step that comes later."""
+    seen: set[str] = set()
+    for name in (plan.name, *(step.id for step in plan.steps)):
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"{name!r} is not a name of letters, digits, dot, dash and underscore")
+    for step in plan.steps:
+        later = [name for name in step.inputs if name not in seen]
+        if later or step.id in seen:
+            raise ValueError(f"the step {step.id} " + (f"needs {later[0]} before it" if later else "stands twice"))
+        seen.add(step.id)
 
 
 def key_of(step: Step, input_keys: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from compiler.methods import LoRA
+from compiler.metrics import name_of
 from compiler.plan import (
     Evaluate,
     ExportModel,
@@ -41,7 +42,7 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
         yield ExportModel(id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export)
         yield _verify(recipe, recipe.held_out, model_step, suffix)
-        yield _package(recipe, suffix)
+        yield _package(recipe, model_step, suffix)
 
 
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
@@ -71,9 +72,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         batch_size=training.batch_size,
         lengths=length_grid(training.max_length),
         learning_rate=training.learning_rate,
-        schedule=Schedule(
-            shape=training.schedule, warmup_steps=training.warmup_steps, num_steps=training.num_steps
-        ),
+        schedule=Schedule(shape=training.schedule, warmup_steps=training.warmup_steps, num_steps=training.num_steps),
         optimizer=training.optimizer,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
@@ -90,8 +89,10 @@ def _selection(recipe: ResolvedRecipe) -> Selection | None:
     training = recipe.training
     if not training.keep_best and training.patience == 0:
         return None
+    [positive] = [getattr(m, "positive", "") for m in recipe.metrics if name_of(m) == training.selection_metric] or [""]
     return Selection(
         metric=training.selection_metric,
+        positive="" if positive == "auto" else positive,
         greater_is_better=training.selection_metric != "loss",
         evaluate_every=training.evaluate_every,
         patience=training.patience,
@@ -109,9 +110,7 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
     )
 
 
-def _verify(
-    recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str
-) -> VerifyExport:
+def _verify(recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str) -> VerifyExport:
     merged = ("merge",) if model_step == "merge" else ()
     return VerifyExport(
         id=f"verify{suffix}",
@@ -128,10 +127,10 @@ def _verify(
     )
 
 
-def _package(recipe: ResolvedRecipe, suffix: str) -> Package:
+def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
     return Package(
         id=f"package{suffix}",
-        inputs=("prepare", f"export{suffix}", f"verify{suffix}"),
+        inputs=("prepare", model_step, "evaluate", f"export{suffix}", f"verify{suffix}"),
         name=recipe.name,
         task=recipe.task,
         labels=recipe.labels,

@@ -13,6 +13,8 @@ from compiler.metrics import Metric
 from compiler.tasks import Task
 from compiler.typed import About
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$"  # Python's $ alone would allow a line break at the end
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
@@ -41,9 +43,9 @@ class Dataset:
     test: Annotated[
         Split | None, About("The held-out rows of the report and the gate. Default a tenth of train; null for none.")
     ] = field(default_factory=lambda: Split(fraction=0.1))
-    columns: Annotated[
-        Mapping[str, str], About("From a column that the task reads to its name in the data.")
-    ] = field(default_factory=dict)
+    columns: Annotated[Mapping[str, str], About("From a column that the task reads to its name in the data.")] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,20 +153,26 @@ class Training:
     schedule: Annotated[Schedule, About("How the rate changes over the steps.")] = Linear()
     optimizer: Annotated[Optimizer, About("The rule of the update.")] = AdamW()
     weight_decay: Annotated[
-        float | Literal["auto"], About("Decay of weights; not of biases and norms. auto: 0.01 for adamw, else 0.", minimum=0)
+        float | Literal["auto"],
+        About("Decay of weights; not of biases and norms. auto: 0.01 for adamw, else 0.", minimum=0),
     ] = "auto"
     batch_size: Annotated[int, About("Rows of one optimizer step.", minimum=1)] = 32
     micro_batch_size: Annotated[
-        int | Literal["auto"], About("Rows computed at once; changes memory, not the result. auto: batch_size.", minimum=1)
+        int | Literal["auto"],
+        About("Rows computed at once; changes memory, not the result. auto: batch_size.", minimum=1),
     ] = "auto"
-    max_grad_norm: Annotated[float | None, About("The gradient's norm is clipped here; null for no clipping.", above=0)] = 1.0
+    max_grad_norm: Annotated[
+        float | None, About("The gradient's norm is clipped here; null for no clipping.", above=0)
+    ] = 1.0
     max_length: Annotated[
         int | Literal["auto"],
         About("Tokens of a row that are read. auto: the longest row, at most 512 and what the model takes.", minimum=2),
     ] = "auto"
     label_smoothing: Annotated[float, About("Share of the target spread over all labels.", minimum=0, below=1)] = 0.0
     loss: Annotated[Loss, About("What is minimised. Follows from the task when it is not named.")] = CrossEntropy()
-    seed: Annotated[int, About("Decides fresh weights, the order of rows and dropout.", minimum=0, maximum=2**32 - 1)] = 0
+    seed: Annotated[
+        int, About("Decides fresh weights, the order of rows and dropout.", minimum=0, maximum=2**32 - 1)
+    ] = 0
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], About("Of the computation. auto: bf16 on cuda, else fp32.")
     ] = "auto"
@@ -207,9 +215,7 @@ class Recipe:
     """A fine-tuning recipe."""
 
     recipe: Annotated[Literal[1], About("The version of the language.")]
-    name: Annotated[
-        str, About("The name of the run's folder: letters, digits, dot, dash, underscore.", pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    ]
+    name: Annotated[str, About("The name of the run's folder: letters, digits, dot, dash, underscore.", pattern=NAME)]
     description: Annotated[str, About("For people.")] = ""
     task: Annotated[Task, About("What the model is to do.")]
     dataset: Annotated[Dataset, About("The rows.")]

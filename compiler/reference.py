@@ -22,9 +22,9 @@ _INTRODUCTION = """# Recipe reference, version 1
 Generated from the compiler's own dataclasses by `python -m compiler.reference`; do not edit.
 
 A recipe is a JSON object. Paths are relative to the file that writes them. Where an object has a `type` (or `format`),
-the bare word stands for the object: `"lora"` is `{"type": "lora"}`. A split's bare string is its path, a model's its id.
-`"$schema"` is allowed and ignored. `"extends"` names a recipe, or a list of them, that this one builds on: objects merge,
-arrays replace, and an object whose `type` changes is replaced.
+the bare word stands for the object: `"lora"` is `{"type": "lora"}`. A split's bare string is its path, a model's is its
+id. `"$schema"` is allowed and ignored. `"extends"` names a recipe, or a list of them, that this one builds on: objects
+merge, arrays replace, and an object whose `type` changes is replaced.
 """
 
 

@@ -11,6 +11,7 @@ from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.checks import selectable
 from compiler.diagnostics import Diagnostic, did_you_mean, stop_on_error
+from compiler.document import escape
 from compiler.facts import DataFacts, ModelFacts
 from compiler.methods import Method
 from compiler.metrics import F1, Metric, Precision, Recall, name_of
@@ -103,7 +104,9 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         method=method,
         training=training,
         metrics=metrics,
-        exports=tuple(replace(export, opset=OPSET if export.opset == "auto" else export.opset) for export in recipe.export),
+        exports=tuple(
+            replace(export, opset=OPSET if export.opset == "auto" else export.opset) for export in recipe.export
+        ),
         verify=recipe.verify,
         choices=(*label_choices, *method_choices, *training_choices),
     )
@@ -135,9 +138,10 @@ def check_found_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """What names a label names one that the rows have."""
     if recipe.task.labels != "auto":
         return
-    named = {}
-    if not isinstance(recipe.training.loss.class_weights, str):
-        named |= {f"/training/loss/class_weights/{label}": label for label in recipe.training.loss.class_weights}
+    named: dict[str, str] = {}
+    weights = recipe.training.loss.class_weights
+    if not isinstance(weights, str):
+        named |= {f"/training/loss/class_weights/{escape(label)}": label for label in weights}
     for index, metric in enumerate(recipe.metrics):
         if isinstance(metric, (F1, Precision, Recall)) and metric.positive != "auto":
             named[f"/metrics/{index}/positive"] = metric.positive

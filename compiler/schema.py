@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from compiler.document import MAX_INTEGER
 from compiler.recipe import Recipe
 from compiler.typed import About, Field, describe, fields, members, records, tag, to_json
 
 SCHEMA_FILE = Path(__file__).with_name("recipe.schema.json")
 Schema = dict[str, Any]
+_SCHEMA: Schema = {"description": "For editors; the compiler ignores it.", "type": "string", "$comment": "a string"}
 _EXTENDS: Schema = {
     "description": "Recipes that this one builds on, in order: objects merge, arrays replace.",
     "type": ["string", "array"],
@@ -35,7 +37,7 @@ def recipe_schema() -> Schema:
     root["if"] = {"required": ["extends"]}
     root["then"] = {}
     root["else"] = {"required": root.pop("required")}
-    root["properties"] = {"$schema": {"type": "string"}, "extends": _EXTENDS, **root["properties"]}
+    root["properties"] = {"$schema": _SCHEMA, "extends": _EXTENDS, **root["properties"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "recipec recipe, version 1",
@@ -168,8 +170,9 @@ def _plain(shape: Any, about: About, definitions: dict[str, Schema]) -> tuple[st
         return "string", {"type": "string", **_present(limits)}
     if shape is bool:
         return "boolean", {"type": "boolean"}
-    kind = "integer" if shape is int else "number"
-    return kind, {"type": kind, **_range(about)}
+    if shape is int:
+        return "integer", {"type": "integer", "maximum": MAX_INTEGER, **_range(about)}
+    return "number", {"type": "number", **_range(about)}
 
 
 def _range(about: About) -> Schema:

@@ -39,7 +39,7 @@ def _written_out(owners: tuple[type, ...], node: Node) -> Node:
 def _owner(owners: tuple[type, ...], node: Node) -> type | None:
     for owner in owners:
         named = tag(owner)
-        if named is None or (child := node.get(named[0])) is not None and child.value == named[1]:
+        if named is None or ((child := node.get(named[0])) is not None and child.value == named[1]):
             return owner
     return None
 

@@ -40,9 +40,13 @@ class Field:
     default: Any
 
 
-@functools.cache
 def fields(owner: type) -> tuple[Field, ...]:
     """The JSON fields of a dataclass in order; those with metadata {"hidden": True} are left out."""
+    return _fields(owner)
+
+
+@functools.cache
+def _fields(owner: type) -> tuple[Field, ...]:
     hints = get_type_hints(owner, include_extras=True)
     shown = (f for f in dataclasses.fields(owner) if not f.metadata.get("hidden"))
     return tuple(_field(f, hints[f.name]) for f in shown)
@@ -76,6 +80,16 @@ def tag(owner: type) -> tuple[str, str] | None:
 def records(shape: Any) -> tuple[type, ...]:
     """The dataclasses among the members of a shape."""
     return tuple(m for m in members(shape) if isinstance(m, type) and dataclasses.is_dataclass(m))
+
+
+def below(shape: Any, token: str) -> Any:
+    """The shape under a key or an index of a shape; None where there is none."""
+    for member in members(shape):
+        if get_origin(member) is tuple:
+            return get_args(member)[0]
+        if get_origin(member) in (Mapping, dict):
+            return get_args(member)[1]
+    return next((f.shape for owner in records(shape) for f in fields(owner) if f.name == token), None)
 
 
 def to_json(value: Any) -> Any:
@@ -112,7 +126,7 @@ def _read(shape: Any, value: Any, where: str) -> Any:
     owners = records(shape)
     if owners and isinstance(value, Mapping):
         return _record(_owner(owners, value, where), value, where)
-    for member in members(shape):
+    for member in sorted(members(shape), key=lambda kind: kind is not type(value)):  # 2.0 stays a float if it may
         if _fits(member, value):
             return _plain(member, value, where)
     raise ValueError(f"{where or '/'}: {value!r} is not {describe(shape)}")
@@ -162,7 +176,15 @@ def _plain(shape: Any, value: Any, where: str) -> Any:
         return tuple(_read(get_args(shape)[0], item, f"{where}/{index}") for index, item in enumerate(value))
     if origin in (Mapping, dict):
         return {key: _read(get_args(shape)[1], item, f"{where}/{key}") for key, item in value.items()}
-    return shape(value) if shape in (int, float) else value
+    if shape is int:
+        return int(value)
+    try:
+        return float(value) if shape is float else value
+    except OverflowError:
+        raise ValueError(f"{where or '/'}: the number is too large") from None
+
+
+_PLURALS = {"an object": "objects", "a string": "strings", "a number": "numbers", "an integer": "integers"}
 
 
 def describe(shape: Any) -> str:
@@ -175,6 +197,7 @@ def _word(shape: Any) -> str:
     if origin is Literal:
         return " or ".join(f'"{word}"' if isinstance(word, str) else str(word) for word in get_args(shape))
     if origin is tuple:
-        return f"a list of {describe(get_args(shape)[0])}"
+        item = describe(get_args(shape)[0])
+        return f"a list of {_PLURALS.get(item, item)}"
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", types.NoneType: "null"}
     return names.get(shape, "an object")

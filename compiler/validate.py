@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from dataclasses import dataclass
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from compiler.diagnostics import Diagnostic, did_you_mean, nearest, stop_on_error
-from compiler.document import Document, Node, escape
+from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, nearest, stop_on_error
+from compiler.document import Document, Node, escape, tokens
 from compiler.recipe import Recipe
 from compiler.schema import recipe_schema
-from compiler.typed import fields, members, read_record, records, tag
+from compiler.typed import TAGS, below, fields, read_record, records, tag
 
+_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
 _ARTICLES = {
     dict: "an object",
     list: "a list",
@@ -31,13 +34,12 @@ def validate(document: Document) -> Recipe:
     root = _without_extends(document.root)
     if not isinstance(root.value, Mapping):
         message = f"a recipe is an object, found {_found(root.plain())}"
-        raise_at = Diagnostic(code="R102", at=root.at, message=message, hint="see `recipe init --help`")
-        stop_on_error([raise_at])
+        raise RecipeError([Diagnostic(code="R102", at=root.at, message=message, hint="see `recipe init --help`")])
     shaped = Document(root, document.file)
     plain = root.plain()
     assert isinstance(plain, dict)
     validator = Draft202012Validator(recipe_schema())
-    stop_on_error(d for error in validator.iter_errors(plain) for d in _diagnostics(error, shaped))
+    stop_on_error(d for error in validator.iter_errors(plain) for d in _diagnostics(_fault(error), shaped))
     plain.pop("$schema", None)
     return read_record(Recipe, plain, document=shaped)
 
@@ -48,70 +50,91 @@ def _without_extends(root: Node) -> Node:
     return Node({k: v for k, v in root.value.items() if k != "extends"}, root.at, root.folder, root.keys)
 
 
-def _diagnostics(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where a value does not fit the schema: the rule that it breaks, the rule's bound, and the schema around it."""
+
+    pointer: str
+    value: Any
+    rule: str
+    bound: Any
+    schema: Mapping[str, Any]
+    message: str
+
+
+def _fault(error: ValidationError) -> Fault:
     pointer = "".join(f"/{escape(str(token))}" for token in error.absolute_path)
-    match error.validator:
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    return Fault(pointer, error.instance, str(error.validator), error.validator_value, schema, error.message)
+
+
+def _diagnostics(error: Fault, document: Document) -> Iterator[Diagnostic]:
+    pointer = error.pointer
+    match error.rule:
         case "additionalProperties":
-            for key in sorted(set(error.instance) - set(error.schema["properties"])):
+            for key in sorted(set(error.value) - set(error.schema["properties"])):
                 yield _unknown_key(key, pointer, error, document)
         case "required":
-            [missing] = [key for key in error.validator_value if f"'{key}' is" in error.message][:1]
-            yield _missing_key(missing, pointer, error, document)
+            [missing] = [key for key in error.bound if f"'{key}' is" in error.message][:1]
+            yield from _missing_key(missing, pointer, error, document)
         case "type":
-            yield _at(document, "R102", pointer, f"expected {_expected(error)}, found {_found(error.instance)}")
+            message = f"expected {_expected(error)}, found {_found(error.value)}"
+            yield _at(document, "R102", pointer, message, _as_expected(error))
         case "enum" | "const":
             yield _not_among(pointer, error, document)
         case _:
-            yield _at(document, "R104", pointer, f"{_shown(error.instance)} {_limit(error)}")
+            hint = str(error.schema.get("description", "")) if error.rule == "pattern" else ""
+            yield _at(document, "R104", pointer, f"{_shown(error.value)} {_limit(error)}", hint)
 
 
 def _at(document: Document, code: str, pointer: str, message: str, hint: str = "") -> Diagnostic:
     return Diagnostic(code=code, at=document.at(pointer), pointer=pointer, message=message, hint=hint)
 
 
-def _unknown_key(key: str, parent: str, error: ValidationError, document: Document) -> Diagnostic:
+def _unknown_key(key: str, parent: str, error: Fault, document: Document) -> Diagnostic:
     pointer = f"{parent}/{escape(key)}"
-    kind = error.instance.get("type") or error.instance.get("format")
+    kind = error.value.get("type") or error.value.get("format")
     siblings = [word for owner, word in _kinds(parent) if key in (f.name for f in fields(owner)) and word != kind]
     if siblings and nearest(key, error.schema["properties"]) is None:
-        message = f'nothing reads "{key}" with "{kind}"'
+        message = f'nothing reads {_shown(key)} with "{kind}"'
         hint = f"it belongs to {', '.join(siblings)}: remove it, or change the kind"
         return Diagnostic(code="R202", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
     where = f' in "{parent[1:]}"' if parent else ""
     hint = _belongs(key, parent) or did_you_mean(key, error.schema["properties"], noun="known keys")
-    return Diagnostic(
-        code="R101", at=document.key_at(pointer), pointer=pointer, message=f'unknown key "{key}"{where}', hint=hint
-    )
+    message = f"unknown key {_shown(key)}{where}"
+    return Diagnostic(code="R101", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
 
 
 def _belongs(key: str, parent: str) -> str:
     """A hint for a key that stands one level too high or too low, with no typo in it."""
     if parent and key in (f.name for f in fields(Recipe)):
-        return f'"{key}" stands at the top level'
+        return f'"{key}" belongs at the top level'
     inside = [f.name for f in fields(Recipe) for owner in records(f.shape) if key in (g.name for g in fields(owner))]
-    return f'"{key}" stands in "{inside[0]}"' if inside and f"/{inside[0]}" != parent else ""
+    return f'"{key}" belongs in "{inside[0]}"' if inside and f"/{inside[0]}" != parent else ""
 
 
 def _kinds(pointer: str) -> list[tuple[type, str]]:
     """The tagged dataclasses that may stand under a pointer, with their words."""
-    shape: Any = Recipe
-    for token in pointer.split("/")[1:]:
-        shape = _below(shape, token)
-    return [(owner, named[1]) for owner in records(shape) if (named := tag(owner))]
+    return [(owner, named[1]) for owner in records(_shape_at(pointer)) if (named := tag(owner))]
 
 
-def _below(shape: Any, token: str) -> Any:
-    for member in members(shape):
-        if get_origin(member) is tuple:
-            return get_args(member)[0]
-    found = [f.shape for owner in records(shape) for f in fields(owner) if f.name == token]
-    return found[0] if found else None
+def _shape_at(pointer: str) -> Any:
+    return functools.reduce(below, tokens(pointer), Recipe)
 
 
-def _missing_key(key: str, parent: str, error: ValidationError, document: Document) -> Diagnostic:
+def _missing_key(key: str, parent: str, error: Fault, document: Document) -> Iterator[Diagnostic]:
+    known = {f.name for owner in records(_shape_at(parent)) for f in fields(owner)}
+    misspelt = [written for written in sorted(set(error.value) - known) if nearest(written, known) == key]
+    if misspelt and key not in TAGS:
+        return  # reported as an unknown key; a union without its tag knows no keys
+    if misspelt:
+        yield _unknown_key(misspelt[0], parent, error, document)
+        return
     where = f'"{parent[1:]}"' if parent else "the recipe"
     hint = "for instance " + _EXAMPLES[key] if key in _EXAMPLES else "add it"
-    return _at(document, "R105", parent, f'{where} needs the key "{key}"', hint)
+    if key in TAGS:
+        hint = f"choose from: {', '.join(word for _, word in _kinds(parent))}"
+    yield _at(document, "R105", parent, f'{where} needs the key "{key}"', hint)
 
 
 _EXAMPLES = {
@@ -121,26 +144,44 @@ _EXAMPLES = {
     "dataset": '"dataset": {"train": "rows.jsonl"}',
     "train": '"train": "rows.jsonl"',
     "model": '"model": "sentence-transformers/all-MiniLM-L6-v2"',
+    "id": '"id": "sentence-transformers/all-MiniLM-L6-v2"',
     "layers": '"layers": 3',
 }
 
 
-def _not_among(pointer: str, error: ValidationError, document: Document) -> Diagnostic:
-    words = [error.validator_value] if error.validator == "const" else list(error.validator_value)
+def _as_expected(error: Fault) -> str:
+    """A hint for a value that is right but for its quotes or the list around it."""
+    kinds = error.schema.get("type", ())
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if "array" in kinds and isinstance(error.value, (str, dict)):
+        return "put it in a list: [...]"
+    if {"integer", "number", "boolean"} & set(kinds) and isinstance(error.value, str):
+        return _without_quotes(error.value)
+    return ""
+
+
+def _without_quotes(value: str) -> str:
+    return f"write {value}, without quotes" if _PLAIN.fullmatch(value) else ""
+
+
+def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
+    words = [error.bound] if error.rule == "const" else list(error.bound)
     expected = _expected(error)
-    message = f"{_shown(error.instance)} is not {expected}" if expected else f"{_shown(error.instance)} is not known here"
+    message = f"{_shown(error.value)} is not {expected or 'known here'}"
     strings = [word for word in words if isinstance(word, str)]
-    if isinstance(error.instance, str) and strings:
-        return _at(document, "R103", pointer, message, did_you_mean(error.instance, strings, noun="choose from"))
+    if isinstance(error.value, str) and strings:
+        numeric = "a number" in expected or "an integer" in expected
+        unquoted = _without_quotes(error.value) if numeric else ""
+        hint = unquoted or did_you_mean(error.value, strings, noun="choose from")
+        return _at(document, "R103", pointer, message, hint)
     return _at(document, "R103", pointer, message, f"write {' or '.join(map(str, words))}")
 
 
-def _expected(error: ValidationError) -> str:
-    schema = error.schema if isinstance(error.schema, Mapping) else {}
-    return str(schema.get("$comment") or _json_type(schema.get("type")))
+def _expected(error: Fault) -> str:
+    return str(error.schema.get("$comment") or _json_type(error.schema.get("type")))
 
 
-def _json_type(kind: object) -> str:
+def _json_type(kind: Any) -> str:
     names = {"object": "an object", "array": "a list", "string": "a string", "integer": "an integer"}
     names |= {"number": "a number", "boolean": "true or false", "null": "null"}
     kinds = kind if isinstance(kind, list) else [kind] if kind else []
@@ -148,6 +189,8 @@ def _json_type(kind: object) -> str:
 
 
 def _found(value: object) -> str:
+    if isinstance(value, bool):
+        return _shown(value)
     name = _ARTICLES.get(type(value), "something else")
     return f"{name}, {_shown(value)}" if isinstance(value, (str, int, float)) else name
 
@@ -160,8 +203,8 @@ def _shown(value: object) -> str:
     return str(value) if isinstance(value, (int, float)) else _ARTICLES.get(type(value), "this")
 
 
-def _limit(error: ValidationError) -> str:
-    bound = error.validator_value
+def _limit(error: Fault) -> str:
+    bound = error.bound
     texts = {
         "minimum": f"is too small: at least {bound}",
         "maximum": f"is too large: at most {bound}",
@@ -169,6 +212,6 @@ def _limit(error: ValidationError) -> str:
         "exclusiveMaximum": f"is too large: below {bound}",
         "minItems": "is empty: at least one item is expected",
         "minLength": "is empty",
-        "pattern": f"does not match {bound}",
+        "pattern": "does not have the right form",
     }
-    return texts.get(str(error.validator), re.sub(r"\s+", " ", error.message))
+    return texts.get(error.rule, re.sub(r"\s+", " ", error.message))

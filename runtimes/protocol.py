@@ -32,7 +32,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """One optimizer step: the loss of each term (its sum over its denominator) and the gradient's norm before clipping."""
+    """One optimizer step: the loss of each term, its sum over its denominator; the gradient's norm before clipping."""
 
     losses: Mapping[str, float]
     grad_norm: float
@@ -61,6 +61,11 @@ class OutOfMemory(Exception):
 class Engine(Protocol):
     """A model, its trainable parameters and their optimizer on one device."""
 
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether every batch must have its full number of rows: an engine that compiles a graph for each shape."""
+        ...
+
     def train_step(
         self,
         micro_batches: Sequence[Batch],
@@ -71,8 +76,8 @@ class Engine(Protocol):
     ) -> PendingStep:
         """One optimizer step over micro-batches whose loss sums are divided by `denominators` once.
 
-        `learning_rates`: one a parameter group. `seed` decides dropout in this step and nothing else.
-        Raises OutOfMemory with nothing changed.
+        `learning_rates`: one for each rate of the plan, today one. `seed` decides dropout in this step and nothing
+        else. Raises OutOfMemory with nothing changed.
         """
         ...
 

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compiler.files import write_json
+from compiler.hashes import sha256_of
 from compiler.typed import read, to_json
 from runtimes.errors import RunError
 
@@ -30,14 +31,20 @@ RECORDED = ("recipec", "torch", "transformers", "peft", "onnx", "onnxscript", "o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Proof that a step was finished: by what, in how many seconds, and the sha256 of every file that it left."""
+    """Proof that a step was finished: by what, from what, in how many seconds, and the sha256 of every file it left."""
 
     key: str
     step: str
     seconds: float
     placement: Mapping[str, str | int]
     versions: Mapping[str, str]
+    inputs: Mapping[str, str]  # by the id of the step that it took them from: the digest of that step's outputs
     outputs: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One sha256 for all the outputs."""
+        return hashlib.sha256(json.dumps(dict(self.outputs), sort_keys=True).encode()).hexdigest()
 
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
@@ -62,8 +69,8 @@ class Store:
         """Where a step's outputs are."""
         return self.steps / key
 
-    def receipt(self, key: str, kind: str) -> Receipt | None:
-        """The receipt of a finished step, when its outputs are whole and no decisive library has changed."""
+    def receipt(self, key: str, kind: str, inputs: Mapping[str, str]) -> Receipt | None:
+        """The receipt of a step that was finished on these inputs, with whole outputs and today's decisive libraries."""
         try:
             value = json.loads((self.folder(key) / "receipt.json").read_text(encoding="utf-8"))
             receipt = read(Receipt, value)
@@ -71,16 +78,19 @@ class Store:
             return None
         wanted = versions_of(DECISIVE.get(kind, ()))
         same = all(receipt.versions.get(name) == version for name, version in wanted.items())
-        return receipt if receipt.key == key and same and self._whole(receipt) else None
+        current = receipt.key == key and receipt.inputs == inputs and same
+        return receipt if current and self._whole(receipt) else None
 
     def _whole(self, receipt: Receipt) -> bool:
         folder = self.folder(receipt.key)
         return all(
-            (folder / name).is_file() and sha256_of(folder / name) == digest
+            (folder / name).is_file() and sha256_of(folder / name, None) == digest
             for name, digest in receipt.outputs.items()
         )
 
-    def finish(self, key: str, step: str, seconds: float, placement: Mapping[str, Any]) -> Receipt:
+    def finish(
+        self, key: str, step: str, seconds: float, placement: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> Receipt:
         """Writes the receipt of a step, last of all its files."""
         folder = self.folder(key)
         receipt = Receipt(
@@ -89,7 +99,8 @@ class Store:
             seconds=round(seconds, 3),
             placement=dict(placement),
             versions=versions_of(RECORDED),
-            outputs={name: sha256_of(folder / name) for name in sorted(_files(folder))},
+            inputs=dict(inputs),
+            outputs={name: sha256_of(folder / name, None) for name in sorted(_files(folder))},
         )
         write_json(folder / "receipt.json", to_json(receipt))
         return receipt
@@ -125,9 +136,3 @@ def _files(folder: Path) -> Iterator[str]:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != "receipt.json" and not name.startswith("checkpoints/"):
             yield name
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -87,14 +87,14 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
     """The exit code and the lines for an error of a run, or for one that nobody foresaw."""
     if isinstance(error, ModuleNotFoundError):
         return EXIT_RUN, missing_module(error)
-    if type(error).__module__.startswith("runtimes"):
-        from runtimes.errors import GateError, Interrupted, RunError
+    from compiler.hub import SourceError
+    from runtimes.errors import GateError, Interrupted, RunError
 
-        if isinstance(error, RunError):
-            code = EXIT_GATE if isinstance(error, GateError) else EXIT_RUN
-            code = EXIT_INTERRUPTED if isinstance(error, Interrupted) else code
-            hint = [f"    hint: {error.hint}"] if error.hint else []
-            return code, [f"error[{error.code}]: {error.message}", *hint]
+    if isinstance(error, (RunError, SourceError)):
+        code = EXIT_GATE if isinstance(error, GateError) else EXIT_RUN
+        code = EXIT_INTERRUPTED if isinstance(error, Interrupted) else code
+        hint = [f"    hint: {error.hint}"] if error.hint else []
+        return code, [f"error[{error.code}]: {error.message}", *hint]
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return EXIT_RUN, [f"error[E401]: the system refused: {(error.strerror or str(error)).lower()}{where}"]

@@ -74,11 +74,16 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "recipec"
 
 
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
 def fact_source(allowed: tuple[Path, ...]) -> LocalFacts:
     """The facts about files here, in the mirror, in the hub's cache and on the hub."""
     return LocalFacts(
         mirror=mirror_folder(),
         cache=cache_folder(),
         allowed=allowed,
-        offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
+        offline=offline(),
     )

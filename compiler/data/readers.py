@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 SUFFIXES: Mapping[str, Format] = {
@@ -51,10 +51,10 @@ def format_of(path: Path | str) -> Format | None:
     return SUFFIXES.get(Path(path).suffix.lower())
 
 
-def read_rows(path: Path, format: Format) -> Iterator[Row]:
+def read_rows(path: Path, form: Format) -> Iterator[Row]:
     """The rows of a file. Raises DataError at the first that can't be read, and when the file can't."""
     try:
-        yield from _READERS[format](path)
+        yield from _READERS[form](path)
     except UnicodeDecodeError:
         line = _first_bad_line(path)
         raise DataError(path, line, "the text is not UTF-8", "save the file as UTF-8") from None
@@ -63,14 +63,14 @@ def read_rows(path: Path, format: Format) -> Iterator[Row]:
         raise DataError(path, 0, f"the file can't be read: {reason}", "check the path and its permissions") from None
 
 
-def columns_of(path: Path, format: Format) -> tuple[str, ...]:
+def columns_of(path: Path, form: Format) -> tuple[str, ...]:
     """The names of a file's columns, in order; of JSON, those of the first hundred rows."""
-    if format == "parquet":
+    if form == "parquet":
         return _parquet_columns(path)
-    if format in ("csv", "tsv"):
-        return _header(path, "," if format == "csv" else "\t")
+    if form in ("csv", "tsv"):
+        return _header(path, "," if form == "csv" else "\t")
     names: dict[str, None] = {}
-    for row in islice(read_rows(path, format), _FIRST_ROWS):
+    for row in islice(read_rows(path, form), _FIRST_ROWS):
         names.update(dict.fromkeys(row.values))
     return tuple(names)
 
@@ -244,35 +244,35 @@ def _header(path: Path, separator: str) -> tuple[str, ...]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    pyarrow = _pyarrow(path)
+    parquet, broken = _pyarrow(path)
     try:
         number = 0
-        with pyarrow.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
                     yield Row(number, 0, values)
                     number += 1
-    except pyarrow.lib.ArrowException as error:
+    except broken as error:
         raise _not_parquet(path, error) from None
 
 
 def _parquet_columns(path: Path) -> tuple[str, ...]:
-    pyarrow = _pyarrow(path)
+    parquet, broken = _pyarrow(path)
     try:
-        return tuple(pyarrow.read_schema(path).names)
-    except pyarrow.lib.ArrowException as error:
+        return tuple(parquet.read_schema(path).names)
+    except broken as error:
         raise _not_parquet(path, error) from None
     except OSError as error:
         raise DataError(path, 0, f"the file can't be read: {error}", "check the path and its permissions") from None
 
 
-def _pyarrow(path: Path):  # type: ignore[no-untyped-def]
-    """The module pyarrow.parquet, imported when a parquet file is read: it takes a quarter of a second."""
+def _pyarrow(path: Path) -> tuple[Any, type[Exception]]:
+    """The module pyarrow.parquet and its errors, imported on use: it takes a quarter of a second."""
     try:
-        import pyarrow.parquet
+        from pyarrow import ArrowException, parquet
     except ImportError:
         raise DataError(path, 0, "reading parquet needs pyarrow", "pip install pyarrow") from None
-    return pyarrow.parquet
+    return parquet, ArrowException
 
 
 def _not_parquet(path: Path, error: Exception) -> DataError:

@@ -1,6 +1,6 @@
 """Which rows belong to which split: pure functions of the splits' rules, the seeds and the rows' labels."""
 
-# N = rows, C = classes
+# Shape suffixes: N rows, C classes.
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.floating]
 _MASK = 2**64 - 1
 _DRAWN_FIRST: tuple[Literal["test", "validation"], ...] = ("test", "validation")
 
@@ -86,7 +87,7 @@ def _share(rule: SplitRule, labels: Rows, free: npt.NDArray[np.bool_]) -> Rows:
     rows = np.flatnonzero(free).astype(np.int64)
     if not rule.stratify:
         return _drawn(rule.seed, rows, total)
-    _, codes = np.unique(labels, return_inverse=True)
+    codes = _codes(labels)
     wanted_C = rule.fraction * np.bincount(codes)
     return _drawn_by_class(rule.seed, rows, codes[rows], wanted_C, total, keep=1)
 
@@ -97,9 +98,15 @@ def _limited(rule: SplitRule, rows: Rows, labels: Rows) -> Rows:
         return rows
     if not rule.stratify:
         return _drawn(rule.seed, rows, rule.rows)
-    _, codes = np.unique(labels[rows], return_inverse=True)
+    codes = _codes(labels[rows])
     wanted_C = np.bincount(codes) * (rule.rows / len(rows))
     return _drawn_by_class(rule.seed, rows, codes, wanted_C, rule.rows, keep=0)
+
+
+def _codes(labels: Rows) -> Rows:
+    """The labels numbered by first appearance, so that nothing depends on how the caller numbers them."""
+    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[codes]
 
 
 def _drawn(seed: int, rows: Rows, count: int) -> Rows:
@@ -108,9 +115,7 @@ def _drawn(seed: int, rows: Rows, count: int) -> Rows:
     return np.sort(rows[order[:count]])
 
 
-def _drawn_by_class(
-    seed: int, rows: Rows, codes: Rows, wanted_C: npt.NDArray[np.float64], total: int, *, keep: int
-) -> Rows:
+def _drawn_by_class(seed: int, rows: Rows, codes: Rows, wanted_C: Shares, total: int, *, keep: int) -> Rows:
     """`total` of the rows, ascending; of each class about as many as wanted, leaving `keep` of them if that can be."""
     counts_C = np.bincount(codes, minlength=len(wanted_C))
     take_C = apportion(wanted_C, total, np.maximum(counts_C - keep, 0), counts_C)
@@ -118,7 +123,7 @@ def _drawn_by_class(
     return np.sort(np.concatenate(drawn)) if drawn else rows[:0]
 
 
-def apportion(wanted_C: npt.NDArray[np.float64], total: int, at_most_C: Rows, available_C: Rows) -> Rows:
+def apportion(wanted_C: Shares, total: int, at_most_C: Rows, available_C: Rows) -> Rows:
     """Whole numbers, [C], near `wanted_C` that add up to `total`: largest remainders, and nobody empty where avoidable.
 
     `at_most_C` is exceeded, up to `available_C`, only when the total can't be reached below it.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
-class BadValue(ValueError):
+class BadValueError(ValueError):
     """A row's value is not what its column is for: the column and what was found in it."""
 
     def __init__(self, column: str, message: str) -> None:
@@ -17,7 +17,7 @@ class BadValue(ValueError):
         self.message = message
 
 
-class UnknownLabel(BadValue):
+class UnknownLabelError(BadValueError):
     """A row's label is none of the labels: its name."""
 
     def __init__(self, column: str, name: str) -> None:
@@ -26,10 +26,10 @@ class UnknownLabel(BadValue):
 
 
 def text_of(values: Mapping[str, object], column: str) -> str:
-    """The text in a column. Raises BadValue when it is missing or not a string."""
+    """The text in a column. Raises BadValueError when it is missing or not a string."""
     value = values.get(column)
     if not isinstance(value, str):
-        raise BadValue(column, f"expected text, found {_found(values, column)}")
+        raise BadValueError(column, f"expected text, found {_found(values, column)}")
     return value
 
 
@@ -37,14 +37,14 @@ def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] 
     """The label's name in a column; with `labels`, one of them.
 
     A name stands for itself; a whole number that is no name counts into `labels`, from 0, also when it is written as
-    text, as CSV writes it. Raises BadValue when there is no label, UnknownLabel when it is none of `labels`.
+    text, as CSV writes it. Raises BadValueError when there is no label, UnknownLabelError when it is none of `labels`.
     """
     name = _label_name(values, column)
     if labels is None or name in labels:
         return name
     if name.isascii() and name.isdecimal() and int(name) < len(labels):
         return labels[int(name)]
-    raise UnknownLabel(column, name)
+    raise UnknownLabelError(column, name)
 
 
 def _label_name(values: Mapping[str, object], column: str) -> str:
@@ -55,7 +55,7 @@ def _label_name(values: Mapping[str, object], column: str) -> str:
         value = int(value)
     if isinstance(value, int) or (isinstance(value, str) and value):
         return str(value)
-    raise BadValue(column, f"expected a label, found {_found(values, column)}")
+    raise BadValueError(column, f"expected a label, found {_found(values, column)}")
 
 
 def label_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -79,4 +79,5 @@ def _found(values: Mapping[str, object], column: str) -> str:
         return f"the number {value}"
     if isinstance(value, str):
         return "an empty string"
-    return {list: "a list", dict: "an object"}.get(type(value), f"a value of type {type(value).__name__}")
+    kinds: dict[type, str] = {list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"a value of type {type(value).__name__}")

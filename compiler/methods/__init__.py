@@ -11,6 +11,8 @@ from compiler.methods.full import Full
 from compiler.methods.head import Head
 from compiler.methods.lora import LoRA
 
+__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "module_of"]
+
 Method = Full | Head | Freeze | LoRA
 
 

@@ -1,0 +1,164 @@
+"""recipe init: a recipe from a data file and a few answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from compiler.data.readers import DataError, format_of, read_rows
+from compiler.diagnostics import did_you_mean
+from compiler.driver import read_recipe
+from compiler.files import write_text
+from compiler.loading import load_text
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+METHODS = ("full", "head", "lora")
+_LOOKED_AT = 1000  # rows from which columns are guessed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What the first rows of a file have in a column."""
+
+    name: str
+    distinct: int
+    filled: int
+    mean_length: float  # characters, of strings
+    strings: bool
+
+
+@click.command(
+    epilog="Examples:  recipe init rows.jsonl    recipe init rows.csv --text review --label stars --yes -o stars.json"
+)
+@click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--text", help="The column with the text.")
+@click.option("--label", help="The column with the label.")
+@click.option("--name", help="The recipe's name. Default: the data file's.")
+@click.option("--model", help=f"A folder or hub id. Default: {DEFAULT_MODEL}.")
+@click.option("--method", type=click.Choice(METHODS), help="What is trained. Default: full.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write. Default: NAME.json.")
+@click.option("-y", "--yes", is_flag=True, help="Ask nothing; take what is guessed.")
+@click.option("--force", is_flag=True, help="Replace a recipe that is there.")
+def init(
+    data: Path,
+    text: str | None,
+    label: str | None,
+    name: str | None,
+    model: str | None,
+    method: str | None,
+    output: Path | None,
+    yes: bool,
+    force: bool,
+) -> None:
+    """Look at the rows in DATA and write a recipe that passes `recipe check`."""
+    columns = look(data)
+    guessed_label = guess_label(columns, text)
+    guessed_text = guess_text(columns, label or guessed_label)
+    ask = _asker(yes)
+    text = _known(ask("column with the text", text, guessed_text), columns)
+    label = _known(ask("column with the label", label, guess_label(columns, text) or guessed_label), columns)
+    name = ask("name", name, re.sub(r"[^A-Za-z0-9._-]+", "-", data.stem).strip("-._") or "recipe")
+    model = ask("model", model, DEFAULT_MODEL)
+    method = ask("method (full, head, lora)", method, "full")
+    output = output or Path(f"{name}.json")
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} is there already: choose another with -o, or --force")
+    written = recipe_text(
+        name=name, data=_relative(data, output), text=text, label=label, model=model, method=method
+    )
+    read_recipe(load_text(written, str(output)))
+    write_text(output, written)
+    click.echo(f"wrote {output}\nnext: recipe check {output} && recipe run {output}")
+
+
+def look(data: Path) -> tuple[Column, ...]:
+    """The columns of a data file, from its first rows. Raises click's error for a file that can't be read."""
+    form = format_of(data)
+    if form is None:
+        raise click.UsageError(f"{data}: expected .jsonl, .json, .csv, .tsv or .parquet")
+    try:
+        rows = [row.values for row in islice(read_rows(data, form), _LOOKED_AT)]
+    except DataError as error:
+        raise click.UsageError(str(error)) from None
+    if not rows:
+        raise click.UsageError(f"{data} has no rows")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return tuple(_column(name, rows) for name in names)
+
+
+def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
+    values = [row[name] for row in rows if row.get(name) not in (None, "")]
+    strings = [value for value in values if isinstance(value, str)]
+    return Column(
+        name=name,
+        distinct=len({str(value) for value in values}),
+        filled=len(values),
+        mean_length=sum(map(len, strings)) / max(1, len(strings)),
+        strings=len(strings) == len(values) > 0,
+    )
+
+
+def guess_text(columns: Sequence[Column], label: str | None) -> str | None:
+    """The column of strings that is longest on average."""
+    candidates = [column for column in columns if column.strings and column.name != label]
+    return max(candidates, key=lambda column: column.mean_length).name if candidates else None
+
+
+def guess_label(columns: Sequence[Column], text: str | None) -> str | None:
+    """The column with the fewest distinct values, at least two, which repeat."""
+    candidates = [c for c in columns if c.name != text and 2 <= c.distinct <= max(2, min(50, c.filled // 2))]
+    return min(candidates, key=lambda column: (column.distinct, column.mean_length)).name if candidates else None
+
+
+def _asker(yes: bool) -> Callable[[str, str | None, str | None], str]:
+    interactive = not yes and os.isatty(0)
+
+    def ask(question: str, given: str | None, guess: str | None) -> str:
+        if given is not None:
+            return given
+        if interactive:
+            return str(click.prompt(question, default=guess))
+        if guess is None:
+            raise click.UsageError(f"the {question} can't be guessed: name it with a flag (see recipe init --help)")
+        return guess
+
+    return ask
+
+
+def _known(column: str, columns: Sequence[Column]) -> str:
+    names = [c.name for c in columns]
+    if column not in names:
+        raise click.UsageError(f'no column "{column}": {did_you_mean(column, names, noun="columns")}')
+    return column
+
+
+def _relative(data: Path, output: Path) -> str:
+    return Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
+
+
+def recipe_text(*, name: str, data: str, text: str, label: str, model: str, method: str) -> str:
+    """The recipe as its file holds it."""
+    recipe = {
+        "recipe": 1,
+        "name": name,
+        "task": "text-classification",
+        "dataset": {
+            "train": data,
+            "validation": {"fraction": 0.1},
+            "test": {"fraction": 0.1},
+            "columns": {"text": text, "label": label},
+        },
+        "model": model,
+        "method": method,
+        "training": {"epochs": 3},
+        "metrics": ["accuracy", "f1"],
+        "export": ["onnx"],
+    }
+    return json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,129 @@
+"""recipe run: a recipe or plan to its end, resuming by itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from compiler.cli.options import cache_folder, fact_source, mirror_folder, offline, recipe_options, runs_option, target_option
+from compiler.cli.plan import choice_lines, plan_in
+from compiler.diagnostics import render
+from compiler.driver import compile_recipe
+from compiler.hub import Sources
+from compiler.loading import load
+from compiler.placement import Placement, Target, place
+from compiler.plan import Plan, Train
+
+
+@click.command(
+    epilog="Examples:  recipe run recipes/quickstart.json    recipe run r.json --set /training/epochs=1    recipe run plan.json --root ."
+)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@recipe_options
+@target_option
+@runs_option
+@click.option("--root", type=click.Path(path_type=Path, exists=True, file_okay=False), help="With a plan: the folder that its data paths start from. Default: the plan's.")
+@click.option("--micro-batch-size", type=click.IntRange(min=1), help="With a plan: rows computed at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
+def run(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    allowed: tuple[Path, ...],
+    target: Target,
+    runs_folder: Path,
+    root: Path | None,
+    micro_batch_size: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run RECIPE (or a plan): tune, evaluate, export, verify, package.
+
+    A finished step is never done twice, and an interrupted training goes on from its last checkpoint. Ctrl-C once
+    saves and exits 130. Exits 3 when the export gate fails.
+    """
+    found = plan_in(recipe)
+    if found is not None:
+        made, placement = found, place_plan(found, target, micro_batch_size)
+        root = root or recipe.parent
+    else:
+        made, placement = compile_to_run(recipe, overrides, allowed, target, micro_batch_size, quiet=quiet or as_json)
+        root = recipe.parent
+    from compiler.cli.progress import display
+    from runtimes.execute import execute
+
+    sources = Sources(mirror=mirror_folder(), cache=cache_folder(), offline=offline())
+    with stopping() as asked:
+        events = execute(made, placement, runs=runs_folder, root=root, sources=sources, stop=lambda: bool(asked))
+        if as_json:
+            print_json(events)
+        else:
+            display(events, made, quiet=quiet)
+    if not as_json:
+        from compiler.cli.runs import read_report
+        from runtimes.report import report_lines
+
+        click.echo("\n".join(report_lines(read_report(runs_folder / made.name))))
+
+
+def compile_to_run(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    allowed: tuple[Path, ...],
+    target: Target,
+    micro_batch_size: int | None,
+    *,
+    quiet: bool,
+) -> tuple[Plan, Placement]:
+    """The plan of a recipe and its placement; says the findings and the choices."""
+    from compiler.cli.check import summary
+
+    compiled = compile_recipe(load(recipe, overrides), fact_source(allowed), target)
+    if compiled.findings:
+        click.echo(render(compiled.findings, "text"), err=True)
+    if not quiet:
+        click.echo(f"{recipe}: {summary(compiled)}")
+        click.echo("\n".join(f"  {line}" for line in choice_lines(compiled.plan.choices)))
+    placement = compiled.placement
+    if micro_batch_size is not None:
+        placement = place(target, compiled.resolved.training.batch_size, micro_batch_size)
+    return compiled.plan, placement
+
+
+def place_plan(plan: Plan, target: Target, micro_batch_size: int | None) -> Placement:
+    """The placement of a plan that was made elsewhere."""
+    [train] = [step for step in plan.steps if isinstance(step, Train)]
+    return place(target, train.batch_size, micro_batch_size)
+
+
+@contextmanager
+def stopping() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C or SIGTERM; the second Ctrl-C interrupts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        click.echo("\nstopping after this step; once more stops at once", err=True)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def print_json(events: Iterator[object]) -> None:
+    """Every event as a line of JSON, as events.jsonl has it."""
+    from runtimes.events import to_json
+
+    for event in events:
+        click.echo(json.dumps(to_json(event), ensure_ascii=False, default=str))

@@ -1,0 +1,183 @@
+"""What is wrong with a recipe's splits and rows. Findings about single files and rows are made where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from compiler.diagnostics import Diagnostic, Severity, did_you_mean
+
+if TYPE_CHECKING:
+    from compiler.facts import DataFacts, ModelFacts
+    from compiler.recipe import Recipe, Split
+
+_LISTED = 5
+
+
+def _finding(
+    recipe: Recipe, code: str, pointer: str, message: str, hint: str, severity: Severity = "error"
+) -> Diagnostic:
+    at = recipe.at(pointer)
+    return Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint, severity=severity)
+
+
+def _splits(recipe: Recipe) -> Iterator[tuple[str, Split]]:
+    for name in ("train", "validation", "test"):
+        split: Split | None = getattr(recipe.dataset, name)
+        if split is not None:
+            yield name, split
+
+
+def check_split_kinds(recipe: Recipe) -> Iterator[Diagnostic]:
+    """A split is one of a path, a name and a fraction, and what that needs is there. Looks at no file."""
+    for name, split in _splits(recipe):
+        yield from _check_kind(recipe, f"/dataset/{name}", split)
+    names = [name for name, split in _splits(recipe) if split.name is not None]
+    if recipe.dataset.id is not None and not names:
+        hint = 'name the splits: "train": {"name": "train"}'
+        yield _finding(recipe, "R206", "/dataset/id", "no split names a split of the hub dataset", hint)
+    fractions = sum(split.fraction or 0.0 for name, split in _splits(recipe) if name != "train")
+    if fractions >= 1:
+        message = f"validation and test take {fractions:g} of the train rows, none is left"
+        yield _finding(recipe, "R206", "/dataset", message, "let the fractions add up to less than 1")
+
+
+def _check_kind(recipe: Recipe, pointer: str, split: Split) -> Iterator[Diagnostic]:
+    kinds = [key for key in ("path", "name", "fraction") if getattr(split, key) is not None]
+    train = pointer == "/dataset/train"
+    choices = '"path" or "name"' if train else '"path", "name" or "fraction"'
+    if len(kinds) != 1:
+        message = "the split says both " + " and ".join(kinds) if kinds else "the split says nowhere to take rows from"
+        yield _finding(recipe, "R206", pointer, message, f"it has one of {choices}")
+    elif train and split.fraction is not None:
+        message = "train can't be a fraction: the others take their share of it"
+        yield _finding(recipe, "R206", f"{pointer}/fraction", message, f"it has one of {choices}")
+    elif split.name is not None and recipe.dataset.id is None:
+        message = f'"{split.name}" names a split of a hub dataset, but there is no /dataset/id'
+        hint = 'add the dataset\'s "id", or name a file as "path"'
+        yield _finding(recipe, "R206", f"{pointer}/name", message, hint)
+
+
+def check_columns(recipe: Recipe) -> Iterator[Diagnostic]:
+    """The columns are those that the task reads. Looks at no file."""
+    from compiler import tasks
+
+    known = tasks.module_of(recipe.task).COLUMNS
+    for role in recipe.dataset.columns:
+        if role not in known:
+            pointer = f"/dataset/columns/{role}"
+            hint = did_you_mean(role, known, noun="its columns")
+            message = f'the task "{recipe.task.type}" reads no column "{role}"'
+            at = recipe.document.key_at(pointer)
+            yield Diagnostic(code="R207", at=at, pointer=pointer, message=message, hint=hint)
+
+
+def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
+    """Every finding about the rows as a whole."""
+    empty = tuple(check_empty_splits(recipe, data))
+    yield from empty
+    if empty:
+        return  # the rest would follow from it
+    yield from check_label_rows(recipe, data)
+    yield from check_held_out_labels(recipe, data)
+    yield from check_lengths(recipe, model, data)
+    yield from check_overlaps(data)
+
+
+def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """Every split has rows."""
+    for split in data.splits:
+        name, rule = split.rows.split, split.rows
+        if rule.num_rows:
+            continue
+        if rule.fraction > 0:
+            pointer = f"/dataset/{name}/fraction"
+            message = f"a fraction of {rule.fraction:g} leaves no row for {name}"
+            hint = f'take a larger fraction, name a file, or go without: "{name}": null'
+        elif name == "train" and any(other.rows.fraction > 0 and other.rows.num_rows for other in data.splits):
+            pointer, message = "/dataset/train", "the other splits leave no row for train"
+            hint = "take smaller fractions, or add rows"
+        else:
+            pointer, message = f"/dataset/{name}", f"the {name} split has no rows"
+            hint = "the file has no rows: is it the right one?"
+        yield _finding(recipe, "R306", pointer, message, hint)
+
+
+def check_label_rows(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """There are two labels or more, and train has rows of each that is declared."""
+    column = recipe.dataset.columns.get("label", "label")
+    if len(data.labels) < 2:
+        found = f'all rows have the label "{data.labels[0]}"' if data.labels else "the rows have no label"
+        pointer = "/dataset/columns/label"
+        hint = f'a classifier needs at least two; is "{column}" the right column?'
+        yield _finding(recipe, "R308", pointer, found, hint)
+        return
+    if recipe.task.labels == "auto":
+        return
+    train = data.label_counts("train")
+    for label in [label for label in data.labels if not train.get(label)][:_LISTED]:
+        message = f'no train row has the label "{label}"'
+        seen = [name for name in data.labels if train.get(name)]
+        hint = f"add rows of it, or remove it from the labels; train has {_listed(seen)}"
+        yield _finding(recipe, "R308", f"/task/labels/{data.labels.index(label)}", message, hint)
+
+
+def check_held_out_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """Train and the held-out splits have rows of the same labels."""
+    train = data.label_counts("train")
+    for split in data.splits:
+        name, counts = split.rows.split, split.label_counts
+        if name == "train" or len(data.labels) < 2:
+            continue
+        only_here = [label for label in data.labels if counts.get(label) and not train.get(label)]
+        missing = [label for label in data.labels if train.get(label) and not counts.get(label)]
+        if only_here and recipe.task.labels == "auto":  # declared ones: check_label_rows has said it
+            message = f"only {name} has rows of the label {_listed(only_here)}, so it can't be learnt"
+            yield _finding(recipe, "R307", f"/dataset/{name}", message, "add train rows of it, or remove these")
+        if missing:
+            message = f"{name} has no rows of the label {_listed(missing)}, so its metrics say nothing about it"
+            hint = f"add {name} rows of it"
+            yield _finding(recipe, "R307", f"/dataset/{name}", message, hint, "warning")
+
+
+def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
+    """Rows fit into max_length."""
+    limit, pointer = recipe.training.max_length, "/training/max_length"
+    if limit == "auto":
+        return
+    if model is not None and not model.has_tokenizer:
+        message = f"rows over {limit} tokens were not looked for: the model has no tokenizer.json"
+        hint = "AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
+        yield _finding(recipe, "R310", pointer, message, hint, "note")
+    over = sum(split.rows_over(limit) for split in data.splits)
+    if over:
+        total, longest = sum(split.rows.num_rows for split in data.splits), data.longest_row
+        message = (
+            f"{over:,} of {total:,} rows ({over / total:.1%}) are cut at {limit} tokens; the longest has {longest}"
+        )
+        most = model.max_positions if model is not None else None
+        hint = f"the model takes up to {most}" if most is not None and longest > most else f"{longest} reads all"
+        yield _finding(recipe, "R309", pointer, message, hint, "warning")
+
+
+def check_overlaps(data: DataFacts) -> Iterator[Diagnostic]:
+    """Held-out texts are not in train, and train has no text twice."""
+    for overlap in data.overlaps:
+        pairs = [f"{row.file}:{row.line} = {twin.file}:{twin.line}" for row, twin in overlap.first]
+        more = f", and {overlap.num_rows - len(pairs)} more" if overlap.num_rows > len(pairs) else ""
+        one = overlap.num_rows == 1
+        if overlap.split == "train":
+            message = f"{overlap.num_rows:,} train row{' repeats' if one else 's repeat'} the text of an earlier one"
+            hint = "remove the repeats, unless they are meant to count more"
+        else:
+            message = f"{overlap.num_rows:,} {overlap.split} row{' stands' if one else 's stand'} in train as well"
+            hint = f"remove them from one side: what was learnt by heart raises the {overlap.split} metrics"
+        message += f": {', '.join(pairs)}{more}"
+        at = overlap.first[0][0]
+        yield Diagnostic(code="R311", at=at, message=message, hint=hint, severity="warning")
+
+
+def _listed(labels: list[str]) -> str:
+    """The first few labels in quotes."""
+    more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+    return ", ".join(f'"{label}"' for label in labels[:_LISTED]) + more

@@ -1,0 +1,185 @@
+"""The data files of each split: found, inside the project, of a known format, with the columns that the task reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler import tasks
+from compiler.data.hub_files import split_files, splits_of
+from compiler.data.readers import SUFFIXES, DataError, columns_of, format_of
+from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean
+from compiler.facts import SplitName
+from compiler.hashes import sha256_of
+from compiler.hub import Files, SourceError, Sources, open_dataset
+from compiler.loading import shown_path
+from compiler.plan import File
+from compiler.project import Project, folder_of, recipe_folder
+from compiler.recipe import Recipe, Split
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A data file: where it is on this machine, and what the plan says of it."""
+
+    path: Path
+    file: File
+
+    def place(self, line: int) -> Place:
+        """A line of the file; its beginning for line 0."""
+        return Place(file=shown_path(self.path), line=max(line, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFiles:
+    """The files of a split, and the hub dataset they belong to."""
+
+    files: tuple[DataFile, ...]
+    dataset: str | None = None
+    revision: str | None = None
+
+
+def columns(recipe: Recipe) -> Mapping[str, str]:
+    """From a column that the task reads to its name in the data."""
+    return {role: recipe.dataset.columns.get(role, role) for role in tasks.module_of(recipe.task).COLUMNS}
+
+
+def declared(recipe: Recipe) -> dict[SplitName, Split]:
+    """The splits that a recipe has, by name."""
+    dataset = recipe.dataset
+    splits: dict[SplitName, Split | None] = {
+        "train": dataset.train,
+        "validation": dataset.validation,
+        "test": dataset.test,
+    }
+    return {name: split for name, split in splits.items() if split is not None}
+
+
+def locate(recipe: Recipe, sources: Sources, allowed: tuple[Path, ...]) -> dict[SplitName, SplitFiles]:
+    """The files of each split; a split with a fraction has those of train. Raises RecipeError with every finding."""
+    found: list[Diagnostic] = []
+    located: dict[SplitName, SplitFiles] = {}
+    locator = _Locator(recipe, sources, Project.of(recipe, allowed))
+    for name, split in declared(recipe).items():
+        try:
+            located[name] = locator.split(name, split, located.get("train"))
+        except RecipeError as error:
+            found += error.diagnostics
+    found += _check_columns(recipe, located)
+    if found:
+        raise RecipeError(found)
+    return located
+
+
+@dataclass(slots=True)
+class _Locator:
+    recipe: Recipe
+    sources: Sources
+    project: Project
+    hub: Files | None = None
+
+    def split(self, name: SplitName, split: Split, train: SplitFiles | None) -> SplitFiles:
+        if split.path is not None:
+            return self.path(f"/dataset/{name}/path", split.path)
+        if split.name is not None:
+            return self.named(f"/dataset/{name}/name", split.name)
+        return train or SplitFiles(files=())
+
+    def fail(self, code: str, pointer: str, message: str, hint: str) -> RecipeError:
+        at = self.recipe.at(pointer)
+        return RecipeError([Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint)])
+
+    def path(self, pointer: str, written: str) -> SplitFiles:
+        outside = tuple(self.project.check_path(self.recipe, pointer, written))
+        if outside:
+            raise RecipeError(outside)
+        path = Path(os.path.normpath(folder_of(self.recipe, pointer) / written))
+        if not path.is_file():
+            raise self.fail("R301", pointer, *_missing(path, written))
+        stored = Path(os.path.relpath(path, recipe_folder(self.recipe))).as_posix()
+        return SplitFiles(files=(self.file(path, stored, pointer),))
+
+    def file(self, path: Path, stored: str, pointer: str) -> DataFile:
+        form = format_of(path)
+        if form is None:
+            hint = f"known formats: {', '.join(SUFFIXES)}"
+            raise self.fail("R303", pointer, f'the suffix of "{path.name}" is no known data format', hint)
+        try:
+            digest = sha256_of(path, self.sources.cache)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise self.fail("R301", pointer, f'"{stored}" can\'t be read: {reason}', "check its permissions") from None
+        return DataFile(path, File(path=stored, format=form, sha256=digest))
+
+    def named(self, pointer: str, split: str) -> SplitFiles:
+        dataset = self.recipe.dataset.id
+        assert dataset is not None, "checked by check_split_kinds"
+        try:
+            if self.hub is None:
+                self.hub = open_dataset(dataset, self.recipe.dataset.revision, self.sources)
+            names = self.names(pointer, split, self.hub)
+            folder = self.hub.fetch(names)
+        except SourceError as error:
+            raise self.fail(error.code, "/dataset/id", error.message, error.hint) from None
+        files = tuple(self.file(folder / name, name, pointer) for name in names)
+        return SplitFiles(files=files, dataset=dataset, revision=self.hub.source.revision)
+
+    def names(self, pointer: str, split: str, hub: Files) -> tuple[str, ...]:
+        try:
+            names = split_files(hub.names, split)
+        except ValueError as error:
+            message = f'the split "{split}" of the dataset {hub.source.id} can\'t be told: {error}'
+            raise self.fail("R315", pointer, message, 'download the file that you mean and name it as "path"') from None
+        if not names:
+            message = f'the dataset {hub.source.id} has no split "{split}"'
+            raise self.fail("R315", pointer, message, did_you_mean(split, splits_of(hub.names), noun="its splits"))
+        return names
+
+
+def _missing(path: Path, written: str) -> tuple[str, str]:
+    """The message and the hint about a file that is not there."""
+    if path.is_dir():
+        data = sorted(p.name for p in path.iterdir() if format_of(p))
+        return f'"{written}" is a folder', f"name a file in it: {', '.join(data[:5]) or 'it has none'}"
+    if not path.parent.is_dir():
+        return f'there is no file "{written}"', f"nor a folder {shown_path(path.parent)}"
+    beside = [p.name for p in path.parent.iterdir() if p.is_file() and format_of(p)]
+    hint = did_you_mean(path.name, beside, noun="data files there")
+    return f'there is no file "{written}"', hint if beside else "paths start from the file that writes them"
+
+
+def _check_columns(recipe: Recipe, located: Mapping[SplitName, SplitFiles]) -> Iterator[Diagnostic]:
+    """Every file has the columns that the task reads."""
+    wanted = columns(recipe)
+    reported: set[str] = set()
+    for data in dict.fromkeys(data for split in located.values() for data in split.files):
+        try:
+            there = columns_of(data.path, data.file.format)
+        except DataError as error:
+            yield unreadable(error)
+            continue
+        if not there:
+            continue  # no rows: said as an empty split
+        for role, column in wanted.items():
+            if column not in there and role not in reported:
+                reported.add(role)
+                yield _missing_column(recipe, role, column, data, there)
+
+
+def unreadable(error: DataError) -> Diagnostic:
+    """A reader's error as a finding."""
+    place = Place(file=shown_path(error.path), line=max(error.line, 1))
+    return Diagnostic(code="R305", at=place, message=error.message, hint=error.hint)
+
+
+def _missing_column(recipe: Recipe, role: str, column: str, data: DataFile, there: tuple[str, ...]) -> Diagnostic:
+    pointer = f"/dataset/columns/{role}"
+    message = f'{shown_path(data.path)} has no column "{column}"'
+    hint = did_you_mean(column, there, noun="its columns")
+    if role not in recipe.dataset.columns:
+        pointer = "/dataset"
+        message += f", which the task reads as its {role}"
+        hint += f'; say which it is: "columns": {{"{role}": ...}}'
+    return Diagnostic(code="R304", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)

@@ -1,0 +1,197 @@
+"""What is known about a recipe's model and rows: the values, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order
+
+if TYPE_CHECKING:
+    from compiler.hub import Sources
+    from compiler.plan import SplitRows
+    from compiler.recipe import Recipe
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A pretrained model, from its config.json and the headers of its weights."""
+
+    id: str
+    revision: str | None  # the commit; None for paths and mirrors
+    model_type: str
+    architectures: tuple[str, ...]
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    max_positions: int | None  # tokens that a row can have; None without a limit
+    num_parameters: int
+    dtype: str  # of most parameters: float32, bfloat16
+    linear_modules: tuple[str, ...]  # by their names in the weight files; without embeddings and heads
+    labels: tuple[str, ...] | None  # of its own classification head, in order
+    files: Mapping[str, str]  # name -> sha256
+    has_tokenizer: bool  # a tokenizer.json
+    tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFacts:
+    """The rows of one split."""
+
+    rows: SplitRows
+    label_counts: Mapping[str, int]
+    lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row, special tokens included; 0 when they were not counted."""
+        return len(self.lengths) - 1 if self.lengths else 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows; 0 when they were not counted."""
+        return sum(length * count for length, count in enumerate(self.lengths or ()))
+
+    def rows_over(self, length: int) -> int:
+        """How many rows have more tokens than `length`."""
+        return sum((self.lengths or ())[length + 1 :])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """Rows of a split whose text stands in train as well (for train: in an earlier row)."""
+
+    split: SplitName
+    num_rows: int
+    first: tuple[tuple[Place, Place], ...]  # the first few: (the row, its twin in train)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The rows of a recipe."""
+
+    splits: tuple[SplitFacts, ...]
+    labels: tuple[str, ...]  # as declared, or else those found, sorted
+    overlaps: tuple[Overlap, ...] = ()
+
+    @property
+    def split_rows(self) -> tuple[SplitRows, ...]:
+        """The rows of each split as the plan names them."""
+        return tuple(split.rows for split in self.splits)
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row of all splits; 0 when they were not counted."""
+        return max((split.longest_row for split in self.splits), default=0)
+
+    def split(self, name: SplitName) -> SplitFacts | None:
+        """A split by its name, or None when the recipe has none of that name."""
+        return next((split for split in self.splits if split.rows.split == name), None)
+
+    def num_rows(self, name: SplitName) -> int:
+        """How many rows a split has."""
+        split = self.split(name)
+        return split.rows.num_rows if split else 0
+
+    def label_counts(self, name: SplitName) -> Mapping[str, int]:
+        """How many rows of a split have each label."""
+        split = self.split(name)
+        return split.label_counts if split else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was found, with the warnings and notes about it."""
+
+    model: ModelFacts
+    data: DataFacts
+    findings: tuple[Diagnostic, ...]
+
+
+class FactSource(Protocol):
+    """Where facts come from."""
+
+    def gather(self, recipe: Recipe) -> Facts:
+        """The facts of a recipe. Raises RecipeError with every finding about model and data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFacts:
+    """Facts from files here, in the mirror, in the hub's cache and on the hub.
+
+    `cache`: a folder that remembers hashes. `allowed`: folders outside of the project that a recipe may read.
+    """
+
+    mirror: Path | None = None
+    cache: Path | None = None
+    allowed: tuple[Path, ...] = ()
+    offline: bool = False
+    endpoint: str | None = None
+    hub_cache: Path | None = None
+
+    @property
+    def sources(self) -> Sources:
+        """Where models and hub datasets are looked up."""
+        from compiler.hub import Sources
+
+        return Sources(
+            mirror=self.mirror,
+            cache=self.cache,
+            offline=self.offline,
+            endpoint=self.endpoint,
+            hub_cache=self.hub_cache,
+        )
+
+    def model(self, recipe: Recipe) -> ModelFacts:
+        """The facts of the recipe's model. Raises RecipeError."""
+        from compiler.hub import SourceError, open_model
+        from compiler.model_facts import model_facts
+        from compiler.project import Project, folder_of
+
+        pointer = "/model/id"
+        project = Project.of(recipe, self.allowed)
+        found = tuple(project.check_model_path(recipe))
+        if found:
+            raise RecipeError(found)
+        try:
+            folder = folder_of(recipe, pointer)
+            return model_facts(open_model(recipe.model.id, recipe.model.revision, folder, self.sources))
+        except SourceError as error:
+            raise RecipeError([_at_pointer(recipe, pointer, error)]) from None
+
+    def data(self, recipe: Recipe, model: ModelFacts | None) -> DataFacts:
+        """The facts of the recipe's rows; tokens are counted with the model's tokenizer. Raises RecipeError."""
+        from compiler.data.survey import survey
+
+        return survey(recipe, model.tokenizer_file if model else None, self.sources, self.allowed)
+
+    def gather(self, recipe: Recipe) -> Facts:
+        """The facts of a recipe. Raises RecipeError with every finding about model and data."""
+        from compiler.data.checks import check_data
+
+        found: list[Diagnostic] = []
+        model, data = None, None
+        try:
+            model = self.model(recipe)
+        except RecipeError as error:
+            found += error.diagnostics
+        try:
+            data = self.data(recipe, model)
+            found += check_data(recipe, model, data)
+        except RecipeError as error:
+            found += error.diagnostics
+        if model is None or data is None or errors(found):
+            raise RecipeError(in_order(found))
+        return Facts(model=model, data=data, findings=in_order(found))
+
+
+def _at_pointer(recipe: Recipe, pointer: str, error: Exception) -> Diagnostic:
+    """A source's error as a finding about the value that named it."""
+    from compiler.hub import SourceError
+
+    assert isinstance(error, SourceError)
+    return Diagnostic(code=error.code, at=recipe.at(pointer), pointer=pointer, message=error.message, hint=error.hint)

@@ -1,0 +1,231 @@
+"""The files of a model -> ModelFacts: config.json and the headers of its weights, no framework."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from compiler import weights
+from compiler.facts import ModelFacts
+from compiler.hub import Files, SourceError
+from compiler.weights import INDEX, SINGLE, Tensor
+
+_NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
+_HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model")
+_MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+_SAVE_AGAIN = "save the model again with save_pretrained"
+_UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
+# Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARY_FILES = (
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+# Position numbers start after the padding token's number, so that many positions are never used.
+_POSITIONS_AFTER_PADDING = frozenset(
+    [
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    ]
+)
+# Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
+_KNOWN_TYPES = frozenset(
+    [
+        "albert",
+        "bert",
+        "big_bird",
+        "camembert",
+        "cohere",
+        "convbert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "eurobert",
+        "falcon",
+        "funnel",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "glm",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gptj",
+        "granite",
+        "llama",
+        "longformer",
+        "mistral",
+        "mixtral",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "mpt",
+        "nomic_bert",
+        "olmo",
+        "olmo2",
+        "opt",
+        "persimmon",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "roberta",
+        "roformer",
+        "smollm3",
+        "squeezebert",
+        "stablelm",
+        "starcoder2",
+        "t5",
+        "xlm-roberta",
+        "xlnet",
+    ]
+)
+
+
+def model_facts(files: Files) -> ModelFacts:
+    """What the compiler knows of a model. Raises SourceError when it can't be used."""
+    config = _config(files)
+    weight_files, tensors = _weights(files)
+    inner = config.get("text_config")
+    flat = {**inner, **config} if isinstance(inner, Mapping) else config
+    has_tokenizer = "tokenizer.json" in files.names
+    read = ("config.json", *weight_files, *_tokenizer_files(files.names))
+    return ModelFacts(
+        id=files.source.id,
+        revision=files.source.revision,
+        model_type=str(config["model_type"]),
+        architectures=tuple(map(str, _list(config.get("architectures")))),
+        num_layers=_whole(flat, _NUM_LAYERS) or weights.num_layers(tensors),
+        hidden_size=_whole(flat, _HIDDEN_SIZE) or 0,
+        vocab_size=_whole(flat, ("vocab_size",)) or 0,
+        max_positions=_max_positions(flat, files),
+        num_parameters=weights.num_parameters(tensors),
+        dtype=weights.dtype(tensors),
+        linear_modules=weights.linear_modules(tensors),
+        labels=_labels(config, tensors),
+        files={name: files.sha256(name) for name in sorted(set(read))},
+        has_tokenizer=has_tokenizer,
+        tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
+    )
+
+
+def _config(files: Files) -> Mapping[str, Any]:
+    if "config.json" not in files.names:
+        hint = "a model folder is what save_pretrained writes"
+        raise SourceError("R402", f"the model {files.source.id} has no config.json", hint)
+    config = _json(files, "config.json")
+    known = config.get("model_type") in _KNOWN_TYPES
+    if "auto_map" in config and not known:
+        message = f"the model {files.source.id} runs code of its own, which is refused"
+        raise SourceError("R405", message, "choose a model whose architecture transformers has")
+    if not isinstance(config.get("model_type"), str):
+        raise SourceError("R406", f"config.json of the model {files.source.id} has no model_type", _SAVE_AGAIN)
+    return config
+
+
+def _json(files: Files, name: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(files.local(name).read_bytes())
+    except (ValueError, RecursionError) as error:
+        message = f"{name} of the model {files.source.id} is not valid JSON: {error}"
+        raise SourceError("R406", message, _SAVE_AGAIN) from None
+    if not isinstance(value, dict):
+        raise SourceError("R406", f"{name} of the model {files.source.id} is not a JSON object", _SAVE_AGAIN)
+    return value
+
+
+def _weights(files: Files) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """The names of the weight files, and the tensors in them."""
+    try:
+        names = (SINGLE,) if SINGLE in files.names else _shards(files)
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            if name.endswith(".safetensors"):
+                tensors.update(files.header(name))
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"the weights of the model {files.source.id} can't be read: {error}"
+        raise SourceError("R406", message, "download or save them again") from None
+    return names, tensors
+
+
+def _shards(files: Files) -> tuple[str, ...]:
+    if INDEX not in files.names:
+        raise _no_weights(files)
+    shards = weights.shards(_json(files, INDEX))
+    missing = [name for name in shards if name not in files.names]
+    if missing:
+        message = f"the model {files.source.id} lacks {len(missing)} of its {len(shards)} weight files: {missing[0]}"
+        raise SourceError("R402", message, "download it again")
+    return (INDEX, *shards)
+
+
+def _no_weights(files: Files) -> SourceError:
+    pickled = [name for name in files.names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    if not pickled:
+        message = f"the model {files.source.id} has no weights: no {SINGLE}"
+        return SourceError("R402", message, "choose a model with safetensors weights")
+    message = f"the model {files.source.id} has only pickled weights ({pickled[0]}), which can run code when they load"
+    return SourceError("R404", message, "convert them once, in a place that you trust, with save_pretrained")
+
+
+def _tokenizer_files(names: tuple[str, ...]) -> Iterator[str]:
+    wanted = _TOKENIZER_FILES if "tokenizer.json" in names else (*_TOKENIZER_FILES, *_VOCABULARY_FILES)
+    return (name for name in wanted if name in names)
+
+
+def _whole(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    """The first of the keys that has a positive whole number."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
+    """The tokens that a row can have, or None without a limit."""
+    positions = _whole(config, _MAX_POSITIONS)
+    if positions is not None:
+        padding = config.get("pad_token_id", 1)
+        unused = padding + 1 if config["model_type"] in _POSITIONS_AFTER_PADDING and isinstance(padding, int) else 0
+        return positions - unused
+    name = "tokenizer_config.json"
+    limit = _whole(_json(files, name), ("model_max_length",)) if name in files.names else None
+    return limit if limit is not None and limit < _UNBOUNDED else None
+
+
+def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
+    """The labels of the model's own classification head in order, or None when it has none."""
+    architectures = _list(config.get("architectures"))
+    if architectures and not any("SequenceClassification" in str(name) for name in architectures):
+        return None
+    count = weights.num_classes(tensors)
+    if count == 0:
+        return None
+    named = config.get("id2label")
+    names = named if isinstance(named, Mapping) else {}
+    return tuple(str(names.get(str(number), f"LABEL_{number}")) for number in range(count))
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,63 @@
+"""The folders that a recipe may read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compiler.diagnostics import Diagnostic
+from compiler.hub import is_path
+
+if TYPE_CHECKING:
+    from compiler.recipe import Recipe
+
+
+def recipe_folder(recipe: Recipe) -> Path:
+    """The folder of the recipe's file; of a recipe that is not in a file, the working folder."""
+    return Path(recipe.document.root.folder or Path.cwd())
+
+
+def folder_of(recipe: Recipe, pointer: str) -> Path:
+    """The folder that a path in the recipe starts from: that of the file which wrote it."""
+    node = recipe.wrote(pointer)
+    return Path(node.folder) if node is not None and node.folder else recipe_folder(recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project's root and the folders outside of it that the command line allows."""
+
+    root: Path
+    allowed: tuple[Path, ...]
+
+    @staticmethod
+    def of(recipe: Recipe, allowed: tuple[Path, ...]) -> Project:
+        """The project of a recipe: the nearest folder above it with .git, else its own or the working folder."""
+        folder = recipe_folder(recipe).resolve()
+        for above in (folder, *folder.parents):
+            if (above / ".git").exists():
+                return Project(above, allowed)
+        here = Path.cwd().resolve()
+        return Project(here if folder.is_relative_to(here) else folder, allowed)
+
+    def contains(self, path: Path) -> bool:
+        """Whether a path stays inside, links followed."""
+        real = path.resolve()
+        return any(real.is_relative_to(root.resolve()) for root in (self.root, *self.allowed))
+
+    def check_path(self, recipe: Recipe, pointer: str, written: str) -> Iterator[Diagnostic]:
+        """A path may not leave the project."""
+        target = folder_of(recipe, pointer) / written
+        if not self.contains(target):
+            message = f'"{written}" is outside of the project {self.root}'
+            hint = f"copy it into the project, or allow its folder: --allow {os.path.normpath(target.parent)}"
+            yield Diagnostic(code="R302", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+
+    def check_model_path(self, recipe: Recipe) -> Iterator[Diagnostic]:
+        """A model's folder may not be outside of the project."""
+        pointer = "/model/id"
+        if is_path(recipe.model.id) or (folder_of(recipe, pointer) / recipe.model.id).exists():
+            yield from self.check_path(recipe, pointer, recipe.model.id)

@@ -1,0 +1,115 @@
+"""What the headers of safetensors files say about a model: tensors, linear modules, its head."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+_EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
+CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
+_HEADS = CLASSIFIERS | {
+    "cls",
+    "discriminator_predictions",
+    "generator_lm_head",
+    "generator_predictions",
+    "head",
+    "lm_head",
+    "lm_predictions",
+    "pre_classifier",
+    "predictions",
+    "qa_outputs",
+    "vocab_layer_norm",
+    "vocab_projector",
+    "vocab_transform",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a weight file: its type in the words of the format (F32, BF16, I64), and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises ValueError when it is not one."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 2 <= size <= min(_LARGEST_HEADER, path.stat().st_size - 8):
+            raise ValueError("not a safetensors file, or not all of it")
+        header = json.loads(file.read(size))
+    tensors = {name: _tensor(entry) for name, entry in header.items() if name != "__metadata__"}
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if path.stat().st_size != 8 + size + max(ends, default=0):
+        raise ValueError("the file is shorter or longer than its header says")
+    return tensors
+
+
+def _tensor(entry: Mapping[str, Any]) -> Tensor:
+    return Tensor(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
+
+
+def shards(index: object) -> tuple[str, ...]:
+    """The file names in a model.safetensors.index.json. Raises ValueError when there is none."""
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise ValueError("the index names no weight files")
+    return tuple(sorted(set(places.values())))
+
+
+def num_parameters(tensors: Mapping[str, Tensor]) -> int:
+    """How many parameters there are; tensors of integers are buffers, not parameters."""
+    return sum(math.prod(tensor.shape) for tensor in _floats(tensors))
+
+
+def dtype(tensors: Mapping[str, Tensor]) -> str:
+    """The type that most parameters have, in the framework's word: float32, bfloat16."""
+    sizes: Counter[str] = Counter()
+    for tensor in _floats(tensors):
+        sizes[_DTYPES[tensor.dtype]] += math.prod(tensor.shape)
+    return sizes.most_common(1)[0][0] if sizes else "float32"
+
+
+def _floats(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    return (tensor for tensor in tensors.values() if tensor.dtype in _DTYPES)
+
+
+def linear_modules(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The modules with a matrix as `.weight`, in the names of the file; without embeddings and heads."""
+    names = (
+        name.removesuffix(".weight") for name, t in tensors.items() if name.endswith(".weight") and len(t.shape) == 2
+    )
+    return tuple(sorted(name for name in names if not _is_embedding(name) and not _HEADS & set(name.split("."))))
+
+
+def _is_embedding(name: str) -> bool:
+    return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
+
+
+def num_layers(names: Iterable[str]) -> int:
+    """One more than the largest number among the parts of the names: layers count from 0."""
+    numbers = [int(part) for name in names for part in name.split(".") if part.isdecimal()]
+    return max(numbers, default=-1) + 1
+
+
+def num_classes(tensors: Mapping[str, Tensor]) -> int:
+    """The outputs of a classification head: the rows of its last matrix; 0 when there is no head."""
+    heads = [name for name in tensors if CLASSIFIERS & set(name.split(".")) and len(tensors[name].shape) == 2]
+    last = [name for name in heads if "out_proj" in name] or sorted(heads)[-1:]
+    return tensors[last[0]].shape[0] if last else 0

@@ -1,0 +1,50 @@
+"""Back ends by name: what a step needs of a framework, imported when a step needs it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from compiler.plan import Train
+from runtimes.gate import ScoreFunction
+from runtimes.protocol import Engine
+from runtimes.tokens import Inputs
+from runtimes.tolerance import Noise
+
+# Engine of the placement -> its module.
+MODULES = {"pytorch": "runtimes.pytorch.backend"}
+
+
+class Backend(Protocol):
+    """What a back end's module holds."""
+
+    def load_engine(self, step: Train, model_folder: Path, init_file: Path, device: str) -> Engine:
+        """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
+        ...
+
+    def trained_folder(self, step: Train) -> str:
+        """The name of the folder that save_model fills: model, or adapter."""
+        ...
+
+    def trained_scores(self, step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
+        """The logits of a trained model, or of an adapter on its base, in float32."""
+        ...
+
+    def model_scores(self, folder: Path, device: str) -> ScoreFunction:
+        """The logits of a saved model, in float32."""
+        ...
+
+    def merge(self, base: Path, adapter: Path, out: Path, labels: Sequence[str]) -> None:
+        """Writes a base model with an adapter merged into it."""
+        ...
+
+    def float32_noise(self, folder: Path, batches: Iterable[Inputs]) -> Noise:
+        """The float32 rounding noise of a saved model's outputs."""
+        ...
+
+
+def backend(name: str) -> Backend:
+    """The back end of a name."""
+    return cast(Backend, importlib.import_module(MODULES[name]))

@@ -1,0 +1,88 @@
+"""Checkpoints that are whole or not there: written aside, hashed, renamed; a damaged one is never loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from compiler.files import new_folder, write_json
+from runtimes.errors import RunError
+
+_SEAL = "checkpoint.json"
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written."""
+
+
+def name_of(step: int) -> str:
+    """The folder of the checkpoint after a step."""
+    return f"step-{step:08d}"
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    """Writes the checkpoint of a step: the engine's files by `write`, then their hashes and the loop's state.
+
+    Raises RunError when a saved number is not finite; then nothing is written.
+    """
+    with new_folder(folder / name_of(step)) as target:
+        write(target)
+        _refuse_infinite(target, step)
+        content = {"state": dict(state), "files": {file.name: _sha256(file) for file in sorted(target.iterdir())}}
+        write_json(target / _SEAL, {**content, "sha256": _digest(content)})
+
+
+def load(folder: Path, step: int) -> dict[str, Any]:
+    """The loop's state in the checkpoint of a step, once every file has its hash. Raises Damaged."""
+    place = folder / name_of(step)
+    try:
+        content = json.loads((place / _SEAL).read_text(encoding="utf-8"))
+        seal = content.pop("sha256")
+        files, state = dict(content["files"]), dict(content["state"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{place.name}: {_SEAL} can't be read") from error
+    if _digest(content) != seal:
+        raise Damaged(f"{place.name}: {_SEAL} was changed")
+    for name, digest in files.items():
+        if not (place / name).is_file() or _sha256(place / name) != digest:
+            raise Damaged(f"{place.name}: {name} is not the file that was written")
+    return state
+
+
+def steps(folder: Path) -> tuple[int, ...]:
+    """The steps that have a checkpoint, the latest first."""
+    found = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
+    return tuple(sorted((int(number) for number in found if number.isdecimal()), reverse=True))
+
+
+def keep_only(folder: Path, kept: Collection[int]) -> None:
+    """Removes all other checkpoints, and what a killed process left half written."""
+    for step in set(steps(folder)) - set(kept):
+        shutil.rmtree(folder / name_of(step))
+    for rest in folder.glob(".step-*.part"):
+        shutil.rmtree(rest)
+
+
+def _refuse_infinite(folder: Path, step: int) -> None:
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (a safe_open is not a mapping)
+                if not np.isfinite(tensors.get_tensor(name)).all():
+                    message = f"{name} is not finite after step {step}; the checkpoint was not written"
+                    raise RunError("E403", message, "lower /training/learning_rate, or set /training/max_grad_norm")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

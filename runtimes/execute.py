@@ -1,0 +1,122 @@
+"""Plan -> outputs: one step after another; a finished step is never done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compiler.files import write_json, write_text
+from compiler.hub import Sources
+from compiler.placement import Placement
+from compiler.plan import Plan, Step
+from runtimes import steps
+from runtimes.events import StepFinished, StepReused, StepStarted, to_json
+from runtimes.report import write_report
+from runtimes.store import Store
+
+# Output of a step -> the name by which the run's folder refers to it.
+LINKS = {"train": ("model", "adapter"), "merge": ("model",), "package": ("bundle",), "verify": ("verification.json",)}
+RESUMABLE = ("train",)
+
+
+def execute(
+    plan: Plan,
+    placement: Placement,
+    *,
+    runs: Path,
+    root: Path,
+    sources: Sources,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Any]:
+    """The events of a run. Raises RunError when a step fails, GateError when the gate does, Interrupted when stopped."""
+    store = Store(runs)
+    run = runs / plan.name
+    run.mkdir(parents=True, exist_ok=True)
+    with store.locked(plan.name):
+        write_text(run / "plan.json", plan.text())
+        write_json(run / "placement.json", asdict(placement))
+        with (run / "events.jsonl").open("a", encoding="utf-8") as log:
+            try:
+                for event in _steps(plan, placement, store, root, sources, stop):
+                    _log(log, event)
+                    yield event
+            except Exception as error:
+                _log(log, {"event": "Failed", "error": type(error).__name__, "message": str(error)})
+                raise
+            finally:
+                _link(plan, store, run)
+                write_report(plan, store, run)
+
+
+def _log(log: Any, event: Any) -> None:
+    value = event if isinstance(event, dict) else to_json(event)
+    log.write(json.dumps({"time": round(time.time(), 3), **value}, ensure_ascii=False, default=str) + "\n")
+    log.flush()
+
+
+def _steps(
+    plan: Plan, placement: Placement, store: Store, root: Path, sources: Sources, stop: Callable[[], bool]
+) -> Iterator[Any]:
+    keys = plan.keys()
+    digests: dict[str, str] = {}
+    for step in plan.steps:
+        key = keys[step.id]
+        inputs = {name: digests[name] for name in step.inputs}
+        receipt = store.receipt(key, step.step, inputs)
+        if receipt is not None:
+            digests[step.id] = receipt.digest
+            yield StepReused(step=step.id, key=key)
+            continue
+        with store.locked(key):
+            folder = store.folder(key) if step.step in RESUMABLE else store.clear(key)
+            folder.mkdir(parents=True, exist_ok=True)
+            yield StepStarted(step=step.id, key=key)
+            start = time.monotonic()
+            context = steps.Context(
+                plan=plan,
+                key=key,
+                folder=folder,
+                inputs={name: store.folder(keys[name]) for name in step.inputs},
+                root=root,
+                sources=sources,
+                placement=placement,
+                stop=stop,
+            )
+            yield from steps.execute(step, context)
+            receipt = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
+        digests[step.id] = receipt.digest
+        yield StepFinished(step=step.id, key=key, seconds=receipt.seconds)
+
+
+def _link(plan: Plan, store: Store, run: Path) -> None:
+    """Readable names in the run's folder for what its finished steps left."""
+    keys = plan.keys()
+    wanted: dict[str, Path] = {}
+    for step in plan.steps:
+        for name in LINKS.get(step.step, ()):
+            target = store.folder(keys[step.id]) / name
+            if target.exists():
+                wanted[name + _suffix(step)] = target
+    for name in {*wanted, "model", "adapter", "bundle", "verification.json"}:
+        _point(run / name, wanted.get(name))
+
+
+def _suffix(step: Step) -> str:
+    _, dash, number = step.id.partition("-")
+    return dash + number
+
+
+def _point(link: Path, target: Path | None) -> None:
+    if target is None:
+        if link.is_symlink():
+            link.unlink()
+        return
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    temporary.replace(link)

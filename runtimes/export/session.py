@@ -1,0 +1,86 @@
+"""The onnxruntime session that is deployed, and that the gate measures: one way to open it, all options stated."""
+
+# Axes: B = rows, T = tokens, C = classes
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from runtimes.errors import RunError
+from runtimes.gate import ScoreFunction
+from runtimes.protocol import Batch
+
+LOG_ERRORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open graph with one output: logits."""
+
+    file: Path
+    inner: Any
+    inputs: tuple[str, ...]
+
+    def scores(self, inputs: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """Logits [B, C] of a padded batch; arrays that the graph does not take are left out. Raises RunError."""
+        if lacking := [name for name in self.inputs if name not in inputs]:
+            raise _failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
+        try:
+            [logits] = self.inner.run(["logits"], {name: inputs[name] for name in self.inputs})
+        except Exception as error:  # onnxruntime's errors share no base
+            raise _failure(self.file, f"does not run: {_first_line(error)}") from error
+        found: npt.NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
+        if found.ndim != 2:
+            raise _failure(self.file, f"gives logits of shape {list(found.shape)}, rows by classes is expected")
+        return found
+
+
+def open_session(onnx_file: Path, *, threads: int = 0) -> Session:
+    """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError."""
+    try:
+        inner = onnxruntime.InferenceSession(
+            str(onnx_file), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base
+        raise _failure(onnx_file, f"does not load: {_first_line(error)}") from error
+    if "logits" not in [output.name for output in inner.get_outputs()]:
+        raise _failure(onnx_file, "has no output named logits")
+    return Session(onnx_file, inner, tuple(value.name for value in inner.get_inputs()))
+
+
+def session_options(threads: int) -> Any:
+    """Every option that changes a result or an output stream."""
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.use_deterministic_compute = True
+    options.log_severity_level = LOG_ERRORS
+    return options
+
+
+def onnx_scores(onnx_file: Path, *, threads: int = 0) -> ScoreFunction:
+    """The logits of batches by the deployed session."""
+    session = open_session(onnx_file, threads=threads)
+
+    def scores(batch: Batch) -> npt.NDArray[np.float32]:
+        return session.scores(batch.inputs)
+
+    return scores
+
+
+def _failure(onnx_file: Path, message: str) -> RunError:
+    return RunError("E604", f"{onnx_file}: the graph {message}", "export it again")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

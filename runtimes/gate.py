@@ -1,0 +1,324 @@
+"""The gate's comparisons: what a source answered against what another model answered. Pure functions over arrays.
+
+Nothing passes by being empty: a comparison of no rows is a failure.
+"""
+
+# Axes: B = rows, C = classes
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.typed import to_json
+from runtimes.errors import GateError
+from runtimes.protocol import Batch
+
+Scores = npt.NDArray[np.floating[Any]]
+"""[B, C] logits."""
+ScoreFunction = Callable[[Batch], Scores]
+"""The logits of a batch by some model, in some runtime: one stage on the way to the deployed graph."""
+LOWER_IS_BETTER = ("loss",)
+ROUNDING = 1e-12
+"""Metrics are float64 quotients of counts; a drop below this is not one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """The largest difference of any output, with its place, against what is allowed."""
+
+    type: Literal["outputs"] = "outputs"
+    name: str
+    passed: bool
+    rows: int
+    max_abs: float | None  # None: not a number, or nothing to compare
+    row: int | None
+    column: int | None
+    tolerance: float
+    note: str = ""
+
+    def says(self) -> str:
+        """The figures in a sentence."""
+        if self.max_abs is None:
+            return self.note
+        at = f"max |Δ| {self.max_abs:.2g} at row {self.row}, column {self.column}"
+        return f"{at}; {self.tolerance:.2g} allowed; {self.rows} rows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """How many rows are decided alike. Only near ties of the source are excused."""
+
+    type: Literal["decisions"] = "decisions"
+    name: str
+    passed: bool
+    rows: int
+    agreeing: int
+    excused: tuple[int, ...]
+    disagreeing: tuple[int, ...]  # not excused
+    tolerance: float
+    max_excused: float
+
+    @property
+    def agreement(self) -> float:
+        """Share of rows decided alike, near ties not helping."""
+        return self.agreeing / self.rows if self.rows else 0.0
+
+    def says(self) -> str:
+        """The figures in a sentence."""
+        if not self.rows:
+            return "no row was compared"
+        counts = f"{self.agreeing} of {self.rows} rows decided alike, {len(self.excused)} near ties excused"
+        if self.disagreeing:
+            return f"{counts}, {len(self.disagreeing)} differ: rows {_some(self.disagreeing)}"
+        if not self.passed:
+            return f"{counts}, more than {self.max_excused:.1%} of the rows"
+        return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """The task's metrics on both sides, against the drop that is allowed."""
+
+    type: Literal["metrics"] = "metrics"
+    name: str
+    passed: bool
+    source: Mapping[str, float]
+    other: Mapping[str, float]
+    fallen: tuple[str, ...]
+    max_drop: float
+    note: str = ""
+
+    def says(self) -> str:
+        """The figures in a sentence."""
+        shown = ", ".join(_pair(name, self.source.get(name), self.other.get(name)) for name in self._names())
+        return "; ".join(part for part in (shown, self.note) if part) or "no metric was compared"
+
+    def _names(self) -> Sequence[str]:
+        return self.fallen or tuple(self.source) or tuple(self.other)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Things compared one by one for equality; `faults` names those that are not equal."""
+
+    type: Literal["findings"] = "findings"
+    name: str
+    passed: bool
+    compared: int
+    faults: tuple[str, ...]
+
+    def says(self) -> str:
+        """The figures in a sentence."""
+        if self.faults:
+            return _some(self.faults)
+        return f"{self.compared} compared, all equal" if self.compared else "nothing was compared"
+
+
+Check = Outputs | Decisions | Metrics | Findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """One step of the way from the trained model to the deployed one, and what was compared over it."""
+
+    source: str
+    target: str
+    checks: tuple[Check, ...]
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Every edge with its checks, in the order in which they were made."""
+
+    edges: tuple[Edge, ...]
+    passed: bool
+    first_failure: str | None  # edge and check: merged -> onnx: outputs
+
+    @staticmethod
+    def of(*edges: Edge) -> Verification:
+        """The verdict over some edges. No check at all is a failure."""
+        failures = [f"{edge}: {check.name}" for edge in edges for check in edge.checks if not check.passed]
+        checked = bool(edges) and all(edge.checks for edge in edges)
+        return Verification(
+            edges=edges,
+            passed=checked and not failures,
+            first_failure=next(iter(failures), None if checked else "nothing was checked"),
+        )
+
+    def failures(self) -> Iterator[tuple[Edge, Check]]:
+        """The checks that failed."""
+        return ((edge, check) for edge in self.edges for check in edge.checks if not check.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The verification as a JSON object; compiler.typed.read reads it back."""
+        value: dict[str, Any] = to_json(self)
+        return value
+
+
+def compare_outputs(
+    source_BC: Scores,
+    other_BC: Scores,
+    tolerance: float,
+    *,
+    name: str = "outputs",
+    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+) -> Outputs:
+    """The largest |source - other| and its place. `rows`: the number of each row in its file, where not 0, 1, 2, ...
+
+    Fails when it is over the tolerance, when any value is not finite, when shapes differ, when there are no rows.
+    """
+    numbers = range(len(source_BC)) if rows is None else rows
+
+    def check(max_abs: float | None, place: tuple[int, int] | None, note: str = "") -> Outputs:
+        return Outputs(
+            name=name,
+            passed=max_abs is not None and max_abs <= tolerance,
+            rows=len(source_BC),
+            max_abs=max_abs,
+            row=int(numbers[place[0]]) if place else None,
+            column=place[1] if place else None,
+            tolerance=tolerance,
+            note=note,
+        )
+
+    if source_BC.shape != other_BC.shape:
+        return check(None, None, f"outputs of shape {list(other_BC.shape)}, the source has {list(source_BC.shape)}")
+    if not source_BC.size:
+        return check(None, None, "no row was compared")
+    bad_BC = ~(np.isfinite(source_BC) & np.isfinite(other_BC))
+    if bad_BC.any():
+        place = _place(bad_BC)
+        return check(None, place, f"{bad_BC.sum()} outputs are not finite, the first in row {int(numbers[place[0]])}")
+    delta_BC = np.abs(source_BC.astype(np.float64) - other_BC.astype(np.float64))
+    place = _place(delta_BC)
+    return check(float(delta_BC[place]), place)
+
+
+def compare_decisions(
+    source_BC: Scores,
+    other_BC: Scores,
+    tolerance: float,
+    max_excused: float,
+    *,
+    name: str = "decisions",
+    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+) -> Decisions:
+    """Whether both decide (argmax) alike.
+
+    A row decided otherwise is excused only where the source's two best scores are nearer than the tolerance. Fails on
+    a row that is not excused, on more than `max_excused` (a share of the rows) excused ones, and on no rows.
+    """
+    numbers = np.arange(len(source_BC)) if rows is None else np.asarray(rows)
+    if not len(source_BC) or not other_BC.shape[-1]:
+        differ_B = tied_B = np.ones(len(source_BC), dtype=bool)
+    else:
+        finite_B = np.isfinite(source_BC).all(axis=1) & np.isfinite(other_BC).all(axis=1)
+        differ_B = (source_BC.argmax(axis=1) != other_BC.argmax(axis=1)) | ~finite_B
+        tied_B = (margins(source_BC) < tolerance) & finite_B
+    excused_B = differ_B & tied_B
+    return Decisions(
+        name=name,
+        passed=bool(len(source_BC) and not (differ_B & ~tied_B).any() and excused_B.mean() <= max_excused),
+        rows=len(source_BC),
+        agreeing=int((~differ_B).sum()),
+        excused=tuple(int(row) for row in numbers[excused_B]),
+        disagreeing=tuple(int(row) for row in numbers[differ_B & ~tied_B]),
+        tolerance=tolerance,
+        max_excused=max_excused,
+    )
+
+
+def compare_metrics(
+    source: Mapping[str, float],
+    other: Mapping[str, float],
+    max_drop: float,
+    *,
+    name: str = "metrics",
+    lower_is_better: Sequence[str] = LOWER_IS_BETTER,
+) -> Metrics:
+    """Whether no metric of the source is worse by more than `max_drop` on the other side, missing or not a number."""
+
+    def fell(metric: str) -> bool:
+        found = other.get(metric, float("nan"))
+        drop = found - source[metric] if metric in lower_is_better else source[metric] - found
+        return not drop <= max_drop + ROUNDING
+
+    fallen = tuple(metric for metric in source if fell(metric))
+    return Metrics(
+        name=name,
+        passed=bool(source) and not fallen,
+        source={metric: value for metric, value in source.items() if np.isfinite(value)},
+        other={metric: value for metric, value in other.items() if np.isfinite(value)},
+        fallen=fallen,
+        max_drop=max_drop,
+    )
+
+
+def compare_each(faults: Sequence[str], compared: int, *, name: str) -> Findings:
+    """The check over `compared` things of which `faults` are not equal."""
+    return Findings(name=name, passed=bool(compared) and not faults, compared=compared, faults=tuple(faults))
+
+
+def settle(source_BC: Scores, other_BC: Scores, excused_B: npt.NDArray[np.bool_]) -> Scores:
+    """The other side's scores, but the source's in the excused rows, so that near ties move no metric."""
+    if source_BC.shape != other_BC.shape:
+        return other_BC
+    settled_BC: Scores = np.where(excused_B[:, None], source_BC, other_BC)
+    return settled_BC
+
+
+def margins(scores_BC: Scores) -> npt.NDArray[np.float64]:
+    """How far the best score of each row is above the next one, [B]; infinite where there is only one class."""
+    if scores_BC.shape[1] < 2:
+        return np.full(len(scores_BC), np.inf)
+    best_B2 = np.partition(scores_BC.astype(np.float64), -2, axis=1)[:, -2:]
+    found: npt.NDArray[np.float64] = best_B2[:, 1] - best_B2[:, 0]
+    return found
+
+
+def report_lines(verification: Verification) -> list[str]:
+    """The verification for a terminal: a line for each check, and the verdict."""
+    checks = [(edge, check) for edge in verification.edges for check in edge.checks]
+    width = max((len(f"{edge}: {check.name}") for edge, check in checks), default=0)
+    lines = [
+        f"{'ok  ' if check.passed else 'FAIL'}  {f'{edge}: {check.name}':<{width}}  {check.says()}"
+        for edge, check in checks
+    ]
+    verdict = "passed" if verification.passed else f"failed at {verification.first_failure}"
+    return [*lines, f"gate {verdict}"]
+
+
+def require_passed(verification: Verification, *, code: str, hint: str = "") -> None:
+    """Nothing when the gate passed; raises GateError, which names the first edge and check that broke."""
+    if verification.passed:
+        return
+    failures = list(verification.failures())
+    message = str(verification.first_failure)
+    if failures:
+        message = f"{message}: {failures[0][1].says()}"
+    if others := [f"{edge}: {check.name}" for edge, check in failures[1:]]:
+        message = f"{message} (also {', '.join(others)})"
+    raise GateError(code, message, hint)
+
+
+def _place(values_BC: npt.NDArray[Any]) -> tuple[int, int]:
+    row, column = np.unravel_index(int(values_BC.argmax()), values_BC.shape)
+    return int(row), int(column)
+
+
+def _some(items: Sequence[object], limit: int = 8) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(map(str, items[:limit])) + more
+
+
+def _pair(name: str, source: float | None, other: float | None) -> str:
+    shown = ["none" if value is None else f"{value:.4f}" for value in (source, other)]
+    return f"{name} {shown[0]} -> {shown[1]}"

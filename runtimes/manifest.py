@@ -1,0 +1,130 @@
+"""The manifest of a bundle: what it is, where it is from, how it was proven, and the sha256 of each of its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from compiler.files import write_text
+from compiler.metrics import Metric
+from compiler.tasks import Task
+from compiler.typed import read, to_json
+from runtimes.errors import RunError
+from runtimes.gate import Verification
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The trained model's metrics over some rows, and which rows: sha256 over their texts and label names in order."""
+
+    rows: int
+    sha256: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself."""
+
+    bundle: Literal[1] = 1  # version of the layout
+    name: str
+    task: Task
+    plan_key: str  # key of the plan's step that made it
+    max_length: int  # tokens, special ones counted
+    columns: Mapping[str, str]
+    inputs: tuple[str, ...]  # of the graph
+    precision: str
+    metrics: tuple[Metric, ...]
+    tolerance: float  # of any output against the golden scores
+    max_excused: float
+    max_metric_drop: float
+    held_out: Figures
+    golden: Figures
+    exported: Mapping[str, float]  # the graph's own metrics on the held-out rows
+    baseline: Mapping[str, Mapping[str, float]]  # metrics of what was there before tuning, by name
+    gate: Verification  # the result at the time of export
+    versions: Mapping[str, str]  # of the libraries that made it
+    files: Mapping[str, str] = field(default_factory=dict)  # sha256 by name
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle. Raises RunError E601 when the folder is not a bundle that we can read."""
+    value = read_json(folder, MANIFEST)
+    if isinstance(value, dict) and value.get("bundle", FORMAT) != FORMAT:
+        raise broken(folder, f"a bundle of version {value['bundle']}, this program reads version {FORMAT}")
+    try:
+        return read(Manifest, value)
+    except ValueError as error:
+        raise broken(folder, f"{MANIFEST} does not fit: {error}") from error
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest with the hashes of the folder's files as they are now; it is written there."""
+    sealed = dataclasses.replace(manifest, files={name: digest_of(folder / name) for name in files_in(folder)})
+    write_text(folder / MANIFEST, json.dumps(to_json(sealed), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return sealed
+
+
+def check_hashes(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """How the folder's files differ from the manifest: `missing NAME`, `extra NAME` or `changed NAME` each."""
+    found = set(files_in(folder))
+    return tuple(_differences(folder, manifest.files, found))
+
+
+def _differences(folder: Path, files: Mapping[str, str], found: set[str]) -> Iterator[str]:
+    for name in sorted({*files, *found}):
+        if name not in found:
+            yield f"missing {name}"
+        elif name not in files:
+            yield f"extra {name}"
+        elif digest_of(folder / name) != files[name]:
+            yield f"changed {name}"
+
+
+def files_in(folder: Path) -> tuple[str, ...]:
+    """The names of a bundle's files, its manifest left out."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return tuple(sorted(name for name in names if name != MANIFEST))
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_rows(texts: Iterable[str], labels: Iterable[str]) -> str:
+    """The sha256 of rows in order: of the JSON line [text, label name] of each."""
+    digest = hashlib.sha256()
+    for text, label in zip(texts, labels, strict=True):
+        digest.update(json.dumps([text, label]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def read_json(folder: Path, name: str) -> Any:
+    """The value in a bundle's JSON file. Raises RunError E601."""
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise broken(folder, f"{name} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise broken(folder, f"{name} is not JSON: {error}") from error
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not a number in JSON")
+
+
+def broken(folder: Path, message: str) -> RunError:
+    """The one error that says that a folder is no whole bundle."""
+    return RunError(
+        "E601", f"{folder}: {message}", "give the folder of a whole bundle, the one with manifest.json in it"
+    )

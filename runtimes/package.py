@@ -1,0 +1,96 @@
+"""The package step: a bundle is assembled beside its place, verified as its receiver would, and then put there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compiler.files import new_folder, write_json
+from compiler.plan import Package
+from runtimes.bundle import CONFIG, GOLDEN, GRAPH, LABELS, OPTIONAL, TOKENIZER
+from runtimes.errors import RunError
+from runtimes.export.session import open_session
+from runtimes.gate import Verification, require_passed
+from runtimes.manifest import Manifest, seal
+from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
+from runtimes.verify import Report, read_report
+from runtimes.verify_bundle import verify_bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Where the parts of a bundle come from."""
+
+    onnx_file: Path
+    model_folder: Path  # of the exported model: its config.json
+    tokenizer_folder: Path  # tokenizer.json and what stands beside it
+    verify_folder: Path  # what verify_export wrote
+    key: str  # of the package step
+    precision: str = "fp32"
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
+    baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Verification:
+    """The receiver's verification of the bundle now at `out`, which appears whole or not at all.
+
+    Raises GateError E603 when the bundle does not answer as it should, RunError E606 when a part is missing.
+    """
+    report = read_report(parts.verify_folder)
+    require_passed(report.verification, code="E602")
+    with new_folder(out) as folder:
+        _copy(step, parts, folder)
+        seal(folder, _manifest(step, parts, report, folder))
+        verification = verify_bundle(folder, threads=threads)
+        require_passed(verification, code="E603")
+    return verification
+
+
+def _copy(step: Package, parts: Parts, folder: Path) -> None:
+    """Every file of the bundle but its manifest."""
+    try:
+        shutil.copyfile(parts.onnx_file, folder / GRAPH)
+        shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
+        shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
+        config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
+    for name in OPTIONAL:
+        if (parts.tokenizer_folder / name).is_file():
+            shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+    write_json(folder / CONFIG, {**config, **_named(step.labels)})
+    write_json(folder / LABELS, list(step.labels))
+
+
+def _named(labels: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """The labels as config.json has them."""
+    return {
+        "id2label": {str(number): name for number, name in enumerate(labels)},
+        "label2id": {name: number for number, name in enumerate(labels)},
+    }
+
+
+def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Manifest:
+    edges = report.verification.edges
+    return Manifest(
+        name=step.name,
+        task=step.task,
+        plan_key=parts.key,
+        max_length=step.max_length,
+        columns=step.columns,
+        inputs=open_session(folder / GRAPH).inputs,
+        precision=parts.precision,
+        metrics=report.metrics,
+        tolerance=report.tolerance * len(edges),  # golden scores are the trained model's, so many edges away
+        max_excused=report.max_excused,
+        max_metric_drop=report.max_metric_drop,
+        held_out=report.held_out,
+        golden=report.golden,
+        exported=report.stages[edges[-1].target],
+        baseline=parts.baseline,
+        gate=report.verification,
+        versions=parts.versions,
+    )

@@ -1,0 +1,1 @@
+"""The engine on PyTorch: transformers models, peft methods."""

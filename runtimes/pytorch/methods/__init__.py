@@ -1,0 +1,43 @@
+"""How each tuning method wraps a model: one module each, imported on use.
+
+A module has `wrap(model, head, method, model_id) -> nn.Module`, `new_parameters(model) -> list[New]` for what wrapping
+added, and `FOLDER`, the name of the folder that its `save_pretrained` makes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from compiler.methods import Method
+from runtimes.initial import New
+
+MODULES: Mapping[str, str] = {
+    "full": "runtimes.pytorch.methods.full",
+    "head": "runtimes.pytorch.methods.head",
+    "freeze": "runtimes.pytorch.methods.freeze",
+    "lora": "runtimes.pytorch.methods.lora",
+}
+
+
+class MethodModule(Protocol):
+    """What a method's module holds."""
+
+    FOLDER: str
+
+    def wrap(self, model: PreTrainedModel, head: tuple[str, ...], method: Method, model_id: str) -> nn.Module:
+        """The model with its trainable parameters marked, and with what the method adds."""
+        ...
+
+    def new_parameters(self, model: nn.Module) -> list[New]:
+        """What wrapping added, to be given first values."""
+        ...
+
+
+def module_of(name: str) -> MethodModule:
+    """The module of a method by the method's type."""
+    return cast(MethodModule, importlib.import_module(MODULES[name]))

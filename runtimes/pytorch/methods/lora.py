@@ -1,0 +1,84 @@
+"""LoRA through PEFT: low-rank updates beside frozen weights, the head trained in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import peft
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from transformers import PreTrainedModel
+
+from compiler.methods import LoRA
+from compiler.methods.lora import matches
+from runtimes.errors import RunError
+from runtimes.initial import New
+from runtimes.pytorch.low_rank import fuse
+from runtimes.pytorch.quiet import quiet
+
+FOLDER = "adapter"
+_PREFIX, _SAVED = "base_model.model.", ".modules_to_save.default."
+
+
+def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, model_id: str) -> nn.Module:
+    """A PEFT model: updates on the target modules, and a trained copy of the head."""
+    configuration = peft.LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_dropout=method.dropout,
+        target_modules=_targets(model, head, method),
+        modules_to_save=list(head),
+        task_type=peft.TaskType.SEQ_CLS,
+        base_model_name_or_path=model_id,
+        init_lora_weights=False,
+    )
+    with quiet():
+        wrapped = peft.get_peft_model(model, configuration)
+    written = cast(peft.LoraConfig, wrapped.peft_config["default"])
+    written.base_model_name_or_path = model_id  # not where the files happen to lie
+    written.modules_to_save = list(head)  # PEFT lists a SEQ_CLS head twice
+    written.init_lora_weights = True
+    fuse(wrapped)
+    return wrapped
+
+
+def new_parameters(model: nn.Module) -> list[New]:
+    """The updates: A as PEFT draws it (Kaiming uniform, a = sqrt 5: within 1 / sqrt(inputs)), B zero."""
+    found: list[New] = []
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            down, up = (cast(nn.Linear, part["default"]) for part in (module.lora_A, module.lora_B))
+            a = (down.out_features, down.in_features)
+            b = (up.out_features, up.in_features)
+            scale = down.in_features**-0.5
+            found.append(New(name=f"{name}.lora_A.default.weight", shape=a, kind="uniform", scale=scale))
+            found.append(New(name=f"{name}.lora_B.default.weight", shape=b, kind="zeros"))
+    return found
+
+
+def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LoRA) -> list[str]:
+    """The plan's patterns; full names where a pattern would also match inside the head, which is trained anyway."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    matched = [name for name in linear if any(matches(pattern, name) for pattern in method.target_modules)]
+    outside = [name for name in matched if not any(name == top or name.startswith(f"{top}.") for top in head)]
+    if not outside:
+        raise RunError("E406", f"{', '.join(method.target_modules)}: no such linear module in the model", "name others")
+    return list(method.target_modules) if len(outside) == len(matched) else outside
+
+
+def merge(base: PreTrainedModel, adapter_folder: Path, missing: Sequence[str]) -> PreTrainedModel:
+    """The base model with an adapter's updates added to its weights, and with the adapter's head.
+
+    `missing`: parameters that the base's files don't have. Raises RunError when the adapter does not bring them either.
+    """
+    with quiet():
+        wrapped = peft.PeftModel.from_pretrained(base, adapter_folder)
+        saved = [name for name, _ in wrapped.named_parameters() if _SAVED in name]
+        merged = cast(PreTrainedModel, wrapped.merge_and_unload(safe_merge=True))
+    lost = sorted(set(missing) - {name.removeprefix(_PREFIX).replace(_SAVED, ".") for name in saved})
+    if lost:
+        message = f"neither the base model nor the adapter has {', '.join(lost)}"
+        raise RunError("E406", message, "train the adapter anew: a merged model would have a random head")
+    return merged

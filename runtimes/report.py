@@ -1,0 +1,169 @@
+"""report.json of a run: everything that its steps measured, in one place; and as lines for a terminal and a page."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from compiler.files import write_json, write_text
+from compiler.plan import Plan, VerifyExport
+from compiler.typed import to_json
+from runtimes.store import Store
+
+Report = Mapping[str, Any]
+
+
+def write_report(plan: Plan, store: Store, run: Path) -> None:
+    """Writes report.json and report.html from what the finished steps left."""
+    report = collect(plan, store)
+    write_json(run / "report.json", report)
+    write_text(run / "report.html", report_html(report))
+
+
+def collect(plan: Plan, store: Store) -> dict[str, Any]:
+    """The report as JSON. A part is null while its step is not done."""
+    keys = plan.keys()
+    receipts = {step.id: _read(store.folder(keys[step.id]) / "receipt.json") for step in plan.steps}
+
+    def left(step_id: str, name: str) -> Any:
+        return _read(store.folder(keys[step_id]) / name) if step_id in keys else None
+
+    gates = {step.id: left(step.id, "verification.json") for step in plan.steps if isinstance(step, VerifyExport)}
+    verdicts = [gate["verification"]["passed"] if gate else None for gate in gates.values()]
+    return {
+        "report": 1,
+        "name": plan.name,
+        "state": _state(receipts, verdicts),
+        "gate_passed": None if not verdicts or None in verdicts else all(verdicts),
+        "target": plan.target,
+        "steps": [{"id": name, "key": keys[name], "receipt": receipt} for name, receipt in receipts.items()],
+        "choices": to_json(plan.choices),
+        "data": left("prepare", "data.json"),
+        "training": left("train", "train.json"),
+        "evaluation": left("evaluate", "evaluation.json"),
+        "gates": gates,
+        "exports": {step.id: left(step.id, "export.json") for step in plan.steps if step.step == "export"},
+    }
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _state(receipts: Mapping[str, Any], verdicts: list[bool | None]) -> str:
+    if all(receipts.values()):
+        return "done"
+    return "gate failed" if False in verdicts else "unfinished"
+
+
+def report_lines(report: Report) -> list[str]:
+    """The report for a terminal."""
+    return [line for section in _sections(report) for line in section]
+
+
+def _sections(report: Report) -> Iterator[list[str]]:
+    yield [f"{report['name']}: {report['state']}"]
+    if report["data"]:
+        yield [f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens" for split, facts in report["data"].items()]
+    if report["training"]:
+        yield [_training_line(report["training"])]
+    if report["evaluation"]:
+        yield _evaluation_lines(report["evaluation"])
+    for name, gate in report["gates"].items():
+        if gate:
+            yield _gate_lines(name, gate)
+    seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
+    yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
+
+
+def _training_line(training: Mapping[str, Any]) -> str:
+    trained, total = training["parameters"]["trained"], training["parameters"]["total"]
+    speed = f", {training['tokens_per_second']:,.0f} tokens/s" if training["tokens_per_second"] else ""
+    memory = training["peak_memory_bytes"] / 2**30
+    return f"  trained {trained:,} of {total:,} parameters ({trained / total:.2%}){speed}, peak memory {memory:.2f} GiB"
+
+
+def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    columns = {"tuned": evaluation["metrics"], **evaluation["baseline"]}
+    names = list(evaluation["metrics"])
+    lines = [f"  {evaluation['rows']:,} {evaluation['split']} rows"]
+    lines.append("    " + f"{'':<20}" + "".join(f"{column:>12}" for column in columns))
+    for name in names:
+        cells = "".join(f"{figures[name]:>12.4f}" if name in figures else f"{'':>12}" for figures in columns.values())
+        lines.append(f"    {name:<20}{cells}")
+    return [*lines, *_confusion_lines(evaluation["confusion"])]
+
+
+def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:
+    labels = confusion["labels"]
+    if len(labels) > 12:
+        return []
+    width = max(8, *(len(label) + 2 for label in labels))
+    lines = ["    confusion (rows: true, columns: decided)", "    " + " " * width + "".join(f"{name:>{width}}" for name in labels)]
+    for name, row in zip(labels, confusion["rows_true_columns_decided"], strict=True):
+        lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
+    return lines
+
+
+def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:
+    from compiler.typed import read
+    from runtimes.gate import Verification
+    from runtimes.gate import report_lines as gate_lines
+
+    verification = read(Verification, gate["verification"])
+    return [f"  {name}", *(f"    {line}" for line in gate_lines(verification))]
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+td, th {{ border: 1px solid #ccc; padding: .25rem .6rem; text-align: right }}
+th:first-child, td:first-child {{ text-align: left }}
+pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto }}
+</style>
+<h1>{title}</h1>
+<pre>{lines}</pre>
+{curve}
+<h2>Choices</h2>
+<table><tr><th>value</th><th>chosen</th><th>why</th></tr>{choices}</table>
+</html>
+"""
+
+
+def report_html(report: Report) -> str:
+    """The report as one page without scripts or links to elsewhere."""
+    choices = "".join(
+        f"<tr><td>{html.escape(c['pointer'])}</td><td>{html.escape(json.dumps(c['value']))}</td>"
+        f"<td>{html.escape(c['reason'])}</td></tr>"
+        for c in report["choices"]
+    )
+    return _PAGE.format(
+        title=html.escape(report["name"]),
+        lines=html.escape("\n".join(report_lines(report))),
+        curve=_curve(report["training"]["curve"]) if report["training"] else "",
+        choices=choices,
+    )
+
+
+def _curve(curve: list[Mapping[str, float]]) -> str:
+    """The training loss over the steps, drawn as SVG."""
+    if len(curve) < 2:
+        return ""
+    width, height = 640, 200
+    steps, losses = [point["step"] for point in curve], [point["loss"] for point in curve]
+    low, high = min(losses), max(losses)
+    span_x, span_y = max(steps) - min(steps) or 1, high - low or 1
+    points = " ".join(
+        f"{(step - min(steps)) / span_x * width:.1f},{(high - loss) / span_y * height:.1f}"
+        for step, loss in zip(steps, losses, strict=True)
+    )
+    return (
+        f'<h2>Training loss, nats</h2><p>from {losses[0]:.4f} to {losses[-1]:.4f} over {len(curve)} steps</p>'
+        f'<svg viewBox="-5 -5 {width + 10} {height + 10}" width="{width}" height="{height}">'
+        f'<polyline points="{points}" fill="none" stroke="#1660a8" stroke-width="1.5"/></svg>'
+    )

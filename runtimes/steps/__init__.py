@@ -1,0 +1,45 @@
+"""What each kind of step does: one module each, imported when a step of its kind runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.hub import Sources
+from compiler.placement import Placement
+from compiler.plan import Plan, Step
+
+# Kind of step -> the module whose `execute` does it.
+MODULES = {
+    "prepare": "runtimes.steps.prepare",
+    "train": "runtimes.steps.train",
+    "evaluate": "runtimes.steps.evaluate",
+    "merge": "runtimes.steps.merge",
+    "export": "runtimes.steps.export",
+    "verify": "runtimes.steps.verify",
+    "package": "runtimes.steps.package",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a step is given beside its own parameters."""
+
+    plan: Plan
+    key: str
+    folder: Path  # where its outputs go
+    inputs: dict[str, Path]  # the folders of the steps that it names
+    root: Path  # the recipe's folder, which data paths start from
+    sources: Sources  # where models and hub datasets are looked up
+    placement: Placement
+    stop: Callable[[], bool]  # whether the run was asked to stop
+
+
+def execute(step: Step, context: Context) -> Iterator[Any]:
+    """The events of a step while it runs; its outputs are in the folder when the events end."""
+    module = importlib.import_module(MODULES[step.step])
+    events: Iterator[Any] = module.execute(step, context)
+    return events

@@ -1,0 +1,33 @@
+"""package: the bundle, verified as its receiver would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from compiler.plan import Package
+from runtimes.events import Said
+from runtimes.gate import report_lines
+from runtimes.package import Parts, package
+from runtimes.steps import Context
+from runtimes.store import RECORDED, versions_of
+
+
+def execute(step: Package, context: Context) -> Iterator[Any]:
+    """Writes bundle/; raises GateError when it does not answer as the trained model did."""
+    _, model_step, evaluate, export, verify = step.inputs
+    model = context.inputs[model_step] / "model"
+    evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
+    parts = Parts(
+        onnx_file=context.inputs[export] / "model.onnx",
+        model_folder=model,
+        tokenizer_folder=model,
+        verify_folder=context.inputs[verify],
+        key=context.key,
+        versions=versions_of(RECORDED),
+        baseline=evaluation["baseline"],
+    )
+    verification = package(step, parts, context.folder / "bundle")
+    for line in report_lines(verification):
+        yield Said(step=step.id, message=line)

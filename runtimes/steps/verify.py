@@ -1,0 +1,51 @@
+"""verify: the gate over every edge from the trained model to the exported graph. Fails the run when one breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from compiler.hub import fetch_model
+from compiler.plan import Train, VerifyExport
+from runtimes.backends import backend
+from runtimes.events import Said
+from runtimes.export.session import onnx_scores
+from runtimes.features import Features
+from runtimes.gate import report_lines, require_passed
+from runtimes.steps import Context
+from runtimes.steps.prepare import read_texts
+from runtimes.tokens import open_encoder
+from runtimes.comparison import HeldOut
+from runtimes.verify import verify_export
+
+HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
+
+
+def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
+    """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
+    train = context.plan.step("train")
+    assert isinstance(train, Train)
+    prepared = context.inputs["prepare"] / step.split
+    facts = Features(prepared).facts
+    base = fetch_model(step.model, context.root, context.sources)
+    model = context.inputs.get("merge", context.inputs["train"]) / "model"
+    back = backend(context.placement.engine)
+    texts = read_texts(prepared)
+    number = {label: index for index, label in enumerate(step.labels)}
+
+    verified = verify_export(
+        step,
+        held_out=HeldOut(texts=texts.texts, targets=np.array([number[label] for label in texts.labels])),
+        encoder=open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id),
+        trained=back.trained_scores(train, context.inputs["train"], base, context.placement.device),
+        merged=back.model_scores(model, context.placement.device) if "merge" in context.inputs else None,
+        exported=onnx_scores(context.inputs[step.inputs[-1]] / "model.onnx"),
+        noise=partial(back.float32_noise, model),
+        out=context.folder,
+    )
+    for line in report_lines(verified.verification):
+        yield Said(step=step.id, message=line)
+    require_passed(verified.verification, code="E602", hint=HINT)

@@ -1,0 +1,252 @@
+"""The gate: every edge from the trained model to the exported graph, compared on the held-out rows.
+
+The source is the untouched trained model in float32; what it answers is kept as golden rows, which travel with the
+bundle. Rows stream: what grows with them is the [N, C] scores of each stage, nothing else.
+"""
+
+# Axes: C = classes, N = rows of a set
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.files import write_json, write_text
+from compiler.metrics import Metric
+from compiler.plan import VerifyExport
+from compiler.typed import read, to_json
+from runtimes.comparison import HeldOut, Rows, batches, choose, mixed_order, noise_batches
+from runtimes.disagreements import Compared, disagreements
+from runtimes.errors import RunError
+from runtimes.gate import (
+    Check,
+    Edge,
+    ScoreFunction,
+    Scores,
+    Verification,
+    compare_decisions,
+    compare_metrics,
+    compare_outputs,
+    settle,
+)
+from runtimes.golden import Golden, write_golden
+from runtimes.manifest import Figures, digest_of_rows
+from runtimes.metrics import score
+from runtimes.protocol import Batch
+from runtimes.tokens import Encoder, Inputs
+from runtimes.tolerance import Noise, tolerance
+
+__all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", "verify_export"]
+
+VERIFICATION = "verification.json"
+DISAGREEMENTS = "disagreements.jsonl"
+GOLDEN = "golden.jsonl"
+BATCH_SIZE = 16
+
+NoiseFunction = Callable[[Iterable[Inputs]], Noise]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What one stage answered, [N, C] each."""
+
+    rows: npt.NDArray[np.float32]  # held-out rows in padded batches
+    probes: npt.NDArray[np.float32]  # likewise
+    alone: npt.NDArray[np.float32]  # golden rows, then probes, each in a batch of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the gate found, as verification.json holds it."""
+
+    tolerance: float  # of any output over one edge
+    noise: Noise
+    max_excused: float
+    max_metric_drop: float
+    metrics: tuple[Metric, ...]
+    held_out: Figures  # the trained model's
+    golden: Figures  # likewise, on the golden rows
+    stages: Mapping[str, Mapping[str, float]]  # each stage's metrics on the held-out rows
+    longest: int  # tokens of the longest row compared
+    verification: Verification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """The report, the golden rows as the trained model answered them, and the answers of every stage by its name."""
+
+    report: Report
+    golden: tuple[Golden, ...]
+    answers: Mapping[str, Answers]
+    numbers: npt.NDArray[np.int64]  # [N] of the compared rows in the split
+
+    @property
+    def verification(self) -> Verification:
+        """The verdict."""
+        return self.report.verification
+
+
+def verify_export(
+    step: VerifyExport,
+    *,
+    held_out: HeldOut,
+    encoder: Encoder,
+    trained: ScoreFunction,
+    merged: ScoreFunction | None,
+    exported: ScoreFunction,
+    noise: NoiseFunction,
+    out: Path,
+) -> Verified:
+    """The verdict over `trained -> [merged ->] onnx`; writes it, the rows that disagree and the golden rows to `out`.
+
+    `noise`: the float32 noise of the merged model over batches of inputs. A failed check raises nothing: see
+    gate.require_passed. Raises RunError E605 when there are no held-out rows.
+    """
+    if not len(held_out):
+        raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
+    stages = {"trained": trained, "merged": merged, "onnx": exported}
+    present = {name: scores for name, scores in stages.items() if scores is not None}
+    rows = choose(held_out, encoder, step.rows)
+    found = noise(batch.inputs for batch in noise_batches(rows, encoder, BATCH_SIZE))
+    answers = _answer_all(present, rows, encoder)
+    verified = _compare(step, rows, answers, found, encoder)
+    _write(verified, rows, step.labels, out)
+    return verified
+
+
+def read_report(folder: Path) -> Report:
+    """The report that a verify step left in its folder. Raises RunError E602 when there is none."""
+    try:
+        return read(Report, json.loads((folder / VERIFICATION).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            "E602", f"{folder / VERIFICATION} is not a verification: {error}", "run the gate again"
+        ) from error
+
+
+def _answer_all(stages: Mapping[str, ScoreFunction], rows: Rows, encoder: Encoder) -> dict[str, Answers]:
+    """The answers of every stage by its name."""
+
+    def answer(numbers: npt.NDArray[np.int64], size: int) -> dict[str, npt.NDArray[np.float32]]:
+        order = mixed_order(len(numbers))
+        return _score(stages, batches(rows.texts(numbers[order]), encoder, size), order)
+
+    padded, probes = answer(rows.numbers, BATCH_SIZE), answer(rows.probe_numbers, BATCH_SIZE)
+    alone = answer(rows.alone_numbers, 1)
+    return {name: Answers(rows=padded[name], probes=probes[name], alone=alone[name]) for name in stages}
+
+
+def _score(
+    stages: Mapping[str, ScoreFunction], found: Iterable[Batch], order: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """[N, C] scores of each stage; those of the i-th row of all batches stand at order[i]."""
+    parts: dict[str, list[Scores]] = {name: [] for name in stages}
+    for batch in found:
+        for name, scores in stages.items():
+            parts[name].append(scores(batch))
+    places = np.argsort(order)
+    return {name: np.concatenate(part)[places].astype(np.float32) for name, part in parts.items()}
+
+
+def _compare(
+    step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], noise: Noise, encoder: Encoder
+) -> Verified:
+    allowed = tolerance(noise, step.tolerance_factor)
+    edges = [
+        Edge(source=source, target=target, checks=tuple(_checks(step, rows, answers[source], answers[target], allowed)))
+        for source, target in pairwise(answers)
+    ]
+    golden = tuple(_golden_rows(step.labels, rows, answers["trained"].alone, encoder))
+    stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
+    report = Report(
+        tolerance=allowed,
+        noise=noise,
+        max_excused=step.max_excused,
+        max_metric_drop=step.max_metric_drop,
+        metrics=step.metrics,
+        held_out=Figures(rows=len(rows.numbers), sha256=_digest(step, rows, rows.numbers), metrics=stages["trained"]),
+        golden=Figures(
+            rows=len(rows.golden),
+            sha256=_digest(step, rows, rows.numbers[rows.golden]),
+            metrics=_measure(step, rows.targets[rows.golden], answers["trained"].alone[: len(rows.golden)]),
+        ),
+        stages=stages,
+        longest=max(len(row.ids) for row in golden),
+        verification=Verification.of(*edges),
+    )
+    return Verified(report=report, golden=golden, answers=answers, numbers=rows.numbers)
+
+
+def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, allowed: float) -> Iterator[Check]:
+    yield compare_outputs(source.rows, other.rows, allowed, rows=rows.numbers)
+    yield compare_outputs(source.alone, other.alone, allowed, name="outputs_batch_1", rows=rows.alone_numbers)
+    yield compare_outputs(source.probes, other.probes, allowed, name="outputs_probes", rows=rows.probe_numbers)
+    decisions = compare_decisions(source.rows, other.rows, allowed, step.max_excused, rows=rows.numbers)
+    yield decisions
+    yield compare_decisions(
+        source.probes, other.probes, allowed, step.max_excused, name="decisions_probes", rows=rows.probe_numbers
+    )
+    settled_NC = settle(source.rows, other.rows, np.isin(rows.numbers, decisions.excused))
+    yield compare_metrics(
+        _measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled_NC), step.max_metric_drop
+    )
+
+
+def _measure(step: VerifyExport, targets: npt.NDArray[np.int64], scores_NC: Scores) -> dict[str, float]:
+    """The step's metrics by name; none where the scores are not those of its labels."""
+    if scores_NC.shape[1] != len(step.labels):
+        return {}
+    return score(step.metrics, targets, scores_NC, step.labels)
+
+
+def _digest(step: VerifyExport, rows: Rows, numbers: npt.NDArray[np.int64]) -> str:
+    return digest_of_rows(rows.texts(numbers), (step.labels[target] for target in rows.held_out.targets[numbers]))
+
+
+def _golden_rows(
+    labels: Sequence[str], rows: Rows, alone_NC: npt.NDArray[np.float32], encoder: Encoder
+) -> Iterator[Golden]:
+    """The golden rows with the trained model's answers: real ones, then probes."""
+    targets = rows.targets[rows.golden]
+    made = [*((None, labels[target]) for target in targets), *((probe.name, None) for probe in rows.probes)]
+    texts = list(rows.texts(rows.alone_numbers))
+    for (probe, label), text, tokens, scores_C in zip(made, texts, encoder.encode(texts), alone_NC, strict=True):
+        yield Golden(
+            text=text,
+            label=label,
+            probe=probe,
+            ids=tokens.ids,
+            scores=tuple(float(value) for value in scores_C),
+            decision=labels[int(scores_C.argmax())],
+        )
+
+
+def _write(verified: Verified, rows: Rows, labels: Sequence[str], out: Path) -> None:
+    """Writes verification.json, disagreements.jsonl and golden.jsonl."""
+    write_golden(out / GOLDEN, verified.golden)
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows, labels))
+    write_text(out / DISAGREEMENTS, "".join(lines))
+    write_json(out / VERIFICATION, to_json(verified.report))
+
+
+def _disagreements(verified: Verified, rows: Rows, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows over which the two ends of each edge disagree."""
+    real = [
+        Compared(number=int(number), text=rows.text(number), label=labels[target])
+        for number, target in zip(rows.numbers, rows.targets, strict=True)
+    ]
+    probes = [Compared(number=int(number), text=rows.text(number), label=None) for number in rows.probe_numbers]
+    allowed = verified.report.tolerance
+    for edge in verified.verification.edges:
+        source, other = verified.answers[edge.source], verified.answers[edge.target]
+        for line in disagreements(real, source.rows, other.rows, allowed, labels):
+            yield {"edge": str(edge), **line}
+        for line in disagreements(probes, source.probes, other.probes, allowed, labels):
+            yield {"edge": str(edge), "probe": True, **line}

@@ -1,0 +1,584 @@
+"""Facts are read from real files, and everything that is wrong with them is said in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from compiler.data.checks import check_columns, check_split_kinds
+from compiler.data.survey import digest
+from compiler.data.texts import BadValueError, UnknownLabelError, label_names, label_of, text_of
+from compiler.diagnostics import Diagnostic, RecipeError, errors
+from compiler.facts import Facts, LocalFacts
+from compiler.hashes import default_cache, sha256_of
+from compiler.loading import load
+from compiler.recipe import Recipe
+from compiler.validate import validate
+
+MODEL = "tiny/bert"
+BERT: dict[str, Any] = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "num_hidden_layers": 2,
+    "hidden_size": 4,
+    "vocab_size": 6,
+    "max_position_embeddings": 64,
+}
+WORDS = ["good", "bad", "film", "dull", "fine"]
+
+
+def bert_tensors(**head: tuple[int, ...]) -> dict[str, np.ndarray]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (6, 4),
+        "embeddings.LayerNorm.weight": (4,),
+        "pooler.dense.weight": (4, 4),
+        **{name.replace("__", "."): shape for name, shape in head.items()},
+    }
+    for layer in range(2):
+        shapes[f"encoder.layer.{layer}.attention.self.query.weight"] = (4, 4)
+        shapes[f"encoder.layer.{layer}.attention.self.query.bias"] = (4,)
+        shapes[f"encoder.layer.{layer}.output.dense.weight"] = (4, 8)
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    return {**tensors, "embeddings.position_ids": np.zeros((1, 64), np.int64)}
+
+
+def write_tokenizer(folder: Path) -> None:
+    words = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, **{word: 3 + n for n, word in enumerate(WORDS)}}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    tokenizer.enable_truncation(4)  # as many files have; it must not hide long rows
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_model(
+    folder: Path,
+    config: dict[str, Any] = BERT,
+    tensors: dict[str, np.ndarray] | None = None,
+    *,
+    tokenizer: bool = True,
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(bert_tensors() if tensors is None else tensors, folder / "model.safetensors")
+    if tokenizer:
+        write_tokenizer(folder)
+    return folder
+
+
+ROWS = [
+    (f"{word} film {number}", "pos" if word in ("good", "fine") else "neg") for number in range(8) for word in WORDS
+]
+
+
+def write_rows(path: Path, rows: list[tuple[Any, Any]] = ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    return path
+
+
+class Project:
+    """A folder with a model in a mirror, rows, and a recipe to change."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "project"
+        self.mirror = root / "mirror"
+        (self.root / ".git").mkdir(parents=True)
+        write_model(self.mirror / MODEL)
+        write_rows(self.root / "data" / "rows.jsonl")
+
+    def recipe(self, *, data: str | None = None, **changes: Any) -> Recipe:
+        value = {"recipe": 1, "name": "r", "task": "text-classification", "model": MODEL, **changes}
+        value.setdefault("dataset", {"train": data or "data/rows.jsonl"})
+        path = self.root / "recipe.json"
+        path.write_text(json.dumps(value, indent=1))
+        return validate(load(path))
+
+    def gather(self, *, allowed: tuple[Path, ...] = (), **changes: Any) -> Facts:
+        source = LocalFacts(mirror=self.mirror, cache=None, allowed=allowed, offline=True)
+        return source.gather(self.recipe(**changes))
+
+    def findings(self, **changes: Any) -> tuple[Diagnostic, ...]:
+        with pytest.raises(RecipeError) as caught:
+            self.gather(**changes)
+        return caught.value.diagnostics
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    made = Project(tmp_path)
+    monkeypatch.chdir(made.root)
+    return made
+
+
+def only_error(found: tuple[Diagnostic, ...]) -> Diagnostic:
+    [error] = errors(found)
+    return error
+
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+def test_a_model_is_described_from_its_config_and_header(project):
+    model = project.gather().model
+    assert (model.id, model.revision, model.model_type) == (MODEL, None, "bert")
+    assert (model.num_layers, model.hidden_size, model.vocab_size, model.max_positions) == (2, 4, 6, 64)
+    assert model.num_parameters == 24 + 4 + 16 + 2 * (16 + 4 + 32)
+    assert model.dtype == "float32"
+    assert model.labels is None
+    assert model.has_tokenizer
+
+
+def test_linear_modules_are_the_matrices_but_for_embeddings_and_heads(project):
+    write_model(project.mirror / MODEL, tensors=bert_tensors(classifier__weight=(2, 4), lm_head__weight=(6, 4)))
+    assert project.gather().model.linear_modules == (
+        "encoder.layer.0.attention.self.query",
+        "encoder.layer.0.output.dense",
+        "encoder.layer.1.attention.self.query",
+        "encoder.layer.1.output.dense",
+        "pooler.dense",
+    )
+
+
+def test_every_file_that_is_read_has_its_hash(project):
+    files = project.gather().model.files
+    assert sorted(files) == ["config.json", "model.safetensors", "tokenizer.json"]
+    content = (project.mirror / MODEL / "config.json").read_bytes()
+    assert files["config.json"] == hashlib.sha256(content).hexdigest()
+
+
+def test_sharded_weights_are_one_model(project):
+    folder = write_model(project.mirror / MODEL)
+    tensors = bert_tensors()
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[:3], "model-00002-of-00002.safetensors": names[3:]}
+    for part, held in parts.items():
+        save_file({name: tensors[name] for name in held}, folder / part)
+    places = {name: part for part, held in parts.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    model = project.gather().model
+    assert model.num_parameters == 24 + 4 + 16 + 2 * (16 + 4 + 32)
+    assert set(parts) | {"model.safetensors.index.json"} < set(model.files)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "hidden", "positions"),
+    [
+        ({"model_type": "distilbert", "n_layers": 3, "dim": 8, "max_position_embeddings": 512}, 3, 8, 512),
+        ({"model_type": "gpt2", "n_layer": 3, "n_embd": 8, "n_positions": 1024}, 3, 8, 1024),
+        ({"model_type": "t5", "num_layers": 3, "d_model": 8}, 3, 8, None),
+        (
+            {
+                "model_type": "roberta",
+                "num_hidden_layers": 3,
+                "hidden_size": 8,
+                "max_position_embeddings": 514,
+                "pad_token_id": 1,
+            },
+            3,
+            8,
+            512,
+        ),
+        (
+            {"model_type": "electra", "num_hidden_layers": 3, "hidden_size": 8, "max_position_embeddings": 512},
+            3,
+            8,
+            512,
+        ),
+        ({"model_type": "mystery", "hidden_size": 8}, 2, 8, None),
+    ],
+)
+def test_the_words_of_every_family_are_understood(project, config, layers, hidden, positions):
+    write_model(project.mirror / MODEL, config)
+    model = project.gather().model
+    assert (model.num_layers, model.hidden_size, model.max_positions) == (layers, hidden, positions)
+
+
+def test_the_tokenizer_limits_a_model_without_position_embeddings(project):
+    folder = write_model(project.mirror / MODEL, {"model_type": "t5", "num_layers": 2, "d_model": 4})
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 48}))
+    assert project.gather().model.max_positions == 48
+
+
+HEAD = {**BERT, "architectures": ["BertForSequenceClassification"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "labels"),
+    [
+        ({**HEAD, "id2label": {"1": "pos", "0": "neg"}}, {"classifier__weight": (2, 4)}, ("neg", "pos")),
+        (HEAD, {"classifier__weight": (3, 4)}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (HEAD, {"classifier__dense__weight": (4, 4), "classifier__out_proj__weight": (2, 4)}, ("LABEL_0", "LABEL_1")),
+        ({**HEAD, "id2label": {"0": "neg", "1": "pos"}}, {}, None),
+        ({**BERT, "architectures": ["BertForTokenClassification"]}, {"classifier__weight": (2, 4)}, None),
+    ],
+)
+def test_labels_are_known_only_where_the_weights_have_a_head(project, config, tensors, labels):
+    write_model(project.mirror / MODEL, config, bert_tensors(**tensors))
+    assert project.gather().model.labels == labels
+
+
+def test_pickled_weights_are_refused(project):
+    folder = write_model(project.mirror / MODEL)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    found = only_error(project.findings())
+    assert (found.code, found.pointer) == ("R404", "/model/id")
+
+
+def test_a_model_with_code_of_its_own_is_refused_unless_its_type_is_known(project):
+    code = {"auto_map": {"AutoModel": "modeling.MyModel"}}
+    write_model(project.mirror / MODEL, {**BERT, **code, "model_type": "my-model"})
+    assert only_error(project.findings()).code == "R405"
+    write_model(project.mirror / MODEL, {**BERT, **code})
+    assert project.gather().model.model_type == "bert"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_broken_config_is_named(project, text):
+    (project.mirror / MODEL / "config.json").write_text(text)
+    assert only_error(project.findings()).code == "R406"
+
+
+def test_weights_cut_short_are_named(project):
+    weights = project.mirror / MODEL / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    found = only_error(project.findings())
+    assert found.code == "R406"
+    assert "shorter" in found.message
+
+
+def test_a_broken_tokenizer_is_named(project):
+    (project.mirror / MODEL / "tokenizer.json").write_text("{}")
+    assert only_error(project.findings()).code == "R406"
+
+
+# --- the rows -------------------------------------------------------------------------------------
+
+
+def test_rows_are_counted_by_split_label_and_length(project):
+    data = project.gather().data
+    assert data.labels == ("neg", "pos")
+    assert {split.rows.split: split.rows.num_rows for split in data.splits} == {"train": 32, "validation": 4, "test": 4}
+    assert data.label_counts("train") == {"neg": 20, "pos": 12}
+    train = data.split("train")
+    assert train is not None
+    assert (train.longest_row, train.num_tokens, train.rows_over(4), train.rows_over(5)) == (5, 32 * 5, 32, 0)
+
+
+def test_the_plan_gets_paths_from_the_recipes_folder_with_hashes(project):
+    split = project.gather().data.split_rows[0]
+    [file] = split.files
+    content = (project.root / "data" / "rows.jsonl").read_bytes()
+    assert (file.path, file.format, file.sha256) == ("data/rows.jsonl", "jsonl", hashlib.sha256(content).hexdigest())
+
+
+def test_a_path_starts_from_the_file_that_wrote_it(project):
+    write_rows(project.root / "base" / "data" / "own.jsonl")
+    base = {"recipe": 1, "dataset": {"train": "data/own.jsonl"}}
+    (project.root / "base" / "base.json").write_text(json.dumps(base))
+    value = {"extends": "base/base.json", "recipe": 1, "name": "r", "task": "text-classification", "model": MODEL}
+    (project.root / "recipe.json").write_text(json.dumps(value))
+    recipe = validate(load(project.root / "recipe.json"))
+    data = LocalFacts(mirror=project.mirror, offline=True).gather(recipe).data
+    assert data.split_rows[0].files[0].path == "base/data/own.jsonl"
+
+
+def test_a_fraction_has_the_files_of_train(project):
+    train, validation, test = project.gather().data.split_rows
+    assert train.files == validation.files == test.files
+    assert (validation.fraction, validation.stratify, train.stratify) == (0.1, True, False)
+
+
+def test_findings_about_model_and_rows_come_together(project):
+    found = project.findings(model="tiny/brt", data="data/row.jsonl")
+    assert {d.code: (d.pointer, d.hint) for d in found} == {
+        "R301": ("/dataset/train/path", 'did you mean "rows.jsonl"?'),
+        "R403": ("/model/id", 'did you mean "tiny/bert", which the mirror has?'),
+    }
+
+
+def test_a_missing_file_is_the_only_finding_about_it(project):
+    found = only_error(project.findings(data="data/rows.json"))
+    assert (found.code, found.at.line > 1) == ("R301", True)
+
+
+def test_a_folder_is_no_file(project):
+    found = only_error(project.findings(data="data"))
+    assert (found.code, "rows.jsonl" in found.hint) == ("R301", True)
+
+
+def test_a_path_out_of_the_project_is_refused_unless_its_folder_is_allowed(project):
+    outside = write_rows(project.root.parent / "elsewhere" / "rows.jsonl")
+    assert only_error(project.findings(data="../elsewhere/rows.jsonl")).code == "R302"
+    assert only_error(project.findings(data=str(outside))).code == "R302"
+    (project.root / "link.jsonl").symlink_to(outside)
+    assert only_error(project.findings(data="link.jsonl")).code == "R302"
+    assert project.gather(data="../elsewhere/rows.jsonl", allowed=(outside.parent,)).data.num_rows("train") == 32
+
+
+def test_a_models_folder_may_not_leave_the_project_either(project):
+    write_model(project.root / "models" / "mine")
+    assert project.gather(model="./models/mine").model.id == "./models/mine"
+    assert only_error(project.findings(model="../mirror/tiny/bert")).code == "R302"
+
+
+def test_an_unknown_suffix_is_named(project):
+    (project.root / "rows.xlsx").write_text("")
+    assert only_error(project.findings(data="rows.xlsx")).code == "R303"
+
+
+def test_a_misspelt_column_is_named_with_the_nearest(project):
+    (project.root / "data" / "rows.jsonl").write_text('{"snippet": "x", "label": "a"}\n')
+    dataset = {"train": "data/rows.jsonl", "columns": {"text": "snipet"}}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer, found.hint) == ("R304", "/dataset/columns/text", 'did you mean "snippet"?')
+
+
+def test_a_missing_default_column_says_how_to_name_it(project):
+    (project.root / "data" / "rows.jsonl").write_text('{"snippet": "x", "label": "a"}\n')
+    found = only_error(project.findings())
+    assert (found.code, found.pointer) == ("R304", "/dataset")
+    assert '"columns": {"text": ...}' in found.hint
+
+
+def test_an_unreadable_row_is_named_by_file_and_line(project):
+    with (project.root / "data" / "rows.jsonl").open("a") as file:
+        file.write("{oops\n")
+    found = only_error(project.findings())
+    assert (found.code, str(found.at)) == ("R305", "data/rows.jsonl:41:1")
+
+
+def test_values_that_are_no_text_or_label_are_listed_up_to_five(project):
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, *[(None, "pos")] * 7, ("film", 1.5)])
+    found = errors(project.findings())
+    assert [(d.code, d.at.line) for d in found] == [("R313", line) for line in (41, 42, 43, 44, 45, 48)]
+    assert "2 more rows" in found[4].message
+    assert "the number 1.5" in found[5].message
+
+
+def test_an_empty_file_is_an_empty_split_and_nothing_else(project):
+    write_rows(project.root / "empty.jsonl", [])
+    dataset = {"train": "data/rows.jsonl", "test": "empty.jsonl"}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer) == ("R306", "/dataset/test")
+
+
+def test_a_fraction_that_leaves_none_is_named(project):
+    dataset = {"train": "data/rows.jsonl", "validation": {"fraction": 0.01}}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer) == ("R306", "/dataset/validation/fraction")
+
+
+def test_a_label_that_train_lacks_is_an_error_and_one_that_test_lacks_a_warning(project):
+    write_rows(project.root / "test.jsonl", [("a film", "pos"), ("another", "mixed")])
+    dataset = {"train": "data/rows.jsonl", "test": "test.jsonl"}
+    found = [d for d in project.findings(dataset=dataset) if d.code == "R307"]
+    assert [(d.severity, d.pointer) for d in found if '"mixed"' in d.message] == [("error", "/dataset/test")]
+    assert [(d.severity, d.pointer) for d in found if '"neg"' in d.message] == [("warning", "/dataset/test")]
+
+
+def test_one_label_is_too_few(project):
+    write_rows(project.root / "data" / "rows.jsonl", [(text, "pos") for text, _ in ROWS])
+    assert only_error(project.findings()).code == "R308"
+
+
+def test_a_declared_label_without_rows_is_an_error(project):
+    task = {"type": "text-classification", "labels": ["neg", "pos", "mixed"]}
+    found = only_error(project.findings(task=task))
+    assert (found.code, found.pointer) == ("R308", "/task/labels/2")
+
+
+def test_a_label_that_is_not_declared_is_named_with_the_nearest(project):
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, ("film", "poss"), ("film", "poss")])
+    task = {"type": "text-classification", "labels": ["neg", "pos"]}
+    found = only_error(project.findings(task=task))
+    assert (found.code, found.pointer, found.hint) == ("R312", "/task/labels", 'did you mean "pos"?')
+    assert "2 rows have it, first data/rows.jsonl:41" in found.message
+
+
+def test_rows_over_max_length_are_counted(project):
+    [found] = project.gather(training={"max_length": 4}).findings
+    assert (found.code, found.severity) == ("R309", "warning")
+    assert "40 of 40 rows (100.0%)" in found.message
+    assert "the longest has 5" in found.message
+
+
+def test_without_a_tokenizer_the_check_of_lengths_says_that_it_was_skipped(project):
+    (project.mirror / MODEL / "tokenizer.json").unlink()
+    facts = project.gather(training={"max_length": 4})
+    assert [(d.code, d.severity) for d in facts.findings] == [("R310", "note")]
+    assert facts.data.splits[0].lengths is None
+    assert project.gather().findings == ()
+
+
+def test_texts_that_stand_in_train_and_test_are_named_by_line(project):
+    write_rows(project.root / "test.jsonl", [("new", "neg"), ("  GOOD film\t0", "pos"), ("bad film 1", "neg")])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": "test.jsonl"}
+    facts = project.gather(dataset=dataset)
+    [found] = [d for d in facts.findings if d.code == "R311"]
+    assert (found.severity, str(found.at)) == ("warning", "test.jsonl:2:1")
+    assert "test.jsonl:2 = data/rows.jsonl:1, test.jsonl:3 = data/rows.jsonl:7" in found.message
+    assert [(overlap.split, overlap.num_rows) for overlap in facts.data.overlaps] == [("test", 2)]
+
+
+def test_texts_that_stand_twice_in_train_are_named(project):
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, *ROWS[:2]])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": None}
+    [found] = project.gather(dataset=dataset).findings
+    assert (found.code, found.at.line, "2 train rows repeat" in found.message) == ("R311", 41, True)
+
+
+def test_texts_alike_but_for_case_and_spaces_have_one_digest():
+    assert digest(" Good\n film") == digest("good FILM")
+    assert digest("good film") != digest("goodfilm")
+
+
+def test_ten_thousand_rows_take_seconds_at_most(project):
+    write_rows(
+        project.root / "data" / "rows.jsonl", [(f"good film {n}", "pos" if n % 2 else "neg") for n in range(10_000)]
+    )
+    started = time.perf_counter()
+    project.gather()
+    assert time.perf_counter() - started < 20  # about half a second alone; the bound is for a loaded machine
+
+
+def test_facts_import_no_framework(project):
+    project.recipe()
+    script = (
+        "import sys; from pathlib import Path; from compiler.loading import load\n"
+        "from compiler.facts import LocalFacts; from compiler.validate import validate\n"
+        f"LocalFacts(mirror=Path({str(project.mirror)!r}), offline=True).gather(validate(load(Path('recipe.json'))))\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'onnxruntime', 'pyarrow'} & set(sys.modules)))"
+    )
+    code_folder = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": code_folder, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
+
+
+# --- checks that look at no file ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dataset", "pointer"),
+    [
+        ({"train": {"path": "a.csv", "name": "train"}, "id": "org/rows"}, "/dataset/train"),
+        ({"train": {"rows": 5}}, "/dataset/train"),
+        ({"train": {"fraction": 0.5}}, "/dataset/train/fraction"),
+        ({"train": "a.csv", "test": {"name": "test"}}, "/dataset/test/name"),
+        ({"train": "a.csv", "id": "org/rows"}, "/dataset/id"),
+        ({"train": "a.csv", "validation": {"fraction": 0.6}, "test": {"fraction": 0.4}}, "/dataset"),
+    ],
+)
+def test_a_split_has_one_source(project, dataset, pointer):
+    [found] = check_split_kinds(project.recipe(dataset=dataset))
+    assert (found.code, found.pointer) == ("R206", pointer)
+
+
+def test_a_column_that_the_task_does_not_read_is_named_with_the_nearest(project):
+    [found] = check_columns(project.recipe(dataset={"train": "a.csv", "columns": {"lable": "x"}}))
+    assert (found.code, found.pointer, found.hint) == ("R207", "/dataset/columns/lable", 'did you mean "label"?')
+
+
+# --- texts and labels -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "labels", "name"),
+    [
+        ("pos", None, "pos"),
+        (3, None, "3"),
+        (3.0, None, "3"),
+        (True, None, "true"),
+        (1, ("neg", "pos"), "pos"),
+        (1.0, ("neg", "pos"), "pos"),
+        ("1", ("neg", "pos"), "pos"),
+        ("pos", ("neg", "pos"), "pos"),
+        (1, ("1", "2"), "1"),  # a name before a number
+        (False, ("false", "true"), "false"),
+    ],
+)
+def test_a_label_is_a_name_or_counts_into_the_names(value, labels, name):
+    assert label_of({"l": value}, "l", labels) == name
+
+
+@pytest.mark.parametrize("value", [2, -1, "postive", True])
+def test_a_label_outside_of_the_names_is_unknown(value):
+    with pytest.raises(UnknownLabelError):
+        label_of({"l": value}, "l", ("neg", "pos"))
+
+
+@pytest.mark.parametrize("value", [None, "", 1.5, float("nan"), [], {}])
+def test_what_is_no_label_is_refused(value):
+    with pytest.raises(BadValueError):
+        label_of({"l": value}, "l", None)
+
+
+@pytest.mark.parametrize("values", [{}, {"t": None}, {"t": 3}, {"t": ["x"]}])
+def test_what_is_no_text_is_refused(values):
+    with pytest.raises(BadValueError):
+        text_of(values, "t")
+
+
+def test_numeric_names_sort_by_value():
+    assert label_names(["10", "9", "b", "-1", "a", "9"]) == ("-1", "9", "10", "a", "b")
+
+
+# --- hashes ---------------------------------------------------------------------------------------
+
+
+def settled(path: Path, text: str) -> Path:
+    path.write_text(text)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return path
+
+
+def test_a_hash_is_remembered_until_the_file_changes(tmp_path):
+    cache, path = tmp_path / "cache", settled(tmp_path / "file", "a")
+    first = sha256_of(path, cache)
+    assert first == hashlib.sha256(b"a").hexdigest()
+    settled(path, "b")  # the same size and time: taken for the same file
+    assert sha256_of(path, cache) == first
+    path.write_text("b")
+    assert sha256_of(path, cache) == hashlib.sha256(b"b").hexdigest()
+
+
+def test_a_file_that_may_still_change_is_not_remembered(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("a")
+    sha256_of(path, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"file": 3}'])
+def test_a_broken_cache_is_as_good_as_none(tmp_path, content):
+    cache, path = tmp_path / "cache", settled(tmp_path / "file", "a")
+    cache.mkdir()
+    (cache / "hashes.json").write_text(content)
+    assert sha256_of(path, cache) == sha256_of(path, cache) == hashlib.sha256(b"a").hexdigest()
+
+
+def test_a_cache_that_can_not_be_written_is_as_good_as_none(tmp_path):
+    path = settled(tmp_path / "file", "a")
+    (tmp_path / "blocked").write_text("a file where the folder should be")
+    assert sha256_of(path, tmp_path / "blocked") == hashlib.sha256(b"a").hexdigest()
+
+
+def test_the_default_cache_honours_xdg(tmp_path):
+    assert default_cache({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "recipec"
+    assert default_cache({}) == Path.home() / ".cache" / "recipec"

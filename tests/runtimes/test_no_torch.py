@@ -1,0 +1,86 @@
+"""A receiver has onnxruntime, tokenizers and numpy: predicting and verifying import nothing else."""
+
+import json
+import subprocess
+import sys
+import venv
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+
+ROOT = Path(__file__).parents[2]
+USE = """
+import json, sys
+from pathlib import Path
+from runtimes.bundle import open_bundle
+from runtimes.gate import report_lines
+from runtimes.verify_bundle import verify_bundle
+
+folder = Path(sys.argv[1])
+found = open_bundle(folder, threads=1).predict(["a GOOD film", ""])
+verification = verify_bundle(folder)
+lines = report_lines(verification)
+print(json.dumps([[p.label, p.score] for p in found]))
+print(json.dumps([verification.passed, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+BLOCK = """
+import sys
+ALLOWED = {"numpy", "onnxruntime", "tokenizers", "compiler", "runtimes", "__main__", "__mp_main__"}
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in ALLOWED and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+FRAMEWORKS = {"torch", "transformers", "peft", "onnx", "jsonschema", "huggingface_hub", "click", "rich", "safetensors"}
+
+
+def child(python: str, code: str, bundle: Path) -> list:
+    done = subprocess.run(
+        [python, "-c", code, str(bundle)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_bundle_predicts_and_verifies_where_every_other_package_is_blocked(tiny) -> None:
+    from runtimes.bundle import open_bundle
+
+    predictions, [passed, modules] = child(sys.executable, BLOCK + USE, tiny.bundle)
+    here = open_bundle(tiny.bundle, threads=1).predict(["a GOOD film", ""])
+    assert predictions == [[prediction.label, pytest.approx(prediction.score, abs=1e-6)] for prediction in here]
+    assert passed
+    assert not FRAMEWORKS & set(modules)
+
+
+def install(python: str, wanted: list[str]) -> None:
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+    done = subprocess.run([*pip, *wanted], capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"the package index can't be reached: {done.stderr.strip()[-200:]}")
+
+
+@pytest.mark.slow
+def test_a_bundle_predicts_and_verifies_in_an_environment_of_three_packages(tiny, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    tokenizers, *others = [f"{name}=={version(name)}" for name in ("tokenizers", "onnxruntime", "numpy")]
+    # tokenizers asks for huggingface-hub, which it uses only to download.
+    for wanted in ([*others], ["--no-deps", tokenizers]):
+        install(python, wanted)
+    predictions, [passed, modules] = child(python, USE, tiny.bundle)
+    assert (len(predictions), passed) == (2, True)
+    assert not FRAMEWORKS & set(modules)
