@@ -106,4 +106,165 @@ CODES: dict[str, Code] = {
     "E402": Code("a package is missing", "The command needs an extra of recipec; the hint installs it."),
     "E404": Code("another process writes here", "Only one process may write a run or a step at a time."),
     "E499": Code("an unforeseen error", "A fault of recipec. `recipe --debug` shows the traceback; please report it."),
+    "E130": Code(
+        "interrupted",
+        "The run was asked to stop. The training is saved; the same command goes on where it stopped.",
+    ),
+    "E403": Code(
+        "training diverged",
+        "The loss or the gradient is not a finite number. The last good checkpoint is kept and never "
+        "overwritten by a bad one. Lower the learning rate, warm up for longer, or clip the gradient.",
+    ),
+    "E405": Code(
+        "out of memory",
+        "The device has no room even for one row at a time. Micro-batches were halved down to that, which "
+        "does not change the result. Shorten the rows, choose a smaller model, or a method that trains "
+        "less.",
+    ),
+    "E406": Code(
+        "a model can't be trained as planned",
+        "The weights can't be loaded, are not all there, or don't have the layers that the method names.",
+    ),
+    "E407": Code(
+        "no such device",
+        "The plan was placed on a device that this installation of the framework can't use. `recipe "
+        "doctor` lists the devices.",
+    ),
+    "E501": Code(
+        "the export failed",
+        "The exporter can't write the model as a graph that runs at every batch size and length. The "
+        "tuned model is kept.",
+    ),
+    "E502": Code(
+        "a saved model is not whole",
+        "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
+        "random numbers, so it is refused.",
+    ),
+    "E601": Code(
+        "not a whole bundle",
+        "The folder has no manifest, or a file of the bundle is missing or can't be read.",
+    ),
+    "E602": Code(
+        "the export gate failed",
+        "The exported model does not answer as the trained one on the held-out rows. The message names "
+        "the first edge and check that broke, `disagreements.jsonl` the rows.",
+    ),
+    "E603": Code(
+        "a bundle is not what was proven",
+        "The bundle's files, tokens, outputs, decisions or metrics are not those of the trained model "
+        "that it was made from.",
+    ),
+    "E604": Code(
+        "the graph does not run",
+        "onnxruntime refuses to load or run the graph.",
+    ),
+    "E605": Code(
+        "rows that don't fit",
+        "There are no rows to verify with, or their labels are not those of the bundle.",
+    ),
+    "E606": Code(
+        "a part of the bundle is missing",
+        "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
+    ),
+    "R301": Code(
+        "a data file is missing",
+        "There is no such file, it is a folder, or it can't be read. Paths start from the file that "
+        "writes them; the hint names the nearest data file in that folder.",
+    ),
+    "R302": Code(
+        "a path leaves the project",
+        "A recipe reads files of its project: the nearest folder above the recipe with .git, else the "
+        "recipe's own or the working folder. Links are followed. The command line permits another folder "
+        "with --allow; a recipe can't.",
+    ),
+    "R303": Code(
+        "unknown data format",
+        "The suffix decides how rows are read: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .pq.",
+    ),
+    "R304": Code(
+        "a column is missing",
+        "The data has no column of the name that is written or defaulted. /dataset/columns goes from the "
+        "column that the task reads to its name in the data. For JSON, the first hundred rows name the "
+        "columns.",
+    ),
+    "R305": Code(
+        "a row can't be read",
+        "Broken JSON, a CSV line with another number of fields than the header, a row that is no object, "
+        "or text that is not UTF-8. The place is the line; reading of that file stops there.",
+    ),
+    "R306": Code(
+        "a split is empty",
+        "The file has no rows, or fractions and row limits leave none. Other findings about rows wait "
+        "until this is repaired.",
+    ),
+    "R307": Code(
+        "a label that only one split has",
+        "A label in held-out rows that train lacks can't be learnt: an error. One in train that held-out "
+        "rows lack is not measured: a warning.",
+    ),
+    "R308": Code(
+        "too few labels",
+        "A classifier needs two labels, and train needs rows of every declared label.",
+    ),
+    "R309": Code(
+        "rows are cut",
+        "Rows have more tokens than max_length, counted with the model's tokenizer.json, special tokens "
+        "included; the rest is not read. Raise max_length if the model's positions allow it, or accept "
+        "it.",
+    ),
+    "R310": Code(
+        "lengths were not checked",
+        "The model has no tokenizer.json, so rows over max_length were not looked for.",
+    ),
+    "R311": Code(
+        "texts stand twice",
+        "Held-out texts that train has as well, or texts that repeat in train; equal but for case and "
+        "spaces. Held-out ones raise the metrics without merit: remove them from one side.",
+    ),
+    "R312": Code(
+        "a label that is not declared",
+        "Rows have a label that is not in /task/labels. Whole numbers count into the list from 0.",
+    ),
+    "R313": Code(
+        "a value that is no text or label",
+        "The text column needs strings; the label column needs a non-empty string, a whole number, or "
+        "true or false. At most five rows of a column and file are listed.",
+    ),
+    "R315": Code(
+        "a split that the hub dataset does not have",
+        "No file name has the split's word, several configurations have it, or a numbered part is "
+        "missing. Name the file by path instead.",
+    ),
+    "R401": Code(
+        "access is refused",
+        "The model or dataset is gated or private. Ask for access on its page, then log in with `hf auth "
+        "login` or set HF_TOKEN.",
+    ),
+    "R402": Code(
+        "not found",
+        "There is no such folder, hub id, revision or file; or the weights are missing.",
+    ),
+    "R403": Code(
+        "can't be looked up",
+        "No network, the hub does not answer, or the run is offline, and neither the mirror "
+        "(RECIPE_MIRROR) nor the local cache has all of it.",
+    ),
+    "R404": Code(
+        "only pickled weights",
+        "Pickles can run code when they load, so weights come from safetensors only, and no recipe can "
+        "allow it. Convert them once, in a place you trust.",
+    ),
+    "R405": Code(
+        "needs code of its own",
+        "config.json names code to download (auto_map), and the architecture is none that transformers "
+        "has. Such code is never run.",
+    ),
+    "R406": Code(
+        "a model file is broken",
+        "config.json, the weights' header or index, or tokenizer.json can't be read.",
+    ),
+    "R409": Code(
+        "a file has changed since the plan was made",
+        "The sha256 of a file is not the plan's. Compile the recipe again, or put the old file back.",
+    ),
 }

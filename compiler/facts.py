@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -21,7 +21,7 @@ SplitName = Literal["train", "validation", "test"]
 class ModelFacts:
     """A pretrained model, from its config.json and the headers of its weights."""
 
-    id: str
+    id: str  # a hub id, or a path from the recipe's folder
     revision: str | None  # the commit; None for paths and mirrors
     model_type: str
     architectures: tuple[str, ...]
@@ -150,7 +150,7 @@ class LocalFacts:
         """The facts of the recipe's model. Raises RecipeError."""
         from compiler.hub import SourceError, open_model
         from compiler.model_facts import model_facts
-        from compiler.project import Project, folder_of
+        from compiler.project import Project, folder_of, path_from_recipe
 
         pointer = "/model/id"
         project = Project.of(recipe, self.allowed)
@@ -158,10 +158,13 @@ class LocalFacts:
         if found:
             raise RecipeError(found)
         try:
-            folder = folder_of(recipe, pointer)
-            return model_facts(open_model(recipe.model.id, recipe.model.revision, folder, self.sources))
+            files = open_model(recipe.model.id, recipe.model.revision, folder_of(recipe, pointer), self.sources)
+            facts = model_facts(files)
         except SourceError as error:
             raise RecipeError([_at_pointer(recipe, pointer, error)]) from None
+        if files.source.folder is None or files.source.kind != "path":
+            return facts
+        return replace(facts, id=path_from_recipe(recipe, files.source.folder))
 
     def data(self, recipe: Recipe, model: ModelFacts | None) -> DataFacts:
         """The facts of the recipe's rows; tokens are counted with the model's tokenizer. Raises RecipeError."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["model", "dataset"]
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 10.0  # seconds until the hub counts as unreachable
 
 
@@ -102,14 +103,14 @@ def open_dataset(dataset_id: str, revision: str | None, sources: Sources) -> Fil
     _check_id(dataset_id, "dataset", sources)
     mirror = sources.mirror / "datasets" / dataset_id if sources.mirror is not None else None
     if mirror is not None and mirror.is_dir():
-        return FolderFiles(Source(kind="mirror", id=dataset_id, folder=mirror, revision=None), sources)
+        return FolderFiles(Source(kind="mirror", id=dataset_id, folder=mirror, revision=None), sources, deep=True)
     try:
         return HubFiles(dataset_id, revision, "dataset", sources)
     except SourceError as error:
         cached = _cached(dataset_id, revision, "dataset", sources)
         if error.code != "R403" or cached is None:
             raise
-        return FolderFiles(cached, sources)
+        return FolderFiles(cached, sources, deep=True)
 
 
 def fetch_model(model: ModelFiles, folder: Path, sources: Sources) -> Path:
@@ -146,13 +147,13 @@ def _check_hash(path: Path, expected: str, what: str, sources: Sources) -> None:
 
 
 class FolderFiles:
-    """Files in a folder of this machine."""
+    """Files in a folder of this machine; `deep`: in the folders below it too."""
 
-    def __init__(self, source: Source, sources: Sources) -> None:
+    def __init__(self, source: Source, sources: Sources, *, deep: bool = False) -> None:
         assert source.folder is not None
         self.source = source
         self.folder = source.folder
-        self.names = tuple(sorted(_names(source.folder)))
+        self.names = tuple(sorted(_names(source.folder, deep=deep)))
         self._cache = sources.cache
 
     def local(self, name: str) -> Path:
@@ -172,8 +173,8 @@ class FolderFiles:
         return self.folder
 
 
-def _names(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
+def _names(folder: Path, *, deep: bool) -> Iterator[str]:
+    for path in folder.rglob("*") if deep else folder.iterdir():
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
             yield name.as_posix()
@@ -264,8 +265,10 @@ def _cached(repo_id: str, revision: str | None, kind: Kind, sources: Sources) ->
         base = Path(constants.HF_HUB_CACHE)
     storage = base / "--".join([f"{kind}s", *repo_id.split("/")])
     reference = storage / "refs" / (revision or "main")
+    if ".." in reference.parts:
+        return None
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
-    if commit is None or not (storage / "snapshots" / commit).is_dir():
+    if commit is None or not _COMMIT.fullmatch(commit) or not (storage / "snapshots" / commit).is_dir():
         return None
     return Source(kind="cache", id=repo_id, folder=storage / "snapshots" / commit, revision=commit)
 

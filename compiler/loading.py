@@ -131,7 +131,7 @@ def set_value(document: Document, override: str) -> Document:
     pointer, equals, text = override.partition("=")
     place = Place(file=file, column=len("--set ") + len(pointer) + 2)
     path = tokens(pointer)
-    if not equals or not pointer.startswith("/") or len(path) > MAX_DEPTH:
+    if not (equals and pointer.startswith("/") and pointer.isprintable() and len(path) <= MAX_DEPTH):
         message = "an override is a JSON Pointer, =, and a value"
         raise _not_settable(Place(file=file), "", message, "for instance --set /training/epochs=1")
     over = _overlay(document.root, path, _override_value(text, place), "")
@@ -150,7 +150,7 @@ def _override_value(text: str, place: Place) -> Node:
         if text.startswith(("{", "[", '"')) or not text.isprintable():
             first = error.diagnostics[0]
             message = f"the value is neither JSON nor a word: {first.message}"
-            raise _not_settable(place, "", message, first.hint) from None
+            raise _not_settable(place, "", message, first.hint or "write JSON") from None
         return Node(text, place, folder)
     return _moved(node, place)
 

@@ -12,7 +12,7 @@ from compiler.hub import Files, SourceError
 from compiler.weights import INDEX, SINGLE, Tensor
 
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
-_HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model")
+_HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"

@@ -26,6 +26,12 @@ def folder_of(recipe: Recipe, pointer: str) -> Path:
     return Path(node.folder) if node is not None and node.folder else recipe_folder(recipe)
 
 
+def path_from_recipe(recipe: Recipe, folder: Path) -> str:
+    """A folder as a path that starts from the recipe's folder, in posix form with ./ or ../ in front."""
+    path = Path(os.path.relpath(folder, recipe_folder(recipe))).as_posix()
+    return path if path.startswith("..") else f"./{path}"
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project's root and the folders outside of it that the command line allows."""

@@ -10,6 +10,7 @@ import functools
 import json
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -28,22 +29,53 @@ _EXTENDS: Schema = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """The schemas of dataclasses by name: whole objects, or parts that leave out what a base recipe has."""
+
+    found: dict[str, Schema]
+    part: bool
+
+    def name(self, owner: type) -> str:
+        """The name under which a dataclass is defined."""
+        return f"{owner.__name__}Part" if self.part else owner.__name__
+
+    def ref(self, owner: type) -> Schema:
+        """A reference to the schema of a dataclass, which is defined when it is not yet."""
+        name = self.name(owner)
+        if name not in self.found:
+            self.found[name] = {}
+            self.found[name] = _record(owner, self)
+        return {"$ref": f"#/$defs/{name}"}
+
+    def required(self, names: list[str]) -> Schema:
+        """That an object has these keys, where it has to be whole."""
+        return {"required": names} if names and not self.part else {}
+
+
 @functools.cache
 def recipe_schema() -> Schema:
-    """The schema of a recipe file (draft 2020-12)."""
+    """The schema of a recipe file (draft 2020-12).
+
+    A file that extends another may leave out keys that the other has, at any depth: they are asked for after merging.
+    """
     definitions: dict[str, Schema] = {}
-    root = _record(Recipe, definitions)
-    # A file that extends another may leave required keys to it: they are checked after merging, by `validate`.
-    root["if"] = {"required": ["extends"]}
-    root["then"] = {}
-    root["else"] = {"required": root.pop("required")}
-    root["properties"] = {"$schema": _SCHEMA, "extends": _EXTENDS, **root["properties"]}
+    whole, part = Definitions(definitions, part=False), Definitions(definitions, part=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "recipec recipe, version 1",
-        **root,
+        "if": {"type": "object", "required": ["extends"]},
+        "then": _root(part),
+        "else": _root(whole),
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _root(definitions: Definitions) -> Schema:
+    root = definitions.ref(Recipe)
+    record = definitions.found[definitions.name(Recipe)]
+    record["properties"] = {"$schema": _SCHEMA, "extends": _EXTENDS, **record["properties"]}
+    return root
 
 
 def schema_text() -> str:
@@ -51,7 +83,7 @@ def schema_text() -> str:
     return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _record(owner: type, definitions: dict[str, Schema]) -> Schema:
+def _record(owner: type, definitions: Definitions) -> Schema:
     properties = {f.name: _field(f, definitions) for f in fields(owner)}
     required = [f.name for f in fields(owner) if f.required]
     named = tag(owner)
@@ -61,20 +93,20 @@ def _record(owner: type, definitions: dict[str, Schema]) -> Schema:
         "type": "object",
         "description": (owner.__doc__ or "").strip().splitlines()[0],
         "properties": properties,
-        "required": required,
+        **definitions.required(required),
         "additionalProperties": False,
         "$comment": "an object",
     }
 
 
-def _field(f: Field, definitions: dict[str, Schema]) -> Schema:
+def _field(f: Field, definitions: Definitions) -> Schema:
     schema = _shape(f.shape, f.about, definitions)
     if f.about.text:
         schema = {"description": f.about.text, **schema}
     return schema if f.required or f.default is None else {**schema, "default": to_json(f.default)}
 
 
-def _shape(shape: Any, about: About, definitions: dict[str, Schema]) -> Schema:
+def _shape(shape: Any, about: About, definitions: Definitions) -> Schema:
     """One JSON type gives its schema; several give a list of types and a branch for each that has more to say."""
     branches = _branches(shape, about, definitions)
     expected = _expected(shape)
@@ -110,7 +142,7 @@ def _shorthand(owners: tuple[type, ...]) -> str | None:
     return getattr(owners[0], "SHORTHAND", None) if len(owners) == 1 else None
 
 
-def _branches(shape: Any, about: About, definitions: dict[str, Schema]) -> dict[str, Schema]:
+def _branches(shape: Any, about: About, definitions: Definitions) -> dict[str, Schema]:
     found: dict[str, Schema] = {}
     owners = records(shape)
     if owners:
@@ -128,37 +160,31 @@ def _branches(shape: Any, about: About, definitions: dict[str, Schema]) -> dict[
     return found
 
 
-def _objects(owners: tuple[type, ...], definitions: dict[str, Schema]) -> Schema:
-    for owner in owners:
-        if owner.__name__ not in definitions:
-            definitions[owner.__name__] = {}
-            definitions[owner.__name__] = _record(owner, definitions)
+def _objects(owners: tuple[type, ...], definitions: Definitions) -> Schema:
     tags = [(owner, named[1]) for owner in owners if (named := tag(owner))]
     if not tags:
         [owner] = owners
-        return {"type": "object", "$ref": f"#/$defs/{owner.__name__}"}
+        return {"type": "object", **definitions.ref(owner)}
     name = _tag_name(owners)
     return {
         "type": "object",
-        "required": [name],
+        **definitions.required([name]),
         "properties": {name: {"enum": [word for _, word in tags]}},
         "allOf": [
-            {
-                "if": {"properties": {name: {"const": word}}, "required": [name]},
-                "then": {"$ref": f"#/$defs/{owner.__name__}"},
-            }
+            {"if": {"properties": {name: {"const": word}}, "required": [name]}, "then": definitions.ref(owner)}
             for owner, word in tags
         ],
     }
 
 
-def _plain(shape: Any, about: About, definitions: dict[str, Schema]) -> tuple[str, Schema]:
+def _plain(shape: Any, about: About, definitions: Definitions) -> tuple[str, Schema]:
     origin = get_origin(shape)
     if origin is Literal:
         words = list(get_args(shape))
         return ("string" if isinstance(words[0], str) else "integer"), {"enum": words}
     if origin is tuple:
-        items = _shape(get_args(shape)[0], About(""), definitions)
+        whole = Definitions(definitions.found, part=False)  # arrays replace, so their items are never parts
+        items = _shape(get_args(shape)[0], About(""), whole)
         return "array", {"type": "array", "items": items, **({"minItems": 1} if about.nonempty else {})}
     if origin in (Mapping, dict):
         values = _shape(get_args(shape)[1], about, definitions)

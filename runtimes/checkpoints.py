@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from compiler.files import new_folder, write_json
+from compiler.hashes import sha256_of
 from runtimes.errors import RunError
 
 _SEAL = "checkpoint.json"
@@ -35,7 +36,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], write: Callable[[Pat
     with new_folder(folder / name_of(step)) as target:
         write(target)
         _refuse_infinite(target, step)
-        content = {"state": dict(state), "files": {file.name: _sha256(file) for file in sorted(target.iterdir())}}
+        content = {"state": dict(state), "files": {file.name: sha256_of(file, None) for file in sorted(target.iterdir())}}
         write_json(target / _SEAL, {**content, "sha256": _digest(content)})
 
 
@@ -51,7 +52,7 @@ def load(folder: Path, step: int) -> dict[str, Any]:
     if _digest(content) != seal:
         raise Damaged(f"{place.name}: {_SEAL} was changed")
     for name, digest in files.items():
-        if not (place / name).is_file() or _sha256(place / name) != digest:
+        if not (place / name).is_file() or sha256_of(place / name, None) != digest:
             raise Damaged(f"{place.name}: {name} is not the file that was written")
     return state
 
@@ -77,11 +78,6 @@ def _refuse_infinite(folder: Path, step: int) -> None:
                 if not np.isfinite(tensors.get_tensor(name)).all():
                     message = f"{name} is not finite after step {step}; the checkpoint was not written"
                     raise RunError("E403", message, "lower /training/learning_rate, or set /training/max_grad_norm")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -112,10 +112,9 @@ def verify_export(
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
     stages = {"trained": trained, "merged": merged, "onnx": exported}
-    present = {name: scores for name, scores in stages.items() if scores is not None}
     rows = choose(held_out, encoder, step.rows)
     found = noise(batch.inputs for batch in noise_batches(rows, encoder, BATCH_SIZE))
-    answers = _answer_all(present, rows, encoder)
+    answers = {name: _answer(scores, rows, encoder) for name, scores in stages.items() if scores is not None}
     verified = _compare(step, rows, answers, found, encoder)
     _write(verified, rows, step.labels, out)
     return verified
@@ -131,28 +130,19 @@ def read_report(folder: Path) -> Report:
         ) from error
 
 
-def _answer_all(stages: Mapping[str, ScoreFunction], rows: Rows, encoder: Encoder) -> dict[str, Answers]:
-    """The answers of every stage by its name."""
+def _answer(scores: ScoreFunction, rows: Rows, encoder: Encoder) -> Answers:
+    """What one stage answers. One stage after another: the idle threads of two runtimes get in each other's way."""
 
-    def answer(numbers: npt.NDArray[np.int64], size: int) -> dict[str, npt.NDArray[np.float32]]:
+    def answer(numbers: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.float32]:
         order = mixed_order(len(numbers))
-        return _score(stages, batches(rows.texts(numbers[order]), encoder, size), order)
+        found = [scores(batch) for batch in batches(rows.texts(numbers[order]), encoder, size)]
+        return np.concatenate(found)[np.argsort(order)].astype(np.float32)
 
-    padded, probes = answer(rows.numbers, BATCH_SIZE), answer(rows.probe_numbers, BATCH_SIZE)
-    alone = answer(rows.alone_numbers, 1)
-    return {name: Answers(rows=padded[name], probes=probes[name], alone=alone[name]) for name in stages}
-
-
-def _score(
-    stages: Mapping[str, ScoreFunction], found: Iterable[Batch], order: npt.NDArray[np.int64]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """[N, C] scores of each stage; those of the i-th row of all batches stand at order[i]."""
-    parts: dict[str, list[Scores]] = {name: [] for name in stages}
-    for batch in found:
-        for name, scores in stages.items():
-            parts[name].append(scores(batch))
-    places = np.argsort(order)
-    return {name: np.concatenate(part)[places].astype(np.float32) for name, part in parts.items()}
+    return Answers(
+        rows=answer(rows.numbers, BATCH_SIZE),
+        probes=answer(rows.probe_numbers, BATCH_SIZE),
+        alone=answer(rows.alone_numbers, 1),
+    )
 
 
 def _compare(

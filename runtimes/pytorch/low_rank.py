@@ -59,8 +59,7 @@ class FusedLoraLinear(LoraLinear):
         dropout, base = self.lora_dropout[name], self.base_layer
         return (
             type(base) is nn.Linear
-            and not base.weight.requires_grad
-            and (base.bias is None or not base.bias.requires_grad)
+            and not any(parameter.requires_grad for parameter in base.parameters())
             and name not in self.lora_variant
             and not self.lora_bias[name]
             and (isinstance(dropout, nn.Identity) or not self.training)

@@ -298,6 +298,17 @@ def test_a_path_starts_from_the_file_that_wrote_it(project):
     assert data.split_rows[0].files[0].path == "base/data/own.jsonl"
 
 
+def test_a_models_path_starts_from_the_recipe_wherever_it_was_written(project):
+    write_model(project.root / "base" / "mine")
+    base = {"recipe": 1, "model": "./mine", "dataset": {"train": "../data/rows.jsonl"}}
+    (project.root / "base" / "base.json").write_text(json.dumps(base))
+    value = {"extends": "base/base.json", "recipe": 1, "name": "r", "task": "text-classification"}
+    (project.root / "recipe.json").write_text(json.dumps(value))
+    recipe = validate(load(project.root / "recipe.json"))
+    facts = LocalFacts(offline=True).gather(recipe)
+    assert (facts.model.id, facts.data.split_rows[0].files[0].path) == ("./base/mine", "data/rows.jsonl")
+
+
 def test_a_fraction_has_the_files_of_train(project):
     train, validation, test = project.gather().data.split_rows
     assert train.files == validation.files == test.files

@@ -238,6 +238,12 @@ def test_a_cache_without_the_weights_is_not_enough(hub, sources, tmp_path):
     assert failure(offline(sources), tmp_path, revision=COMMIT).code == "R403"
 
 
+def test_a_revision_can_not_lead_out_of_the_cache(sources, tmp_path):
+    put(tmp_path / "elsewhere", MODEL)
+    (tmp_path / "hub" / "models--org--name" / "snapshots").mkdir(parents=True)
+    assert failure(offline(sources), tmp_path, revision="../../../elsewhere").code == "R403"
+
+
 def test_a_gated_model_says_where_to_ask(hub, sources, tmp_path):
     hub.repos["models/org/name"] = MODEL
     hub.gated.add("models/org/name")

@@ -310,7 +310,9 @@ def test_an_override_reaches_into_lists(override: str, expected: object) -> None
         '/name="\\ud800"',
         "/name=\udcff",
         "/name=\x1b[31m",
+        "/\udcff=1",
     ],
+    ids=lambda override: ascii(override)[:40],
 )
 def test_a_bad_override_is_a_finding_with_its_place(override: str) -> None:
     [found] = findings(lambda: set_value(load_text('{"name": "a", "metrics": ["accuracy"]}', "r.json"), override))

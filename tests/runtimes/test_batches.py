@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtimes import batches
+from runtimes.batches import collate, epoch_batches, evaluation_batches, micro_batches, padded_lengths
+from tests.runtimes.tiny import features
+
+GRID = (4, 8, 12, 16)
+LENGTHS = st.lists(st.integers(1, 16), min_size=1, max_size=200).map(lambda values: np.asarray(values, np.int64))
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 100))
+def test_an_epoch_has_every_row_once_in_full_batches_but_one(lengths, batch_size, seed, epoch) -> None:
+    found = epoch_batches(padded_lengths(lengths, GRID), batch_size=batch_size, seed=seed, epoch=epoch)
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
+    sizes = sorted(len(rows) for rows in found)
+    assert len(found) == batches.num_batches(len(lengths), batch_size)
+    assert set(sizes[1:]) <= {batch_size}
+    assert 0 < sizes[0] <= batch_size
+
+
+@given(LENGTHS, st.integers(1, 40))
+def test_rows_of_a_batch_are_next_to_each_other_in_length(lengths, batch_size) -> None:
+    padded = padded_lengths(lengths, GRID)
+    found = epoch_batches(padded, batch_size=batch_size, seed=0, epoch=0)
+    ranges = sorted((padded[rows].min(), padded[rows].max()) for rows in found)
+    assert all(first[1] <= second[0] for first, second in zip(ranges, ranges[1:], strict=False))
+
+
+def test_epochs_and_seeds_differ_and_repeat() -> None:
+    lengths = np.full(100, 8)
+
+    def flat(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(epoch_batches(lengths, batch_size=8, seed=seed, epoch=epoch)).tolist()
+
+    assert flat(0, 0) == flat(0, 0)
+    assert len({tuple(flat(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_the_order_is_the_same_with_every_version_of_numpy() -> None:
+    found = epoch_batches(np.asarray([4, 8, 4, 8, 4, 8, 4]), batch_size=2, seed=1, epoch=2)
+    assert [rows.tolist() for rows in found] == GOLDEN
+
+
+def test_the_short_batch_is_not_always_the_longest_rows() -> None:
+    lengths = np.repeat([4, 8, 12, 16], 10)
+    short = [
+        min(epoch_batches(lengths, batch_size=7, seed=0, epoch=epoch), key=len)[0] // 10 for epoch in range(30)
+    ]
+    assert len(set(short)) > 2
+
+
+def test_long_epochs_are_grouped_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "WINDOW", 16)
+    lengths = np.arange(1, 101)
+    found = epoch_batches(lengths, batch_size=5, seed=0, epoch=0)
+    assert sorted(np.concatenate(found).tolist()) == list(range(100))
+    assert {len(rows) for rows in found} == {5}
+
+
+@given(LENGTHS, st.integers(1, 40))
+def test_micro_batches_share_out_the_rows_longest_first(lengths, size) -> None:
+    rows = np.arange(len(lengths))
+    parts = micro_batches(rows, lengths, size)
+    assert sorted(np.concatenate(parts).tolist()) == rows.tolist()
+    assert all(len(part) == size for part in parts[:-1])
+    assert np.all(np.diff(lengths[np.concatenate(parts)]) <= 0)
+
+
+def test_evaluation_covers_every_row_once() -> None:
+    parts = evaluation_batches(np.asarray([3, 9, 1, 9, 5]), 2)
+    assert [part.tolist() for part in parts] == [[1, 3], [4, 0], [2]]
+
+
+@given(LENGTHS)
+def test_padding_takes_the_smallest_length_of_the_grid(lengths) -> None:
+    expected = [min(step for step in GRID if step >= length) for length in lengths.tolist()]
+    assert padded_lengths(lengths, GRID).tolist() == expected
+
+
+def test_a_row_beyond_the_grid_is_an_error() -> None:
+    with pytest.raises(ValueError, match="17 tokens is longer than the longest batch, 16"):
+        padded_lengths(np.asarray([17]), GRID)
+
+
+def test_a_batch_holds_its_rows_tokens_labels_and_weights(tmp_path: Path) -> None:
+    found = features(tmp_path, 20)
+    rows = np.asarray([3, 1, 7])
+    batch = collate(found, rows, grid=GRID, class_weights=(1.0, 2.0, 0.5))
+    longest = int(found.lengths[rows].max())
+    assert batch.inputs["input_ids"].shape == (3, min(step for step in GRID if step >= longest))
+    for place, row in enumerate(rows.tolist()):
+        tokens = found.row(row).tokens.tolist()
+        assert batch.inputs["input_ids"][place].tolist()[: len(tokens)] == tokens
+        assert not batch.inputs["input_ids"][place, len(tokens) :].any()
+        assert batch.inputs["attention_mask"][place].sum() == len(tokens)
+        assert batch.weights[place] == (1.0, 2.0, 0.5)[found.row(row).label]
+    assert batch.targets.tolist() == found.labels[rows].tolist()
+    assert batch.num_tokens == found.lengths[rows].sum()
+
+
+def test_filling_rows_weigh_nothing_and_are_marked(tmp_path: Path) -> None:
+    batch = collate(features(tmp_path, 20), np.asarray([3, 1]), grid=GRID, class_weights=(1.0,) * 3, fill_to=4)
+    assert batch.rows.tolist() == [3, 1, -1, -1]
+    assert batch.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert batch.inputs["input_ids"].shape[0] == batch.targets.shape[0] == 4

@@ -1,0 +1,94 @@
+"""Tiny train steps and rows for tests of what runs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from compiler.methods.full import Full
+from compiler.metrics import F1, Accuracy
+from compiler.plan import ModelFiles, Schedule, Selection, Train
+from compiler.recipe import SGD, CrossEntropy
+from compiler.tasks.text_classification import TextClassification
+from runtimes.features import Features, write_features
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60)))
+LABELS = ("bad", "fair", "good")
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """A tokenizer.json that splits at spaces, puts [CLS] and [SEP] around, and pads and cuts as real ones do."""
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.enable_padding(length=40)
+    tokenizer.enable_truncation(5)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+def rows(count: int, seed: int = 0) -> list[tuple[str, int]]:
+    """Rows of 1 to 14 words, whose label shows in the words."""
+    random = np.random.default_rng(seed)
+    found = []
+    for label in random.integers(0, 3, count).tolist():
+        words = np.where(
+            random.random(random.integers(1, 15)) < 0.5, random.integers(0, 20), random.integers(20, 60)
+        )
+        found.append((" ".join(f"w{(word + 20 * label) % 60}" for word in words.tolist()), label))
+    return found
+
+
+def features(folder: Path, count: int, seed: int = 0) -> Features:
+    """The features of `rows(count, seed)`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_features(rows(count, seed), tokenizer_file(folder), folder, max_length=16, pad_token_id=0)
+    return Features(folder)
+
+
+def selection(**changes: Any) -> Selection:
+    """Keep the best by accuracy, looking every third step."""
+    base = Selection(
+        metric="accuracy", greater_is_better=True, evaluate_every=3, patience=0, min_delta=0.0, keep_best=True
+    )
+    return replace(base, **changes)
+
+
+def train_step(**changes: Any) -> Train:
+    """Three labels, SGD, batches of 8, 20 steps, no dropout anywhere."""
+    num_steps = changes.get("num_steps", 20)
+    base = Train(
+        task=TextClassification(labels=LABELS),
+        labels=LABELS,
+        keep_head=False,
+        model=ModelFiles(id="tiny", revision=None, files={}),
+        method=Full(),
+        loss=CrossEntropy(),
+        label_smoothing=0.0,
+        class_weights=(1.0, 1.0, 1.0),
+        epochs=3,
+        num_steps=num_steps,
+        batch_size=8,
+        lengths=(4, 8, 12, 16),
+        learning_rate=0.5,
+        schedule=Schedule(shape="linear", warmup_steps=2, num_steps=num_steps),
+        optimizer=SGD(),
+        weight_decay=0.0,
+        max_grad_norm=None,
+        seed=0,
+        precision="fp32",
+        selection=None,
+        metrics=(Accuracy(), F1()),
+        evaluate_every=0,
+        checkpoint_every=4,
+    )
+    return replace(base, **changes)

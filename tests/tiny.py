@@ -1,0 +1,93 @@
+"""A tiny project: a random BERT, rows that it can learn, and a recipe. Small enough for a test, whole enough for a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GOOD = ("good", "great", "fine", "bright")
+BAD = ("bad", "awful", "dull", "weak")
+COMMON = ("the", "a", "movie", "film", "plot", "actor", "was", "is", "very", "and", "long", "short", "end")
+RECIPE: dict[str, Any] = {
+    "recipe": 1,
+    "name": "tiny",
+    "task": "text-classification",
+    "dataset": {
+        "train": "rows.jsonl",
+        "validation": {"fraction": 0.1},
+        "test": {"fraction": 0.2},
+        "columns": {"text": "snippet", "label": "sentiment"},
+    },
+    "model": "./model",
+    "training": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16},
+    "metrics": ["accuracy", "f1"],
+    "export": ["onnx"],
+}
+
+
+def write_project(folder: Path, *, num_rows: int = 300, **changes: Any) -> Path:
+    """The folder, with model/, rows.jsonl and recipe.json in it; `changes` replace top-level keys of the recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_encoder(folder / "model")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(num_rows)), encoding="utf-8")
+    (folder / "recipe.json").write_text(json.dumps({**RECIPE, **changes}, indent=2), encoding="utf-8")
+    return folder
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    """Distinct texts of 3 to 20 words; the label is which of two kinds of words stand in them."""
+    random = np.random.default_rng(0)
+    found: dict[str, str] = {}
+    while len(found) < count:
+        label = ("negative", "positive")[len(found) % 2]
+        words = [*random.choice(COMMON, random.integers(2, 18)), random.choice(GOOD if label == "positive" else BAD)]
+        random.shuffle(words)
+        found.setdefault(" ".join(words), label)
+    return [{"snippet": text, "sentiment": label} for text, label in found.items()]
+
+
+def save_encoder(folder: Path) -> None:
+    """A random BERT without a head, with the WordPiece tokenizer of its words."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from runtimes.pytorch.noise import quiet
+
+    vocabulary = save_tokenizer(folder, (*COMMON, *GOOD, *BAD))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+        pad_token_id=0,
+    )
+    with quiet():
+        BertModel(config).save_pretrained(folder)
+
+
+def save_tokenizer(folder: Path, words: tuple[str, ...]) -> int:
+    """Size of the vocabulary of the WordPiece tokenizer.json that is written: whole words and single letters."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    folder.mkdir(parents=True)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = [*special, *(word for word in words if word not in letters), *letters, *(f"##{c}" for c in letters)]
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return len(vocabulary)
