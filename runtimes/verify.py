@@ -39,7 +39,6 @@ from runtimes.gate import (
 from runtimes.golden import Golden, write_golden
 from runtimes.manifest import Figures, digest_of_rows
 from runtimes.metrics import score
-from runtimes.protocol import Batch
 from runtimes.tokens import Encoder, Inputs
 from runtimes.tolerance import Noise, tolerance
 

@@ -22,7 +22,7 @@ RECIPE: dict[str, Any] = {
         "columns": {"text": "snippet", "label": "sentiment"},
     },
     "model": "./model",
-    "training": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16},
+    "training": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16},
     "metrics": ["accuracy", "f1"],
     "export": ["onnx"],
 }

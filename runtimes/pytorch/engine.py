@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ class TorchEngine:
     def __init__(self, step: Train, model: nn.Module, inner: PreTrainedModel, device: torch.device) -> None:
         self.step, self.device, self.inner = step, device, inner
         self.model = model.to(device)
+        self.arguments = frozenset(inspect.signature(inner.forward).parameters)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.frozen = frozen_modules(inner) if step.method.type in ("head", "freeze") else ()
         self.optimizer = new_optimizer(step, self.trained)
@@ -95,7 +97,7 @@ class TorchEngine:
 
     def _logits(self, batch: Batch) -> Tensor:
         """[B, C] in float32."""
-        inputs = {name: self._tensor(values) for name, values in batch.inputs.items()}
+        inputs = {name: self._tensor(values) for name, values in batch.inputs.items() if name in self.arguments}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step.precision == "bf16"):
             logits: Tensor = self.model(**inputs).logits
         return logits.float()

@@ -45,14 +45,12 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 def test_the_order_is_the_same_with_every_version_of_numpy() -> None:
     found = epoch_batches(np.asarray([4, 8, 4, 8, 4, 8, 4]), batch_size=2, seed=1, epoch=2)
-    assert [rows.tolist() for rows in found] == GOLDEN
+    assert [rows.tolist() for rows in found] == [[5, 3], [2, 0], [6, 4], [1]]
 
 
 def test_the_short_batch_is_not_always_the_longest_rows() -> None:
     lengths = np.repeat([4, 8, 12, 16], 10)
-    short = [
-        min(epoch_batches(lengths, batch_size=7, seed=0, epoch=epoch), key=len)[0] // 10 for epoch in range(30)
-    ]
+    short = [min(epoch_batches(lengths, batch_size=7, seed=0, epoch=epoch), key=len)[0] // 10 for epoch in range(30)]
     assert len(set(short)) > 2
 
 

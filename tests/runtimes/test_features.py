@@ -70,7 +70,9 @@ def test_memory_grows_by_sixteen_bytes_a_row_only(tmp_path: Path, count: int) ->
 
     def peak(num_rows: int) -> int:
         tracemalloc.start()
-        write_features(((text, 0) for _ in range(num_rows)), tokenizer, tmp_path / str(num_rows), max_length=16, pad_token_id=0)
+        write_features(
+            ((text, 0) for _ in range(num_rows)), tokenizer, tmp_path / str(num_rows), max_length=16, pad_token_id=0
+        )
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found

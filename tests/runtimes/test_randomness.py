@@ -12,7 +12,7 @@ def test_numbers_are_functions_of_their_key() -> None:
 
 
 def test_the_first_numbers_never_change() -> None:
-    assert bits(2, 0, "weight").tolist() == GOLDEN
+    assert bits(2, 0, "weight").tolist() == [73725076040395810, 13635172406681455872]
 
 
 def test_an_order_has_every_number_once() -> None:

@@ -41,9 +41,7 @@ def rows(count: int, seed: int = 0) -> list[tuple[str, int]]:
     random = np.random.default_rng(seed)
     found = []
     for label in random.integers(0, 3, count).tolist():
-        words = np.where(
-            random.random(random.integers(1, 15)) < 0.5, random.integers(0, 20), random.integers(20, 60)
-        )
+        words = np.where(random.random(random.integers(1, 15)) < 0.5, random.integers(0, 20), random.integers(20, 60))
         found.append((" ".join(f"w{(word + 20 * label) % 60}" for word in words.tolist()), label))
     return found
 

@@ -16,6 +16,9 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Freeze, model_id
     """The model with its first layers frozen, counted from the input."""
     model.requires_grad_(True)
     layers = _layers(model)
+    if method.layers >= len(layers):
+        message = f"/method/layers freezes {method.layers} of {len(layers)} layers, none is left to tune"
+        raise RunError("E406", message, "freeze fewer, or use the method head")
     for layer in layers[: method.layers]:
         layer.requires_grad_(False)
     if method.embeddings:

@@ -1,0 +1,87 @@
+"""`recipe runs`, `clean`, `report`, `init`, `doctor`."""
+
+import json
+from pathlib import Path
+
+from tests.tiny import RECIPE
+
+
+def test_a_run_is_listed_with_its_gate_and_metrics(finished: Path, recipe) -> None:
+    done = recipe("runs", "--runs", finished / "runs")
+    [line] = done.output.splitlines()
+    assert line.split()[:4] == ["tiny", "done", "gate", "passed"]
+    assert "accuracy" in line
+
+
+def test_no_runs_are_said(tmp_path: Path, recipe) -> None:
+    assert recipe("runs", "--runs", tmp_path / "runs").output.startswith("no runs in")
+
+
+def test_clean_deletes_a_run_and_the_steps_that_only_it_had(project: Path, recipe) -> None:
+    done = recipe("clean", "tiny", "--runs", project / "runs", "--yes")
+    assert done.exit_code == 0, done.output
+    assert not (project / "runs" / "tiny").exists()
+    assert list((project / "runs" / ".steps").iterdir()) == []
+
+
+def test_clean_keeps_what_runs_refer_to(project: Path, recipe) -> None:
+    (project / "runs" / ".steps" / ("0" * 64)).mkdir()
+    before = len(list((project / "runs" / ".steps").iterdir()))
+    assert recipe("clean", "--runs", project / "runs", "--yes").exit_code == 0
+    assert len(list((project / "runs" / ".steps").iterdir())) == before - 1
+    assert (project / "runs" / "tiny" / "bundle" / "model.onnx").is_file()
+
+
+def test_a_dry_run_deletes_nothing(project: Path, recipe) -> None:
+    done = recipe("clean", "--all", "--runs", project / "runs", "--dry-run")
+    assert "would delete" in done.output
+    assert (project / "runs" / "tiny").exists()
+
+
+def test_a_misspelt_run_is_answered_with_the_nearest(finished: Path, recipe) -> None:
+    for command in ("clean", "report"):
+        done = recipe(command, "tinny", "--runs", finished / "runs")
+        assert done.exit_code == 2
+        assert 'did you mean "tiny"?' in done.output
+
+
+def test_a_report_shows_the_tuned_model_beside_the_majority_class(finished: Path, recipe) -> None:
+    done = recipe("report", "tiny", "--runs", finished / "runs")
+    assert done.exit_code == 0, done.output
+    assert "tuned    majority" in done.output
+    assert "confusion" in done.output
+    assert "gate passed" in done.output
+
+
+def test_a_page_of_the_report_is_written(finished: Path) -> None:
+    page = (finished / "runs" / "tiny" / "report.html").read_text()
+    assert "<svg" in page
+    assert "http" not in page
+
+
+def test_init_writes_a_recipe_that_passes_check(project: Path, recipe) -> None:
+    out = project / "new.json"
+    done = recipe("init", project / "rows.jsonl", "--model", "./model", "--yes", "-o", out)
+    assert done.exit_code == 0, done.output
+    assert json.loads(out.read_text())["dataset"]["columns"] == RECIPE["dataset"]["columns"]
+    checked = recipe("check", out, "--target", "cpu")
+    assert checked.exit_code == 0, checked.output
+
+
+def test_init_does_not_replace_a_recipe(project: Path, recipe) -> None:
+    before = (project / "recipe.json").read_text()
+    done = recipe("init", project / "rows.jsonl", "--yes", "-o", project / "recipe.json")
+    assert done.exit_code == 2
+    assert (project / "recipe.json").read_text() == before
+
+
+def test_init_names_the_nearest_column(project: Path, recipe) -> None:
+    done = recipe("init", project / "rows.jsonl", "--text", "snipet", "--yes", "-o", project / "new.json")
+    assert done.exit_code == 2
+    assert 'did you mean "snippet"?' in done.output
+
+
+def test_doctor_says_what_is_installed(recipe) -> None:
+    report = json.loads(recipe("doctor", "--json").output)
+    assert report["extras"]["torch"]["ready"] is True
+    assert any(device.startswith("cpu") for device in report["devices"])
