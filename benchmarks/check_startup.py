@@ -1,6 +1,6 @@
 """How long `recipe check` and `recipe --help` take, beside importing torch, in turn in one run.
 
-    python benchmarks/check_startup.py [--repeats 7] [--json]
+python benchmarks/check_startup.py [--repeats 7] [--json]
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     torch = medians["python -c 'import torch'"]
     if options.json:
-        print(json.dumps({name: {"seconds": value, "of_torch": value / torch} for name, value in medians.items()}, indent=2))
+        print(
+            json.dumps(
+                {name: {"seconds": value, "of_torch": value / torch} for name, value in medians.items()}, indent=2
+            )
+        )
         return
     for name, value in medians.items():
         print(f"{name:<26} {value:6.3f} s   {value / torch:6.3f} of importing torch")

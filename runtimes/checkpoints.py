@@ -36,7 +36,10 @@ def save(folder: Path, step: int, state: Mapping[str, Any], write: Callable[[Pat
     with new_folder(folder / name_of(step)) as target:
         write(target)
         _refuse_infinite(target, step)
-        content = {"state": dict(state), "files": {file.name: sha256_of(file, None) for file in sorted(target.iterdir())}}
+        content = {
+            "state": dict(state),
+            "files": {file.name: sha256_of(file, None) for file in sorted(target.iterdir())},
+        }
         write_json(target / _SEAL, {**content, "sha256": _digest(content)})
 
 

@@ -120,13 +120,12 @@ def verify_export(
 
 
 def read_report(folder: Path) -> Report:
-    """The report that a verify step left in its folder. Raises RunError E602 when there is none."""
+    """The report that a verify step left in its folder. Raises RunError E606 when there is none."""
     try:
         return read(Report, json.loads((folder / VERIFICATION).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise RunError(
-            "E602", f"{folder / VERIFICATION} is not a verification: {error}", "run the gate again"
-        ) from error
+        message = f"{folder / VERIFICATION} is not a verification: {error}"
+        raise RunError("E606", message, "run the gate again") from error
 
 
 def _answer(scores: ScoreFunction, rows: Rows, encoder: Encoder) -> Answers:

@@ -82,14 +82,14 @@ def read(**changes: Any) -> Recipe:
     return read_recipe(load_text(json.dumps({**RECIPE, **changes}), "r.json"))
 
 
-def resolved(model: ModelFacts = MODEL, data: DataFacts = DATA, target: Target = CPU, **changes: Any) -> ResolvedRecipe:
+def resolved(model_facts: ModelFacts = MODEL, data_facts: DataFacts = DATA, target: Target = CPU, **changes: Any) -> ResolvedRecipe:
     """The recipe with other top-level keys, with facts."""
-    return resolve(read(**changes), model, data, target)
+    return resolve(read(**changes), model_facts, data_facts, target)
 
 
-def planned(model: ModelFacts = MODEL, data: DataFacts = DATA, target: Target = CPU, **changes: Any) -> Plan:
+def planned(model_facts: ModelFacts = MODEL, data_facts: DataFacts = DATA, target: Target = CPU, **changes: Any) -> Plan:
     """The plan of the recipe with other top-level keys, with facts."""
-    return plan(resolved(model, data, target, **changes))
+    return plan(resolved(model_facts, data_facts, target, **changes))
 
 
 def without_validation(data: DataFacts = DATA) -> DataFacts:

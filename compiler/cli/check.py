@@ -45,6 +45,7 @@ def check(
                 summaries.append(f"{path}: the recipe is well formed (data and model were not looked at)")
         except RecipeError as error:
             findings += error.diagnostics
+    findings = list(dict.fromkeys(findings))  # recipes that extend the same base share its faults
     rendered = render(findings, form)
     if rendered:
         click.echo(rendered)

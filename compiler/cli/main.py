@@ -114,7 +114,7 @@ def missing_module(error: ModuleNotFoundError) -> list[str]:
     """The sentence for a package that is not installed, with the command that installs it."""
     name = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(name)
-    command = f"pip install 'recipec[{extra}]'" if extra else f"pip install {name}"
+    command = f"pip install 'recipec[{extra}]'" if extra else "pip install recipec"
     return [f'error[E402]: this needs the package "{name}", which is not installed', f"    hint: {command}"]
 
 

@@ -63,7 +63,7 @@ def plan_in(path: Path) -> Plan | None:
     """The plan that a file holds, or None when it is not one. Raises click's error for a damaged plan."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or "plan" not in value or "recipe" in value:
         return None

@@ -15,6 +15,7 @@ import pytest
 from compiler.metrics import F1, Accuracy
 from compiler.plan import ModelFiles, Package, VerifyExport
 from compiler.tasks.text_classification import TextClassification
+from runtimes.gate import ScoreFunction
 
 LABELS = ("negative", "positive")
 WORDS = [
@@ -130,13 +131,13 @@ def sentences(count: int) -> tuple[str, ...]:
     return tuple(" ".join(random.choice(WORDS, random.integers(1, 31))) for _ in range(count))
 
 
-def labels_of(source: Callable, texts: tuple[str, ...], model: Path) -> np.ndarray:
+def labels_of(source: ScoreFunction, texts: tuple[str, ...], model: Path) -> np.ndarray:
     """What the source decides, but for every tenth row: it is right nine times in ten."""
     from runtimes.comparison import batches
     from runtimes.tokens import open_encoder
 
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
-    decided = np.concatenate([source(batch).argmax(axis=1) for batch in batches(texts, encoder, 16)])
+    decided: np.ndarray = np.concatenate([source(batch).argmax(axis=1) for batch in batches(texts, encoder, 16)])
     decided[::10] = 1 - decided[::10]
     return decided
 
@@ -158,9 +159,9 @@ def save_bert(folder: Path) -> None:
         intermediate_size=64,
         max_position_embeddings=MAX_LENGTH,
         initializer_range=0.3,
-        num_labels=len(LABELS),
         pad_token_id=0,
     )
+    config.num_labels = len(LABELS)
     model = BertForSequenceClassification(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

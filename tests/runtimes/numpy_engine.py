@@ -98,10 +98,10 @@ class NumpyEngine:
         bags_BV = np.zeros((len(ids_BT), self.vocabulary))
         rows_BT = np.broadcast_to(np.arange(len(ids_BT))[:, None], ids_BT.shape)
         np.add.at(bags_BV, (rows_BT, ids_BT), mask_BT)
-        return bags_BV / mask_BT.sum(axis=1, keepdims=True)
+        return np.asarray(bags_BV / mask_BT.sum(axis=1, keepdims=True))
 
     def _kept(self, seed: int, index: int) -> Floats:
-        return (uniform(self.vocabulary, seed, index) >= self.dropout) / (1.0 - self.dropout)
+        return np.asarray((uniform(self.vocabulary, seed, index) >= self.dropout) / (1.0 - self.dropout))
 
     def _smoothed(self, targets_B: npt.NDArray[np.int64]) -> Floats:
         classes, share = len(self.step.labels), self.step.label_smoothing

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
+from compiler.files import write_text
 from runtimes.bundle import Bundle, config_labels, open_bundle, softmax
 from runtimes.errors import RunError
 from runtimes.manifest import check_hashes, files_in, read_manifest, seal
@@ -108,7 +109,7 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 def write(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text)
+    return lambda folder: write_text(folder / name, text)
 
 
 def edit_manifest(**changes: object) -> Callable[[Path], None]:

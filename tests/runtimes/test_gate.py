@@ -135,7 +135,7 @@ def test_one_class_is_always_decided_alike() -> None:
     ],
 )
 def test_a_metric_may_fall_by_the_allowed_drop_and_no_more(
-    source: dict, other: dict, max_drop: float, fallen: tuple
+    source: dict[str, float], other: dict[str, float], max_drop: float, fallen: tuple[str, ...]
 ) -> None:
     check = compare_metrics(source, other, max_drop)
     assert (check.fallen, check.passed) == (fallen, not fallen)

@@ -66,7 +66,9 @@ ROWS = st.builds(
 
 
 @given(st.lists(ROWS))
-def test_golden_rows_come_back_as_they_were_to_the_bit(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+def test_golden_rows_come_back_as_they_were_to_the_bit(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Golden]
+) -> None:
     path = tmp_path_factory.mktemp("golden") / "golden.jsonl"
     write_golden(path, rows)
     found = read_golden(path)

@@ -331,7 +331,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_good_checkpoint(run: Ru
 
 
 def test_a_loss_that_is_not_a_number_is_never_checkpointed(run: Run) -> None:
-    with pytest.raises(RunError, match="diverged at step 4.*no checkpoint before it"):
+    with pytest.raises(RunError, match=r"diverged at step 4.*no checkpoint before it"):
         run.reports(run.engine(train_step(), breaks_at=3))
     assert run.saved == ()
 

@@ -6,6 +6,7 @@ import sys
 import venv
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 USE = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from runtimes.bundle import open_bundle
 from runtimes.gate import report_lines
 from runtimes.verify_bundle import verify_bundle
@@ -41,7 +43,7 @@ sys.meta_path.insert(0, Block())
 FRAMEWORKS = {"torch", "transformers", "peft", "onnx", "jsonschema", "huggingface_hub", "click", "rich", "safetensors"}
 
 
-def child(python: str, code: str, bundle: Path) -> list:
+def child(python: str, code: str, bundle: Path) -> list[Any]:
     done = subprocess.run(
         [python, "-c", code, str(bundle)],
         cwd=ROOT,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from runtimes.errors import GateError, RunError
-from runtimes.gate import Metrics, Verification, require_passed
+from runtimes.gate import Decisions, Metrics, Verification, require_passed
 from runtimes.golden import read_golden, write_golden
 from runtimes.manifest import read_manifest, seal
 from runtimes.verify_bundle import LabelledRows, verify_bundle
@@ -29,7 +30,7 @@ def failed(verification: Verification) -> set[str]:
     return {check.name for _, check in verification.failures()}
 
 
-def edit_json(path: Path, change: Callable[[dict], None]) -> None:
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     value = json.loads(path.read_text(encoding="utf-8"))
     change(value)
     path.write_text(json.dumps(value), encoding="utf-8")
@@ -205,7 +206,7 @@ def test_a_near_tie_is_excused_and_counted(bundle_copy: Path) -> None:
         write_golden(bundle_copy / "golden.jsonl", rows)
         seal(bundle_copy, loose)
         verification = verify_bundle(bundle_copy)
-        [check] = [check for check in verification.edges[0].checks if check.name == "decisions"]
+        [check] = [check for check in verification.edges[0].checks if isinstance(check, Decisions)]
         assert (check.passed, len(check.excused), check.disagreeing) == (passed, count, ())
 
 

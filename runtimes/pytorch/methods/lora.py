@@ -8,6 +8,7 @@ from typing import cast
 
 import peft
 from peft.tuners.lora import Linear as LoraLinear
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -19,7 +20,6 @@ from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.quiet import quiet
 
 FOLDER = "adapter"
-_PREFIX, _SAVED = "base_model.model.", ".modules_to_save.default."
 
 
 def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, model_id: str) -> nn.Module:
@@ -73,12 +73,11 @@ def merge(base: PreTrainedModel, adapter_folder: Path, missing: Sequence[str]) -
 
     `missing`: parameters that the base's files don't have. Raises RunError when the adapter does not bring them either.
     """
-    with quiet():
-        wrapped = peft.PeftModel.from_pretrained(base, adapter_folder)
-        saved = [name for name, _ in wrapped.named_parameters() if _SAVED in name]
-        merged = cast(PreTrainedModel, wrapped.merge_and_unload(safe_merge=True))
-    lost = sorted(set(missing) - {name.removeprefix(_PREFIX).replace(_SAVED, ".") for name in saved})
-    if lost:
+    with safe_open(adapter_folder / "adapter_model.safetensors", framework="pt") as file:
+        brought = {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    if lost := sorted(set(missing) - brought):
         message = f"neither the base model nor the adapter has {', '.join(lost)}"
         raise RunError("E406", message, "train the adapter anew: a merged model would have a random head")
-    return merged
+    with quiet():
+        wrapped = peft.PeftModel.from_pretrained(base, adapter_folder)
+        return cast(PreTrainedModel, wrapped.merge_and_unload(safe_merge=True))

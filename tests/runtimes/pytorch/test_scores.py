@@ -1,6 +1,7 @@
 # Axes: B = rows, T = tokens
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from runtimes.protocol import Batch
 from runtimes.pytorch.noise import SourceError, quiet
 from runtimes.pytorch.scores import adapter_scores, exact_float32, torch_scores
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -68,7 +69,10 @@ def tune(base: Path, *, saved: list[str]):
 
 def logits(model, batch: Batch) -> np.ndarray:
     with torch.inference_mode():
-        return model(**{name: torch.from_numpy(values) for name, values in batch.inputs.items()}).logits.numpy()
+        found: np.ndarray = model(
+            **{name: torch.from_numpy(values) for name, values in batch.inputs.items()}
+        ).logits.numpy()
+    return found
 
 
 def test_an_adapter_on_its_base_scores_as_the_model_that_was_saved(base: Path, batch: Batch, tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_a_folder_without_an_adapter_is_named(base: Path, tmp_path: Path) -> Non
 
 
 def test_arrays_that_a_model_does_not_take_are_left_out(batch: Batch, tmp_path: Path) -> None:
-    sizes = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 32}
+    sizes: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
     with quiet():
         DistilBertForSequenceClassification(DistilBertConfig(**sizes)).save_pretrained(tmp_path)
     assert torch_scores(tmp_path)(batch).shape == (3, 2)

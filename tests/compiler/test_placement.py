@@ -1,0 +1,62 @@
+"""Placement: told from the system and the command line, outside every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compiler.placement import Target, parse_target, place, this_machine
+from tests.handmade import CPU
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "memory"),
+    [
+        ("cpu", "cpu", None),
+        ("cuda", "cuda", None),
+        ("mps", "mps", None),
+        ("cuda:80GiB", "cuda", 80),
+        ("CUDA:8gib", "cuda", 8),
+    ],
+)
+def test_a_target_is_a_device_and_perhaps_its_memory(text: str, kind: str, memory: int | None) -> None:
+    target = parse_target(text)
+    assert (target.kind, target.memory_gib) == (kind, memory)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "cuda:", "cuda:80", "cuda:80GB", "cuda:0GiB", "cuda:-1GiB", " cpu", "cpu\n"]
+)
+def test_what_is_no_target_is_refused_with_what_is(text: str) -> None:
+    with pytest.raises(ValueError, match="write cpu, cuda, mps"):
+        parse_target(text)
+
+
+def test_this_machine_has_a_target_with_a_reason() -> None:
+    target = this_machine()
+    assert target.kind in ("cpu", "cuda", "mps")
+    assert target.reason
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_hidden_devices_are_not_there(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert this_machine().kind != "cuda"
+
+
+@pytest.mark.skipif(not Path("/proc/driver/nvidia/version").exists(), reason="needs an NVIDIA driver")
+def test_a_loaded_driver_is_a_cuda_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert this_machine().kind == "cuda"
+
+
+@pytest.mark.parametrize(("written", "expected"), [(None, 32), (8, 8), (32, 32), (64, 32)])
+def test_a_micro_batch_is_at_most_the_batch(written: int | None, expected: int) -> None:
+    assert place(CPU, 32, written).micro_batch_size == expected
+
+
+def test_a_placement_says_why() -> None:
+    placement = place(Target(kind="mps", memory_gib=None, reason="Apple silicon"), 32, None)
+    assert (placement.device, placement.device_reason) == ("mps", "Apple silicon")
+    assert placement.engine_reason

@@ -1,0 +1,227 @@
+"""Recipe and facts -> ResolvedRecipe: what is chosen, why, and what does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from compiler.auto import Choice
+from compiler.diagnostics import Diagnostic, RecipeError
+from compiler.methods import LoRA
+from compiler.metrics import F1
+from compiler.resolve import ResolvedRecipe
+from tests.handmade import CUDA, DATA, MODEL, resolved, split_facts, without_validation
+
+
+def findings(**changes: Any) -> tuple[Diagnostic, ...]:
+    with pytest.raises(RecipeError) as caught:
+        resolved(**changes)
+    return caught.value.diagnostics
+
+
+def choice(recipe: ResolvedRecipe, pointer: str) -> Choice:
+    [found] = [made for made in recipe.choices if made.pointer == pointer]
+    return found
+
+
+# what does not fit
+
+
+@pytest.mark.parametrize("layers", [6, 7])
+def test_freezing_every_layer_is_named_with_the_most_that_is_possible(layers: int) -> None:
+    [found] = findings(method={"type": "freeze", "layers": layers})
+    assert (found.code, found.pointer) == ("R204", "/method/layers")
+    assert "at most 5" in found.hint
+
+
+def test_all_layers_but_one_can_be_frozen() -> None:
+    assert resolved(method={"type": "freeze", "layers": 5})
+
+
+def test_target_modules_that_match_nothing_list_what_there_is() -> None:
+    found = findings(method={"type": "lora", "target_modules": ["query", "qeury", "xyz", "ry"]})
+    assert [(d.code, d.pointer) for d in found] == [("R205", f"/method/target_modules/{n}") for n in (1, 2, 3)]
+    assert 'did you mean "query"?' in found[0].hint
+    assert all("attention.self.query" in d.hint and "dense" in d.hint for d in found)
+
+
+def test_a_target_is_the_end_of_a_name_after_a_dot() -> None:
+    method = resolved(method={"type": "lora", "target_modules": ["query", "self.value", "pooler.dense"]}).method
+    assert isinstance(method, LoRA)
+    assert method.target_modules == ("query", "self.value", "pooler.dense")
+
+
+def test_a_model_without_numbered_layers_needs_named_targets() -> None:
+    [found] = findings(method="lora", model_facts=replace(MODEL, linear_modules=("pooler.dense",)))
+    assert (found.code, found.pointer) == ("R205", "/method/target_modules")
+
+
+def test_class_weights_and_positive_classes_name_labels_that_rows_have() -> None:
+    loss = {"type": "cross-entropy", "class_weights": {"good": 1, "a/b": 2}}
+    found = findings(training={"loss": loss}, metrics=[{"type": "f1", "average": "binary", "positive": "god"}])
+    assert [(d.code, d.pointer) for d in found] == [
+        ("R208", "/training/loss/class_weights/a~1b"),
+        ("R208", "/metrics/0/positive"),
+    ]
+
+
+def test_a_warm_up_longer_than_the_training_is_named() -> None:
+    schedule = {"type": "linear", "warmup_steps": 11}
+    [found] = findings(training={"max_steps": 10, "schedule": schedule})
+    assert (found.code, found.pointer) == ("R212", "/training/schedule/warmup_steps")
+    assert resolved(training={"max_steps": 11, "schedule": schedule})
+
+
+def test_a_model_without_a_fast_tokenizer_is_refused() -> None:
+    [found] = findings(model_facts=replace(MODEL, has_tokenizer=False))
+    assert (found.code, found.pointer) == ("R407", "/model/id")
+
+
+def test_more_tokens_than_the_model_has_positions_are_refused() -> None:
+    [found] = findings(training={"max_length": 513})
+    assert (found.code, found.pointer) == ("R408", "/training/max_length")
+    assert resolved(training={"max_length": 513}, model_facts=replace(MODEL, max_positions=None))
+
+
+def test_what_does_not_fit_is_reported_in_one_go() -> None:
+    found = findings(
+        method={"type": "freeze", "layers": 9},
+        training={"max_length": 9999, "max_steps": 1, "schedule": {"type": "cosine", "warmup_steps": 2}},
+        model_facts=replace(MODEL, has_tokenizer=False),
+    )
+    assert {d.code for d in found} == {"R204", "R212", "R407", "R408"}
+
+
+# what is chosen
+
+
+def test_every_choice_has_a_reason() -> None:
+    assert all(made.reason for made in resolved(method="lora").choices)
+
+
+@pytest.mark.parametrize(
+    ("training", "epochs", "num_steps"),
+    [
+        ({}, 3, 75),
+        ({"epochs": 2}, 2, 50),
+        ({"batch_size": 30}, 3, 81),
+        ({"max_steps": 10}, 1, 10),
+        ({"max_steps": 26}, 2, 26),
+        ({"batch_size": 10_000}, 3, 3),
+    ],
+)
+def test_steps_follow_from_rows_batch_and_epochs(training: dict[str, Any], epochs: int, num_steps: int) -> None:
+    """800 train rows: 25 batches of 32, or 27 of 30 with a part of one."""
+    found = resolved(training=training).training
+    assert (found.epochs, found.num_steps) == (epochs, num_steps)
+
+
+@pytest.mark.parametrize(("method", "rate"), [("full", 5e-5), ("head", 1e-3), ("lora", 5e-4)])
+def test_the_learning_rate_follows_from_the_method(method: str, rate: float) -> None:
+    found = resolved(method=method)
+    assert found.training.learning_rate == rate
+    assert method in choice(found, "/training/learning_rate").reason
+
+
+def test_what_is_written_is_not_chosen() -> None:
+    found = resolved(
+        training={"learning_rate": 1, "weight_decay": 0, "max_length": 64, "precision": "bf16", "keep": "last"}
+    )
+    assert found.training.learning_rate == 1.0
+    assert not {"/training/learning_rate", "/training/weight_decay", "/training/max_length", "/training/precision"} & {
+        made.pointer for made in found.choices
+    }
+
+
+@pytest.mark.parametrize(("optimizer", "decay"), [("adamw", 0.01), ("adam", 0.0), ("sgd", 0.0)])
+def test_the_weight_decay_follows_from_the_optimizer(optimizer: str, decay: float) -> None:
+    assert resolved(training={"optimizer": optimizer}).training.weight_decay == decay
+
+
+@pytest.mark.parametrize(
+    ("longest", "positions", "expected"),
+    [(40, 512, 40), (600, 512, 512), (600, 256, 256), (600, None, 512), (1, 512, 2), (0, 128, 128)],
+)
+def test_max_length_is_the_longest_row_within_the_limits(longest: int, positions: int | None, expected: int) -> None:
+    data = replace(DATA, splits=(split_facts("train", {"bad": 1, "good": 1}, longest=longest),))
+    found = resolved(
+        dataset={"train": "rows.jsonl", "validation": None, "test": None},
+        data_facts=data,
+        model_facts=replace(MODEL, max_positions=positions),
+    )
+    assert found.training.max_length == expected
+
+
+def test_precision_alone_depends_on_the_kind_of_target() -> None:
+    cpu, cuda = resolved(), resolved(target=CUDA)
+    assert (cpu.training.precision, cuda.training.precision) == ("fp32", "bf16")
+    assert replace(cuda.training, precision="fp32") == cpu.training
+
+
+def test_the_best_checkpoint_is_kept_where_validation_rows_can_tell() -> None:
+    dataset = {"train": "rows.jsonl", "validation": None}
+    assert resolved().training.keep_best
+    assert not resolved(dataset=dataset, data_facts=without_validation()).training.keep_best
+    assert not resolved(training={"keep": "last"}).training.keep_best
+
+
+def test_labels_are_those_of_the_rows_in_the_order_of_the_model_s_head() -> None:
+    assert resolved().labels == ("bad", "good")
+    assert resolved(model_facts=replace(MODEL, labels=("good", "bad"))).labels == ("good", "bad")
+    assert resolved(model_facts=replace(MODEL, labels=("good", "ugly"))).labels == ("bad", "good")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        (None, False),
+        (("good", "bad"), True),
+        (("bad", "good"), True),
+        (("good", "ugly"), False),
+        (("bad", "good", "ugly"), False),
+    ],
+)
+def test_a_trained_head_is_kept_when_its_labels_match_by_name(labels: tuple[str, ...] | None, kept: bool) -> None:
+    found = resolved(model_facts=replace(MODEL, labels=labels))
+    assert found.keep_head is kept
+    assert choice(found, "/model").value == ("head kept" if kept else "new head")
+
+
+def test_balanced_weights_are_inverse_to_the_counts_and_average_to_one_over_rows() -> None:
+    loss = {"type": "cross-entropy", "class_weights": "balanced"}
+    weights = resolved(training={"loss": loss}).training.class_weights
+    assert weights == (800 / (2 * 200), 800 / (2 * 600))
+    assert 200 * weights[0] + 600 * weights[1] == pytest.approx(800)
+
+
+def test_a_label_without_a_named_weight_weighs_one() -> None:
+    loss = {"type": "cross-entropy", "class_weights": {"good": 3}}
+    assert resolved(training={"loss": loss}).training.class_weights == (1.0, 3.0)
+
+
+def test_the_positive_class_is_the_last_label() -> None:
+    [metric] = resolved(metrics=[{"type": "f1", "average": "binary"}]).metrics
+    assert metric == F1(average="binary", positive="good")
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("auto", "accuracy"), ("loss", "loss"), ("f1", "f1_micro"), ("f1_micro", "f1_micro")]
+)
+def test_early_stopping_looks_at_the_metric_that_it_names(metric: str, expected: str) -> None:
+    metrics = ["accuracy", {"type": "f1", "average": "micro"}]
+    assert (
+        resolved(metrics=metrics, training={"early_stopping": {"metric": metric}}).training.selection_metric == expected
+    )
+
+
+def test_held_out_rows_are_the_test_rows_or_else_the_validation_rows() -> None:
+    assert resolved().held_out == "test"
+    assert resolved(dataset={"train": "rows.jsonl", "test": None}).held_out == "validation"
+    assert (
+        resolved(
+            dataset={"train": "rows.jsonl", "test": None, "validation": None}, data_facts=without_validation()
+        ).held_out
+        is None
+    )
