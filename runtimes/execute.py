@@ -33,7 +33,7 @@ def execute(
     sources: Sources,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
-    """The events of a run. Raises RunError when a step fails, GateError when the gate does, Interrupted when stopped."""
+    """The events of a run. Raises RunError when a step fails, GateError when the gate does, Interrupted if stopped."""
     store = Store(runs)
     run = runs / plan.name
     run.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,9 @@ def report_lines(report: Report) -> list[str]:
 def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"{report['name']}: {report['state']}"]
     if report["data"]:
-        yield [f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens" for split, facts in report["data"].items()]
+        yield [
+            f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens" for split, facts in report["data"].items()
+        ]
     if report["training"]:
         yield [_training_line(report["training"])]
     if report["evaluation"]:
@@ -102,7 +104,10 @@ def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:
     if len(labels) > 12:
         return []
     width = max(8, *(len(label) + 2 for label in labels))
-    lines = ["    confusion (rows: true, columns: decided)", "    " + " " * width + "".join(f"{name:>{width}}" for name in labels)]
+    lines = [
+        "    confusion (rows: true, columns: decided)",
+        "    " + " " * width + "".join(f"{name:>{width}}" for name in labels),
+    ]
     for name, row in zip(labels, confusion["rows_true_columns_decided"], strict=True):
         lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
     return lines
@@ -163,7 +168,7 @@ def _curve(curve: list[Mapping[str, float]]) -> str:
         for step, loss in zip(steps, losses, strict=True)
     )
     return (
-        f'<h2>Training loss, nats</h2><p>from {losses[0]:.4f} to {losses[-1]:.4f} over {len(curve)} steps</p>'
+        f"<h2>Training loss, nats</h2><p>from {losses[0]:.4f} to {losses[-1]:.4f} over {len(curve)} steps</p>"
         f'<svg viewBox="-5 -5 {width + 10} {height + 10}" width="{width}" height="{height}">'
         f'<polyline points="{points}" fill="none" stroke="#1660a8" stroke-width="1.5"/></svg>'
     )

@@ -70,7 +70,7 @@ class Store:
         return self.steps / key
 
     def receipt(self, key: str, kind: str, inputs: Mapping[str, str]) -> Receipt | None:
-        """The receipt of a step that was finished on these inputs, with whole outputs and today's decisive libraries."""
+        """The receipt of a step finished on these inputs, when its outputs are whole and its libraries today's."""
         try:
             value = json.loads((self.folder(key) / "receipt.json").read_text(encoding="utf-8"))
             receipt = read(Receipt, value)

@@ -1,4 +1,4 @@
-"""A tiny project: a random BERT, rows that it can learn, and a recipe. Small enough for a test, whole enough for a run."""
+"""A tiny project: a random BERT, rows that it can learn, and a recipe. Small, and whole enough for a run."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,11 +22,16 @@ _ROWS_AT_ONCE = 1024
 
 
 @click.command(
-    epilog="Examples:  recipe predict runs/quickstart --text 'a joy from start to end'    recipe predict BUNDLE --input rows.jsonl -o answers.jsonl"
+    epilog="Examples:  recipe predict quickstart --text 'a joy'    recipe predict BUNDLE --input rows.jsonl -o out.jsonl"
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, help="A text to answer. Can be repeated.")
-@click.option("--input", "source", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input.")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+    help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input.",
+)
 @click.option("--column", help="The column with the text. Default: the bundle's.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answers here, as JSONL.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows computed at once.")
@@ -56,7 +60,11 @@ def predict(
         write_answers(output, answers)
         return
     for row in answers:
-        click.echo(json.dumps(row, ensure_ascii=False) if as_json or source else f"{row['label']}  {row['score']:.4f}  {row[column]}")
+        click.echo(
+            json.dumps(row, ensure_ascii=False)
+            if as_json or source
+            else f"{row['label']}  {row['score']:.4f}  {row[column]}"
+        )
 
 
 def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
@@ -120,7 +128,9 @@ def text_of(row: dict[str, Any], column: str, number: int) -> str:
     if isinstance(text, str):
         return text
     if column not in row:
-        raise click.ClickException(f'row {number} has no "{column}": {did_you_mean(column, row, noun="it has")} (--column names it)')
+        raise click.ClickException(
+            f'row {number} has no "{column}": {did_you_mean(column, row, noun="it has")} (--column names it)'
+        )
     raise click.ClickException(f'row {number}: "{column}" is not text')
 
 
@@ -156,11 +166,11 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
     click.echo(f"wrote {count} answers to {output}", err=True)
 
 
-@click.command(
-    epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json"
-)
+@click.command(epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Labelled rows to measure on too.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Labelled rows to measure on too."
+)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option

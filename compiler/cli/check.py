@@ -14,14 +14,21 @@ from compiler.loading import load
 from compiler.placement import Target
 
 
-@click.command(
-    epilog="Examples:  recipe check recipes/*.json    recipe check --no-facts --format sarif r.json"
-)
+@click.command(epilog="Examples:  recipe check recipes/*.json    recipe check --no-facts --format sarif r.json")
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
 @recipe_options
 @target_option
-@click.option("--facts/--no-facts", default=True, help="Look at the data and the model too (default), or only at the recipe.")
-@click.option("--format", "form", type=click.Choice(get_args(Format)), default="text", show_default=True, help="How findings are written.")
+@click.option(
+    "--facts/--no-facts", default=True, help="Look at the data and the model too (default), or only at the recipe."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(get_args(Format)),
+    default="text",
+    show_default=True,
+    help="How findings are written.",
+)
 def check(
     recipes: tuple[Path, ...],
     overrides: tuple[str, ...],

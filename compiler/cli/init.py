@@ -70,9 +70,7 @@ def init(
     output = output or Path(f"{name}.json")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: choose another with -o, or --force")
-    written = recipe_text(
-        name=name, data=_relative(data, output), text=text, label=label, model=model, method=method
-    )
+    written = recipe_text(name=name, data=_relative(data, output), text=text, label=label, model=model, method=method)
     read_recipe(load_text(written, str(output)))
     write_text(output, written)
     click.echo(f"wrote {output}\nnext: recipe check {output} && recipe run {output}")

@@ -75,7 +75,7 @@ class Commands(click.Group):
         except BrokenPipeError:
             sys.stderr.close()
             ctx.exit(EXIT_RUN)
-        except Exception as error:  # the edge: no traceback for users
+        except Exception as error:  # noqa: BLE001  the edge: users get a sentence
             if ctx.params.get("debug"):
                 traceback.print_exc()
             code, lines = explain_failure(error)

@@ -25,7 +25,13 @@ from compiler.plan import Plan, changed_steps, identity
 @target_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan here, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@click.option("--diff", nargs=2, type=click.Path(path_type=Path), metavar="BEFORE AFTER", help="What AFTER would do again; recipes or plans.")
+@click.option(
+    "--diff",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="BEFORE AFTER",
+    help="What AFTER would do again; recipes or plans.",
+)
 def plan(
     recipe: Path | None,
     overrides: tuple[str, ...],
@@ -91,7 +97,9 @@ def plan_lines(compiled: Compiled) -> list[str]:
 
 def _parameters(parameters: dict[str, object]) -> list[str]:
     hidden = {"step", "splits", "model", "tokenizer", "baseline_model", "lengths"}
-    shown = [f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items() if name not in hidden]
+    shown = [
+        f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items() if name not in hidden
+    ]
     return [line if len(line) <= 100 else f"{line[:97]}..." for line in shown]
 
 

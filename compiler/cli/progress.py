@@ -73,14 +73,18 @@ class _Screen:
                 figures = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
                 self.metric = figures.partition(",")[0]
                 best = " (best so far)" if event.best else ""
-                self.say(f"  epoch {event.epoch:.2f}, step {event.step}: validation loss {event.loss:.4f}, {figures}{best}")
+                self.say(
+                    f"  epoch {event.epoch:.2f}, step {event.step}: validation loss {event.loss:.4f}, {figures}{best}"
+                )
             case ResumeReport():
                 for reason in event.damaged:
                     self.say(f"  checkpoint passed over: {reason}")
                 if event.step:
                     self.say(f"  goes on after step {event.step}")
             case MicroBatchReport():
-                self.say(f"  out of memory: {event.micro_batch_size} rows at once from step {event.step}; the result is the same")
+                self.say(
+                    f"  out of memory: step {event.step} again with {event.micro_batch_size} rows at once, to the same result"
+                )
             case StopReport():
                 self.say(f"  {event.reason}; the weights of step {event.kept_step} are kept")
             case CheckpointReport():

@@ -11,24 +11,27 @@ from types import FrameType
 
 import click
 
-from compiler.cli.options import cache_folder, fact_source, mirror_folder, offline, recipe_options, runs_option, target_option
+from compiler.cli.options import fact_source, recipe_options, runs_option, target_option
 from compiler.cli.plan import choice_lines, plan_in
 from compiler.diagnostics import render
 from compiler.driver import compile_recipe
-from compiler.hub import Sources
 from compiler.loading import load
 from compiler.placement import Placement, Target, place
 from compiler.plan import Plan, Train
 
 
 @click.command(
-    epilog="Examples:  recipe run recipes/quickstart.json    recipe run r.json --set /training/epochs=1    recipe run plan.json --root ."
+    epilog="Examples:  recipe run r.json    recipe run r.json --set /training/epochs=1    recipe run plan.json --root ."
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @recipe_options
 @target_option
 @runs_option
-@click.option("--root", type=click.Path(path_type=Path, exists=True, file_okay=False), help="With a plan: the folder that its data paths start from. Default: the plan's.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With a plan: the folder that its data paths start from. Default: the plan's.",
+)
 @click.option("--micro-batch-size", type=click.IntRange(min=1), help="With a plan: rows computed at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
@@ -58,7 +61,7 @@ def run(
     from compiler.cli.progress import display
     from runtimes.execute import execute
 
-    sources = Sources(mirror=mirror_folder(), cache=cache_folder(), offline=offline())
+    sources = fact_source(allowed).sources
     with stopping() as asked:
         events = execute(made, placement, runs=runs_folder, root=root, sources=sources, stop=lambda: bool(asked))
         if as_json:

@@ -51,7 +51,12 @@ def clean(names: tuple[str, ...], runs_folder: Path, all_runs: bool, yes: bool, 
     if not doomed:
         click.echo("nothing to delete")
         return
-    size = sum(path.stat().st_size for folder in doomed for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    size = sum(
+        path.stat().st_size
+        for folder in doomed
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
     for folder in doomed:
         click.echo(f"{'would delete' if dry_run else 'delete'} {folder}")
     click.echo(f"{len(doomed)} folders, {size / 2**20:,.1f} MiB")
@@ -87,5 +92,7 @@ def read_report(run: Path) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = [folder.name for folder in run_folders(run.parent)]
-        raise click.UsageError(f'no run "{run.name}" in {run.parent}: {did_you_mean(run.name, known, noun="runs")}') from None
+        raise click.UsageError(
+            f'no run "{run.name}" in {run.parent}: {did_you_mean(run.name, known, noun="runs")}'
+        ) from None
     return report

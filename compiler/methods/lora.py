@@ -60,7 +60,9 @@ def check(recipe: Recipe, method: LoRA, model: ModelFacts) -> Iterator[Diagnosti
                 hint="name target_modules",
             )
         return
-    existing = sorted({*inside_layers(model.linear_modules), *(name.rpartition(".")[2] for name in model.linear_modules)})
+    existing = sorted(
+        {*inside_layers(model.linear_modules), *(name.rpartition(".")[2] for name in model.linear_modules)}
+    )
     for index, pattern in enumerate(method.target_modules):
         if not any(matches(pattern, name) for name in model.linear_modules):
             pointer = f"/method/target_modules/{index}"

@@ -22,4 +22,4 @@ def require_device(kind: str) -> None:
     if not present[kind]:
         there = ", ".join(name for name, available in present.items() if available)
         message = f"the placement asks for {kind}, and this installation of PyTorch has {there}"
-        raise RunError("E407", message, f"run with --target {there.split(', ', maxsplit=1)[0]}, or install a PyTorch build for {kind}")
+        raise RunError("E407", message, f"run with --target cpu, or install a build of PyTorch for {kind}")

@@ -26,7 +26,7 @@ TEXTS = "texts.jsonl"
 
 def execute(step: Prepare, context: Context) -> Iterator[Any]:
     """Reads every file once for its labels, draws the splits, and writes each split's features."""
-    files = {split.split: _local(split, context) for split in step.splits}
+    files: dict[str, list[_Local]] = {split.split: _local(split, context) for split in step.splits}
     tokenizer = fetch_model(step.tokenizer, context.root, context.sources)
     pad_token_id = _pad_token_id(tokenizer)
     labels = {name: _label_numbers(paths, step) for name, paths in files.items()}

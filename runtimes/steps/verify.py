@@ -11,6 +11,7 @@ import numpy as np
 from compiler.hub import fetch_model
 from compiler.plan import Train, VerifyExport
 from runtimes.backends import backend
+from runtimes.comparison import HeldOut
 from runtimes.events import Said
 from runtimes.export.session import onnx_scores
 from runtimes.features import Features
@@ -18,7 +19,6 @@ from runtimes.gate import report_lines, require_passed
 from runtimes.steps import Context
 from runtimes.steps.prepare import read_texts
 from runtimes.tokens import open_encoder
-from runtimes.comparison import HeldOut
 from runtimes.verify import verify_export
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"

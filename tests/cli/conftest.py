@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose run is done. Tests look at it, and copy it before they change it."""
     pytest.importorskip("torch", reason="needs the torch extra")
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ.clear()
         os.environ.update(before)
     assert done.exit_code == 0, done.output
-    yield folder
+    return folder
 
 
 @pytest.fixture

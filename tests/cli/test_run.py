@@ -27,7 +27,9 @@ def kinds(output: str) -> dict[str, str]:
 
 def test_a_run_leaves_model_bundle_report_and_events(finished: Path) -> None:
     run = finished / "runs" / "tiny"
-    assert {"model", "bundle", "plan.json", "report.json", "report.html", "events.jsonl"} <= set(os.listdir(run))
+    assert {"model", "bundle", "plan.json", "report.json", "report.html", "events.jsonl"} <= {
+        path.name for path in run.iterdir()
+    }
     assert (run / "model" / "model.safetensors").is_file()
     assert (run / "bundle" / "model.onnx").is_file()
     report = json.loads((run / "report.json").read_text())

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_memory_of_the_target_does_not_reach_the_plan(project: Path) -> None:
     assert plan_bytes(project, "--target", "cuda:80GiB") == plan_bytes(project, "--target", "cuda:16GiB")
 
 
-def differences(one: dict, two: dict):
+def differences(one: dict[str, Any], two: dict[str, Any]):
     """What differs between two plans: keys of steps apart, which follow from their parameters."""
     if one["target"] != two["target"]:
         yield "/target"
