@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
 
 Severity = Literal["error", "warning", "note"]
 Format = Literal["text", "json", "github", "sarif"]
@@ -79,6 +77,8 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice most like `word`, or None when nothing is alike."""
+    import difflib
+
     known = list(choices)
     folded = {choice.casefold(): choice for choice in known}
     found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
@@ -157,6 +157,8 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, object]:
 
 
 def _sarif_result(d: Diagnostic) -> dict[str, object]:
+    from urllib.parse import quote
+
     region = {"startLine": d.at.line, "startColumn": d.at.column}
     file = {"uri": quote(d.at.file, errors="backslashreplace")}
     return {

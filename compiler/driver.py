@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.checks import check_recipe
-from compiler.diagnostics import Diagnostic, stop_on_error
+from compiler.diagnostics import Diagnostic
 from compiler.document import Document
 from compiler.facts import DataFacts, FactSource, ModelFacts
 from compiler.placement import Placement, Target, place
 from compiler.plan import Plan
 from compiler.planning import plan
+from compiler.reading import read_recipe
 from compiler.recipe import Recipe
 from compiler.resolve import ResolvedRecipe, resolve
-from compiler.validate import validate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +26,6 @@ class Compiled:
     plan: Plan
     placement: Placement
     findings: tuple[Diagnostic, ...]
-
-
-def read_recipe(document: Document) -> Recipe:
-    """The recipe in a document, checked without facts. Raises RecipeError."""
-    recipe = validate(document)
-    stop_on_error(check_recipe(recipe))
-    return recipe
 
 
 def compile_recipe(document: Document, facts: FactSource, target: Target) -> Compiled:

@@ -23,13 +23,6 @@ from compiler.tasks import Task
 LONGEST = 512  # tokens; longer rows are the author's decision
 OPSET = 18
 DEFAULT_EPOCHS = 3
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "config.json",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from compiler.driver import read_recipe
 from compiler.facts import DataFacts, ModelFacts, SplitFacts
 from compiler.loading import load_text
 from compiler.placement import Target
 from compiler.plan import File, Plan, SplitRows
 from compiler.planning import plan
+from compiler.reading import read_recipe
 from compiler.recipe import Recipe
 from compiler.resolve import ResolvedRecipe, resolve
 
@@ -82,12 +82,16 @@ def read(**changes: Any) -> Recipe:
     return read_recipe(load_text(json.dumps({**RECIPE, **changes}), "r.json"))
 
 
-def resolved(model_facts: ModelFacts = MODEL, data_facts: DataFacts = DATA, target: Target = CPU, **changes: Any) -> ResolvedRecipe:
+def resolved(
+    model_facts: ModelFacts = MODEL, data_facts: DataFacts = DATA, target: Target = CPU, **changes: Any
+) -> ResolvedRecipe:
     """The recipe with other top-level keys, with facts."""
     return resolve(read(**changes), model_facts, data_facts, target)
 
 
-def planned(model_facts: ModelFacts = MODEL, data_facts: DataFacts = DATA, target: Target = CPU, **changes: Any) -> Plan:
+def planned(
+    model_facts: ModelFacts = MODEL, data_facts: DataFacts = DATA, target: Target = CPU, **changes: Any
+) -> Plan:
     """The plan of the recipe with other top-level keys, with facts."""
     return plan(resolved(model_facts, data_facts, target, **changes))
 

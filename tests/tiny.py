@@ -54,7 +54,7 @@ def save_encoder(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    from runtimes.pytorch.noise import quiet
+    from runtimes.pytorch.quiet import quiet
 
     vocabulary = save_tokenizer(folder, (*COMMON, *GOOD, *BAD))
     torch.manual_seed(0)

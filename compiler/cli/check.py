@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from compiler.cli.options import fact_source, recipe_options, target_option
 from compiler.diagnostics import Diagnostic, Format, RecipeError, errors, render
-from compiler.driver import Compiled, compile_recipe, read_recipe
 from compiler.loading import load
 from compiler.placement import Target
+from compiler.reading import read_recipe
+
+if TYPE_CHECKING:
+    from compiler.driver import Compiled
 
 
 @click.command(epilog="Examples:  recipe check recipes/*.json    recipe check --no-facts --format sarif r.json")
@@ -44,6 +47,8 @@ def check(
         try:
             document = load(path, overrides)
             if facts:
+                from compiler.driver import compile_recipe
+
                 compiled = compile_recipe(document, fact_source(allowed), target)
                 findings += compiled.findings
                 summaries.append(f"{path}: {summary(compiled)}")

@@ -14,9 +14,9 @@ import click
 
 from compiler.data.readers import DataError, format_of, read_rows
 from compiler.diagnostics import did_you_mean
-from compiler.driver import read_recipe
 from compiler.files import write_text
 from compiler.loading import load_text
+from compiler.reading import read_recipe
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 METHODS = ("full", "head", "lora")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from compiler.diagnostics import Diagnostic, Severity, did_you_mean
+from compiler.document import escape
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
@@ -65,7 +66,7 @@ def check_columns(recipe: Recipe) -> Iterator[Diagnostic]:
     known = tasks.module_of(recipe.task).COLUMNS
     for role in recipe.dataset.columns:
         if role not in known:
-            pointer = f"/dataset/columns/{role}"
+            pointer = f"/dataset/columns/{escape(role)}"
             hint = did_you_mean(role, known, noun="its columns")
             message = f'the task "{recipe.task.type}" reads no column "{role}"'
             at = recipe.document.key_at(pointer)

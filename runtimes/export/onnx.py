@@ -38,7 +38,8 @@ from transformers.exporters.exporter_onnx import OnnxExporter
 
 from runtimes.errors import RunError
 from runtimes.export.session import session_options
-from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source, quiet
+from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
+from runtimes.pytorch.quiet import quiet
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 AXES = ("batch", "sequence")

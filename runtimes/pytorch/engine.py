@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 from compiler.plan import Train
 from compiler.recipe import SGD, Adam, AdamW
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
+from runtimes.pytorch.dropout import seed_dropout
+from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.models import save_pretrained, wrapped_model
 
 _STATE = "state.safetensors"
@@ -53,6 +55,8 @@ class TorchEngine:
     def __init__(self, step: Train, model: nn.Module, inner: PreTrainedModel, device: torch.device) -> None:
         self.step, self.device, self.inner = step, device, inner
         self.model = model.to(device)
+        fuse(self.model)
+        self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.arguments = frozenset(inspect.signature(inner.forward).parameters)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.frozen = frozen_modules(inner) if step.method.type in ("head", "freeze") else ()
@@ -72,6 +76,8 @@ class TorchEngine:
     ) -> PendingTorchStep:
         """One optimizer step. Raises OutOfMemory with parameters and moments unchanged."""
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+        if self.masks:
+            self.masks.seed(seed)
         self._mode(training=True)
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])

@@ -35,8 +35,9 @@ class _LowRankLinear(torch.autograd.Function):
         gradient_x = None
         if ctx.needs_input_grad[0]:
             gradient_x = (gradient_NO @ weight_OI).addmm_(gradient_NR, down_RI).view(ctx.shape)
-        gradient_OR = (gradient_NO.t() @ low_NR).mul_(ctx.scale)
-        return gradient_x, None, None, gradient_NR.t() @ x_NI, gradient_OR, None
+        # Written as [R, O]: matrix products with few rows are several times faster than with few columns.
+        gradient_RO = (low_NR.t() @ gradient_NO).mul_(ctx.scale)
+        return gradient_x, None, None, gradient_NR.t() @ x_NI, gradient_RO.t(), None
 
 
 class FusedLoraLinear(LoraLinear):

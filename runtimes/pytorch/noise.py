@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import starmap
 from pathlib import Path
@@ -16,9 +13,9 @@ import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from runtimes.errors import RunError
+from runtimes.pytorch.quiet import quiet
 from runtimes.tolerance import Noise
 
 Batch = Mapping[str, np.ndarray]
@@ -73,11 +70,21 @@ def first_rows(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
 def outputs(model: PreTrainedModel, batch: Batch) -> np.ndarray:
     """The logits of a batch, [B, C], in the model's own dtype."""
     with torch.inference_mode():
-        logits = model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits
+        logits = model(**taken_inputs(model, batch)).logits
     found: np.ndarray = logits.numpy()
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")
     return found
+
+
+def taken_inputs(model: PreTrainedModel, batch: Batch, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """The arrays of a batch that the model's `forward` takes, as tensors on a device."""
+    taken = inspect.signature(model.forward).parameters
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(values)).to(device)
+        for name, values in batch.items()
+        if name in taken
+    }
 
 
 def load_source(
@@ -125,19 +132,3 @@ def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
 def first_line(error: Exception) -> str:
     """What an exception says first, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, the frameworks log, warn and print nothing; the process's own settings come back afterwards."""
-    disabled, bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        stack.callback(logging.disable, disabled)
-        if bars:
-            stack.callback(transformers_logging.enable_progress_bar)
-            transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        logging.disable(logging.CRITICAL)
-        yield

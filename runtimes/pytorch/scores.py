@@ -8,7 +8,6 @@ The untouched transformers (or peft) model, float32, eval mode, with tensor-floa
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,8 @@ from safetensors import safe_open
 
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source, quiet
+from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source, taken_inputs
+from runtimes.pytorch.quiet import quiet
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -57,15 +57,10 @@ def adapter_scores(
 def scores_of(model: Any, *, device: str = "cpu") -> ScoreFunction:
     """The logits of batches by a loaded model; arrays that its `forward` does not take are left out."""
     model = model.to(device)
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    taken = inspect.signature(inner.forward).parameters
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
-        inputs = {
-            name: torch.from_numpy(np.ascontiguousarray(values)).to(device)
-            for name, values in batch.inputs.items()
-            if name in taken
-        }
+        inputs = taken_inputs(inner, batch.inputs, device)
         with torch.inference_mode(), exact_float32():
             logits: npt.NDArray[np.float32] = model(**inputs).logits.float().cpu().numpy()
         return logits

@@ -89,7 +89,9 @@ def test_the_place_of_what_is_not_written_is_its_nearest_ancestor() -> None:
     assert document.at("/x") == document.at("")
 
 
-@pytest.mark.parametrize("token", ["-1", "01", "1", "-", "", "x", "٠", "9" * 5000], ids=lambda token: ascii(token)[:9])
+@pytest.mark.parametrize(
+    "token", ["-1", "01", "1", "-", "", "x", "\u0660", "9" * 5000], ids=lambda token: ascii(token)[:9]
+)
 def test_a_token_that_is_no_index_of_a_list_finds_nothing(token: str) -> None:
     assert parse("[0]", "r.json").find(f"/{token}") is None
 
@@ -139,7 +141,7 @@ def test_equal_keys_of_different_spelling_are_duplicates() -> None:
 
 
 def test_the_deepest_allowed_nesting_is_read() -> None:
-    assert parse("[" * MAX_DEPTH + "0" + "]" * MAX_DEPTH, "r.json")
+    assert parse("[" * MAX_DEPTH + "0" + "]" * MAX_DEPTH, "r.json").at("/0/0").column == 3
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 100_000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler import plan as plan_module
@@ -65,7 +66,8 @@ def plans(draw: st.DrawFn) -> Plan:
     for number, name in enumerate(names):
         inputs = draw(st.lists(st.sampled_from(names[:number]), unique=True)) if number else []
         steps.append(dataclasses.replace(draw(STEPS), id=name, inputs=tuple(inputs)))
-    return dataclasses.replace(draw(values(Plan)), name="any", steps=tuple(steps))
+    any_plan: Plan = draw(values(Plan))
+    return dataclasses.replace(any_plan, name="any", steps=tuple(steps))
 
 
 def result_of(value: Any) -> Any:
@@ -183,10 +185,8 @@ def test_any_json_value_is_a_plan_or_a_value_error(value: Any, data: st.DataObje
     container, key = data.draw(st.sampled_from(list(leaves(written))))
     container[key] = value
     for candidate in (value, {"steps": value}, {"steps": [value]}, written):
-        try:
+        with contextlib.suppress(ValueError):
             assert isinstance(Plan.from_json(candidate), Plan)
-        except ValueError:
-            pass
 
 
 def test_unequal_plans_say_what_would_be_done_again_and_why() -> None:

@@ -1,6 +1,7 @@
 """Committed recipes: each of recipes/invalid has exactly the report beside it, each of recipes/valid has no finding.
 
-`RECIPEC_REGENERATE=1 pytest tests/compiler/test_recipes.py` writes the reports anew; read the difference before you commit it.
+`RECIPEC_REGENERATE=1 pytest tests/compiler/test_recipes.py` writes the reports anew; read what changed before you
+commit it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from compiler.diagnostics import RecipeError, render
-from compiler.driver import read_recipe
 from compiler.loading import load
+from compiler.reading import read_recipe
 from compiler.recipe import Recipe
 
 PROJECT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic, RecipeError
-from compiler.methods import LoRA
+from compiler.methods import Freeze, LoRA
 from compiler.metrics import F1
 from compiler.resolve import ResolvedRecipe
 from tests.handmade import CUDA, DATA, MODEL, resolved, split_facts, without_validation
@@ -37,7 +37,7 @@ def test_freezing_every_layer_is_named_with_the_most_that_is_possible(layers: in
 
 
 def test_all_layers_but_one_can_be_frozen() -> None:
-    assert resolved(method={"type": "freeze", "layers": 5})
+    assert resolved(method={"type": "freeze", "layers": 5}).method == Freeze(layers=5)
 
 
 def test_target_modules_that_match_nothing_list_what_there_is() -> None:
@@ -71,7 +71,7 @@ def test_a_warm_up_longer_than_the_training_is_named() -> None:
     schedule = {"type": "linear", "warmup_steps": 11}
     [found] = findings(training={"max_steps": 10, "schedule": schedule})
     assert (found.code, found.pointer) == ("R212", "/training/schedule/warmup_steps")
-    assert resolved(training={"max_steps": 11, "schedule": schedule})
+    assert resolved(training={"max_steps": 11, "schedule": schedule}).training.warmup_steps == 11
 
 
 def test_a_model_without_a_fast_tokenizer_is_refused() -> None:
@@ -82,7 +82,8 @@ def test_a_model_without_a_fast_tokenizer_is_refused() -> None:
 def test_more_tokens_than_the_model_has_positions_are_refused() -> None:
     [found] = findings(training={"max_length": 513})
     assert (found.code, found.pointer) == ("R408", "/training/max_length")
-    assert resolved(training={"max_length": 513}, model_facts=replace(MODEL, max_positions=None))
+    endless = replace(MODEL, max_positions=None)
+    assert resolved(training={"max_length": 513}, model_facts=endless).training.max_length == 513
 
 
 def test_what_does_not_fit_is_reported_in_one_go() -> None:

@@ -17,8 +17,8 @@ from jsonschema import Draft202012Validator
 from compiler.codes import CODES
 from compiler.diagnostics import Diagnostic, RecipeError, errors
 from compiler.document import MAX_INTEGER
-from compiler.driver import read_recipe
 from compiler.loading import load_text
+from compiler.reading import read_recipe
 from compiler.recipe import Recipe
 from compiler.schema import recipe_schema
 from compiler.typed import to_json
@@ -49,15 +49,16 @@ def outcome(text: str) -> Recipe | tuple[Diagnostic, ...]:
     try:
         return read_recipe(load_text(text, "r.json"))
     except RecipeError as error:
-        lines = text.split("\n")
-        assert errors(error.diagnostics)
-        for found in error.diagnostics:
-            assert found.code in CODES
-            assert found.message
-            assert found.at.file == "r.json"
-            assert 1 <= found.at.line <= len(lines)
-            assert 1 <= found.at.column <= len(lines[found.at.line - 1]) + 1
-        return error.diagnostics
+        found = error.diagnostics
+    assert errors(found)
+    lines = text.split("\n")
+    for finding in found:
+        assert finding.code in CODES
+        assert finding.message
+        assert finding.at.file == "r.json"
+        assert 1 <= finding.at.line <= len(lines)
+        assert 1 <= finding.at.column <= len(lines[finding.at.line - 1]) + 1
+    return found
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -147,7 +147,7 @@ def save_bert(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from runtimes.pytorch.noise import quiet
+    from runtimes.pytorch.quiet import quiet
 
     vocabulary = save_tokenizer(folder)
     torch.manual_seed(0)

@@ -16,7 +16,6 @@ from compiler.methods import LoRA
 from compiler.methods.lora import matches
 from runtimes.errors import RunError
 from runtimes.initial import New
-from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.quiet import quiet
 
 FOLDER = "adapter"
@@ -40,7 +39,6 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, model_id: 
     written.base_model_name_or_path = model_id  # not where the files happen to lie
     written.modules_to_save = list(head)  # PEFT lists a SEQ_CLS head twice
     written.init_lora_weights = True
-    fuse(wrapped)
     return wrapped
 
 

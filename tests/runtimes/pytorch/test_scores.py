@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from runtimes.protocol import Batch
-from runtimes.pytorch.noise import SourceError, quiet
+from runtimes.pytorch.noise import SourceError
+from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import adapter_scores, exact_float32, torch_scores
 
 SIZES: dict[str, Any] = {
