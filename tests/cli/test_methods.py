@@ -1,0 +1,70 @@
+"""Every method from its recipe through the gate, and what it leaves, read by the libraries that own the layouts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from tests.cli.conftest import invoke
+from tests.tiny import RECIPE, write_project
+
+METHODS = {
+    "head": {"type": "head"},
+    "freeze": {"type": "freeze", "layers": 1},
+    "lora": {"type": "lora", "rank": 4},
+}
+TRAINING = {**RECIPE["training"], "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("methods") / "project")
+
+
+def run(folder: Path, name: str) -> Result:
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps({**RECIPE, "name": name, "method": METHODS[name], "training": TRAINING}))
+    return invoke("run", file, "--runs", folder / "runs", "--target", "cpu", "--quiet")
+
+
+def logits(model, texts: list[str], folder: Path) -> np.ndarray:
+    """The answers of a loaded model, row by row, [N, C]."""
+    import torch
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
+    with torch.inference_mode():
+        return np.concatenate([model.eval()(torch.tensor([tokenizer.encode(text).ids])).logits for text in texts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_passes_the_gate(folder: Path, name: str) -> None:
+    done = run(folder, name)
+    assert done.exit_code == 0, done.output
+    report = json.loads((folder / "runs" / name / "report.json").read_text())
+    assert report["gate_passed"] is True
+    assert 0 < report["training"]["parameters"]["trained"] < report["training"]["parameters"]["total"]
+    edges = [(edge["source"], edge["target"]) for edge in report["gates"]["verify"]["verification"]["edges"]]
+    assert edges == ([("trained", "merged"), ("merged", "onnx")] if name == "lora" else [("trained", "onnx")])
+
+
+@pytest.mark.slow
+def test_peft_and_transformers_load_what_lora_left_and_agree(folder: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    from runtimes.pytorch.quiet import quiet
+
+    run_folder = folder / "runs" / "lora"
+    if not run_folder.exists():
+        assert run(folder, "lora").exit_code == 0
+    texts = ["a great movie", "the plot is dull", "very good and the end is bad"]
+    with quiet():
+        merged = AutoModelForSequenceClassification.from_pretrained(run_folder / "model")
+        base = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=2)
+        adapted = PeftModel.from_pretrained(base, str(run_folder / "adapter"))
+    np.testing.assert_allclose(logits(merged, texts, folder), logits(adapted, texts, folder), atol=1e-5)
+    assert merged.config.id2label == {0: "negative", 1: "positive"}
