@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compiler import tasks
-from compiler.data.checks import check_columns, check_split_kinds
+from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.document import escape
 from compiler.metrics import F1, Precision, Recall, name_of
@@ -20,7 +20,6 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_length(recipe)
     yield from check_micro_batch(recipe)
     yield from check_split_kinds(recipe)
-    yield from check_columns(recipe)
     yield from check_split_keys(recipe)
     yield from check_selection(recipe)
     yield from check_held_out(recipe)

@@ -76,11 +76,6 @@ CODES: dict[str, Code] = {
         "The rows of a split are a file (path), a named split of the hub dataset in /dataset/id (name), or a share of "
         "the train rows (fraction): one of them. Train itself has a path or a name, and the shares leave it rows.",
     ),
-    "R207": Code(
-        "a column that the task does not read",
-        "/dataset/columns maps the columns that the task reads (for text classification: text, label) to their names "
-        "in the data. The hint names the nearest one.",
-    ),
     "R208": Code(
         "labels that don't fit",
         "Labels are declared once each, at least two of them, and class weights and positive classes speak of labels "

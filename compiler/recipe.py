@@ -10,7 +10,7 @@ from compiler.diagnostics import Place
 from compiler.document import Document, Node
 from compiler.methods import Full, Method
 from compiler.metrics import Metric
-from compiler.tasks import Task
+from compiler.tasks import COLUMNS, Task
 from compiler.typed import About
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$"  # Python's $ alone would allow a line break at the end
@@ -43,9 +43,9 @@ class Dataset:
     test: Annotated[
         Split | None, About("The held-out rows of the report and the gate. Default a tenth of train; null for none.")
     ] = field(default_factory=lambda: Split(fraction=0.1))
-    columns: Annotated[Mapping[str, str], About("From a column that the task reads to its name in the data.")] = field(
-        default_factory=dict
-    )
+    columns: Annotated[
+        Mapping[str, str], About("From a column that the task reads to its name in the data.", keys=COLUMNS)
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,6 +188,9 @@ def _plain(shape: Any, about: About, definitions: Definitions) -> tuple[str, Sch
         return "array", {"type": "array", "items": items, **({"minItems": 1} if about.nonempty else {})}
     if origin in (Mapping, dict):
         values = _shape(get_args(shape)[1], about, definitions)
+        if about.keys:
+            properties = {key: {"description": about.text, **values} for key in about.keys}
+            return "object", {"type": "object", "properties": properties, "additionalProperties": False}
         return "object", {"type": "object", "additionalProperties": values}
     if shape is types.NoneType:
         return "null", {"type": "null"}

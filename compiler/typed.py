@@ -27,6 +27,7 @@ class About:
     below: float | None = None
     pattern: str | None = None
     nonempty: bool = False
+    keys: tuple[str, ...] = ()  # of a mapping, where only these may stand
 
 
 @dataclass(frozen=True, slots=True)

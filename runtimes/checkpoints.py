@@ -16,6 +16,7 @@ from compiler.files import new_folder, write_json
 from compiler.hashes import sha256_of
 from runtimes.errors import RunError
 
+FOLDER = "checkpoints"  # of a training step
 _SEAL = "checkpoint.json"
 
 

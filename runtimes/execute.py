@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from compiler.files import write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Plan, Step
-from runtimes import steps
+from runtimes import checkpoints, steps
 from runtimes.events import StepFinished, StepReused, StepStarted, to_json
 from runtimes.report import write_report
-from runtimes.store import Store
+from runtimes.store import Receipt, Store
 
 # Output of a step -> the name by which the run's folder refers to it.
 LINKS = {"train": ("model", "adapter"), "merge": ("model",), "package": ("bundle",), "verify": ("verification.json",)}
@@ -40,17 +41,18 @@ def execute(
     with store.locked(plan.name):
         write_text(run / "plan.json", plan.text())
         write_json(run / "placement.json", asdict(placement))
+        done: dict[str, Receipt] = {}
         with (run / "events.jsonl").open("a", encoding="utf-8") as log:
             try:
-                for event in _steps(plan, placement, store, root, sources, stop):
+                for event in _steps(plan, placement, store, root, sources, stop, done):
                     _log(log, event)
                     yield event
             except Exception as error:
                 _log(log, {"event": "Failed", "error": type(error).__name__, "message": str(error)})
                 raise
             finally:
-                _link(plan, store, run)
-                write_report(plan, store, run)
+                _link(plan, store, run, done)
+                write_report(plan, store, run, done)
 
 
 def _log(log: Any, event: Any) -> None:
@@ -60,16 +62,22 @@ def _log(log: Any, event: Any) -> None:
 
 
 def _steps(
-    plan: Plan, placement: Placement, store: Store, root: Path, sources: Sources, stop: Callable[[], bool]
+    plan: Plan,
+    placement: Placement,
+    store: Store,
+    root: Path,
+    sources: Sources,
+    stop: Callable[[], bool],
+    done: dict[str, Receipt],
 ) -> Iterator[Any]:
+    """The events of the steps in order; each step's receipt is put into `done` when it has one."""
     keys = plan.keys()
-    digests: dict[str, str] = {}
     for step in plan.steps:
         key = keys[step.id]
-        inputs = {name: digests[name] for name in step.inputs}
+        inputs = {name: done[name].digest for name in step.inputs}
         receipt = store.receipt(key, step.step, inputs)
         if receipt is not None:
-            digests[step.id] = receipt.digest
+            done[step.id] = receipt
             yield StepReused(step=step.id, key=key)
             continue
         with store.locked(key):
@@ -89,18 +97,19 @@ def _steps(
             )
             yield from steps.execute(step, context)
             receipt = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
-        digests[step.id] = receipt.digest
+            shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
+        done[step.id] = receipt
         yield StepFinished(step=step.id, key=key, seconds=receipt.seconds)
 
 
-def _link(plan: Plan, store: Store, run: Path) -> None:
-    """Readable names in the run's folder for what its finished steps left."""
+def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> None:
+    """Readable names in the run's folder for what its finished steps left; a gate's findings are kept when it fails."""
     keys = plan.keys()
     wanted: dict[str, Path] = {}
     for step in plan.steps:
         for name in LINKS.get(step.step, ()):
             target = store.folder(keys[step.id]) / name
-            if target.exists():
+            if target.exists() and (step.id in done or step.step == "verify"):
                 wanted[name + _suffix(step)] = target
     for name in {*wanted, "model", "adapter", "bundle", "verification.json"}:
         _point(run / name, wanted.get(name))

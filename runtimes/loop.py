@@ -31,8 +31,6 @@ from runtimes.reports import (
 )
 from runtimes.schedule import learning_rate
 
-CHECKPOINTS = "checkpoints"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopState:
@@ -78,7 +76,9 @@ def train(
     Afterwards the engine holds the kept weights. When `stop()` is true after a step, a checkpoint is saved and
     Interrupted is raised. Raises RunError when the loss is not finite (E403) or no row fits the device (E405).
     """
-    loop = _Loop(engine, train_features, validation_features, step, folder / CHECKPOINTS, micro_batch_size, clock)
+    loop = _Loop(
+        engine, train_features, validation_features, step, folder / checkpoints.FOLDER, micro_batch_size, clock
+    )
     yield from loop.resume()
     while not loop.state.finished:
         yield from loop.advance(stop)

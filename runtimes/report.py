@@ -11,27 +11,31 @@ from typing import Any
 from compiler.files import write_json, write_text
 from compiler.plan import Plan, VerifyExport
 from compiler.typed import to_json
-from runtimes.store import Store
+from runtimes.store import Receipt, Store
 
 Report = Mapping[str, Any]
 
 
-def write_report(plan: Plan, store: Store, run: Path) -> None:
+def write_report(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> None:
     """Writes report.json and report.html from what the finished steps left."""
-    report = collect(plan, store)
+    report = collect(plan, store, done)
     write_json(run / "report.json", report)
     write_text(run / "report.html", report_html(report))
 
 
-def collect(plan: Plan, store: Store) -> dict[str, Any]:
-    """The report as JSON. A part is null while its step is not done."""
+def collect(plan: Plan, store: Store, done: Mapping[str, Receipt]) -> dict[str, Any]:
+    """The report as JSON. A part is null while its step is not done; a gate's findings are kept when it fails."""
     keys = plan.keys()
-    receipts = {step.id: _read(store.folder(keys[step.id]) / "receipt.json") for step in plan.steps}
+    receipts = {step.id: to_json(done[step.id]) if step.id in done else None for step in plan.steps}
 
     def left(step_id: str, name: str) -> Any:
-        return _read(store.folder(keys[step_id]) / name) if step_id in keys else None
+        return _read(store.folder(keys[step_id]) / name) if step_id in done else None
 
-    gates = {step.id: left(step.id, "verification.json") for step in plan.steps if isinstance(step, VerifyExport)}
+    gates = {
+        step.id: _read(store.folder(keys[step.id]) / "verification.json")
+        for step in plan.steps
+        if isinstance(step, VerifyExport) and set(step.inputs) <= set(done)
+    }
     verdicts = [gate["verification"]["passed"] if gate else None for gate in gates.values()]
     return {
         "report": 1,

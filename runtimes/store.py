@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from compiler.files import write_json
 from compiler.hashes import sha256_of
 from compiler.typed import read, to_json
+from runtimes import checkpoints
 from runtimes.errors import RunError
 
 # Packages whose version is part of what a step means; another version invalidates its receipt.
@@ -134,5 +135,5 @@ class Store:
 def _files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != "receipt.json" and not name.startswith("checkpoints/"):
+        if path.is_file() and name != "receipt.json" and not name.startswith(f"{checkpoints.FOLDER}/"):
             yield name

@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 1024
 
 
 @click.command(
-    epilog="Examples:  recipe predict quickstart --text 'a joy'    recipe predict BUNDLE --input rows.jsonl -o out.jsonl"
+    epilog="Examples:  recipe predict quickstart --text 'a joy'    recipe predict BUNDLE --input rows.jsonl -o a.jsonl"
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, help="A text to answer. Can be repeated.")

@@ -84,7 +84,7 @@ def plan_lines(compiled: Compiled) -> list[str]:
     made, keys, place = compiled.plan, compiled.plan.keys(), compiled.placement
     lines = [
         f"plan {made.name} for {made.target}",
-        f"  placed on {place.device} ({place.device_reason}) with {place.engine}, micro-batches of {place.micro_batch_size}",
+        f"  placed on {place.device} ({place.device_reason}), {place.engine}, {place.micro_batch_size} rows at once",
         "",
         "steps",
     ]

@@ -83,7 +83,7 @@ class _Screen:
                     self.say(f"  goes on after step {event.step}")
             case MicroBatchReport():
                 self.say(
-                    f"  out of memory: step {event.step} again with {event.micro_batch_size} rows at once, to the same result"
+                    f"  out of memory: step {event.step} again with {event.micro_batch_size} rows at once; same result"
                 )
             case StopReport():
                 self.say(f"  {event.reason}; the weights of step {event.kept_step} are kept")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import Diagnostic, Severity, did_you_mean
-from compiler.document import escape
+from compiler.diagnostics import Diagnostic, Severity
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
@@ -57,20 +56,6 @@ def _check_kind(recipe: Recipe, pointer: str, split: Split) -> Iterator[Diagnost
         message = f'"{split.name}" names a split of a hub dataset, but there is no /dataset/id'
         hint = 'add the dataset\'s "id", or name a file as "path"'
         yield _finding(recipe, "R206", f"{pointer}/name", message, hint)
-
-
-def check_columns(recipe: Recipe) -> Iterator[Diagnostic]:
-    """The columns are those that the task reads. Looks at no file."""
-    from compiler import tasks
-
-    known = tasks.module_of(recipe.task).COLUMNS
-    for role in recipe.dataset.columns:
-        if role not in known:
-            pointer = f"/dataset/columns/{escape(role)}"
-            hint = did_you_mean(role, known, noun="its columns")
-            message = f'the task "{recipe.task.type}" reads no column "{role}"'
-            at = recipe.document.key_at(pointer)
-            yield Diagnostic(code="R207", at=at, pointer=pointer, message=message, hint=hint)
 
 
 def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:

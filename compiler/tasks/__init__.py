@@ -8,6 +8,8 @@ from compiler.tasks import text_classification
 from compiler.tasks.text_classification import TextClassification
 
 Task = TextClassification
+COLUMNS = text_classification.COLUMNS
+"""Every column that some task reads."""
 
 
 def module_of(task: Task) -> ModuleType:

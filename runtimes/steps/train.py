@@ -13,7 +13,7 @@ from compiler.hub import fetch_model
 from compiler.plan import Train
 from runtimes.backends import backend
 from runtimes.features import Features
-from runtimes.loop import CHECKPOINTS, train
+from runtimes.loop import train
 from runtimes.memory import peak_bytes
 from runtimes.reports import EvaluationReport, StepReport, StopReport
 from runtimes.steps import Context
@@ -47,7 +47,6 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     peak = max(engine.peak_memory(), measured.peak)
     facts = {"parameters": {"trained": trained, "total": total}, "peak_memory_bytes": peak, **measured.to_json()}
     write_json(context.folder / "train.json", facts)
-    shutil.rmtree(context.folder / CHECKPOINTS)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from compiler.data.checks import check_columns, check_split_kinds
+from compiler.data.checks import check_split_kinds
 from compiler.data.survey import digest
 from compiler.data.texts import BadValueError, UnknownLabelError, label_names, label_of, text_of
 from compiler.diagnostics import Diagnostic, RecipeError, errors
@@ -499,11 +499,6 @@ def test_facts_import_no_framework(project):
 def test_a_split_has_one_source(project, dataset, pointer):
     [found] = check_split_kinds(project.recipe(dataset=dataset))
     assert (found.code, found.pointer) == ("R206", pointer)
-
-
-def test_a_column_that_the_task_does_not_read_is_named_with_the_nearest(project):
-    [found] = check_columns(project.recipe(dataset={"train": "a.csv", "columns": {"lable": "x"}}))
-    assert (found.code, found.pointer, found.hint) == ("R207", "/dataset/columns/lable", 'did you mean "label"?')
 
 
 # --- texts and labels -----------------------------------------------------------------------------

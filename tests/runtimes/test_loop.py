@@ -18,7 +18,7 @@ from runtimes import checkpoints
 from runtimes.batches import collate, micro_batches
 from runtimes.errors import Interrupted, RunError
 from runtimes.features import Features
-from runtimes.loop import CHECKPOINTS, train
+from runtimes.loop import train
 from runtimes.reports import (
     CheckpointReport,
     EvaluationReport,
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def saved(self) -> tuple[int, ...]:
-        return checkpoints.steps(self.folder / CHECKPOINTS)
+        return checkpoints.steps(self.folder / checkpoints.FOLDER)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_best_weights_are_kept(run: Run) -> None:
     assert end.kept_step == best.step == 9
     assert [report.step for report in evaluations if report.best][-1] == best.step
     again = run.engine(step)
-    again.load_state(run.folder / CHECKPOINTS / checkpoints.name_of(best.step))
+    again.load_state(run.folder / checkpoints.FOLDER / checkpoints.name_of(best.step))
     assert engine.bytes() == again.bytes()
 
 
@@ -271,7 +271,7 @@ def test_without_a_choice_the_last_two_checkpoints_stay(run: Run) -> None:
 
 
 def damage(run: Run, step: int) -> None:
-    file = run.folder / CHECKPOINTS / checkpoints.name_of(step) / "state.safetensors"
+    file = run.folder / checkpoints.FOLDER / checkpoints.name_of(step) / "state.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 

@@ -1,0 +1,308 @@
+"""Training speed and memory beside transformers.Trainer: the same model, rows, method, precision and number of steps.
+
+Every run is a fresh process, and the contestants take turns, so that each meets the same weather on the machine.
+Useful tokens are those of the rows, padding not counted. Both sides start their clocks with a loaded model and
+tokenized rows; ours includes writing the last checkpoint, which Trainer is told not to write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compiler.plan import Train
+
+PROJECT = Path(__file__).resolve().parent.parent
+CONTESTANTS = {
+    "recipec": "recipec",
+    "random": "Trainer, default sampling",
+    "group_by_length": "Trainer, group_by_length",
+}
+METHODS: dict[str, dict[str, Any]] = {"lora": {"type": "lora", "rank": 8}, "full": {"type": "full"}}
+RATES = {"lora": 1e-3, "full": 1e-4}
+EXAMPLE = """\
+example:
+  python benchmarks/train_vs_trainer.py                                  LoRA, 2,000 rows, 2 epochs, 3 turns
+  python benchmarks/train_vs_trainer.py --method full --rows 8000 --repeats 1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One run."""
+
+    contestant: str
+    tokens: int  # useful ones that were trained on
+    seconds: float
+    peak_memory: int  # bytes, of the process
+    loss: float  # of the last steps, to see that both learnt
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Useful tokens a second."""
+        return self.tokens / self.seconds
+
+
+def main() -> None:
+    """Prints the table, or JSON."""
+    options = arguments()
+    if options.contestant:
+        run = ours if options.contestant == "recipec" else trainers
+        result = run(options)
+        print(json.dumps(asdict(result)))
+        return
+    results = list(take_turns(options))
+    print(json.dumps(summary(results, options), indent=2) if options.json else table(results, options))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=2000, help="how many rows to train on (default 2000)")
+    parser.add_argument("--epochs", type=int, default=2, help="passes over them (default 2)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (default 3)")
+    parser.add_argument("--method", choices=METHODS, default="lora")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--model", type=Path, default=PROJECT / ".mirror/sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--data", type=Path, default=PROJECT / "recipes/data/movie-reviews.jsonl")
+    parser.add_argument("--json", action="store_true", help="print every run as JSON")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def take_turns(options: argparse.Namespace) -> Iterator[Result]:
+    """The results of all runs, each of a child process."""
+    for turn in range(options.repeats):
+        for contestant in CONTESTANTS:
+            print(f"turn {turn + 1} of {options.repeats}: {CONTESTANTS[contestant]} ...", file=sys.stderr, flush=True)
+            yield in_child(contestant)
+
+
+def in_child(contestant: str) -> Result:
+    """The result of one run, in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--contestant", contestant]
+    paths = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        sys.exit(f"{CONTESTANTS[contestant]} failed with exit code {done.returncode}")
+    return Result(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def plan(options: argparse.Namespace, folder: Path) -> Train:
+    """The train step of a recipe on the first rows of the data, as the compiler makes it."""
+    from compiler.driver import compile_recipe
+    from compiler.facts import LocalFacts
+    from compiler.loading import load
+    from compiler.placement import parse_target
+    from compiler.plan import Train
+
+    lines = options.data.read_text(encoding="utf-8").splitlines()[: options.rows]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = {
+        "recipe": 1,
+        "name": "benchmark",
+        "task": "text-classification",
+        "dataset": {
+            "train": "rows.jsonl",
+            "validation": None,
+            "test": None,
+            "columns": {"text": "snippet", "label": "sentiment"},
+        },
+        "model": str(options.model.resolve()),
+        "method": METHODS[options.method],
+        "training": {
+            "epochs": options.epochs,
+            "learning_rate": RATES[options.method],
+            "batch_size": options.batch_size,
+            "precision": "fp32",
+        },
+    }
+    (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    facts = LocalFacts(allowed=(options.model.resolve().parent,), offline=True)
+    step = compile_recipe(load(folder / "recipe.json"), facts, parse_target("cpu")).plan.step("train")
+    assert isinstance(step, Train), "the step of that name trains"
+    return step
+
+
+def labelled_texts(options: argparse.Namespace, labels: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """The rows as (text, label number)."""
+    for line in options.data.read_text(encoding="utf-8").splitlines()[: options.rows]:
+        row = json.loads(line)
+        yield row["snippet"], labels.index(row["sentiment"])
+
+
+def ours(options: argparse.Namespace) -> Result:
+    """Our loop and engine."""
+    from runtimes.features import Features, write_features
+    from runtimes.loop import train
+    from runtimes.pytorch.engine import load
+    from runtimes.reports import StepReport
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        step = plan(options, folder)
+        write_features(
+            labelled_texts(options, step.labels),
+            options.model / "tokenizer.json",
+            folder / "train",
+            max_length=step.lengths[-1],
+            pad_token_id=0,
+        )
+        features = Features(folder / "train")
+        engine = load(step, options.model, folder / "init.safetensors")
+        start = time.perf_counter()
+        reports = list(train(engine, features, None, step, folder=folder, micro_batch_size=options.batch_size))
+        seconds = time.perf_counter() - start
+        losses = [report.loss for report in reports if isinstance(report, StepReport)]
+        return Result(
+            contestant="recipec",
+            tokens=features.facts.num_tokens * options.epochs,
+            seconds=seconds,
+            peak_memory=engine.peak_memory(),
+            loss=statistics.mean(losses[-10:]),
+        )
+
+
+def trainers(options: argparse.Namespace) -> Result:
+    """transformers.Trainer with the same step, and PEFT as it comes."""
+    import resource
+
+    import peft
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        step = plan(options, folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
+        texts, labels = zip(*labelled_texts(options, step.labels), strict=True)
+        encoded = tokenizer(list(texts), truncation=True, max_length=step.lengths[-1])
+        rows = [{"input_ids": ids, "labels": label} for ids, label in zip(encoded["input_ids"], labels, strict=True)]
+        torch.manual_seed(step.seed)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            options.model, num_labels=len(step.labels), dtype=torch.float32
+        )
+        if options.method == "lora":
+            model = peft.get_peft_model(model, lora_configuration(step))
+        trainer = transformers.Trainer(
+            model=model,
+            args=training_arguments(step, folder, options.contestant),
+            train_dataset=rows,
+            data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        )
+        start = time.perf_counter()
+        done = trainer.train()
+        seconds = time.perf_counter() - start
+        return Result(
+            contestant=options.contestant,
+            tokens=sum(map(len, encoded["input_ids"])) * options.epochs,
+            seconds=seconds,
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            loss=done.training_loss,
+        )
+
+
+def lora_configuration(step: Train) -> Any:
+    """The plan's LoRA as PEFT says it."""
+    import peft
+
+    from compiler.methods.lora import LoRA
+
+    assert isinstance(step.method, LoRA), "the recipe names it"
+    return peft.LoraConfig(
+        r=step.method.rank,
+        lora_alpha=step.method.alpha,  # type: ignore[arg-type]
+        lora_dropout=step.method.dropout,
+        target_modules=list(step.method.target_modules),
+        task_type=peft.TaskType.SEQ_CLS,
+    )
+
+
+def training_arguments(step: Train, folder: Path, sampling: str) -> Any:
+    """The plan's training as Trainer says it."""
+    import transformers
+
+    return transformers.TrainingArguments(
+        output_dir=str(folder / "trainer"),
+        per_device_train_batch_size=step.batch_size,
+        num_train_epochs=step.epochs,
+        learning_rate=step.learning_rate,
+        lr_scheduler_type=step.schedule.shape,
+        warmup_steps=step.schedule.warmup_steps,
+        weight_decay=step.weight_decay,
+        max_grad_norm=step.max_grad_norm,
+        train_sampling_strategy=sampling,
+        seed=step.seed,
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def medians(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Of each contestant: the median speed and memory of its runs."""
+    found = {}
+    for contestant in CONTESTANTS:
+        runs = [result for result in results if result.contestant == contestant]
+        found[contestant] = {
+            "tokens_per_second": statistics.median(run.tokens_per_second for run in runs),
+            "peak_memory": statistics.median(run.peak_memory for run in runs),
+        }
+    return found
+
+
+def summary(results: Sequence[Result], options: argparse.Namespace) -> dict[str, Any]:
+    """All runs and the ratios of the medians, as JSON."""
+    found = medians(results)
+    rate = found["recipec"]["tokens_per_second"]
+    return {
+        "method": options.method,
+        "rows": options.rows,
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "runs": [{**asdict(result), "tokens_per_second": result.tokens_per_second} for result in results],
+        "medians": found,
+        "ratios": {
+            contestant: rate / found[contestant]["tokens_per_second"]
+            for contestant in CONTESTANTS
+            if contestant != "recipec"
+        },
+    }
+
+
+def table(results: Sequence[Result], options: argparse.Namespace) -> str:
+    """The medians, for a person."""
+    found = medians(results)
+    rate = found["recipec"]["tokens_per_second"]
+    lines = [
+        f"{options.method}, {options.rows:,} rows, {options.epochs} epochs, batches of {options.batch_size}, float32; "
+        f"medians of {options.repeats}",
+        f"{'':28}{'useful tokens/s':>16}{'peak memory':>14}{'recipec is':>12}",
+    ]
+    for contestant, figures in found.items():
+        speed, memory = figures["tokens_per_second"], figures["peak_memory"] / 2**20
+        ratio = "" if contestant == "recipec" else f"{rate / speed:.2f} x"
+        lines.append(f"{CONTESTANTS[contestant]:28}{speed:>16,.0f}{memory:>10,.0f} MiB{ratio:>12}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
