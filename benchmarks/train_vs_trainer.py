@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,8 +87,8 @@ def arguments() -> argparse.Namespace:
 def take_turns(options: argparse.Namespace) -> Iterator[Result]:
     """The results of all runs, each of a child process."""
     for turn in range(options.repeats):
-        for contestant in CONTESTANTS:
-            print(f"turn {turn + 1} of {options.repeats}: {CONTESTANTS[contestant]} ...", file=sys.stderr, flush=True)
+        for contestant, title in CONTESTANTS.items():
+            print(f"turn {turn + 1} of {options.repeats}: {title} ...", file=sys.stderr, flush=True)
             yield in_child(contestant)
 
 
@@ -185,8 +186,9 @@ def trainers(options: argparse.Namespace) -> Result:
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         step = plan(options, folder)
@@ -246,7 +248,7 @@ def training_arguments(step: Train, folder: Path, sampling: str) -> Any:
         lr_scheduler_type=step.schedule.shape,
         warmup_steps=step.schedule.warmup_steps,
         weight_decay=step.weight_decay,
-        max_grad_norm=step.max_grad_norm,
+        max_grad_norm=step.max_grad_norm or 0.0,
         train_sampling_strategy=sampling,
         seed=step.seed,
         use_cpu=True,
@@ -292,9 +294,9 @@ def table(results: Sequence[Result], options: argparse.Namespace) -> str:
     """The medians, for a person."""
     found = medians(results)
     rate = found["recipec"]["tokens_per_second"]
+    size = f"{options.rows:,} rows, {options.epochs} epochs, batches of {options.batch_size}"
     lines = [
-        f"{options.method}, {options.rows:,} rows, {options.epochs} epochs, batches of {options.batch_size}, float32; "
-        f"medians of {options.repeats}",
+        f"{options.method}, {size}, float32; medians of {options.repeats}",
         f"{'':28}{'useful tokens/s':>16}{'peak memory':>14}{'recipec is':>12}",
     ]
     for contestant, figures in found.items():
