@@ -62,16 +62,33 @@ def seeded_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention with dropout on its probabilities; all else is torch's own, in one kernel."""
     masks = getattr(module, "masks", None)
-    plain = kwargs.get("position_bias") is None and query_BHTD.shape[1] == key_BHTD.shape[1]
-    if dropout == 0.0 or masks is None or not plain or attention_mask is None:
+    if dropout == 0.0 or masks is None or not _is_plain(module, query_BHTD, key_BHTD, attention_mask, **kwargs):
         return sdpa_attention_forward(
             module, query_BHTD, key_BHTD, value_BHTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
-    scores_BHTT = torch.matmul(query_BHTD * scale, key_BHTD.transpose(-1, -2)).add_(attention_mask)
+    scores_BHTT = torch.matmul(query_BHTD * scale, key_BHTD.transpose(-1, -2))
+    if attention_mask is not None:
+        scores_BHTT.add_(attention_mask)
     shares_BHTT = scores_BHTT.softmax(dim=-1)
     shares_BHTT = shares_BHTT * masks.draw(shares_BHTT.shape, dropout).to(shares_BHTT.dtype)
     return torch.matmul(shares_BHTT, value_BHTD).transpose(1, 2).contiguous(), None
+
+
+def _is_plain(
+    module: nn.Module,
+    query_BHTD: Tensor,
+    key_BHTD: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> bool:
+    """Whether the mask alone says who sees whom, and every head of the queries has its own keys."""
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    masked = attention_mask is not None or not causal
+    return masked and position_bias is None and query_BHTD.shape[1] == key_BHTD.shape[1]
 
 
 def seed_dropout(model: nn.Module, inner: PreTrainedModel) -> Masks:

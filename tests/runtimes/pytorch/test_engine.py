@@ -513,13 +513,13 @@ def test_dropout_follows_the_seed_of_the_step(dropping: Path, rows: Features, tm
 
 def test_training_learns(dropping: Path, rows: Features, tmp_path: Path) -> None:
     step = train_step(
-        optimizer=AdamW(), learning_rate=3e-3, num_steps=60, max_grad_norm=1.0, selection=selection(evaluate_every=30)
+        optimizer=AdamW(), learning_rate=3e-3, num_steps=120, max_grad_norm=1.0, selection=selection(evaluate_every=60)
     )
     reports = list(train(engine(step, dropping, tmp_path), rows, rows, step, folder=tmp_path, micro_batch_size=8))
     [first, last] = [report for report in reports if isinstance(report, EvaluationReport)]
     assert first.metrics["accuracy"] < last.metrics["accuracy"]
     assert last.metrics["accuracy"] > 0.8
-    assert sum(isinstance(report, StepReport) for report in reports) == 60
+    assert sum(isinstance(report, StepReport) for report in reports) == 120
 
 
 class Cramped(torch.nn.Module):
