@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from compiler import tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.document import escape
 from compiler.metrics import F1, Precision, Recall, name_of
-from compiler.recipe import Recipe, Split
+from compiler.recipe import Export, Recipe, Split
+
+OPSET = 18
 
 
 def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -23,17 +26,13 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_split_keys(recipe)
     yield from check_selection(recipe)
     yield from check_held_out(recipe)
+    yield from check_exports(recipe)
     yield from check_unread_gate(recipe)
-
-
-def _error(recipe: Recipe, code: str, pointer: str, message: str, hint: str = "", *, key: bool = False) -> Diagnostic:
-    at = recipe.document.key_at(pointer) if key else recipe.at(pointer)
-    return Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint)
 
 
 def _unread(recipe: Recipe, pointer: str, reason: str, hint: str) -> Diagnostic:
     name = pointer.rpartition("/")[2]
-    return _error(recipe, "R202", pointer, f'nothing reads "{name}" {reason}', hint, key=True)
+    return recipe.finding("R202", pointer, f'nothing reads "{name}" {reason}', hint, key=True)
 
 
 def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -45,11 +44,11 @@ def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
         if metric.type not in known:
             message = f'the task "{recipe.task.type}" has no metric "{metric.type}"'
             hint = did_you_mean(metric.type, known, noun="its metrics")
-            yield _error(recipe, "R201", f"{pointer}/type", message, hint)
+            yield recipe.finding("R201", f"{pointer}/type", message, hint)
         name = name_of(metric)
         if name in seen:
             message = f"{name} is listed twice, first as item {seen[name]}"
-            yield _error(recipe, "R203", pointer, message, "remove one")
+            yield recipe.finding("R203", pointer, message, "remove one")
         seen.setdefault(name, index)
         wrote_positive = recipe.wrote(f"{pointer}/positive") is not None
         if wrote_positive and isinstance(metric, (F1, Precision, Recall)) and metric.average != "binary":
@@ -63,17 +62,17 @@ def check_labels(recipe: Recipe) -> Iterator[Diagnostic]:
     if labels == "auto":
         return
     if len(labels) < 2:
-        yield _error(recipe, "R208", "/task/labels", f"a classifier needs at least two labels, found {len(labels)}")
+        yield recipe.finding("R208", "/task/labels", f"a classifier needs at least two labels, found {len(labels)}")
     for index, label in enumerate(labels):
         if label in labels[:index]:
-            yield _error(recipe, "R208", f"/task/labels/{index}", f'the label "{label}" stands twice', "remove one")
+            yield recipe.finding("R208", f"/task/labels/{index}", f'the label "{label}" stands twice', "remove one")
     for index, metric in enumerate(recipe.metrics):
         if not isinstance(metric, (F1, Precision, Recall)) or metric.average != "binary":
             continue
         if metric.positive != "auto" and metric.positive not in labels:
             message = f'"{metric.positive}" is not a label'
             hint = did_you_mean(metric.positive, labels, noun="labels")
-            yield _error(recipe, "R208", f"/metrics/{index}/positive", message, hint)
+            yield recipe.finding("R208", f"/metrics/{index}/positive", message, hint)
 
 
 def check_class_weights(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -85,7 +84,7 @@ def check_class_weights(recipe: Recipe) -> Iterator[Diagnostic]:
         if label not in labels:
             pointer = f"/training/loss/class_weights/{escape(label)}"
             hint = did_you_mean(label, labels, noun="labels")
-            yield _error(recipe, "R208", pointer, f'"{label}" is not a label', hint, key=True)
+            yield recipe.finding("R208", pointer, f'"{label}" is not a label', hint, key=True)
 
 
 def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -99,7 +98,7 @@ def check_micro_batch(recipe: Recipe) -> Iterator[Diagnostic]:
     micro, batch = recipe.training.micro_batch_size, recipe.training.batch_size
     if micro != "auto" and micro > batch:
         message = f"a micro-batch of {micro} rows is larger than the batch of {batch}"
-        yield _error(recipe, "R209", "/training/micro_batch_size", message, f"at most {batch}")
+        yield recipe.finding("R209", "/training/micro_batch_size", message, f"at most {batch}")
 
 
 def check_split_keys(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -126,7 +125,7 @@ def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
                 yield _unread(recipe, f"/training/{key}", "without validation rows", "add /dataset/validation")
         if training.keep == "best":
             message = "without validation rows no checkpoint is the best one"
-            yield _error(recipe, "R210", "/training/keep", message, "add /dataset/validation, or keep the last")
+            yield recipe.finding("R210", "/training/keep", message, "add /dataset/validation, or keep the last")
     stopping = training.early_stopping
     if stopping is None or stopping.metric == "auto":
         return
@@ -134,7 +133,7 @@ def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
     if stopping.metric not in known:
         message = f'"{stopping.metric}" is not measured by this recipe'
         hint = did_you_mean(stopping.metric, known, noun="measured")
-        yield _error(recipe, "R201", "/training/early_stopping/metric", message, hint)
+        yield recipe.finding("R201", "/training/early_stopping/metric", message, hint)
 
 
 def selectable(recipe: Recipe) -> tuple[str, ...]:
@@ -148,7 +147,22 @@ def check_held_out(recipe: Recipe) -> Iterator[Diagnostic]:
     """A gate needs rows that were not trained on."""
     if recipe.export and recipe.dataset.test is None and recipe.dataset.validation is None:
         message = "the export gate needs held-out rows, and there are none"
-        yield _error(recipe, "R211", "/dataset", message, 'add "test": {"fraction": 0.1}')
+        yield recipe.finding("R211", "/dataset", message, 'add "test": {"fraction": 0.1}')
+
+
+def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Each export stands once."""
+    exports = [resolved_export(export) for export in recipe.export]
+    for index, export in enumerate(exports):
+        first = exports.index(export)
+        if first < index:
+            message = f"the same export is listed twice, first as item {first}"
+            yield recipe.finding("R203", f"/export/{index}", message, "remove one")
+
+
+def resolved_export(export: Export) -> Export:
+    """The export with nothing left open."""
+    return replace(export, opset=OPSET) if export.opset == "auto" else export
 
 
 def check_unread_gate(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -60,7 +60,10 @@ CODES: dict[str, Code] = {
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
         "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
     ),
-    "R203": Code("a metric is listed twice", "Two metrics have the same name in the report. Remove one."),
+    "R203": Code(
+        "listed twice",
+        "Two metrics have the same name in the report, or two exports would write the same. Remove one.",
+    ),
     "R204": Code(
         "freezing leaves nothing to tune",
         "The method `freeze` keeps the first layers as they are. With as many layers as the model has, or more, only "
@@ -168,9 +171,9 @@ CODES: dict[str, Code] = {
     ),
     "R302": Code(
         "a path leaves the project",
-        "A recipe reads files of its project: the nearest folder above the recipe with .git, else the "
-        "recipe's own or the working folder. Links are followed. The command line permits another folder "
-        "with --allow; a recipe can't.",
+        "A recipe reads files of its project, and extends recipes in it: the nearest folder above the recipe with "
+        ".git, else the recipe's own or the working folder. Links are followed. The command line permits another "
+        "folder with --allow; a recipe can't.",
     ),
     "R303": Code(
         "unknown data format",
@@ -184,8 +187,8 @@ CODES: dict[str, Code] = {
     ),
     "R305": Code(
         "a row can't be read",
-        "Broken JSON, a CSV line with another number of fields than the header, a row that is no object, "
-        "or text that is not UTF-8. The place is the line; reading of that file stops there.",
+        "Broken JSON, a number of thousands of digits, a CSV line with another number of fields than the header, a "
+        "row that is no object, or text that is not UTF-8. The place is the line; reading of that file stops there.",
     ),
     "R306": Code(
         "a split is empty",
@@ -222,8 +225,8 @@ CODES: dict[str, Code] = {
     ),
     "R313": Code(
         "a value that is no text or label",
-        "The text column needs strings; the label column needs a non-empty string, a whole number, or "
-        "true or false. At most five rows of a column and file are listed.",
+        "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
+        "non-empty string, a whole number, or true or false. At most five rows of a column and file are listed.",
     ),
     "R315": Code(
         "a split that the hub dataset does not have",
@@ -256,7 +259,13 @@ CODES: dict[str, Code] = {
     ),
     "R406": Code(
         "a model file is broken",
-        "config.json, the weights' header or index, or tokenizer.json can't be read.",
+        "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
+        "token that the model does not have.",
+    ),
+    "R410": Code(
+        "an architecture that the task can't use",
+        "Text classification takes encoders. A decoder will do when its config.json names a padding token "
+        "(pad_token_id), by which it finds the end of a row; encoder-decoders are not supported.",
     ),
     "R409": Code(
         "a file has changed since the plan was made",

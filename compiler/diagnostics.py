@@ -9,7 +9,6 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 Format = Literal["text", "json", "github", "sarif"]
-FORMATS: tuple[Format, ...] = ("text", "json", "github", "sarif")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

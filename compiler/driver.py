@@ -40,6 +40,6 @@ def compile_recipe(document: Document, facts: FactSource, target: Target) -> Com
         data=found.data,
         resolved=resolved,
         plan=plan(resolved),
-        placement=place(target, training.batch_size, training.micro_batch_size),
+        placement=place(target, training.batch_size, training.micro_batch_size, recipe.runtime),
         findings=found.findings,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order
+from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order, stop_on_error
 
 if TYPE_CHECKING:
     from compiler.hub import Sources
@@ -62,12 +62,29 @@ class SplitFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlace:
+    """Where a row stands: its line (from 1; 0 in a file without lines), and its number in the file (from 0)."""
+
+    file: str
+    line: int
+    row: int
+
+    @property
+    def at(self) -> Place:
+        """The row's line, or else the beginning of its file."""
+        return Place(file=self.file, line=max(self.line, 1))
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else f"{self.file} row {self.row}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
     """Rows of a split whose text stands in train as well (for train: in an earlier row)."""
 
     split: SplitName
     num_rows: int
-    first: tuple[tuple[Place, Place], ...]  # the first few: (the row, its twin in train)
+    first: tuple[tuple[RowPlace, RowPlace], ...]  # the first few: (the row, its twin in train)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,18 +167,15 @@ class LocalFacts:
         """The facts of the recipe's model. Raises RecipeError."""
         from compiler.hub import SourceError, open_model
         from compiler.model_facts import model_facts
-        from compiler.project import Project, folder_of, path_from_recipe
+        from compiler.project import Project, folder_of, path_from_recipe, recipe_folder
 
         pointer = "/model/id"
-        project = Project.of(recipe, self.allowed)
-        found = tuple(project.check_model_path(recipe))
-        if found:
-            raise RecipeError(found)
+        stop_on_error(Project.of(recipe_folder(recipe), self.allowed).check_model_path(recipe))
         try:
             files = open_model(recipe.model.id, recipe.model.revision, folder_of(recipe, pointer), self.sources)
             facts = model_facts(files)
         except SourceError as error:
-            raise RecipeError([_at_pointer(recipe, pointer, error)]) from None
+            raise RecipeError([recipe.finding(error.code, pointer, error.message, error.hint)]) from None
         if files.source.folder is None or files.source.kind != "path":
             return facts
         return replace(facts, id=path_from_recipe(recipe, files.source.folder))
@@ -190,11 +204,3 @@ class LocalFacts:
         if model is None or data is None or errors(found):
             raise RecipeError(in_order(found))
         return Facts(model=model, data=data, findings=in_order(found))
-
-
-def _at_pointer(recipe: Recipe, pointer: str, error: Exception) -> Diagnostic:
-    """A source's error as a finding about the value that named it."""
-    from compiler.hub import SourceError
-
-    assert isinstance(error, SourceError)
-    return Diagnostic(code=error.code, at=recipe.at(pointer), pointer=pointer, message=error.message, hint=error.hint)

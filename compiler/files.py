@@ -7,9 +7,30 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not for what can't be a path here either: too long, a NUL in it."""
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
+
+
+def is_folder(path: Path) -> bool:
+    """As is_file, of a folder."""
+    with suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
+
+
+def real_path(path: Path) -> Path | None:
+    """The path with links followed, or None where it can't be one: a NUL in it, a circle of links."""
+    with suppress(OSError, ValueError, RuntimeError):
+        return path.resolve()
+    return None
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from compiler.files import write_bytes
@@ -14,12 +13,6 @@ from compiler.files import write_bytes
 _FILE = "hashes.json"
 _MOST = 4096  # entries; the oldest go first
 _SETTLED = 2.0  # seconds: a younger file can change again without its time of change showing it
-
-
-def default_cache(environment: Mapping[str, str]) -> Path:
-    """The folder for what can be computed again: recipec under XDG_CACHE_HOME, or under ~/.cache."""
-    base = environment.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "recipec"
 
 
 def sha256_of(path: Path, cache: Path | None) -> str:

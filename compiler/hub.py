@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler.diagnostics import did_you_mean, nearest
+from compiler.files import is_file, is_folder
 from compiler.hashes import sha256_of
 from compiler.weights import INDEX, SINGLE, Tensor, read_header, shards
 
@@ -84,12 +85,12 @@ def is_path(model_id: str) -> bool:
 def open_model(model_id: str, revision: str | None, folder: Path, sources: Sources) -> Files:
     """The files of a model. `folder` is where paths start from. Raises SourceError."""
     here = folder / model_id
-    if (here / "config.json").is_file():
+    if is_file(here / "config.json"):
         return FolderFiles(Source(kind="path", id=model_id, folder=here, revision=None), sources)
     if is_path(model_id):
         raise _no_model_folder(model_id, here)
     _check_id(model_id, "model", sources)
-    if sources.mirror is not None and (sources.mirror / model_id / "config.json").is_file():
+    if sources.mirror is not None and is_file(sources.mirror / model_id / "config.json"):
         mirrored = Source(kind="mirror", id=model_id, folder=sources.mirror / model_id, revision=None)
         return FolderFiles(mirrored, sources)
     cached = _cached(model_id, revision, "model", sources)
@@ -102,7 +103,7 @@ def open_dataset(dataset_id: str, revision: str | None, sources: Sources) -> Fil
     """The files of a hub dataset. Its cache may have a part of them, so the hub is asked first. Raises SourceError."""
     _check_id(dataset_id, "dataset", sources)
     mirror = sources.mirror / "datasets" / dataset_id if sources.mirror is not None else None
-    if mirror is not None and mirror.is_dir():
+    if mirror is not None and is_folder(mirror):
         return FolderFiles(Source(kind="mirror", id=dataset_id, folder=mirror, revision=None), sources, deep=True)
     try:
         return HubFiles(dataset_id, revision, "dataset", sources)
@@ -267,7 +268,7 @@ def _cached(repo_id: str, revision: str | None, kind: Kind, sources: Sources) ->
     reference = storage / "refs" / (revision or "main")
     if ".." in reference.parts:
         return None
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    commit = reference.read_text(encoding="utf-8").strip() if is_file(reference) else revision
     if commit is None or not _COMMIT.fullmatch(commit) or not (storage / "snapshots" / commit).is_dir():
         return None
     return Source(kind="cache", id=repo_id, folder=storage / "snapshots" / commit, revision=commit)
@@ -281,7 +282,7 @@ def _is_complete(folder: Path | None, *, need_tokenizer: bool) -> bool:
         return False
     if (folder / SINGLE).is_file():
         return True
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return all((folder / name).is_file() for name in shards(json.loads((folder / INDEX).read_bytes())))
     return False
 
@@ -307,10 +308,10 @@ def _hint(repo_id: str, kind: Kind, sources: Sources, otherwise: str) -> str:
 
 
 def _no_model_folder(model_id: str, here: Path) -> SourceError:
-    if here.is_dir():
+    if is_folder(here):
         hint = "a model folder is what save_pretrained writes"
         return SourceError("R402", f'the folder "{model_id}" has no config.json', hint)
-    beside = [path.name for path in here.parent.iterdir() if path.is_dir()] if here.parent.is_dir() else []
+    beside = [path.name for path in here.parent.iterdir() if path.is_dir()] if is_folder(here.parent) else []
     hint = did_you_mean(here.name, beside, noun="folders there") if beside else "paths start from the recipe's folder"
     return SourceError("R402", f'there is no folder "{model_id}"', hint)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from compiler.diagnostics import Diagnostic, Place, RecipeError, stop_on_error
 from compiler.document import MAX_DEPTH, Document, Node, decode, escape, index_in, parse, tokens
+from compiler.files import is_file, real_path
+from compiler.project import Project
 from compiler.recipe import Recipe, Split, Training
 from compiler.shorthand import expand
 from compiler.typed import below, records, tag
@@ -18,9 +20,12 @@ _KINDS = frozenset({"path", "name", "fraction"})  # a split is one of these
 _LENGTHS = frozenset({"epochs", "max_steps"})  # a training has one of these
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """The document of a recipe file, with what it extends merged below it and `/pointer=value` overrides on top."""
-    document = _load(path, ())
+def load(path: Path, overrides: Sequence[str] = (), *, allowed: tuple[Path, ...] = ()) -> Document:
+    """The document of a recipe file, with what it extends merged below it and `/pointer=value` overrides on top.
+
+    `allowed`: folders outside of the project that it may extend recipes of. Raises RecipeError.
+    """
+    document = _load(path, (), Project.of(path.parent.absolute(), allowed))
     for override in overrides:
         document = set_value(document, override)
     return document
@@ -35,7 +40,7 @@ def load_text(text: str, file: str) -> Document:
     return Document(root, file)
 
 
-def _load(path: Path, children: tuple[Path, ...]) -> Document:
+def _load(path: Path, children: tuple[Path, ...], project: Project) -> Document:
     shown = shown_path(path)
     try:
         text = decode(path.read_bytes(), shown)
@@ -43,7 +48,7 @@ def _load(path: Path, children: tuple[Path, ...]) -> Document:
         raise RecipeError([_unreadable(shown, error)]) from None
     document = parse(text, shown, folder=str(path.parent.absolute()))
     root = expand(document.root)
-    return Document(_extended(root, path, (*children, path.resolve())), shown)
+    return Document(_extended(root, path, (*children, path.resolve()), project), shown)
 
 
 def _unreadable(shown: str, error: OSError) -> Diagnostic:
@@ -59,7 +64,7 @@ def shown_path(path: Path) -> str:
     return absolute.relative_to(here).as_posix() if absolute.is_relative_to(here) else absolute.as_posix()
 
 
-def _extended(root: Node, path: Path, chain: tuple[Path, ...]) -> Node:
+def _extended(root: Node, path: Path, chain: tuple[Path, ...], project: Project) -> Node:
     bases = root.get("extends")
     if bases is None:
         return root
@@ -69,30 +74,30 @@ def _extended(root: Node, path: Path, chain: tuple[Path, ...]) -> Node:
     for index, base in enumerate(listed):
         pointer = f"/extends/{index}" if isinstance(bases.value, tuple) else "/extends"
         try:
-            layers.append(_base(path.parent, base, pointer, chain))
+            layers.append(_base(path.parent, base, pointer, chain, project))
         except RecipeError as error:
             found += error.diagnostics
     stop_on_error(found)
     return functools.reduce(merge, [*layers, _without(root, "extends")])
 
 
-def _base(folder: Path, written: Node, pointer: str, chain: tuple[Path, ...]) -> Node:
+def _base(folder: Path, written: Node, pointer: str, chain: tuple[Path, ...], project: Project) -> Node:
     def wrong(code: str, message: str, hint: str) -> RecipeError:
         return RecipeError([Diagnostic(code=code, at=written.at, pointer=pointer, message=message, hint=hint)])
 
     if not isinstance(written.value, str):
         raise wrong("R102", "extends takes a path or a list of paths", 'for instance "extends": "base.json"')
     target = folder / written.value
-    try:
-        real, there = target.resolve(), target.is_file()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a circle of links
-        raise wrong("R006", f'"{written.value}" is not a path here', "write the path of a recipe") from None
+    real = real_path(target)
+    if real is None:
+        raise wrong("R006", f'"{written.value}" is not a path here', "write the path of a recipe")
+    stop_on_error(project.check_path(folder, written.value, written.at, pointer))
     if real in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(real) :], target))
         raise wrong("R007", f"recipes extend each other in a circle: {circle}", "remove one")
-    if not there:
+    if not is_file(target):
         raise wrong("R006", f"no file {shown_path(target)}", "paths are relative to the file that writes them")
-    return _load(target, chain).root
+    return _load(target, chain, project).root
 
 
 def _without(node: Node, key: str) -> Node:

@@ -42,23 +42,13 @@ _POSITIONS_AFTER_PADDING = frozenset(
         "xmod",
     ]
 )
-# Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
-_KNOWN_TYPES = frozenset(
+# Decoders that classify by a row's last token, which they find by the padding after it.
+_DECODERS = frozenset(
     [
-        "albert",
-        "bert",
-        "big_bird",
-        "camembert",
+        "bloom",
+        "codegen",
         "cohere",
-        "convbert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "eurobert",
         "falcon",
-        "funnel",
         "gemma",
         "gemma2",
         "gemma3",
@@ -71,14 +61,9 @@ _KNOWN_TYPES = frozenset(
         "gptj",
         "granite",
         "llama",
-        "longformer",
         "mistral",
         "mixtral",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
         "mpt",
-        "nomic_bert",
         "olmo",
         "olmo2",
         "opt",
@@ -89,12 +74,34 @@ _KNOWN_TYPES = frozenset(
         "qwen2_moe",
         "qwen3",
         "qwen3_moe",
-        "roberta",
-        "roformer",
         "smollm3",
-        "squeezebert",
         "stablelm",
         "starcoder2",
+    ]
+)
+# Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
+_KNOWN_TYPES = _DECODERS | frozenset(
+    [
+        "albert",
+        "bert",
+        "big_bird",
+        "camembert",
+        "convbert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "eurobert",
+        "funnel",
+        "longformer",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "nomic_bert",
+        "roberta",
+        "roformer",
+        "squeezebert",
         "t5",
         "xlm-roberta",
         "xlnet",
@@ -105,9 +112,10 @@ _KNOWN_TYPES = frozenset(
 def model_facts(files: Files) -> ModelFacts:
     """What the compiler knows of a model. Raises SourceError when it can't be used."""
     config = _config(files)
-    weight_files, tensors = _weights(files)
     inner = config.get("text_config")
     flat = {**inner, **config} if isinstance(inner, Mapping) else config
+    _check_padding(flat, files)
+    weight_files, tensors = _weights(files)
     has_tokenizer = "tokenizer.json" in files.names
     read = ("config.json", *weight_files, *_tokenizer_files(files.names))
     return ModelFacts(
@@ -134,18 +142,36 @@ def _config(files: Files) -> Mapping[str, Any]:
         hint = "a model folder is what save_pretrained writes"
         raise SourceError("R402", f"the model {files.source.id} has no config.json", hint)
     config = _json(files, "config.json")
-    known = config.get("model_type") in _KNOWN_TYPES
-    if "auto_map" in config and not known:
+    kind = config.get("model_type")
+    if "auto_map" in config and not (isinstance(kind, str) and kind in _KNOWN_TYPES):
         message = f"the model {files.source.id} runs code of its own, which is refused"
         raise SourceError("R405", message, "choose a model whose architecture transformers has")
-    if not isinstance(config.get("model_type"), str):
+    if not isinstance(kind, str):
         raise SourceError("R406", f"config.json of the model {files.source.id} has no model_type", _SAVE_AGAIN)
+    if config.get("is_encoder_decoder") is True:
+        message = f"the model {files.source.id} is an encoder-decoder ({kind})"
+        raise SourceError("R410", message, "choose an encoder: bert, roberta, distilbert, modernbert, ...")
     return config
+
+
+def _check_padding(config: Mapping[str, Any], files: Files) -> None:
+    """The padding token is a token of the model; a decoder, which reads its last token that is none, has one."""
+    padding, vocabulary = config.get("pad_token_id"), _whole(config, ("vocab_size",))
+    if padding is None and config["model_type"] in _DECODERS:
+        message = f"the model {files.source.id} is a decoder ({config['model_type']}) without a pad_token_id"
+        raise SourceError("R410", message, "choose an encoder, or name its padding token in config.json")
+    if padding is None:
+        return
+    if type(padding) is not int or padding < 0 or (vocabulary is not None and padding >= vocabulary):
+        most = f" below the vocab_size of {vocabulary}" if vocabulary is not None else ""
+        message = f"pad_token_id in config.json of the model {files.source.id} is not a token's number{most}"
+        raise SourceError("R406", message, "write the number of its padding token")
 
 
 def _json(files: Files, name: str) -> Mapping[str, Any]:
     try:
         value = json.loads(files.local(name).read_bytes())
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is no text
     except (ValueError, RecursionError) as error:
         message = f"{name} of the model {files.source.id} is not valid JSON: {error}"
         raise SourceError("R406", message, _SAVE_AGAIN) from None
@@ -207,7 +233,7 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     positions = _whole(config, _MAX_POSITIONS)
     if positions is not None:
         padding = config.get("pad_token_id", 1)
-        unused = padding + 1 if config["model_type"] in _POSITIONS_AFTER_PADDING and isinstance(padding, int) else 0
+        unused = padding + 1 if config["model_type"] in _POSITIONS_AFTER_PADDING and padding is not None else 0
         return positions - unused
     name = "tokenizer_config.json"
     limit = _whole(_json(files, name), ("model_max_length",)) if name in files.names else None

@@ -52,12 +52,15 @@ def this_machine() -> Target:
     return Target(kind="cpu", memory_gib=None, reason="no accelerator was found")
 
 
-def place(target: Target, batch_size: int, micro_batch_size: int | None) -> Placement:
+def place(
+    target: Target, batch_size: int, micro_batch_size: int | None, runtime: Literal["auto", "pytorch"] = "auto"
+) -> Placement:
     """The placement of a training step on a target."""
+    memory = f", {target.memory_gib} GiB" if target.memory_gib is not None else ""
     return Placement(
         engine="pytorch",
-        engine_reason="the runtime that is installed for this target",
+        engine_reason="asked for" if runtime == "pytorch" else "the only runtime of this version",
         device=target.kind,
-        device_reason=target.reason,
+        device_reason=f"{target.reason}{memory}",
         micro_batch_size=min(micro_batch_size or batch_size, batch_size),
     )

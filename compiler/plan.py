@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from compiler.auto import Choice
@@ -247,6 +248,7 @@ class Plan:
         written = [step.pop("key", None) if isinstance(step, dict) else None for step in steps]
         plan = read(Plan, {**value, "steps": steps})
         _check_names(plan)
+        _check_paths(plan)
         for (step_id, key), found in zip(plan.keys().items(), written, strict=True):
             if key != found:
                 raise ValueError(f"the key of the step {step_id} is not that of its parameters: the plan was edited")
@@ -264,6 +266,14 @@ def _check_names(plan: Plan) -> None:
         if later or step.id in seen:
             raise ValueError(f"the step {step.id} " + (f"needs {later[0]} before it" if later else "stands twice"))
         seen.add(step.id)
+
+
+def _check_paths(plan: Plan) -> None:
+    """Raises ValueError where a data file's path does not start from the recipe's folder."""
+    for step in plan.steps:
+        for file in [file for split in step.splits for file in split.files] if isinstance(step, Prepare) else ():
+            if PurePosixPath(file.path).is_absolute() or PureWindowsPath(file.path).is_absolute():
+                raise ValueError(f"{file.path!r} is an absolute path; a plan's paths start from the recipe's folder")
 
 
 def key_of(step: Step, input_keys: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from compiler.methods import LoRA
@@ -21,6 +22,8 @@ from compiler.plan import (
     VerifyExport,
 )
 from compiler.resolve import ResolvedRecipe
+
+_PREPARED_WITH = frozenset({"config.json", "tokenizer.json"})  # config.json names the padding token
 
 
 def plan(recipe: ResolvedRecipe) -> Plan:
@@ -46,12 +49,13 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
 
 
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
+    read = {name: digest for name, digest in recipe.tokenizer.files.items() if name in _PREPARED_WITH}
     return Prepare(
         task=recipe.task,
         splits=recipe.splits,
         columns=recipe.columns,
         labels=recipe.labels,
-        tokenizer=recipe.tokenizer,
+        tokenizer=replace(recipe.tokenizer, files=read),
         max_length=recipe.training.max_length,
     )
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import Diagnostic
+from compiler.diagnostics import Diagnostic, Place
+from compiler.files import is_file, is_folder, real_path
 from compiler.hub import is_path
 
 if TYPE_CHECKING:
@@ -40,30 +41,30 @@ class Project:
     allowed: tuple[Path, ...]
 
     @staticmethod
-    def of(recipe: Recipe, allowed: tuple[Path, ...]) -> Project:
-        """The project of a recipe: the nearest folder above it with .git, else its own or the working folder."""
-        folder = recipe_folder(recipe).resolve()
+    def of(folder: Path, allowed: tuple[Path, ...]) -> Project:
+        """The project of a recipe's folder: the nearest one above with .git, else its own or the working folder."""
+        folder = real_path(folder) or folder
         for above in (folder, *folder.parents):
-            if (above / ".git").exists():
+            if is_folder(above / ".git") or is_file(above / ".git"):
                 return Project(above, allowed)
         here = Path.cwd().resolve()
         return Project(here if folder.is_relative_to(here) else folder, allowed)
 
     def contains(self, path: Path) -> bool:
-        """Whether a path stays inside, links followed."""
-        real = path.resolve()
-        return any(real.is_relative_to(root.resolve()) for root in (self.root, *self.allowed))
+        """Whether a path stays inside, links followed. What can't be a path leads nowhere: whoever opens it says so."""
+        real = real_path(path)
+        return real is None or any(real.is_relative_to(root.resolve()) for root in (self.root, *self.allowed))
 
-    def check_path(self, recipe: Recipe, pointer: str, written: str) -> Iterator[Diagnostic]:
-        """A path may not leave the project."""
-        target = folder_of(recipe, pointer) / written
+    def check_path(self, folder: Path, written: str, at: Place, pointer: str) -> Iterator[Diagnostic]:
+        """A path that starts from a folder may not leave the project."""
+        target = folder / written
         if not self.contains(target):
             message = f'"{written}" is outside of the project {self.root}'
             hint = f"copy it into the project, or allow its folder: --allow {os.path.normpath(target.parent)}"
-            yield Diagnostic(code="R302", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+            yield Diagnostic(code="R302", at=at, pointer=pointer, message=message, hint=hint)
 
     def check_model_path(self, recipe: Recipe) -> Iterator[Diagnostic]:
         """A model's folder may not be outside of the project."""
-        pointer = "/model/id"
-        if is_path(recipe.model.id) or (folder_of(recipe, pointer) / recipe.model.id).exists():
-            yield from self.check_path(recipe, pointer, recipe.model.id)
+        pointer, folder = "/model/id", folder_of(recipe, "/model/id")
+        if is_path(recipe.model.id) or is_folder(folder / recipe.model.id):
+            yield from self.check_path(folder, recipe.model.id, recipe.at(pointer), pointer)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from compiler.diagnostics import Place
+from compiler.diagnostics import Diagnostic, Place, Severity
 from compiler.document import Document, Node
 from compiler.methods import Full, Method
 from compiler.metrics import Metric
@@ -202,10 +202,10 @@ class Verify:
 
     rows: Annotated[int | None, About("Compare at most this many held-out rows; null for all.", minimum=1)] = None
     tolerance_factor: Annotated[
-        float, About("The outputs may differ by this many times the source's own float32 noise.", above=0)
+        float, About("The outputs may differ by this many times the source's own float32 noise.", above=0, maximum=100)
     ] = 8.0
     max_excused: Annotated[
-        float, About("Share of the rows that may be near ties before the gate fails.", minimum=0, maximum=1)
+        float, About("Share of the rows that may be near ties before the gate fails.", minimum=0, maximum=0.1)
     ] = 0.02
     max_metric_drop: Annotated[float, About("How much each metric may lose.", minimum=0)] = 0.0
 
@@ -231,6 +231,13 @@ class Recipe:
     def at(self, pointer: str) -> Place:
         """Where the value under a JSON Pointer was written, or its nearest ancestor."""
         return self.document.at(pointer)
+
+    def finding(
+        self, code: str, pointer: str, message: str, hint: str = "", *, severity: Severity = "error", key: bool = False
+    ) -> Diagnostic:
+        """A finding about the value under a JSON Pointer; with `key`, about the key that the pointer ends in."""
+        at = self.document.key_at(pointer) if key else self.at(pointer)
+        return Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint, severity=severity)
 
     def wrote(self, pointer: str) -> Node | None:
         """What the author wrote under a pointer, or None when it was left out."""

@@ -9,10 +9,11 @@ from typing import Literal
 
 from compiler import methods, tasks
 from compiler.auto import Choice
-from compiler.checks import selectable
+from compiler.checks import resolved_export, selectable
 from compiler.diagnostics import Diagnostic, did_you_mean, stop_on_error
 from compiler.document import escape
 from compiler.facts import DataFacts, ModelFacts
+from compiler.lengths import auto_length
 from compiler.methods import Method
 from compiler.metrics import F1, Metric, Precision, Recall, name_of
 from compiler.placement import DeviceKind, Target
@@ -20,8 +21,6 @@ from compiler.plan import ModelFiles, SplitRows
 from compiler.recipe import AdamW, CrossEntropy, Onnx, Optimizer, Recipe, Verify
 from compiler.tasks import Task
 
-LONGEST = 512  # tokens; longer rows are the author's decision
-OPSET = 18
 DEFAULT_EPOCHS = 3
 
 
@@ -41,8 +40,8 @@ class ResolvedTraining:
     max_grad_norm: float | None
     max_length: int
     label_smoothing: float
-    loss: CrossEntropy
-    class_weights: tuple[float, ...]
+    loss: CrossEntropy  # without its class weights
+    class_weights: tuple[float, ...]  # one for each label
     seed: int
     precision: Literal["fp32", "bf16"]
     evaluate_every: int
@@ -97,9 +96,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         method=method,
         training=training,
         metrics=metrics,
-        exports=tuple(
-            replace(export, opset=OPSET if export.opset == "auto" else export.opset) for export in recipe.export
-        ),
+        exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
         choices=(*label_choices, *method_choices, *training_choices),
     )
@@ -118,13 +115,11 @@ def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     if not model.has_tokenizer:
         message = "the model has no tokenizer.json, which rows are read with"
         hint = "save it with a fast tokenizer: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        yield Diagnostic(code="R407", at=recipe.at("/model/id"), pointer="/model/id", message=message, hint=hint)
+        yield recipe.finding("R407", "/model/id", message, hint)
     length = recipe.training.max_length
     if length != "auto" and model.max_positions and length > model.max_positions:
         message = f"the model takes at most {model.max_positions} tokens, max_length is {length}"
-        pointer = "/training/max_length"
-        hint = f"at most {model.max_positions}"
-        yield Diagnostic(code="R408", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+        yield recipe.finding("R408", "/training/max_length", message, f"at most {model.max_positions}")
 
 
 def check_found_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -141,19 +136,15 @@ def check_found_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     for pointer, label in named.items():
         if label not in data.labels:
             hint = did_you_mean(label, data.labels, noun="labels")
-            message = f'no row has the label "{label}"'
-            yield Diagnostic(code="R208", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+            yield recipe.finding("R208", pointer, f'no row has the label "{label}"', hint)
 
 
 def check_warmup(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """The warm-up ends before the training does."""
     warmup, steps = recipe.training.schedule.warmup_steps, _num_steps(recipe, data)
-    if warmup != "auto" and warmup > steps:
-        pointer = "/training/schedule/warmup_steps"
+    if warmup != "auto" and warmup >= steps:
         message = f"the warm-up takes {warmup} steps, the whole training {steps}"
-        yield Diagnostic(
-            code="R212", at=recipe.at(pointer), pointer=pointer, message=message, hint="warm up for fewer steps"
-        )
+        yield recipe.finding("R212", "/training/schedule/warmup_steps", message, f"at most {steps - 1}")
 
 
 def _steps_per_epoch(recipe: Recipe, data: DataFacts) -> int:
@@ -177,7 +168,10 @@ def _labels(recipe: Recipe, model: ModelFacts, data: DataFacts) -> tuple[tuple[s
     if keep:
         choices.append(Choice(pointer="/model", value="head kept", reason="the model's own head has these labels"))
     else:
-        reason = "the model has no classification head" if model.labels is None else "its labels are others"
+        reason = "the model has no classification head"
+        if model.labels is not None:
+            same = sorted(model.labels) == sorted(labels)
+            reason = "its labels are in another order" if same else "its labels are others"
         choices.append(Choice(pointer="/model", value="new head", reason=reason))
     return labels, keep, choices
 
@@ -207,6 +201,7 @@ def _training(
     rate = methods.module_of(recipe.method).LEARNING_RATE
     has_validation = recipe.dataset.validation is not None
     stopping = training.early_stopping
+    length = auto_length(model, data)
     adamw = isinstance(training.optimizer, AdamW)
     return (
         ResolvedTraining(
@@ -217,7 +212,7 @@ def _training(
             warmup_steps=chosen.whole(
                 "/training/schedule/warmup_steps",
                 training.schedule.warmup_steps,
-                math.ceil(num_steps / 10),
+                min(math.ceil(num_steps / 10), num_steps - 1),
                 f"a tenth of {num_steps} steps",
             ),
             optimizer=training.optimizer,
@@ -230,9 +225,9 @@ def _training(
             batch_size=training.batch_size,
             micro_batch_size=training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size,
             max_grad_norm=training.max_grad_norm,
-            max_length=_max_length(recipe, model, data, chosen),
+            max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
             label_smoothing=training.label_smoothing,
-            loss=training.loss,
+            loss=replace(training.loss, class_weights="none"),
             class_weights=_class_weights(training.loss, labels, data),
             seed=training.seed,
             precision=_precision(recipe, target, chosen),
@@ -264,15 +259,6 @@ class _Choices:
             return written
         self.made.append(Choice(pointer=pointer, value=value, reason=reason))
         return value
-
-
-def _max_length(recipe: Recipe, model: ModelFacts, data: DataFacts, chosen: _Choices) -> int:
-    limit = min(LONGEST, model.max_positions or LONGEST)
-    longest = data.longest_row or limit
-    reason = f"the longest row has {longest} tokens"
-    if longest > limit:
-        reason += f", the limit is {limit}"
-    return chosen.whole("/training/max_length", recipe.training.max_length, max(2, min(longest, limit)), reason)
 
 
 def _class_weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> tuple[float, ...]:

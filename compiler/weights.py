@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+_LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
 _HEADS = CLASSIFIERS | {
@@ -53,16 +55,32 @@ def read_header(path: Path) -> dict[str, Tensor]:
         size = int.from_bytes(file.read(8), "little")
         if not 2 <= size <= min(_LARGEST_HEADER, path.stat().st_size - 8):
             raise ValueError("not a safetensors file, or not all of it")
-        header = json.loads(file.read(size))
-    tensors = {name: _tensor(entry) for name, entry in header.items() if name != "__metadata__"}
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if path.stat().st_size != 8 + size + max(ends, default=0):
+        header = _header(file.read(size))
+    header.pop("__metadata__", None)
+    tensors = {name: _tensor(name, entry) for name, entry in header.items()}
+    if path.stat().st_size != 8 + size + max((end for _, end in tensors.values()), default=0):
         raise ValueError("the file is shorter or longer than its header says")
-    return tensors
+    return {name: tensor for name, (tensor, _) in tensors.items()}
 
 
-def _tensor(entry: Mapping[str, Any]) -> Tensor:
-    return Tensor(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
+def _header(data: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(data)
+    except RecursionError:
+        raise ValueError("the header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError("the header is not a JSON object")
+    return header
+
+
+def _tensor(name: str, entry: object) -> tuple[Tensor, int]:
+    """The tensor that an entry of a header describes, and where its bytes end. Raises ValueError when it does not."""
+    match entry:
+        case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(), int(end)]} if all(
+            type(side) is int and side >= 0 for side in shape
+        ):
+            return Tensor(kind, tuple(shape)), end
+    raise ValueError(f"the header does not say what the tensor {name} is")
 
 
 def shards(index: object) -> tuple[str, ...]:
@@ -104,7 +122,7 @@ def _is_embedding(name: str) -> bool:
 
 def num_layers(names: Iterable[str]) -> int:
     """One more than the largest number among the parts of the names: layers count from 0."""
-    numbers = [int(part) for name in names for part in name.split(".") if part.isdecimal()]
+    numbers = [int(part) for name in names for part in name.split(".") if _LAYER.fullmatch(part)]
     return max(numbers, default=-1) + 1
 
 

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from compiler.files import write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Plan, Step
 from runtimes import checkpoints, steps
+from runtimes.errors import Interrupted
 from runtimes.events import StepFinished, StepReused, StepStarted, to_json
 from runtimes.report import write_report
 from runtimes.store import Receipt, Store
@@ -42,17 +43,28 @@ def execute(
         write_text(run / "plan.json", plan.text())
         write_json(run / "placement.json", asdict(placement))
         done: dict[str, Receipt] = {}
-        with (run / "events.jsonl").open("a", encoding="utf-8") as log:
+        _link(plan, store, run, done)
+        write_report(plan, store, run, done)
+        with _log_file(run / "events.jsonl") as log:
             try:
                 for event in _steps(plan, placement, store, root, sources, stop, done):
                     _log(log, event)
                     yield event
             except Exception as error:
-                _log(log, {"event": "Failed", "error": type(error).__name__, "message": str(error)})
+                kind = "Interrupted" if isinstance(error, Interrupted) else "Failed"
+                _log(log, {"event": kind, "error": type(error).__name__, "message": str(error)})
                 raise
             finally:
                 _link(plan, store, run, done)
                 write_report(plan, store, run, done)
+
+
+def _log_file(path: Path) -> TextIO:
+    """The log, to append to; what a killed process left of a line is ended first."""
+    log = path.open("a+", encoding="utf-8")
+    if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        log.write("\n")
+    return log
 
 
 def _log(log: Any, event: Any) -> None:
@@ -75,14 +87,16 @@ def _steps(
     for step in plan.steps:
         key = keys[step.id]
         inputs = {name: done[name].digest for name in step.inputs}
-        receipt = store.receipt(key, step.step, inputs)
-        if receipt is not None:
-            done[step.id] = receipt
-            yield StepReused(step=step.id, key=key)
-            continue
         with store.locked(key):
-            folder = store.folder(key) if step.step in RESUMABLE else store.clear(key)
-            folder.mkdir(parents=True, exist_ok=True)
+            receipt = store.receipt(key, step.step, inputs)
+            if receipt is not None:
+                done[step.id] = receipt
+                yield StepReused(step=step.id, key=key)
+                continue
+            if stop():
+                message = f"stopped before the step {step.id}; the steps before it are done"
+                raise Interrupted("E130", message, "the same command goes on")
+            folder = store.resume(key) if step.step in RESUMABLE else store.clear(key)
             yield StepStarted(step=step.id, key=key)
             start = time.monotonic()
             context = steps.Context(
@@ -96,10 +110,9 @@ def _steps(
                 stop=stop,
             )
             yield from steps.execute(step, context)
-            receipt = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
+            done[step.id] = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
             shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
-        done[step.id] = receipt
-        yield StepFinished(step=step.id, key=key, seconds=receipt.seconds)
+        yield StepFinished(step=step.id, key=key, seconds=done[step.id].seconds)
 
 
 def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> None:
@@ -111,7 +124,8 @@ def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> N
             target = store.folder(keys[step.id]) / name
             if target.exists() and (step.id in done or step.step == "verify"):
                 wanted[name + _suffix(step)] = target
-    for name in {*wanted, "model", "adapter", "bundle", "verification.json"}:
+    stale = {path.name for path in run.iterdir() if path.is_symlink()}
+    for name in {*wanted, *stale}:
         _point(run / name, wanted.get(name))
 
 
@@ -122,8 +136,7 @@ def _suffix(step: Step) -> str:
 
 def _point(link: Path, target: Path | None) -> None:
     if target is None:
-        if link.is_symlink():
-            link.unlink()
+        link.unlink()
         return
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)

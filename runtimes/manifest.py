@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compiler.files import write_text
+from compiler.hashes import sha256_of
 from compiler.metrics import Metric
 from compiler.tasks import Task
 from compiler.typed import read, to_json
@@ -68,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """The manifest with the hashes of the folder's files as they are now; it is written there."""
-    sealed = dataclasses.replace(manifest, files={name: digest_of(folder / name) for name in files_in(folder)})
+    sealed = dataclasses.replace(manifest, files={name: sha256_of(folder / name, None) for name in files_in(folder)})
     write_text(folder / MANIFEST, json.dumps(to_json(sealed), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return sealed
 
@@ -85,7 +86,7 @@ def _differences(folder: Path, files: Mapping[str, str], found: set[str]) -> Ite
             yield f"missing {name}"
         elif name not in files:
             yield f"extra {name}"
-        elif digest_of(folder / name) != files[name]:
+        elif sha256_of(folder / name, None) != files[name]:
             yield f"changed {name}"
 
 
@@ -93,12 +94,6 @@ def files_in(folder: Path) -> tuple[str, ...]:
     """The names of a bundle's files, its manifest left out."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     return tuple(sorted(name for name in names if name != MANIFEST))
-
-
-def digest_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of_rows(texts: Iterable[str], labels: Iterable[str]) -> str:

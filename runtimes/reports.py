@@ -49,7 +49,7 @@ class ResumeReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatchReport:
-    """The device had no room; the step is done again with fewer rows at once. The result is the same."""
+    """The device had no room; the step is done again with fewer rows at once."""
 
     step: int
     micro_batch_size: int

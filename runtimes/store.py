@@ -112,6 +112,14 @@ class Store:
         self.folder(key).mkdir(parents=True)
         return self.folder(key)
 
+    def resume(self, key: str) -> Path:
+        """The folder of a step that goes on where it was interrupted, without what was half-written."""
+        folder = self.folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(".*.part"):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        return folder
+
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Holds the lock of a run or a step. Raises RunError when another process has it."""
@@ -135,5 +143,6 @@ class Store:
 def _files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != "receipt.json" and not name.startswith(f"{checkpoints.FOLDER}/"):
+        hidden = name.startswith((".", f"{checkpoints.FOLDER}/"))
+        if path.is_file() and name != "receipt.json" and not hidden:
             yield name

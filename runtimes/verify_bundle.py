@@ -94,9 +94,9 @@ def _compare_labels(bundle: Bundle) -> Findings:
         for number, (ours, theirs) in enumerate(zip(bundle.labels, named, strict=False))
         if ours != theirs
     ]
-    if len(named) not in (0, len(bundle.labels)):
+    if len(named) != len(bundle.labels):
         faults.append(f"{len(bundle.labels)} in {LABELS}, {len(named)} in {CONFIG}")
-    return compare_each(faults, len(bundle.labels), name="labels")
+    return compare_each(faults, len(named), name="labels")
 
 
 def _compare_tokens(bundle: Bundle, golden: Sequence[Golden]) -> Findings:

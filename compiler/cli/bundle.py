@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from compiler.cli.options import runs_option
 
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
+    from runtimes.manifest import Manifest
     from runtimes.verify_bundle import LabelledRows
 
 _ROWS_AT_ONCE = 1024
@@ -63,7 +64,7 @@ def predict(
         click.echo(
             json.dumps(row, ensure_ascii=False)
             if as_json or source
-            else f"{row['label']}  {row['score']:.4f}  {row[column]}"
+            else f"{row['prediction']['label']}  {row['prediction']['score']:.4f}  {row[column]}"
         )
 
 
@@ -111,12 +112,12 @@ def _json_lines() -> Iterator[dict[str, Any]]:
 
 
 def answer(bundle: Bundle, rows: Iterator[dict[str, Any]], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Each row with its label, score and scores, in order; memory does not grow with the rows."""
+    """Each row with its prediction (label, score, scores), in order; memory does not grow with the rows."""
     number = 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
         texts = [text_of(row, column, number + index) for index, row in enumerate(portion, start=1)]
         for row, prediction in zip(portion, bundle.predict(texts, batch_size), strict=True):
-            yield {**row, **asdict(prediction)}
+            yield {**row, "prediction": asdict(prediction)}
         number += len(portion)
 
 
@@ -134,22 +135,24 @@ def text_of(row: dict[str, Any], column: str, number: int) -> str:
     raise click.ClickException(f'row {number}: "{column}" is not text')
 
 
-def labelled(data: Path, columns: Mapping[str, str]) -> LabelledRows:
-    """The labelled rows of a file."""
+def labelled(data: Path, manifest: Manifest) -> LabelledRows:
+    """The labelled rows of a file, read as the rows that were trained on."""
     from runtimes.verify_bundle import LabelledRows
 
+    columns, names = manifest.columns, manifest.task.labels
+    assert names != "auto", "a bundle's labels are resolved"
     rows = list(read_source(data))
     texts = [text_of(row, columns["text"], number) for number, row in enumerate(rows, start=1)]
-    labels = [label_text(row, columns["label"], number) for number, row in enumerate(rows, start=1)]
+    labels = [label_text(row, columns["label"], number, names) for number, row in enumerate(rows, start=1)]
     return LabelledRows(texts=texts, labels=labels)
 
 
-def label_text(row: dict[str, Any], column: str, number: int) -> str:
-    """The name of a row's label. Raises click's error where there is none."""
+def label_text(row: dict[str, Any], column: str, number: int, names: tuple[str, ...]) -> str:
+    """The name of a row's label. Raises click's error where there is none of these names."""
     from compiler.data.texts import BadValueError, label_of
 
     try:
-        return label_of(row, column, None)
+        return label_of(row, column, names)
     except BadValueError as error:
         raise click.ClickException(f"row {number}: {error}") from None
 
@@ -184,7 +187,7 @@ def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_fo
     from runtimes.verify_bundle import verify_bundle
 
     folder = bundle_folder(bundle, runs_folder)
-    rows = labelled(data, read_manifest(folder).columns) if data is not None else None
+    rows = labelled(data, read_manifest(folder)) if data is not None else None
     verification = verify_bundle(folder, rows, threads=threads)
     click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")

@@ -45,7 +45,7 @@ def check(
     summaries: list[str] = []
     for path in recipes:
         try:
-            document = load(path, overrides)
+            document = load(path, overrides, allowed=allowed)
             if facts:
                 from compiler.driver import compile_recipe
 

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import click
 
+from compiler.cli.options import fact_source
+from compiler.data.checks import check_data
 from compiler.data.readers import DataError, format_of, read_rows
-from compiler.diagnostics import did_you_mean
+from compiler.diagnostics import did_you_mean, stop_on_error
+from compiler.document import Document, parse
 from compiler.files import write_text
-from compiler.loading import load_text
 from compiler.reading import read_recipe
+from compiler.shorthand import expand
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 METHODS = ("full", "head", "lora")
@@ -67,13 +70,28 @@ def init(
     name = ask("name", name, re.sub(r"[^A-Za-z0-9._-]+", "-", data.stem).strip("-._") or "recipe")
     model = ask("model", model, DEFAULT_MODEL)
     method = ask("method (full, head, lora)", method, "full")
-    output = output or Path(f"{name}.json")
+    output = output or default_output(name, data)
+    if output.resolve() == data.resolve():
+        raise click.UsageError(f"{output} holds the rows: name another file for the recipe with -o")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: choose another with -o, or --force")
     written = recipe_text(name=name, data=_relative(data, output), text=text, label=label, model=model, method=method)
-    read_recipe(load_text(written, str(output)))
+    check_rows(written, output)
     write_text(output, written)
     click.echo(f"wrote {output}\nnext: recipe check {output} && recipe run {output}")
+
+
+def default_output(name: str, data: Path) -> Path:
+    """NAME.json in the working folder, or NAME-recipe.json where that is the data file."""
+    output = Path(f"{name}.json")
+    return Path(f"{name}-recipe.json") if output.resolve() == data.resolve() else output
+
+
+def check_rows(written: str, output: Path) -> None:
+    """Nothing when the recipe and its rows pass `recipe check`; raises RecipeError before anything is written."""
+    root = parse(written, str(output), folder=str(output.resolve().parent)).root
+    recipe = read_recipe(Document(expand(root), str(output)))
+    stop_on_error(check_data(recipe, None, fact_source(()).data(recipe, None)))
 
 
 def look(data: Path) -> tuple[Column, ...]:

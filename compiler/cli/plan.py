@@ -48,7 +48,7 @@ def plan(
         return
     if recipe is None:
         raise click.UsageError("name a recipe, or two plans with --diff")
-    compiled = compile_recipe(load(recipe, overrides), fact_source(allowed), target)
+    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
     if output is not None:
@@ -62,7 +62,7 @@ def plan(
 def read_plan(path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...], target: Target) -> Plan:
     """The plan in a file, or the plan of the recipe in it."""
     found = plan_in(path)
-    return found or compile_recipe(load(path, overrides), fact_source(allowed), target).plan
+    return found or compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target).plan
 
 
 def plan_in(path: Path) -> Plan | None:

@@ -82,9 +82,7 @@ class _Screen:
                 if event.step:
                     self.say(f"  goes on after step {event.step}")
             case MicroBatchReport():
-                self.say(
-                    f"  out of memory: step {event.step} again with {event.micro_batch_size} rows at once; same result"
-                )
+                self.say(f"  out of memory: step {event.step} again with {event.micro_batch_size} rows at once")
             case StopReport():
                 self.say(f"  {event.reason}; the weights of step {event.kept_step} are kept")
             case CheckpointReport():

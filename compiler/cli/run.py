@@ -32,7 +32,9 @@ from compiler.plan import Plan, Train
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="With a plan: the folder that its data paths start from. Default: the plan's.",
 )
-@click.option("--micro-batch-size", type=click.IntRange(min=1), help="With a plan: rows computed at once.")
+@click.option(
+    "--micro-batch-size", type=click.IntRange(min=1), help="Rows computed at once. Default: the recipe's or the batch."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
 def run(
@@ -52,11 +54,16 @@ def run(
     saves and exits 130. Exits 3 when the export gate fails.
     """
     found = plan_in(recipe)
+    if found is None and root is not None:
+        raise click.UsageError("--root is for plans: a recipe's paths start from its own folder")
+    if found is not None and overrides:
+        raise click.UsageError("--set is for recipes: a plan is already compiled")
     if found is not None:
         made, placement = found, place_plan(found, target, micro_batch_size)
         root = root or recipe.parent
     else:
-        made, placement = compile_to_run(recipe, overrides, allowed, target, micro_batch_size, quiet=quiet or as_json)
+        silent = quiet or as_json
+        made, placement = compile_to_run(recipe, overrides, allowed, target, micro_batch_size, quiet=silent)
         root = recipe.parent
     from compiler.cli.progress import display
     from runtimes.execute import execute
@@ -87,7 +94,7 @@ def compile_to_run(
     """The plan of a recipe and its placement; says the findings and the choices."""
     from compiler.cli.check import summary
 
-    compiled = compile_recipe(load(recipe, overrides), fact_source(allowed), target)
+    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
     if not quiet:

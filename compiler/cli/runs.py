@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from compiler.diagnostics import did_you_mean
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def runs(runs_folder: Path, as_json: bool) -> None:
     """List the runs: state, gate, first metric."""
-    listed = [read_report(folder) for folder in run_folders(runs_folder)]
+    listed = [report_of(folder) or unreported(folder) for folder in run_folders(runs_folder)]
     if as_json:
         click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
         return
@@ -39,40 +40,37 @@ def runs(runs_folder: Path, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def clean(names: tuple[str, ...], runs_folder: Path, all_runs: bool, yes: bool, dry_run: bool) -> None:
     """Delete the runs NAMES, and step outputs that no run refers to (without NAMES: only those)."""
+    from runtimes.store import Store
+
     known = [folder.name for folder in run_folders(runs_folder)]
     for name in names:
         if name not in known:
             raise click.UsageError(f'no run "{name}": {did_you_mean(name, known, noun="runs")}')
-    leaving = set(known if all_runs else names)
-    kept_keys = {key for name in known if name not in leaving for key in keys_of(runs_folder / name)}
-    steps = runs_folder / ".steps"
-    orphans = [folder for folder in sorted(steps.glob("*")) if folder.is_dir() and folder.name not in kept_keys]
-    doomed = [*(runs_folder / name for name in sorted(leaving)), *orphans]
-    if not doomed:
-        click.echo("nothing to delete")
-        return
-    size = sum(
-        path.stat().st_size
-        for folder in doomed
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    )
-    for folder in doomed:
-        click.echo(f"{'would delete' if dry_run else 'delete'} {folder}")
-    click.echo(f"{len(doomed)} folders, {size / 2**20:,.1f} MiB")
-    if dry_run or not (yes or click.confirm("delete them?")):
-        return
-    remove(doomed, runs_folder)
-
-
-def remove(doomed: list[Path], runs_folder: Path) -> None:
-    """Deletes folders, each under its lock, so that a run in progress is refused and not broken."""
-    from runtimes.store import Store
-
     store = Store(runs_folder)
+    with ExitStack() as locks:  # no run begins or goes on while it is decided and done
+        for name in known:
+            locks.enter_context(store.locked(name))
+        doomed = unwanted(runs_folder, set(known), set(known if all_runs else names))
+        say(doomed, "would delete" if dry_run else "delete")
+        if doomed and not dry_run and (yes or click.confirm("delete them?")):
+            for folder in doomed:
+                shutil.rmtree(folder)
+
+
+def unwanted(runs_folder: Path, known: set[str], leaving: set[str]) -> list[Path]:
+    """The folders of the leaving runs, and of the steps that none of the others refers to."""
+    kept = {key for name in known - leaving for key in keys_of(runs_folder / name)}
+    steps = sorted(path for path in (runs_folder / ".steps").glob("*") if path.is_dir())
+    return [*(runs_folder / name for name in sorted(leaving)), *(path for path in steps if path.name not in kept)]
+
+
+def say(doomed: list[Path], verb: str) -> None:
+    """Lists folders, and what they hold together."""
     for folder in doomed:
-        with store.locked(folder.name):
-            shutil.rmtree(folder)
+        click.echo(f"{verb} {folder}")
+    files = [path for folder in doomed for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    size = sum(path.stat().st_size for path in files)
+    click.echo(f"{len(doomed)} folders, {size / 2**20:,.1f} MiB" if doomed else "nothing to delete")
 
 
 def run_folders(runs_folder: Path) -> list[Path]:
@@ -82,15 +80,36 @@ def run_folders(runs_folder: Path) -> list[Path]:
 
 def keys_of(run: Path) -> set[str]:
     """The step keys that a run refers to."""
-    steps = json.loads((run / "plan.json").read_text(encoding="utf-8"))["steps"]
-    return {step["key"] for step in steps}
+    try:
+        steps = json.loads((run / "plan.json").read_text(encoding="utf-8"))["steps"]
+        return {step["key"] for step in steps}
+    except (ValueError, KeyError, TypeError):
+        message = f"{run / 'plan.json'} can't be read, so nobody knows which steps it needs"
+        raise click.ClickException(f"{message}: run its recipe again, or delete {run}") from None
+
+
+def unreported(run: Path) -> dict[str, Any]:
+    """A run of which no report can be read."""
+    return {"name": run.name, "state": "no report", "gate_passed": None, "evaluation": None}
+
+
+def report_of(run: Path) -> dict[str, Any] | None:
+    """What report.json says; None where it is not there or was damaged, which the next run repairs."""
+    try:
+        report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report
 
 
 def read_report(run: Path) -> dict[str, Any]:
-    """What report.json says. Raises click's error when there is no run."""
-    try:
-        report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """What report.json says. Raises click's error when there is no run, or no report of it."""
+    report = report_of(run)
+    if report is None and (run / "plan.json").exists():
+        raise click.ClickException(
+            f"{run / 'report.json'} can't be read: run the recipe again, finished steps are kept"
+        )
+    if report is None:
         known = [folder.name for folder in run_folders(run.parent)]
         raise click.UsageError(
             f'no run "{run.name}" in {run.parent}: {did_you_mean(run.name, known, noun="runs")}'

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import Diagnostic, Severity
+from compiler.diagnostics import Diagnostic
+from compiler.lengths import auto_length
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
     from compiler.recipe import Recipe, Split
 
 _LISTED = 5
-
-
-def _finding(
-    recipe: Recipe, code: str, pointer: str, message: str, hint: str, severity: Severity = "error"
-) -> Diagnostic:
-    at = recipe.at(pointer)
-    return Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint, severity=severity)
 
 
 def _splits(recipe: Recipe) -> Iterator[tuple[str, Split]]:
@@ -35,11 +29,11 @@ def check_split_kinds(recipe: Recipe) -> Iterator[Diagnostic]:
     names = [name for name, split in _splits(recipe) if split.name is not None]
     if recipe.dataset.id is not None and not names:
         hint = 'name the splits: "train": {"name": "train"}'
-        yield _finding(recipe, "R206", "/dataset/id", "no split names a split of the hub dataset", hint)
+        yield recipe.finding("R206", "/dataset/id", "no split names a split of the hub dataset", hint)
     fractions = sum(split.fraction or 0.0 for name, split in _splits(recipe) if name != "train")
     if fractions >= 1:
         message = f"validation and test take {fractions:g} of the train rows, none is left"
-        yield _finding(recipe, "R206", "/dataset", message, "let the fractions add up to less than 1")
+        yield recipe.finding("R206", "/dataset", message, "let the fractions add up to less than 1")
 
 
 def _check_kind(recipe: Recipe, pointer: str, split: Split) -> Iterator[Diagnostic]:
@@ -48,14 +42,14 @@ def _check_kind(recipe: Recipe, pointer: str, split: Split) -> Iterator[Diagnost
     choices = '"path" or "name"' if train else '"path", "name" or "fraction"'
     if len(kinds) != 1:
         message = "the split says both " + " and ".join(kinds) if kinds else "the split says nowhere to take rows from"
-        yield _finding(recipe, "R206", pointer, message, f"it has one of {choices}")
+        yield recipe.finding("R206", pointer, message, f"it has one of {choices}")
     elif train and split.fraction is not None:
         message = "train can't be a fraction: the others take their share of it"
-        yield _finding(recipe, "R206", f"{pointer}/fraction", message, f"it has one of {choices}")
+        yield recipe.finding("R206", f"{pointer}/fraction", message, f"it has one of {choices}")
     elif split.name is not None and recipe.dataset.id is None:
         message = f'"{split.name}" names a split of a hub dataset, but there is no /dataset/id'
         hint = 'add the dataset\'s "id", or name a file as "path"'
-        yield _finding(recipe, "R206", f"{pointer}/name", message, hint)
+        yield recipe.finding("R206", f"{pointer}/name", message, hint)
 
 
 def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
@@ -86,7 +80,7 @@ def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         else:
             pointer, message = f"/dataset/{name}", f"the {name} split has no rows"
             hint = "the file has no rows: is it the right one?"
-        yield _finding(recipe, "R306", pointer, message, hint)
+        yield recipe.finding("R306", pointer, message, hint)
 
 
 def check_label_rows(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -96,7 +90,7 @@ def check_label_rows(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         found = f'all rows have the label "{data.labels[0]}"' if data.labels else "the rows have no label"
         pointer = "/dataset/columns/label"
         hint = f'a classifier needs at least two; is "{column}" the right column?'
-        yield _finding(recipe, "R308", pointer, found, hint)
+        yield recipe.finding("R308", pointer, found, hint)
         return
     if recipe.task.labels == "auto":
         return
@@ -105,7 +99,7 @@ def check_label_rows(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         message = f'no train row has the label "{label}"'
         seen = [name for name in data.labels if train.get(name)]
         hint = f"add rows of it, or remove it from the labels; train has {_listed(seen)}"
-        yield _finding(recipe, "R308", f"/task/labels/{data.labels.index(label)}", message, hint)
+        yield recipe.finding("R308", f"/task/labels/{data.labels.index(label)}", message, hint)
 
 
 def check_held_out_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -119,22 +113,21 @@ def check_held_out_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnosti
         missing = [label for label in data.labels if train.get(label) and not counts.get(label)]
         if only_here and recipe.task.labels == "auto":  # declared ones: check_label_rows has said it
             message = f"only {name} has rows of the label {_listed(only_here)}, so it can't be learnt"
-            yield _finding(recipe, "R307", f"/dataset/{name}", message, "add train rows of it, or remove these")
+            yield recipe.finding("R307", f"/dataset/{name}", message, "add train rows of it, or remove these")
         if missing:
             message = f"{name} has no rows of the label {_listed(missing)}, so its metrics say nothing about it"
             hint = f"add {name} rows of it"
-            yield _finding(recipe, "R307", f"/dataset/{name}", message, hint, "warning")
+            yield recipe.finding("R307", f"/dataset/{name}", message, hint, severity="warning")
 
 
 def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
     """Rows fit into max_length."""
-    limit, pointer = recipe.training.max_length, "/training/max_length"
-    if limit == "auto":
-        return
-    if model is not None and not model.has_tokenizer:
+    written, pointer = recipe.training.max_length, "/training/max_length"
+    limit = auto_length(model, data).value if written == "auto" else written
+    if written != "auto" and model is not None and not model.has_tokenizer:
         message = f"rows over {limit} tokens were not looked for: the model has no tokenizer.json"
         hint = "AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
-        yield _finding(recipe, "R310", pointer, message, hint, "note")
+        yield recipe.finding("R310", pointer, message, hint, severity="note")
     over = sum(split.rows_over(limit) for split in data.splits)
     if over:
         total, longest = sum(split.rows.num_rows for split in data.splits), data.longest_row
@@ -143,13 +136,13 @@ def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> 
         )
         most = model.max_positions if model is not None else None
         hint = f"the model takes up to {most}" if most is not None and longest > most else f"{longest} reads all"
-        yield _finding(recipe, "R309", pointer, message, hint, "warning")
+        yield recipe.finding("R309", pointer, message, hint, severity="warning")
 
 
 def check_overlaps(data: DataFacts) -> Iterator[Diagnostic]:
     """Held-out texts are not in train, and train has no text twice."""
     for overlap in data.overlaps:
-        pairs = [f"{row.file}:{row.line} = {twin.file}:{twin.line}" for row, twin in overlap.first]
+        pairs = [f"{row} = {twin}" for row, twin in overlap.first]
         more = f", and {overlap.num_rows - len(pairs)} more" if overlap.num_rows > len(pairs) else ""
         one = overlap.num_rows == 1
         if overlap.split == "train":
@@ -159,7 +152,7 @@ def check_overlaps(data: DataFacts) -> Iterator[Diagnostic]:
             message = f"{overlap.num_rows:,} {overlap.split} row{' stands' if one else 's stand'} in train as well"
             hint = f"remove them from one side: what was learnt by heart raises the {overlap.split} metrics"
         message += f": {', '.join(pairs)}{more}"
-        at = overlap.first[0][0]
+        at = overlap.first[0][0].at
         yield Diagnostic(code="R311", at=at, message=message, hint=hint, severity="warning")
 
 

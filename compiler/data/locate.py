@@ -10,8 +10,9 @@ from pathlib import Path
 from compiler import tasks
 from compiler.data.hub_files import split_files, splits_of
 from compiler.data.readers import SUFFIXES, DataError, columns_of, format_of
-from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean
-from compiler.facts import SplitName
+from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean, stop_on_error
+from compiler.facts import RowPlace, SplitName
+from compiler.files import is_file, is_folder
 from compiler.hashes import sha256_of
 from compiler.hub import Files, SourceError, Sources, open_dataset
 from compiler.loading import shown_path
@@ -27,9 +28,9 @@ class DataFile:
     path: Path
     file: File
 
-    def place(self, line: int) -> Place:
-        """A line of the file; its beginning for line 0."""
-        return Place(file=shown_path(self.path), line=max(line, 1))
+    def place(self, row: int, line: int) -> RowPlace:
+        """Where a row stands in the file."""
+        return RowPlace(file=shown_path(self.path), line=line, row=row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ def locate(recipe: Recipe, sources: Sources, allowed: tuple[Path, ...]) -> dict[
     """The files of each split; a split with a fraction has those of train. Raises RecipeError with every finding."""
     found: list[Diagnostic] = []
     located: dict[SplitName, SplitFiles] = {}
-    locator = _Locator(recipe, sources, Project.of(recipe, allowed))
+    locator = _Locator(recipe, sources, Project.of(recipe_folder(recipe), allowed))
     for name, split in declared(recipe).items():
         try:
             located[name] = locator.split(name, split, located.get("train"))
@@ -88,15 +89,13 @@ class _Locator:
         return train or SplitFiles(files=())
 
     def fail(self, code: str, pointer: str, message: str, hint: str) -> RecipeError:
-        at = self.recipe.at(pointer)
-        return RecipeError([Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint)])
+        return RecipeError([self.recipe.finding(code, pointer, message, hint)])
 
     def path(self, pointer: str, written: str) -> SplitFiles:
-        outside = tuple(self.project.check_path(self.recipe, pointer, written))
-        if outside:
-            raise RecipeError(outside)
-        path = Path(os.path.normpath(folder_of(self.recipe, pointer) / written))
-        if not path.is_file():
+        folder = folder_of(self.recipe, pointer)
+        stop_on_error(self.project.check_path(folder, written, self.recipe.at(pointer), pointer))
+        path = Path(os.path.normpath(folder / written))
+        if not is_file(path):
             raise self.fail("R301", pointer, *_missing(path, written))
         stored = Path(os.path.relpath(path, recipe_folder(self.recipe))).as_posix()
         return SplitFiles(files=(self.file(path, stored, pointer),))
@@ -140,10 +139,10 @@ class _Locator:
 
 def _missing(path: Path, written: str) -> tuple[str, str]:
     """The message and the hint about a file that is not there."""
-    if path.is_dir():
+    if is_folder(path):
         data = sorted(p.name for p in path.iterdir() if format_of(p))
         return f'"{written}" is a folder', f"name a file in it: {', '.join(data[:5]) or 'it has none'}"
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         return f'there is no file "{written}"', f"nor a folder {shown_path(path.parent)}"
     beside = [p.name for p in path.parent.iterdir() if p.is_file() and format_of(p)]
     hint = did_you_mean(path.name, beside, noun="data files there")
@@ -182,4 +181,4 @@ def _missing_column(recipe: Recipe, role: str, column: str, data: DataFile, ther
         pointer = "/dataset"
         message += f", which the task reads as its {role}"
         hint += f'; say which it is: "columns": {{"{role}": ...}}'
-    return Diagnostic(code="R304", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+    return recipe.finding("R304", pointer, message, hint)

@@ -98,17 +98,29 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 def _json_line(text: str, path: Path, line: int) -> object:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value, end = _decode(text, 0)
+        _expect_end(text, end)
+    except json.JSONDecodeError as error:
         hint = "every line of a .jsonl file is one JSON object"
         if text in ("[", "{"):
             hint = "the file is one JSON value over several lines: name it .json"
         raise DataError(path, line, f"not valid JSON: {_reason(error)}", hint) from None
+    return value
 
 
-def _reason(error: json.JSONDecodeError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
+def _decode(text: str, position: int) -> tuple[Any, int]:
+    """The value at a position, and where it ends. Raises JSONDecodeError."""
+    try:
+        return _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("Nested too deeply", text, position) from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise json.JSONDecodeError("A number has too many digits", text, position) from None
+
+
+def _reason(error: json.JSONDecodeError) -> str:
     return f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
 
 
@@ -116,9 +128,9 @@ def _read_json(path: Path) -> Iterator[Row]:
     text = path.read_bytes().decode("utf-8-sig")
     try:
         yield from _array_rows(text, _array_start(text, path), path)
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise DataError(path, line, f"not valid JSON: {_reason(error)}", "repair the file at this line") from None
+    except json.JSONDecodeError as error:
+        message = f"not valid JSON: {_reason(error)}"
+        raise DataError(path, error.lineno, message, "repair the file at this line") from None
 
 
 def _array_start(text: str, path: Path) -> int:
@@ -140,10 +152,10 @@ def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
     """The keys of the object that starts at a position, each with the position of its value."""
     position = _skip(text, start + 1)
     while not text.startswith("}", position):
-        key, position = _DECODER.raw_decode(text, position)
+        key, position = _decode(text, position)
         position = _expect(text, _skip(text, position), ":")
         yield str(key), position
-        _, position = _DECODER.raw_decode(text, position)
+        _, position = _decode(text, position)
         position = _after_item(text, position, "}")
     _expect_end(text, position + 1)
 
@@ -154,7 +166,7 @@ def _array_rows(text: str, start: int, path: Path) -> Iterator[Row]:
     while not text.startswith("]", position):
         line += text.count("\n", counted, position)
         counted = position
-        value, position = _DECODER.raw_decode(text, position)
+        value, position = _decode(text, position)
         yield Row(number, line, _object(value, path, line))
         number += 1
         position = _after_item(text, position, "]")

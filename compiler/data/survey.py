@@ -18,8 +18,8 @@ from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate
 from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError, label_names, label_of, text_of
-from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean
-from compiler.facts import DataFacts, Overlap, SplitFacts, SplitName
+from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean
+from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
 from compiler.recipe import Recipe, Split
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LISTED = 5  # findings of one kind; the rest is counted
 _ROWS_AT_ONCE = 1024
+_CHARACTERS_AT_ONCE = 1_000_000  # a tokenizer takes about 50 bytes for each
 
 
 def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowed: tuple[Path, ...]) -> DataFacts:
@@ -55,9 +56,10 @@ class _Table:
     lengths: array[int] = field(default_factory=lambda: array("i"))
     digests: array[int] = field(default_factory=lambda: array("Q"))
 
-    def place(self, row: int) -> Place:
-        """Where a row stands."""
-        return self.files[bisect_right(self.starts, row) - 1].place(self.lines[row])
+    def place(self, row: int) -> RowPlace:
+        """Where a row stands, once every row of the files was kept."""
+        file = bisect_right(self.starts, row) - 1
+        return self.files[file].place(row - self.starts[file], self.lines[row])
 
 
 class _Faults:
@@ -78,9 +80,10 @@ class _Faults:
         self._counts[key] = self._counts.get(key, 0) + 1
         listed = self._listed.setdefault(key, [])
         if len(listed) < LISTED:
+            place = data.place(row.number, row.line)
             where = "" if row.line else f" in row {row.number}"
             hint = "remove the row or fill it in; columns are named in /dataset/columns"
-            listed.append(Diagnostic(code="R313", at=data.place(row.line), message=f"{error}{where}", hint=hint))
+            listed.append(Diagnostic(code="R313", at=place.at, message=f"{error}{where}", hint=hint))
 
     def findings(self) -> Iterator[Diagnostic]:
         """All of them."""
@@ -96,7 +99,7 @@ class _Faults:
 class _Unknown:
     """A label that is not among those declared."""
 
-    first: Place
+    first: RowPlace
     num_rows: int = 0
 
 
@@ -124,12 +127,13 @@ class _Reader:
 
     def _read_file(self, data: DataFile, table: _Table) -> None:
         texts: list[str] = []
+        num_characters = 0
         for row in read_rows(data.path, data.file.format):
             try:
                 text = text_of(row.values, self.columns["text"])
                 label = label_of(row.values, self.columns["label"], self.declared)
             except UnknownLabelError as error:
-                self.unknown.setdefault(error.name, _Unknown(data.place(row.line))).num_rows += 1
+                self.unknown.setdefault(error.name, _Unknown(data.place(row.number, row.line))).num_rows += 1
                 continue
             except BadValueError as error:
                 self.faults.bad_value(data, row, error)
@@ -138,8 +142,10 @@ class _Reader:
             table.labels.append(self.numbers.setdefault(label, len(self.numbers)))
             table.digests.append(digest(text))
             texts.append(text)
-            if len(texts) == _ROWS_AT_ONCE:
+            num_characters += len(text)
+            if len(texts) == _ROWS_AT_ONCE or num_characters > _CHARACTERS_AT_ONCE:
                 self._count(texts, table)
+                num_characters = 0
         self._count(texts, table)
 
     def _count(self, texts: list[str], table: _Table) -> None:
@@ -164,9 +170,7 @@ def _tokenizer(recipe: Recipe, path: Path | None) -> Tokenizer | None:
     except Exception as error:  # noqa: BLE001 - the library raises Exception itself
         message = f"tokenizer.json of the model {recipe.model.id} can't be read: {error}"
         hint = "save the tokenizer again"
-        pointer = "/model/id"
-        finding = Diagnostic(code="R406", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
-        raise RecipeError([finding]) from None
+        raise RecipeError([recipe.finding("R406", "/model/id", message, hint)]) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -182,8 +186,7 @@ def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator
         count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
         message = f'the label "{name}" is not declared, but {count} have it, first {rows.first}{more}'
         hint = did_you_mean(name, labels, noun="declared")
-        pointer = "/task/labels"
-        yield Diagnostic(code="R312", at=recipe.at(pointer), pointer=pointer, message=message, hint=hint)
+        yield recipe.finding("R312", "/task/labels", message, hint)
 
 
 def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Reader) -> DataFacts:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+LONGEST_TEXT = 10_000_000  # characters; tokens of a longer one would fill the memory
+_MOST_DIGITS = 18  # of a number that counts into the labels
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -26,10 +29,12 @@ class UnknownLabelError(BadValueError):
 
 
 def text_of(values: Mapping[str, object], column: str) -> str:
-    """The text in a column. Raises BadValueError when it is missing or not a string."""
+    """The text in a column. Raises BadValueError when it is missing, not a string of characters, or too long."""
     value = values.get(column)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or _SURROGATE.search(value):
         raise BadValueError(column, f"expected text, found {_found(values, column)}")
+    if len(value) > LONGEST_TEXT:
+        raise BadValueError(column, f"expected a text of at most {LONGEST_TEXT:,} characters, found {len(value):,}")
     return value
 
 
@@ -42,7 +47,7 @@ def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] 
     name = _label_name(values, column)
     if labels is None or name in labels:
         return name
-    if name.isascii() and name.isdecimal() and int(name) < len(labels):
+    if name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS and int(name) < len(labels):
         return labels[int(name)]
     raise UnknownLabelError(column, name)
 
@@ -53,7 +58,7 @@ def _label_name(values: Mapping[str, object], column: str) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) or (isinstance(value, str) and value):
+    if isinstance(value, int) or (isinstance(value, str) and value and not _SURROGATE.search(value)):
         return str(value)
     raise BadValueError(column, f"expected a label, found {_found(values, column)}")
 
@@ -78,6 +83,6 @@ def _found(values: Mapping[str, object], column: str) -> str:
     if isinstance(value, (int, float)):
         return f"the number {value}"
     if isinstance(value, str):
-        return "an empty string"
+        return "a lone surrogate, which is no character" if value else "an empty string"
     kinds: dict[type, str] = {list: "a list", dict: "an object"}
     return kinds.get(type(value), f"a value of type {type(value).__name__}")

@@ -30,13 +30,9 @@ LEARNING_RATE = Auto(5e-5, "method freeze: as for full tuning, the trained layer
 def check(recipe: Recipe, method: Freeze, model: ModelFacts) -> Iterator[Diagnostic]:
     """Freezing must leave a layer to tune."""
     if method.layers >= model.num_layers:
-        yield Diagnostic(
-            code="R204",
-            at=recipe.at("/method/layers"),
-            pointer="/method/layers",
-            message=f"freezes {method.layers} of {model.num_layers} layers, none is left to tune",
-            hint=f'at most {model.num_layers - 1}, or use the method "head"',
-        )
+        message = f"freezes {method.layers} of {model.num_layers} layers, none is left to tune"
+        hint = f'at most {model.num_layers - 1}, or use the method "head"'
+        yield recipe.finding("R204", "/method/layers", message, hint)
 
 
 def resolve(method: Freeze, model: ModelFacts) -> tuple[Freeze, tuple[Choice, ...]]:

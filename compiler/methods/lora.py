@@ -52,27 +52,17 @@ def check(recipe: Recipe, method: LoRA, model: ModelFacts) -> Iterator[Diagnosti
     """Every target must name a linear module of the model."""
     if method.target_modules == "auto":
         if not inside_layers(model.linear_modules):
-            yield Diagnostic(
-                code="R205",
-                at=recipe.at("/method"),
-                pointer="/method/target_modules",
-                message="no linear module was found inside numbered layers of the model",
-                hint="name target_modules",
-            )
+            message = "no linear module was found inside numbered layers of the model"
+            yield recipe.finding("R205", "/method/target_modules", message, "name target_modules")
         return
     existing = sorted(
         {*inside_layers(model.linear_modules), *(name.rpartition(".")[2] for name in model.linear_modules)}
     )
     for index, pattern in enumerate(method.target_modules):
         if not any(matches(pattern, name) for name in model.linear_modules):
-            pointer = f"/method/target_modules/{index}"
-            yield Diagnostic(
-                code="R205",
-                at=recipe.at(pointer),
-                pointer=pointer,
-                message=f'"{pattern}" matches no linear module of the model',
-                hint=f"{did_you_mean(pattern, existing)} The model has: {', '.join(existing)}",
-            )
+            message = f'"{pattern}" matches no linear module of the model'
+            hint = f"{did_you_mean(pattern, existing)} The model has: {', '.join(existing)}"
+            yield recipe.finding("R205", f"/method/target_modules/{index}", message, hint)
 
 
 def resolve(method: LoRA, model: ModelFacts) -> tuple[LoRA, tuple[Choice, ...]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compiler.files import new_folder, write_json
+from compiler.files import new_folder, write_json, write_text
 from compiler.hub import fetch_model
 from compiler.plan import Train
+from runtimes import checkpoints
 from runtimes.backends import backend
+from runtimes.events import to_json
 from runtimes.features import Features
 from runtimes.loop import train
-from runtimes.memory import peak_bytes
-from runtimes.reports import EvaluationReport, StepReport, StopReport
+from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.steps import Context
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -28,7 +29,10 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement.device)
     prepared = context.inputs["prepare"]
     validation = Features(prepared / "validation") if step.evaluate_every else None
-    measured = _Measured()
+    journal = Journal(context.folder / ".reports.jsonl")
+    if not checkpoints.steps(context.folder / checkpoints.FOLDER):
+        journal.file.unlink(missing_ok=True)
+    stopped: dict[str, Any] = {}
     for report in train(
         engine,
         Features(prepared / "train"),
@@ -38,14 +42,19 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         micro_batch_size=context.placement.micro_batch_size,
         stop=context.stop,
     ):
-        measured.note(report)
+        journal.note(report)
+        stopped = to_json(report)
         yield report
     with new_folder(context.folder / back.trained_folder(step)) as folder:
         engine.save_model(folder)
         copy_tokenizer(base, folder)
     trained, total = engine.num_parameters
-    peak = max(engine.peak_memory(), measured.peak)
-    facts = {"parameters": {"trained": trained, "total": total}, "peak_memory_bytes": peak, **measured.to_json()}
+    facts = {
+        "parameters": {"trained": trained, "total": total},
+        "peak_memory_bytes": engine.peak_memory(),
+        "stopped": stopped,
+        **journal.summary(),
+    }
     write_json(context.folder / "train.json", facts)
 
 
@@ -56,36 +65,37 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-class _Measured:
-    """Sums over the reports of this process, for the report of the run."""
+class Journal:
+    """The reports of a training, also of the processes that were interrupted: kept in a file beside the checkpoints."""
 
-    def __init__(self) -> None:
-        self.steps = self.tokens = self.peak = 0
-        self.seconds = 0.0
-        self.curve: list[dict[str, float]] = []
-        self.evaluations: list[dict[str, Any]] = []
-        self.stopped: dict[str, Any] = {}
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def note(self, report: Any) -> None:
-        match report:
-            case StepReport():
-                self.steps += 1
-                self.tokens += report.num_tokens
-                self.seconds += report.seconds
-                self.peak = peak_bytes()
-                self.curve.append({"step": report.step, "loss": report.loss, "learning_rate": report.learning_rate})
-            case EvaluationReport():
-                self.evaluations.append(asdict(report))
-            case StopReport():
-                self.stopped = asdict(report)
+        """Adds a report; after a resume, what came later than the checkpoint is forgotten."""
+        if isinstance(report, ResumeReport):
+            kept = [line for line in self.read() if line["step"] <= report.step]
+            write_text(self.file, "".join(json.dumps(line) + "\n" for line in kept))
+        elif isinstance(report, (StepReport, EvaluationReport)):
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(to_json(report)) + "\n")
 
-    def to_json(self) -> dict[str, Any]:
+    def read(self) -> list[dict[str, Any]]:
+        """The reports so far; a line that a killed process left half-written is passed over."""
+        if not self.file.exists():
+            return []
+        lines = self.file.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def summary(self) -> dict[str, Any]:
+        """Sums and curves for the report of the run."""
+        steps = [line for line in self.read() if line["event"] == "StepReport"]
+        seconds, tokens = sum(step["seconds"] for step in steps), sum(step["num_tokens"] for step in steps)
         return {
-            "steps_here": self.steps,
-            "tokens_here": self.tokens,
-            "seconds_here": round(self.seconds, 3),
-            "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
-            "stopped": self.stopped,
-            "evaluations": self.evaluations,
-            "curve": self.curve,
+            "steps": len(steps),
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+            "evaluations": [line for line in self.read() if line["event"] == "EvaluationReport"],
+            "curve": [{name: step[name] for name in ("step", "loss", "learning_rate", "grad_norm")} for step in steps],
         }

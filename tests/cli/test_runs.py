@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.tiny import RECIPE
 
 
@@ -85,3 +87,40 @@ def test_doctor_says_what_is_installed(recipe) -> None:
     report = json.loads(recipe("doctor", "--json").output)
     assert report["extras"]["torch"]["ready"] is True
     assert any(device.startswith("cpu") for device in report["devices"])
+
+
+def test_init_never_writes_over_the_rows(tmp_path: Path, recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = json.dumps([{"text": f"row {number}", "label": "ab"[number % 2]} for number in range(40)])
+    (tmp_path / "data.json").write_text(rows)
+    done = recipe("init", "data.json", "--yes", "--force")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "data-recipe.json").is_file()
+    refused = recipe("init", "data.json", "--yes", "--force", "-o", "data.json")
+    assert refused.exit_code == 2
+    assert (tmp_path / "data.json").read_text() == rows
+
+
+def test_init_writes_nothing_when_the_rows_are_no_dataset(tmp_path: Path, recipe) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "a,x\n" * 20)
+    done = recipe("init", tmp_path / "rows.csv", "--text", "text", "--label", "label", "-o", tmp_path / "out.json")
+    assert done.exit_code == 1
+    assert "R308" in done.output
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_run_without_a_report_does_not_hide_the_others(project: Path, recipe) -> None:
+    (project / "runs" / "begun").mkdir()
+    (project / "runs" / "begun" / "plan.json").write_text("{}")
+    (project / "runs" / "begun" / "report.json").write_text("{")
+    done = recipe("runs", "--runs", project / "runs")
+    assert done.exit_code == 0, done.output
+    assert "tiny" in done.output
+
+
+def test_labels_that_count_verify_as_they_train(project: Path, recipe) -> None:
+    rows = [json.loads(line) for line in (project / "rows.jsonl").read_text().splitlines()]
+    numbered = [{**row, "sentiment": ["negative", "positive"].index(row["sentiment"])} for row in rows]
+    (project / "numbered.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered))
+    done = recipe("verify", project / "runs" / "tiny", "--data", project / "numbered.jsonl")
+    assert done.exit_code == 0, done.output

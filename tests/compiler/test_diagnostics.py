@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from compiler.codes import CODES
 from compiler.diagnostics import (
-    FORMATS,
     Diagnostic,
+    Format,
     Place,
     RecipeError,
     did_you_mean,
@@ -157,7 +157,7 @@ def test_sarif_has_the_structure_that_viewers_need(found: list[Diagnostic]) -> N
         assert unquote(uri) == d.at.file
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", get_args(Format))
 def test_every_format_can_be_written_to_any_terminal(form: Any) -> None:
     odd = Diagnostic(code="R006", at=Place(file="caf\udce9.json"), message="caf\udce9", hint="\ud800")
     text = render([odd], form)

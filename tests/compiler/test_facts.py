@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -24,7 +26,8 @@ from compiler.data.survey import digest
 from compiler.data.texts import BadValueError, UnknownLabelError, label_names, label_of, text_of
 from compiler.diagnostics import Diagnostic, RecipeError, errors
 from compiler.facts import Facts, LocalFacts
-from compiler.hashes import default_cache, sha256_of
+from compiler.hashes import sha256_of
+from compiler.lengths import auto_length
 from compiler.loading import load
 from compiler.recipe import Recipe
 from compiler.validate import validate
@@ -180,7 +183,7 @@ def test_sharded_weights_are_one_model(project):
     ("config", "layers", "hidden", "positions"),
     [
         ({"model_type": "distilbert", "n_layers": 3, "dim": 8, "max_position_embeddings": 512}, 3, 8, 512),
-        ({"model_type": "gpt2", "n_layer": 3, "n_embd": 8, "n_positions": 1024}, 3, 8, 1024),
+        ({"model_type": "gpt2", "n_layer": 3, "n_embd": 8, "n_positions": 1024, "pad_token_id": 0}, 3, 8, 1024),
         ({"model_type": "t5", "num_layers": 3, "d_model": 8}, 3, 8, None),
         (
             {
@@ -248,7 +251,7 @@ def test_a_model_with_code_of_its_own_is_refused_unless_its_type_is_known(projec
     assert project.gather().model.model_type == "bert"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model_type": []}', '{"model_type": "\\ud800"}'])
 def test_a_broken_config_is_named(project, text):
     (project.mirror / MODEL / "config.json").write_text(text)
     assert only_error(project.findings()).code == "R406"
@@ -260,6 +263,56 @@ def test_weights_cut_short_are_named(project):
     found = only_error(project.findings())
     assert found.code == "R406"
     assert "shorter" in found.message
+
+
+def header(value: Any) -> bytes:
+    data = json.dumps(value).encode()
+    return len(data).to_bytes(8, "little") + data
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {"w": []},
+        {"w": {"dtype": "F32", "shape": [0], "data_offsets": []}},
+        {"w": {"dtype": "F32", "shape": [0], "data_offsets": ["0", "0"]}},
+        {"w": {"dtype": [], "shape": [0], "data_offsets": [0, 0]}},
+        {"w": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 0]}},
+        {"w": {"dtype": "F32", "shape": 3, "data_offsets": [0, 0]}},
+    ],
+    ids=json.dumps,
+)
+def test_a_header_of_another_shape_is_named(project, value):
+    (project.mirror / MODEL / "model.safetensors").write_bytes(header(value))
+    assert only_error(project.findings()).code == "R406"
+
+
+@pytest.mark.parametrize("padding", [-1, 6, [], "0", True, 0.0])
+def test_a_padding_token_that_is_none_of_the_model_is_named(project, padding):
+    write_model(project.mirror / MODEL, {**BERT, "pad_token_id": padding})
+    found = only_error(project.findings())
+    assert (found.code, "pad_token_id" in found.message) == ("R406", True)
+
+
+@pytest.mark.parametrize("padding", [None, 0, 5])
+def test_a_padding_token_of_the_model_or_none_is_taken(project, padding):
+    write_model(project.mirror / MODEL, {**BERT, "pad_token_id": padding})
+    assert project.gather().model.vocab_size == 6
+
+
+def test_encoder_decoders_are_refused(project):
+    write_model(project.mirror / MODEL, {"model_type": "bart", "is_encoder_decoder": True})
+    found = only_error(project.findings())
+    assert (found.code, found.pointer, "(bart)" in found.message) == ("R410", "/model/id", True)
+
+
+def test_a_decoder_needs_a_padding_token(project):
+    decoder = {**BERT, "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    write_model(project.mirror / MODEL, decoder)
+    assert only_error(project.findings()).code == "R410"
+    write_model(project.mirror / MODEL, {**decoder, "pad_token_id": 5})
+    assert project.gather().model.model_type == "gpt2"
 
 
 def test_a_broken_tokenizer_is_named(project):
@@ -342,6 +395,27 @@ def test_a_path_out_of_the_project_is_refused_unless_its_folder_is_allowed(proje
     assert project.gather(data="../elsewhere/rows.jsonl", allowed=(outside.parent,)).data.num_rows("train") == 32
 
 
+@pytest.mark.parametrize("path", ["\0", "data\0/rows.jsonl", "x" * 300 + ".jsonl", "x/" * 2500, "/" + "x" * 5000])
+def test_what_can_not_be_a_path_is_a_finding(project, path):
+    found = only_error(project.findings(data=path))
+    assert (found.code in ("R301", "R302"), found.pointer) == (True, "/dataset/train/path")
+    found = only_error(project.findings(model=path))
+    assert (found.code in ("R302", "R402", "R403"), found.pointer) == (True, "/model/id")
+
+
+def test_a_split_of_a_hub_dataset_with_an_impossible_id_is_a_finding(project):
+    for dataset_id in ("\0", "x" * 5000, "org/" + "x" * 5000):
+        found = only_error(project.findings(dataset={"id": dataset_id, "train": {"name": "train"}}))
+        assert found.code in ("R402", "R403")
+
+
+def test_a_circle_of_links_is_a_finding(project):
+    (project.root / "loop").symlink_to("loop")
+    (project.root / "loop.jsonl").symlink_to("loop.jsonl")
+    assert only_error(project.findings(data="loop.jsonl")).code == "R301"
+    assert only_error(project.findings(model="./loop")).code == "R402"
+
+
 def test_a_models_folder_may_not_leave_the_project_either(project):
     write_model(project.root / "models" / "mine")
     assert project.gather(model="./models/mine").model.id == "./models/mine"
@@ -380,6 +454,36 @@ def test_values_that_are_no_text_or_label_are_listed_up_to_five(project):
     assert [(d.code, d.at.line) for d in found] == [("R313", line) for line in (41, 42, 43, 44, 45, 48)]
     assert "2 more rows" in found[4].message
     assert "the number 1.5" in found[5].message
+
+
+def test_a_lone_surrogate_is_no_text_and_no_label(project):
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, ("\ud800", "pos"), ("film", "\udfff")])
+    found = errors(project.findings())
+    assert [(d.code, d.at.line) for d in found] == [("R313", 41), ("R313", 42)]
+    assert all("a lone surrogate" in d.message for d in found)
+
+
+def test_a_text_of_more_than_ten_million_characters_is_refused(project):
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, ("x" * 10_000_001, "pos")])
+    found = only_error(project.findings())
+    assert (found.code, found.at.line) == ("R313", 41)
+    assert "found 10,000,001" in found.message
+
+
+def test_lengths_of_long_texts_are_counted_in_order(project, monkeypatch):
+    monkeypatch.setattr("compiler.data.survey._CHARACTERS_AT_ONCE", 30)
+    write_rows(project.root / "data" / "rows.jsonl", [("film " * n, "pos" if n % 2 else "neg") for n in range(1, 9)])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": None}
+    [train] = project.gather(dataset=dataset).data.splits
+    assert train.lengths == (0, 0, 0, *[1] * 8)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_number_of_thousands_of_digits_is_a_finding(project, name):
+    row = '{"text": "film", "label": %s}' % ("9" * 5000)
+    (project.root / name).write_text(row if name == "rows.jsonl" else f"[\n{row}]")
+    found = only_error(project.findings(data=name))
+    assert (found.code, found.at.line, "too many digits" in found.message) == ("R305", 2 - (name == "rows.jsonl"), True)
 
 
 def test_an_empty_file_is_an_empty_split_and_nothing_else(project):
@@ -429,6 +533,16 @@ def test_rows_over_max_length_are_counted(project):
     assert "the longest has 5" in found.message
 
 
+def test_rows_over_the_length_that_auto_stands_for_are_counted(project):
+    write_model(project.mirror / MODEL, {**BERT, "max_position_embeddings": 4})
+    facts = project.gather()
+    [found] = facts.findings
+    assert (found.code, found.severity, found.pointer) == ("R309", "warning", "/training/max_length")
+    assert "40 of 40 rows (100.0%) are cut at 4 tokens; the longest has 5" in found.message
+    assert found.hint == "the model takes up to 4"
+    assert auto_length(facts.model, facts.data).value == 4
+
+
 def test_without_a_tokenizer_the_check_of_lengths_says_that_it_was_skipped(project):
     (project.mirror / MODEL / "tokenizer.json").unlink()
     facts = project.gather(training={"max_length": 4})
@@ -445,6 +559,18 @@ def test_texts_that_stand_in_train_and_test_are_named_by_line(project):
     assert (found.severity, str(found.at)) == ("warning", "test.jsonl:2:1")
     assert "test.jsonl:2 = data/rows.jsonl:1, test.jsonl:3 = data/rows.jsonl:7" in found.message
     assert [(overlap.split, overlap.num_rows) for overlap in facts.data.overlaps] == [("test", 2)]
+
+
+def test_rows_of_a_file_without_lines_are_named_by_number(project):
+    rows = [*ROWS, *ROWS[:2]]
+    table = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+    pq.write_table(pa.table(table), project.root / "rows.parquet")
+    dataset = {"train": "rows.parquet", "validation": None, "test": None}
+    [found] = project.gather(dataset=dataset).findings
+    assert (found.code, str(found.at)) == ("R311", "rows.parquet:1:1")
+    assert "rows.parquet row 40 = rows.parquet row 0, rows.parquet row 41 = rows.parquet row 1" in found.message
+    task = {"type": "text-classification", "labels": ["pos", "other"]}
+    assert "first rows.parquet row 1" in only_error(project.findings(dataset=dataset, task=task)).message
 
 
 def test_texts_that_stand_twice_in_train_are_named(project):
@@ -523,19 +649,19 @@ def test_a_label_is_a_name_or_counts_into_the_names(value, labels, name):
     assert label_of({"l": value}, "l", labels) == name
 
 
-@pytest.mark.parametrize("value", [2, -1, "postive", True])
+@pytest.mark.parametrize("value", [2, -1, "postive", True, "9" * 5000])
 def test_a_label_outside_of_the_names_is_unknown(value):
     with pytest.raises(UnknownLabelError):
         label_of({"l": value}, "l", ("neg", "pos"))
 
 
-@pytest.mark.parametrize("value", [None, "", 1.5, float("nan"), [], {}])
+@pytest.mark.parametrize("value", [None, "", 1.5, float("nan"), [], {}, "a\ud800"])
 def test_what_is_no_label_is_refused(value):
     with pytest.raises(BadValueError):
         label_of({"l": value}, "l", None)
 
 
-@pytest.mark.parametrize("values", [{}, {"t": None}, {"t": 3}, {"t": ["x"]}])
+@pytest.mark.parametrize("values", [{}, {"t": None}, {"t": 3}, {"t": ["x"]}, {"t": "a\udfff"}])
 def test_what_is_no_text_is_refused(values):
     with pytest.raises(BadValueError):
         text_of(values, "t")
@@ -583,8 +709,3 @@ def test_a_cache_that_can_not_be_written_is_as_good_as_none(tmp_path):
     path = settled(tmp_path / "file", "a")
     (tmp_path / "blocked").write_text("a file where the folder should be")
     assert sha256_of(path, tmp_path / "blocked") == hashlib.sha256(b"a").hexdigest()
-
-
-def test_the_default_cache_honours_xdg(tmp_path):
-    assert default_cache({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "recipec"
-    assert default_cache({}) == Path.home() / ".cache" / "recipec"

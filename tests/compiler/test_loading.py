@@ -185,6 +185,26 @@ def test_a_circle_of_links_is_a_finding(write: Write, tmp_path: Path) -> None:
     assert found.code == "R006"
 
 
+def test_a_base_outside_of_the_project_is_refused_unless_its_folder_is_allowed(write: Write, tmp_path: Path) -> None:
+    write("project/.git", "gitdir: elsewhere")
+    write("shared/base.json", {"extends": "deep.json", "name": "base"})
+    write("shared/deep.json", {"description": "deep"})
+    path = write("project/recipes/r.json", {"extends": "../../shared/base.json"})
+    (tmp_path / "project" / "link.json").symlink_to(tmp_path / "shared" / "base.json")
+    linked = write("project/linked.json", {"extends": ["link.json"]})
+    for recipe, pointer in ((path, "/extends"), (linked, "/extends/0")):
+        [found] = findings(lambda recipe=recipe: load(recipe))  # type: ignore[misc]
+        assert (found.code, found.pointer) == ("R302", pointer)
+    assert "--allow" in found.hint
+    assert load(path, allowed=(tmp_path / "shared",)).root.plain() == {"name": "base", "description": "deep"}
+
+
+def test_a_base_beside_the_recipe_s_folder_is_inside_of_the_project(write: Write) -> None:
+    write("project/.git/HEAD", "")
+    write("project/base.json", {"name": "base"})
+    assert load(write("project/recipes/r.json", {"extends": "../base.json"})).root.plain() == {"name": "base"}
+
+
 def test_a_circle_through_a_link_is_found(write: Write, tmp_path: Path) -> None:
     path = write("r.json", {"extends": "link.json"})
     (tmp_path / "link.json").symlink_to("r.json")

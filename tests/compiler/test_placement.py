@@ -59,4 +59,10 @@ def test_a_micro_batch_is_at_most_the_batch(written: int | None, expected: int) 
 def test_a_placement_says_why() -> None:
     placement = place(Target(kind="mps", memory_gib=None, reason="Apple silicon"), 32, None)
     assert (placement.device, placement.device_reason) == ("mps", "Apple silicon")
-    assert placement.engine_reason
+    assert placement.engine_reason == "the only runtime of this version"
+    assert place(CPU, 32, None, "pytorch").engine_reason == "asked for"
+
+
+def test_the_memory_that_was_asked_for_is_said() -> None:
+    assert place(parse_target("cuda:80GiB"), 32, None).device_reason == "asked for, 80 GiB"
+    assert place(parse_target("cuda"), 32, None).device_reason == "asked for"

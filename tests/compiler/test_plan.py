@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from compiler import plan as plan_module
 from compiler.document import MAX_INTEGER
-from compiler.plan import Plan, Step, changed_steps, key_of
+from compiler.plan import File, Plan, Step, changed_steps, key_of
 from compiler.typed import fields, members, records
 from tests.handmade import planned
 
@@ -45,7 +45,8 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
     if len(members(shape)) > 1:
         return st.one_of([values(member) for member in members(shape)])
     if records(shape):
-        return st.builds(shape, **{f.name: values(f.shape) for f in fields(shape)})
+        parts = {f.name: values(f.shape) for f in fields(shape)}
+        return st.builds(shape, **({**parts, "path": parts["path"].map("./{}".format)} if shape is File else parts))
     plain = {
         bool: st.booleans(),
         int: st.integers(-MAX_INTEGER, MAX_INTEGER),
@@ -159,6 +160,8 @@ def test_a_plan_whose_keyed_parameters_were_edited_is_refused() -> None:
         (lambda p: p.pop("target"), r"missing \['target'\]"),
         (lambda p: p.update(extra=1), r"unknown \['extra'\]"),
         (lambda p: p["steps"][0].update(step="cook"), "/steps/0"),
+        (lambda p: p["steps"][0]["splits"][0]["files"][0].update(path="/etc/rows.jsonl"), "is an absolute path"),
+        (lambda p: p["steps"][0]["splits"][0]["files"][0].update(path="C:\\rows.jsonl"), "is an absolute path"),
         (lambda p: p["steps"][1].update(learning_rate="fast"), "/steps/1/learning_rate: 'fast' is not a number"),
         (lambda p: p["steps"][1].update(learning_rate=10**400), "/steps/1/learning_rate: the number is too large"),
     ],

@@ -129,6 +129,24 @@ def test_other_weights_of_the_model_leave_the_prepared_rows() -> None:
     assert changed({}, {"model_facts": model}) == {"train", "evaluate"}
 
 
+def test_equal_class_weights_give_equal_keys_however_they_are_written() -> None:
+    def weighted(weights: object) -> dict[str, Any]:
+        return {"training": {"loss": {"type": "cross-entropy", "class_weights": weights}}}
+
+    assert changed({}, weighted({"good": 1})) == set()
+    assert changed(weighted("balanced"), weighted({"bad": 800 / 400, "good": 800 / 1200})) == set()
+    assert changed({}, weighted("balanced")) == {"train", "evaluate"}
+
+
+def test_prepare_reads_the_tokenizer_and_config_alone_and_package_all_files() -> None:
+    model = replace(MODEL, files={**MODEL.files, "tokenizer_config.json": "f" * 64})
+    before: dict[str, Any] = {"export": ["onnx"]}
+    steps = {step.id: step for step in planned(**before, model_facts=model).steps}
+    assert sorted(steps["prepare"].tokenizer.files) == ["config.json", "tokenizer.json"]  # type: ignore[union-attr]
+    assert "tokenizer_config.json" in steps["package"].tokenizer.files  # type: ignore[union-attr]
+    assert "prepare" not in changed(before, {**before, "model_facts": model})
+
+
 def test_evaluation_cadence_reaches_a_key_only_where_it_selects() -> None:
     every: dict[str, Any] = {"training": {"keep": "last", "evaluate_every": 5}}
     assert changed({"training": {"keep": "last"}}, every) == set()

@@ -67,11 +67,18 @@ def test_class_weights_and_positive_classes_name_labels_that_rows_have() -> None
     ]
 
 
-def test_a_warm_up_longer_than_the_training_is_named() -> None:
+@pytest.mark.parametrize("max_steps", [10, 11])
+def test_a_warm_up_that_never_reaches_the_rate_is_named(max_steps: int) -> None:
     schedule = {"type": "linear", "warmup_steps": 11}
-    [found] = findings(training={"max_steps": 10, "schedule": schedule})
+    [found] = findings(training={"max_steps": max_steps, "schedule": schedule})
     assert (found.code, found.pointer) == ("R212", "/training/schedule/warmup_steps")
-    assert resolved(training={"max_steps": 11, "schedule": schedule}).training.warmup_steps == 11
+    assert found.hint == f"at most {max_steps - 1}"
+    assert resolved(training={"max_steps": 12, "schedule": schedule}).training.warmup_steps == 11
+
+
+def test_a_training_of_one_step_has_no_warm_up() -> None:
+    assert resolved(training={"max_steps": 1}).training.warmup_steps == 0
+    assert resolved(training={"max_steps": 2}).training.warmup_steps == 1
 
 
 def test_a_model_without_a_fast_tokenizer_is_refused() -> None:
@@ -188,6 +195,23 @@ def test_a_trained_head_is_kept_when_its_labels_match_by_name(labels: tuple[str,
     found = resolved(model_facts=replace(MODEL, labels=labels))
     assert found.keep_head is kept
     assert choice(found, "/model").value == ("head kept" if kept else "new head")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (None, "the model has no classification head"),
+        (("good", "ugly"), "its labels are others"),
+        (("bad", "good"), "its labels are in another order"),
+    ],
+)
+def test_a_head_is_replaced_for_a_true_reason(labels: tuple[str, ...] | None, reason: str) -> None:
+    task = {"type": "text-classification", "labels": ["good", "bad"]}
+    found = resolved(
+        task=task, model_facts=replace(MODEL, labels=labels), data_facts=replace(DATA, labels=("good", "bad"))
+    )
+    assert not found.keep_head
+    assert choice(found, "/model").reason == reason
 
 
 def test_balanced_weights_are_inverse_to_the_counts_and_average_to_one_over_rows() -> None:

@@ -107,6 +107,18 @@ def test_broken_jsonl_is_named_by_its_line(tmp_path):
     assert "not valid JSON" in error.message
 
 
+@pytest.mark.parametrize(("value", "reason"), [("[" * 100_000, "nested too deeply"), ("1" * 5000, "too many digits")])
+def test_json_that_python_can_not_hold_is_named_by_its_line(tmp_path, value, reason):
+    row = f'{{"a": {value}}}'
+    for path in (
+        write(tmp_path, "rows.jsonl", f"\n\n{row}"),
+        write(tmp_path, "rows.json", f'[{{"a": 1}},\n\n{row}]'),
+        write(tmp_path, "other.json", f'{{"version":\n\n{row}}}'),
+    ):
+        error = fault(path)
+        assert (error.line, reason in error.message) == (3, True), path.name
+
+
 def test_one_json_value_over_several_lines_is_told_from_jsonl(tmp_path):
     error = fault(write(tmp_path, "rows.jsonl", '[\n {"a": 1}\n]\n'))
     assert "name it .json" in error.hint
