@@ -15,6 +15,7 @@ from safetensors import safe_open
 from compiler.files import new_folder, write_json
 from compiler.hashes import sha256_of
 from runtimes.errors import RunError
+from runtimes.writing import writes
 
 FOLDER = "checkpoints"  # of a training step
 _SEAL = "checkpoint.json"
@@ -35,7 +36,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], write: Callable[[Pat
     Raises RunError when a saved number is not finite; then nothing is written.
     """
     with new_folder(folder / name_of(step)) as target:
-        write(target)
+        with writes(folder):
+            write(target)
         _refuse_infinite(target, step)
         content = {
             "state": dict(state),

@@ -10,6 +10,7 @@ from typing import Literal, assert_never
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from compiler.files import write_bytes
@@ -32,9 +33,11 @@ class New:
 
 def initial_values(parameters: Sequence[New], seed: int, file: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     """The first values by name: from the file when it is there, else computed and written to it."""
-    if not file.exists():
+    try:
+        found: dict[str, npt.NDArray[np.float32]] = load_file(file)
+    except (FileNotFoundError, SafetensorError):  # a damaged file is made again: its values are a function
         write_bytes(file, save({new.name: _value(new, seed) for new in parameters}))
-    found: dict[str, npt.NDArray[np.float32]] = load_file(file)
+        found = load_file(file)
     if {name: value.shape for name, value in found.items()} != {new.name: new.shape for new in parameters}:
         message = f"{file.name} holds the parameters of another method or model"
         raise RunError("E406", message, "remove the step's folder, the run makes it again")

@@ -131,7 +131,8 @@ class Store:
         except Timeout:
             owner = path.with_suffix(".pid")
             pid = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
-            message = f"another process (pid {pid}) is writing {name}"
+            what = "the run" if len(name) < 64 else "a step that this run shares, with the key"
+            message = f"another process (pid {pid}) is writing {what} {name[:12] if len(name) >= 64 else name}"
             raise RunError("E404", message, "wait for it, or use another --runs folder") from None
         try:
             path.with_suffix(".pid").write_text(str(os.getpid()), encoding="utf-8")

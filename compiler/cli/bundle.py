@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compiler.cli.options import runs_option
+from compiler.diagnostics import did_you_mean
 
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
@@ -34,9 +35,9 @@ _ROWS_AT_ONCE = 1024
     help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input.",
 )
 @click.option("--column", help="The column with the text. Default: the bundle's.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answers here, as JSONL.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write answers here, as JSONL.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows computed at once.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0 for one a core.")
+@click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print answers as JSONL.")
 @runs_option
 def predict(
@@ -53,6 +54,8 @@ def predict(
     """Answer texts with BUNDLE: a bundle's folder, or a run. Needs onnxruntime, tokenizers and numpy alone."""
     if bool(texts) == (source is not None):
         raise click.UsageError("give texts with --text, or rows with --input")
+    if output is not None and source is not None and output.resolve() == source.resolve():
+        raise click.UsageError(f"{output} holds the rows: name another file for the answers")
     opened = open_for(bundle, runs_folder, threads)
     column = column or opened.manifest.columns["text"]
     rows = ({column: text} for text in texts) if source is None else read_source(source)
@@ -78,7 +81,17 @@ def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
 def bundle_folder(named: Path, runs_folder: Path) -> Path:
     """The folder of a bundle that is named by itself, by a run's folder or by a run's name."""
     candidates = [named, named / "bundle", runs_folder / named / "bundle"]
-    return next((folder for folder in candidates if (folder / "manifest.json").exists()), named)
+    found = next((folder for folder in candidates if (folder / "manifest.json").exists()), None)
+    run = next((folder for folder in (named, runs_folder / named) if (folder / "plan.json").exists()), None)
+    if found is None and run is not None:
+        message = f"the run {run} has no bundle: it is unfinished, its gate failed, or its recipe has no export"
+        raise click.UsageError(f"{message} (`recipe report {run}` says which)")
+    if found is None and not named.exists():
+        from compiler.cli.runs import run_folders
+
+        known = [folder.name for folder in run_folders(runs_folder)]
+        raise click.UsageError(f'no bundle or run "{named}": {did_you_mean(named.name, known, noun="runs")}')
+    return found or named
 
 
 def read_source(source: Path) -> Iterator[dict[str, Any]]:
@@ -123,10 +136,10 @@ def answer(bundle: Bundle, rows: Iterator[dict[str, Any]], column: str, batch_si
 
 def text_of(row: dict[str, Any], column: str, number: int) -> str:
     """The text of a row. Raises click's error with the nearest column when it is not there."""
-    from compiler.diagnostics import did_you_mean
-
     text = row.get(column)
     if isinstance(text, str):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise click.ClickException(f'row {number}: "{column}" has half of a surrogate pair, which is no text')
         return text
     if column not in row:
         raise click.ClickException(
@@ -174,7 +187,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Labelled rows to measure on too."
 )
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0 for one a core.")
+@click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
 def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:

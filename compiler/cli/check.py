@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, target_option
 from compiler.diagnostics import Diagnostic, Format, RecipeError, errors, render
 from compiler.loading import load
@@ -45,6 +46,8 @@ def check(
     summaries: list[str] = []
     for path in recipes:
         try:
+            if plan_in(path) is not None:
+                raise click.UsageError(f"{path} is a plan, which was checked when it was made: recipe run {path}")
             document = load(path, overrides, allowed=allowed)
             if facts:
                 from compiler.driver import compile_recipe

@@ -26,7 +26,7 @@ def explain(code: str | None, list_all: bool) -> None:
 
 
 @click.command(epilog="Examples:  recipe schema > recipe.schema.json    recipe schema -o recipe.schema.json")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the schema here.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the schema here.")
 def schema(output: Path | None) -> None:
     """Print the JSON Schema of recipes. An editor completes a recipe whose "$schema" names it."""
     from compiler.files import write_text

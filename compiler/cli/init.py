@@ -46,7 +46,7 @@ class Column:
 @click.option("--name", help="The recipe's name. Default: the data file's.")
 @click.option("--model", help=f"A folder or hub id. Default: {DEFAULT_MODEL}.")
 @click.option("--method", type=click.Choice(METHODS), help="What is trained. Default: full.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe to write. Default: NAME.json.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME.json.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing; take what is guessed.")
 @click.option("--force", is_flag=True, help="Replace a recipe that is there.")
 def init(
@@ -67,6 +67,8 @@ def init(
     ask = _asker(yes)
     text = _known(ask("column with the text", text, guessed_text), columns)
     label = _known(ask("column with the label", label, guess_label(columns, text) or guessed_label), columns)
+    if text == label:
+        raise click.UsageError(f'the text and the label can\'t both be "{text}": name them with --text and --label')
     name = ask("name", name, re.sub(r"[^A-Za-z0-9._-]+", "-", data.stem).strip("-._") or "recipe")
     model = ask("model", model, DEFAULT_MODEL)
     method = ask("method (full, head, lora)", method, "full")

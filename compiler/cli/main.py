@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from typing import Any
@@ -27,7 +28,7 @@ COMMANDS = {
     "schema": ("compiler.cli.explain:schema", "Print the JSON Schema of recipes, for editors."),
     "doctor": ("compiler.cli.doctor:doctor", "Show versions, devices, and what each extra enables."),
 }
-EXIT_RECIPE, EXIT_GATE, EXIT_RUN, EXIT_INTERRUPTED = 1, 3, 4, 130
+EXIT_RECIPE, EXIT_GATE, EXIT_RUN, EXIT_INTERRUPTED, EXIT_PIPE = 1, 3, 4, 130, 141
 
 
 class Commands(click.Group):
@@ -72,9 +73,9 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            sys.stderr.close()
-            ctx.exit(EXIT_RUN)
+        except BrokenPipeError:  # the reader has what it wanted, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_PIPE)
         except Exception as error:  # noqa: BLE001  the edge: users get a sentence
             if ctx.params.get("debug"):
                 traceback.print_exc()

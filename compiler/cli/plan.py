@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from compiler.auto import Choice
+from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, target_option
 from compiler.diagnostics import render
 from compiler.driver import Compiled, compile_recipe
@@ -23,7 +24,7 @@ from compiler.plan import Plan, changed_steps, identity
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @recipe_options
 @target_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan here, as JSON.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan here, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option(
     "--diff",
@@ -42,12 +43,16 @@ def plan(
     diff: tuple[Path, Path] | None,
 ) -> None:
     """Print the plan of RECIPE: its steps, their keys, and every choice with its reason."""
+    if diff is not None and (recipe is not None or output is not None or as_json):
+        raise click.UsageError("--diff takes two files and no other argument")
     if diff is not None:
         before, after = (read_plan(path, overrides, allowed, target) for path in diff)
         click.echo("\n".join(difference_lines(before, after)))
         return
     if recipe is None:
         raise click.UsageError("name a recipe, or two plans with --diff")
+    if output is not None and output.resolve() == recipe.resolve():
+        raise click.UsageError(f"{output} is the recipe: name another file for the plan")
     compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
@@ -63,20 +68,6 @@ def read_plan(path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...],
     """The plan in a file, or the plan of the recipe in it."""
     found = plan_in(path)
     return found or compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target).plan
-
-
-def plan_in(path: Path) -> Plan | None:
-    """The plan that a file holds, or None when it is not one. Raises click's error for a damaged plan."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or "plan" not in value or "recipe" in value:
-        return None
-    try:
-        return Plan.from_json(value)
-    except ValueError as error:
-        raise click.ClickException(f"{path}: {error}") from None
 
 
 def plan_lines(compiled: Compiled) -> list[str]:

@@ -11,8 +11,9 @@ from types import FrameType
 
 import click
 
+from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runs_option, target_option
-from compiler.cli.plan import choice_lines, plan_in
+from compiler.cli.plan import choice_lines
 from compiler.diagnostics import render
 from compiler.driver import compile_recipe
 from compiler.loading import load
@@ -80,6 +81,15 @@ def run(
         from runtimes.report import report_lines
 
         click.echo("\n".join(report_lines(read_report(runs_folder / made.name))))
+        click.echo("\n".join(next_lines(runs_folder / made.name)))
+
+
+def next_lines(run: Path) -> list[str]:
+    """What a user does next with a run that is done."""
+    lines = [f"report: {run / 'report.html'}"]
+    if (run / "bundle").exists():
+        lines += [f"bundle: {run / 'bundle'}", f"next: recipe predict {run} --text '...'"]
+    return lines
 
 
 def compile_to_run(

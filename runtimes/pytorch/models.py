@@ -48,9 +48,10 @@ def load_pretrained(folder: Path, labels: Sequence[str]) -> Loaded:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # transformers and its configurations raise errors of many libraries
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            message, hint = f"the model can't be loaded: {reason}", "its folder needs config.json and model.safetensors"
+            message = f"transformers can't load the model: {reason}"
+            hint = "its config.json and model.safetensors must be those of one model, of an architecture it knows"
             raise RunError("E406", message, hint) from error
     model.config.problem_type = "single_label_classification"
     mismatched = {name for name, *_ in found["mismatched_keys"]}

@@ -12,6 +12,7 @@ from runtimes.backends import backend
 from runtimes.events import Said
 from runtimes.steps import Context
 from runtimes.steps.train import copy_tokenizer
+from runtimes.writing import writes
 
 
 def execute(step: Merge, context: Context) -> Iterator[Any]:
@@ -20,7 +21,7 @@ def execute(step: Merge, context: Context) -> Iterator[Any]:
     assert isinstance(train, Train)
     base = fetch_model(step.model, context.root, context.sources)
     back = backend(context.placement.engine)
-    with new_folder(context.folder / "model") as folder:
+    with new_folder(context.folder / "model") as folder, writes(context.folder):
         back.merge(base, context.inputs["train"] / back.trained_folder(train), folder, train.labels)
         copy_tokenizer(base, folder)
     yield Said(step=step.id, message="the adapter is merged into its base")

@@ -18,6 +18,7 @@ from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.steps import Context
+from runtimes.writing import writes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -45,7 +46,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         journal.note(report)
         stopped = to_json(report)
         yield report
-    with new_folder(context.folder / back.trained_folder(step)) as folder:
+    with new_folder(context.folder / back.trained_folder(step)) as folder, writes(context.folder):
         engine.save_model(folder)
         copy_tokenizer(base, folder)
     trained, total = engine.num_parameters
