@@ -2,7 +2,8 @@
 
 Every run is a fresh process, and the contestants take turns, so that each meets the same weather on the machine.
 Useful tokens are those of the rows, padding not counted. Both sides start their clocks with a loaded model and
-tokenized rows; ours includes writing the last checkpoint, which Trainer is told not to write.
+tokenized rows; ours includes writing the last checkpoint, which Trainer is told not to write. On a machine that is busy
+with other work, look at tokens per processor second with --threads 1: waiting does not count there.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Result:
     contestant: str
     tokens: int  # useful ones that were trained on
     seconds: float
+    cpu_seconds: float  # of all threads
     peak_memory: int  # bytes, of the process
     loss: float  # of the last steps, to see that both learnt
 
@@ -53,6 +55,11 @@ class Result:
     def tokens_per_second(self) -> float:
         """Useful tokens a second."""
         return self.tokens / self.seconds
+
+    @property
+    def tokens_per_cpu_second(self) -> float:
+        """Useful tokens a second of processor time."""
+        return self.tokens / self.cpu_seconds
 
 
 def main() -> None:
@@ -77,6 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (default 3)")
     parser.add_argument("--method", choices=METHODS, default="lora")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--model", type=Path, default=PROJECT / ".mirror/sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--data", type=Path, default=PROJECT / "recipes/data/movie-reviews.jsonl")
     parser.add_argument("--json", action="store_true", help="print every run as JSON")
@@ -89,14 +97,14 @@ def take_turns(options: argparse.Namespace) -> Iterator[Result]:
     for turn in range(options.repeats):
         for contestant, title in CONTESTANTS.items():
             print(f"turn {turn + 1} of {options.repeats}: {title} ...", file=sys.stderr, flush=True)
-            yield in_child(contestant)
+            yield in_child(contestant, options.threads)
 
 
-def in_child(contestant: str) -> Result:
+def in_child(contestant: str, threads: int) -> Result:
     """The result of one run, in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--contestant", contestant]
     paths = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+    environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         sys.exit(f"{CONTESTANTS[contestant]} failed with exit code {done.returncode}")
@@ -165,14 +173,15 @@ def ours(options: argparse.Namespace) -> Result:
         )
         features = Features(folder / "train")
         engine = load(step, options.model, folder / "init.safetensors")
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         reports = list(train(engine, features, None, step, folder=folder, micro_batch_size=options.batch_size))
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         losses = [report.loss for report in reports if isinstance(report, StepReport)]
         return Result(
             contestant="recipec",
             tokens=features.facts.num_tokens * options.epochs,
             seconds=seconds,
+            cpu_seconds=cpu_seconds,
             peak_memory=engine.peak_memory(),
             loss=statistics.mean(losses[-10:]),
         )
@@ -208,13 +217,14 @@ def trainers(options: argparse.Namespace) -> Result:
             train_dataset=rows,
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
         )
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         done = trainer.train()
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         return Result(
             contestant=options.contestant,
             tokens=sum(map(len, encoded["input_ids"])) * options.epochs,
             seconds=seconds,
+            cpu_seconds=cpu_seconds,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             loss=done.training_loss,
         )
@@ -259,50 +269,51 @@ def training_arguments(step: Train, folder: Path, sampling: str) -> Any:
     )
 
 
+FIGURES = ("tokens_per_second", "tokens_per_cpu_second", "peak_memory")
+
+
 def medians(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Of each contestant: the median speed and memory of its runs."""
-    found = {}
-    for contestant in CONTESTANTS:
-        runs = [result for result in results if result.contestant == contestant]
-        found[contestant] = {
-            "tokens_per_second": statistics.median(run.tokens_per_second for run in runs),
-            "peak_memory": statistics.median(run.peak_memory for run in runs),
-        }
-    return found
-
-
-def summary(results: Sequence[Result], options: argparse.Namespace) -> dict[str, Any]:
-    """All runs and the ratios of the medians, as JSON."""
-    found = medians(results)
-    rate = found["recipec"]["tokens_per_second"]
+    """Of each contestant: the median figures of its runs."""
     return {
-        "method": options.method,
-        "rows": options.rows,
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "runs": [{**asdict(result), "tokens_per_second": result.tokens_per_second} for result in results],
-        "medians": found,
-        "ratios": {
-            contestant: rate / found[contestant]["tokens_per_second"]
-            for contestant in CONTESTANTS
-            if contestant != "recipec"
-        },
+        contestant: {
+            figure: statistics.median(getattr(result, figure) for result in results if result.contestant == contestant)
+            for figure in FIGURES
+        }
+        for contestant in CONTESTANTS
     }
 
 
-def table(results: Sequence[Result], options: argparse.Namespace) -> str:
-    """The medians, for a person."""
+def ratios(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Our medians over each Trainer's."""
+    own = found["recipec"]
+    others = {contestant: figures for contestant, figures in found.items() if contestant != "recipec"}
+    return {name: {figure: own[figure] / figures[figure] for figure in FIGURES} for name, figures in others.items()}
+
+
+def summary(results: Sequence[Result], options: argparse.Namespace) -> dict[str, Any]:
+    """All runs, their medians and the ratios of these, as JSON."""
+    settings = {
+        name: getattr(options, name) for name in ("method", "rows", "epochs", "batch_size", "threads", "repeats")
+    }
+    runs = [{**asdict(result), **{figure: getattr(result, figure) for figure in FIGURES}} for result in results]
     found = medians(results)
-    rate = found["recipec"]["tokens_per_second"]
+    return {**settings, "runs": runs, "medians": found, "ratios": ratios(found)}
+
+
+def table(results: Sequence[Result], options: argparse.Namespace) -> str:
+    """The medians and, in brackets, how many times as fast and as large we are, for a person."""
+    found = medians(results)
+    compared = ratios(found)
     size = f"{options.rows:,} rows, {options.epochs} epochs, batches of {options.batch_size}"
     lines = [
-        f"{options.method}, {size}, float32; medians of {options.repeats}",
-        f"{'':28}{'useful tokens/s':>16}{'peak memory':>14}{'recipec is':>12}",
+        f"{options.method}, {size}, float32, {options.threads} threads; medians of {options.repeats}",
+        f"{'':26}{'useful tokens/s':>20}{'per CPU second':>20}{'peak memory':>22}",
     ]
     for contestant, figures in found.items():
-        speed, memory = figures["tokens_per_second"], figures["peak_memory"] / 2**20
-        ratio = "" if contestant == "recipec" else f"{rate / speed:.2f} x"
-        lines.append(f"{CONTESTANTS[contestant]:28}{speed:>16,.0f}{memory:>10,.0f} MiB{ratio:>12}")
+        cells = [f"{figures[name]:,.0f}" for name in FIGURES[:2]] + [f"{figures['peak_memory'] / 2**20:,.0f} MiB"]
+        if contestant in compared:
+            cells = [f"{cell} ({compared[contestant][name]:.2f} x)" for cell, name in zip(cells, FIGURES, strict=True)]
+        lines.append(f"{CONTESTANTS[contestant]:26}{cells[0]:>20}{cells[1]:>20}{cells[2]:>22}")
     return "\n".join(lines)
 
 

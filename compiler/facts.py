@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -136,6 +136,14 @@ class FactSource(Protocol):
         """The facts of a recipe. Raises RecipeError with every finding about model and data."""
 
 
+def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
+    """A mirror folder has one state of a model: a pinned revision can't be looked up in it."""
+    if recipe.model.revision is not None and model.revision is None:
+        message = f'the mirror is taken as it is: it does not say whether it is "{recipe.model.revision}"'
+        hint = "the plan pins the files by their hashes all the same"
+        yield recipe.finding("R202", "/model/revision", message, hint, severity="warning", key=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalFacts:
     """Facts from files here, in the mirror, in the hub's cache and on the hub.
@@ -178,6 +186,9 @@ class LocalFacts:
             raise RecipeError([recipe.finding(error.code, pointer, error.message, error.hint)]) from None
         if files.source.folder is None or files.source.kind != "path":
             return facts
+        if recipe.model.revision is not None:
+            message, hint = 'nothing reads "revision" with a folder', "remove it, or name a model of the hub"
+            raise RecipeError([recipe.finding("R202", "/model/revision", message, hint, key=True)])
         return replace(facts, id=path_from_recipe(recipe, files.source.folder))
 
     def data(self, recipe: Recipe, model: ModelFacts | None) -> DataFacts:
@@ -194,6 +205,7 @@ class LocalFacts:
         model, data = None, None
         try:
             model = self.model(recipe)
+            found += check_revision(recipe, model)
         except RecipeError as error:
             found += error.diagnostics
         try:

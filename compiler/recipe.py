@@ -207,7 +207,6 @@ class Verify:
     max_excused: Annotated[
         float, About("Share of the rows that may be near ties before the gate fails.", minimum=0, maximum=0.1)
     ] = 0.02
-    max_metric_drop: Annotated[float, About("How much each metric may lose.", minimum=0)] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

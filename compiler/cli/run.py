@@ -112,7 +112,9 @@ def compile_to_run(
         click.echo("\n".join(f"  {line}" for line in choice_lines(compiled.plan.choices)))
     placement = compiled.placement
     if micro_batch_size is not None:
-        placement = place(target, compiled.resolved.training.batch_size, micro_batch_size)
+        placement = place(
+            target, compiled.resolved.training.batch_size, micro_batch_size, runtime=compiled.recipe.runtime
+        )
     return compiled.plan, placement
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -709,3 +710,14 @@ def test_a_cache_that_can_not_be_written_is_as_good_as_none(tmp_path):
     path = settled(tmp_path / "file", "a")
     (tmp_path / "blocked").write_text("a file where the folder should be")
     assert sha256_of(path, tmp_path / "blocked") == hashlib.sha256(b"a").hexdigest()
+
+
+def test_a_revision_of_a_folder_is_read_by_nothing(project):
+    shutil.copytree(project.mirror / MODEL, project.root / "model")
+    [found] = project.findings(model={"id": "./model", "revision": "main"})
+    assert (found.code, found.pointer) == ("R202", "/model/revision")
+
+
+def test_a_revision_that_a_mirror_cannot_tell_is_a_warning(project):
+    found = project.gather(model={"id": MODEL, "revision": "main"}).findings
+    assert [(d.code, d.severity) for d in found if d.pointer == "/model/revision"] == [("R202", "warning")]
