@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from compiler.methods import LoRA
+from compiler import methods
 from compiler.metrics import name_of
 from compiler.plan import (
     Evaluate,
@@ -37,7 +37,7 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
     if recipe.held_out is not None:
         yield _evaluate(recipe, recipe.held_out)
     model_step = "train"
-    if isinstance(recipe.method, LoRA) and recipe.exports:
+    if methods.module_of(recipe.method).MERGES and recipe.exports:
         model_step = "merge"
         yield Merge(model=recipe.model)
     for index, export in enumerate(recipe.exports):

@@ -17,7 +17,7 @@ Method = Full | Head | Freeze | LoRA
 
 
 def module_of(method: Method) -> ModuleType:
-    """The module of a method: LEARNING_RATE, check, resolve."""
+    """The module of a method: LEARNING_RATE, MERGES, check, resolve."""
     match method:
         case Full():
             return full

@@ -25,6 +25,7 @@ class Freeze:
 
 
 LEARNING_RATE = Auto(5e-5, "method freeze: as for full tuning, the trained layers are the same")
+MERGES = False  # whether what it trains is merged into its base before an export
 
 
 def check(recipe: Recipe, method: Freeze, model: ModelFacts) -> Iterator[Diagnostic]:

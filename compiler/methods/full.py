@@ -23,6 +23,7 @@ class Full:
 
 
 LEARNING_RATE = Auto(5e-5, "method full: usual for tuning every weight of an encoder")
+MERGES = False  # whether what it trains is merged into its base before an export
 
 
 def check(recipe: Recipe, method: Full, model: ModelFacts) -> Iterator[Diagnostic]:

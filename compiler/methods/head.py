@@ -23,6 +23,7 @@ class Head:
 
 
 LEARNING_RATE = Auto(1e-3, "method head: a fresh linear head stands higher rates than an encoder")
+MERGES = False  # whether what it trains is merged into its base before an export
 
 
 def check(recipe: Recipe, method: Head, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -35,6 +35,7 @@ class LoRA:
 
 
 LEARNING_RATE = Auto(5e-4, "method lora: adapters stand about ten times the rate of full tuning")
+MERGES = True  # whether what it trains is merged into its base before an export
 
 
 def matches(pattern: str, module: str) -> bool:
