@@ -80,10 +80,15 @@ def keep_only(folder: Path, kept: Collection[int]) -> None:
 def _refuse_infinite(folder: Path, step: int) -> None:
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (a safe_open is not a mapping)
-                if not np.isfinite(tensors.get_tensor(name)).all():
-                    message = f"{name} is not finite after step {step}; the checkpoint was not written"
-                    raise RunError("E403", message, "lower /training/learning_rate, or set /training/max_grad_norm")
+            names = list(tensors.keys())
+        for name in names:
+            with safe_open(
+                file, framework="numpy"
+            ) as tensors:  # opened anew: what was mapped stays in memory till then
+                finite = np.isfinite(tensors.get_tensor(name)).all()
+            if not finite:
+                message = f"{name} is not finite after step {step}; the checkpoint was not written"
+                raise RunError("E403", message, "lower /training/learning_rate, or set /training/max_grad_norm")
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ class _Screen:
     def __init__(self, console: Console, bars: Progress) -> None:
         self.console, self.bars = console, bars
         self.bar: TaskID | None = None
-        self.loss = self.speed = 0.0
+        self.loss = self.tokens = self.seconds = 0.0
         self.metric = ""
 
     def say(self, text: str) -> None:
@@ -91,11 +91,13 @@ class _Screen:
                 self.say(f"  {event}")
 
     def step(self, event: StepReport) -> None:
-        speed = event.num_tokens / max(event.seconds, 1e-9)
-        first = self.speed == 0.0
-        self.loss = event.loss if first else self.loss + _SMOOTHING * (event.loss - self.loss)
-        self.speed = speed if first else self.speed + _SMOOTHING * (speed - self.speed)
-        figures = f"loss {self.loss:.4f}  {self.metric}  {self.speed:,.0f} tokens/s  {memory()}"
+        first = self.seconds == 0.0
+        self.loss = smoothed(self.loss, event.loss, first=first)
+        # Reports come one step late, so that a single step's seconds may be another's: only their means make a speed.
+        self.tokens = smoothed(self.tokens, event.num_tokens, first=first)
+        self.seconds = smoothed(self.seconds, event.seconds, first=first)
+        speed = self.tokens / max(self.seconds, 1e-9)
+        figures = f"loss {self.loss:.4f}  {self.metric}  {speed:,.0f} tokens/s  {memory()}"
         self.advance("train (steps)", event.step, event.num_steps, figures)
         tenth = max(1, event.num_steps // 10)
         if not self.console.is_terminal and (event.step % tenth == 0 or event.step == event.num_steps):
@@ -110,6 +112,11 @@ class _Screen:
         if self.bar is not None:
             self.bars.remove_task(self.bar)
             self.bar = None
+
+
+def smoothed(mean: float, value: float, *, first: bool) -> float:
+    """A running mean in which the newest value counts a tenth."""
+    return value if first else mean + _SMOOTHING * (value - mean)
 
 
 def memory() -> str:
