@@ -581,7 +581,7 @@ def test_bfloat16_computes_near_float32_with_float32_masters(encoder: Path, rows
 
 def test_a_folder_without_safetensors_is_an_error(tmp_path: Path) -> None:
     BertConfig(**BERT).save_pretrained(tmp_path / "model")
-    with pytest.raises(RunError, match="transformers can.t load the model") as caught:
+    with pytest.raises(RunError, match="transformers can't load the model") as caught:
         engine(train_step(), tmp_path / "model", tmp_path)
     assert caught.value.code == "E406"
 
