@@ -32,6 +32,7 @@ CONTESTANTS = {
     "group_by_length": "Trainer, group_by_length",
 }
 METHODS: dict[str, dict[str, Any]] = {"lora": {"type": "lora", "rank": 8}, "full": {"type": "full"}}
+LABELS = ["negative", "positive"]
 RATES = {"lora": 1e-3, "full": 1e-4}
 EXAMPLE = """\
 example:
@@ -124,7 +125,7 @@ def plan(options: argparse.Namespace, folder: Path) -> Train:
     recipe = {
         "recipe": 1,
         "name": "benchmark",
-        "task": "text-classification",
+        "task": {"type": "text-classification", "labels": LABELS},
         "dataset": {
             "train": "rows.jsonl",
             "validation": None,
@@ -147,30 +148,31 @@ def plan(options: argparse.Namespace, folder: Path) -> Train:
     return step
 
 
-def labelled_texts(options: argparse.Namespace, labels: Sequence[str]) -> Iterator[tuple[str, int]]:
+def labelled_texts(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """The rows as (text, label number)."""
     for line in options.data.read_text(encoding="utf-8").splitlines()[: options.rows]:
         row = json.loads(line)
-        yield row["snippet"], labels.index(row["sentiment"])
+        yield row["snippet"], LABELS.index(row["sentiment"])
 
 
 def ours(options: argparse.Namespace) -> Result:
     """Our loop and engine."""
+    from compiler.tasks import Example
     from runtimes.features import Features, write_features
     from runtimes.loop import train
     from runtimes.pytorch.engine import load
     from runtimes.reports import StepReport
+    from runtimes.tasks import module_of
+    from runtimes.tokens import open_encoder
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         step = plan(options, folder)
-        write_features(
-            labelled_texts(options, step.labels),
-            options.model / "tokenizer.json",
-            folder / "train",
-            max_length=step.lengths[-1],
-            pad_token_id=0,
-        )
+        longest = step.lengths[-1]
+        encoder = open_encoder(options.model / "tokenizer.json", max_length=longest)
+        examples = [Example(row={"text": text}, target=label) for text, label in labelled_texts(options)]
+        portions = [module_of(step.task).encode(step.task, examples, encoder)]
+        write_features(portions, module_of(step.task).columns(0), folder / "train", max_length=longest, pad_token_id=0)
         features = Features(folder / "train")
         engine = load(step, options.model, folder / "init.safetensors")
         start, cpu = time.perf_counter(), time.process_time()
@@ -202,12 +204,12 @@ def trainers(options: argparse.Namespace) -> Result:
         folder = Path(name)
         step = plan(options, folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
-        texts, labels = zip(*labelled_texts(options, step.labels), strict=True)
+        texts, labels = zip(*labelled_texts(options), strict=True)
         encoded = tokenizer(list(texts), truncation=True, max_length=step.lengths[-1])
         rows = [{"input_ids": ids, "labels": label} for ids, label in zip(encoded["input_ids"], labels, strict=True)]
         torch.manual_seed(step.seed)
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            options.model, num_labels=len(step.labels), dtype=torch.float32
+            options.model, num_labels=len(LABELS), dtype=torch.float32
         )
         if options.method == "lora":
             model = peft.get_peft_model(model, lora_configuration(step))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from compiler import tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
-from compiler.document import escape
 from compiler.metrics import F1, Precision, Recall, name_of
 from compiler.recipe import Export, Recipe, Split
 
@@ -18,8 +17,9 @@ OPSET = 18
 def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     """Every finding about the recipe alone."""
     yield from check_metrics(recipe)
-    yield from check_labels(recipe)
-    yield from check_class_weights(recipe)
+    yield from check_loss(recipe)
+    yield from check_columns(recipe)
+    yield from tasks.module_of(recipe.task).check(recipe)
     yield from check_length(recipe)
     yield from check_micro_batch(recipe)
     yield from check_split_kinds(recipe)
@@ -56,35 +56,21 @@ def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
             yield _unread(recipe, f"{pointer}/positive", reason, 'set average to "binary"')
 
 
-def check_labels(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Declared labels are at least two, and each stands once."""
-    labels = recipe.task.labels
-    if labels == "auto":
-        return
-    if len(labels) < 2:
-        yield recipe.finding("R208", "/task/labels", f"a classifier needs at least two labels, found {len(labels)}")
-    for index, label in enumerate(labels):
-        if label in labels[:index]:
-            yield recipe.finding("R208", f"/task/labels/{index}", f'the label "{label}" stands twice', "remove one")
-    for index, metric in enumerate(recipe.metrics):
-        if not isinstance(metric, (F1, Precision, Recall)) or metric.average != "binary":
-            continue
-        if metric.positive != "auto" and metric.positive not in labels:
-            message = f'"{metric.positive}" is not a label'
-            hint = did_you_mean(metric.positive, labels, noun="labels")
-            yield recipe.finding("R208", f"/metrics/{index}/positive", message, hint)
+def check_loss(recipe: Recipe) -> Iterator[Diagnostic]:
+    """The loss belongs to the task."""
+    loss, known = recipe.training.loss, tasks.module_of(recipe.task).LOSSES
+    if loss is not None and loss.type not in known:
+        message = f'the task "{recipe.task.type}" has no loss "{loss.type}"'
+        yield recipe.finding("R201", "/training/loss/type", message, did_you_mean(loss.type, known, noun="its losses"))
 
 
-def check_class_weights(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Class weights speak of declared labels."""
-    weights, labels = recipe.training.loss.class_weights, recipe.task.labels
-    if isinstance(weights, str) or labels == "auto":
-        return
-    for label in weights:
-        if label not in labels:
-            pointer = f"/training/loss/class_weights/{escape(label)}"
-            hint = did_you_mean(label, labels, noun="labels")
-            yield recipe.finding("R208", pointer, f'"{label}" is not a label', hint, key=True)
+def check_columns(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Columns are named for the roles that the task has."""
+    roles = tasks.module_of(recipe.task).COLUMNS
+    for role in recipe.dataset.columns:
+        if role not in roles:
+            reason = f'with the task "{recipe.task.type}"'
+            yield _unread(recipe, f"/dataset/columns/{role}", reason, did_you_mean(role, roles, noun="its columns"))
 
 
 def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -112,6 +98,9 @@ def check_split_keys(recipe: Recipe) -> Iterator[Diagnostic]:
             continue
         if split.stratify is not None and split.fraction is None:
             yield _unread(recipe, f"{pointer}/stratify", "without fraction", "remove it, or draw a fraction")
+        elif split.stratify is not None and not tasks.module_of(recipe.task).STRATIFIES:
+            reason = f'with the task "{recipe.task.type}"'
+            yield _unread(recipe, f"{pointer}/stratify", reason, "remove it: its rows have no classes")
         if split.seed is not None and split.fraction is None and split.rows is None:
             yield _unread(recipe, f"{pointer}/seed", "without fraction or rows", "remove it")
 

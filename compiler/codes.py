@@ -52,8 +52,9 @@ CODES: dict[str, Code] = {
     "R104": Code("out of range", "The value has the right type but is outside of its range or pattern."),
     "R105": Code("a key is missing", "The language needs this key. It is looked for after `extends` has been merged."),
     "R201": Code(
-        "a metric that is not there",
-        "The task does not have the metric, or early stopping asks for one that the recipe does not measure.",
+        "a metric or loss that is not there",
+        "The task does not have the metric or the loss, or early stopping asks for a metric that the recipe does not "
+        "measure.",
     ),
     "R202": Code(
         "nothing reads this key",
@@ -224,9 +225,15 @@ CODES: dict[str, Code] = {
         "Rows have a label that is not in /task/labels. Whole numbers count into the list from 0.",
     ),
     "R313": Code(
-        "a value that is no text or label",
+        "a value that is no text, label or number",
         "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
-        "non-empty string, a whole number, or true or false. At most five rows of a column and file are listed.",
+        "non-empty string, a whole number, or true or false; the target column needs finite numbers. "
+        "At most five rows of a column and file are listed.",
+    ),
+    "R316": Code(
+        "the answers are all equal",
+        "Every train row has the same target, so there is nothing to learn. Look at the column that "
+        "/dataset/columns/target names.",
     ),
     "R315": Code(
         "a split that the hub dataset does not have",

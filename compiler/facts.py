@@ -35,7 +35,18 @@ class ModelFacts:
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
+    head_has_bias: bool = True  # a task head of this architecture
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueFacts:
+    """How the numbers lie that the rows of a split have as their answers."""
+
+    mean: float
+    deviation: float  # standard deviation
+    minimum: float
+    maximum: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +54,9 @@ class SplitFacts:
     """The rows of one split."""
 
     rows: SplitRows
-    label_counts: Mapping[str, int]
+    label_counts: Mapping[str, int]  # empty where the answers are no labels
     lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
+    values: ValueFacts | None = None  # where the answers are numbers
 
     @property
     def longest_row(self) -> int:
@@ -92,7 +104,7 @@ class DataFacts:
     """The rows of a recipe."""
 
     splits: tuple[SplitFacts, ...]
-    labels: tuple[str, ...]  # as declared, or else those found, sorted
+    labels: tuple[str, ...]  # as declared, or else those found, sorted; none where the answers are no labels
     overlaps: tuple[Overlap, ...] = ()
 
     @property
@@ -118,6 +130,11 @@ class DataFacts:
         """How many rows of a split have each label."""
         split = self.split(name)
         return split.label_counts if split else {}
+
+    def values(self, name: SplitName) -> ValueFacts | None:
+        """How the answers of a split's rows lie, where they are numbers."""
+        split = self.split(name)
+        return split.values if split else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

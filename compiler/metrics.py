@@ -53,7 +53,51 @@ class Matthews:
     type: Annotated[Literal["matthews"], About("Correlation of decisions and labels, from -1 to 1.")] = "matthews"
 
 
-Metric = Accuracy | F1 | Precision | Recall | Matthews
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MSE:
+    """Mean squared difference, in the targets' unit squared."""
+
+    type: Annotated[Literal["mse"], About("Mean squared difference from the targets.")] = "mse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RMSE:
+    """Root of the mean squared difference, in the targets' unit."""
+
+    type: Annotated[Literal["rmse"], About("Root of the mean squared difference.")] = "rmse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MAE:
+    """Mean absolute difference, in the targets' unit."""
+
+    type: Annotated[Literal["mae"], About("Mean absolute difference from the targets.")] = "mae"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pearson:
+    """Linear correlation of answers and targets."""
+
+    type: Annotated[Literal["pearson"], About("Linear correlation with the targets, from -1 to 1.")] = "pearson"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spearman:
+    """Correlation of the ranks of answers and targets."""
+
+    type: Annotated[Literal["spearman"], About("Correlation of ranks with the targets, from -1 to 1.")] = "spearman"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class R2:
+    """Share of the targets' variance that the answers explain."""
+
+    type: Annotated[Literal["r2"], About("Share of the targets' variance explained; 1 is perfect.")] = "r2"
+
+
+Metric = Accuracy | F1 | Precision | Recall | Matthews | MSE | RMSE | MAE | Pearson | Spearman | R2
+LOWER_IS_BETTER = frozenset({"loss", "mse", "rmse", "mae"})
+"""Names of metrics of which less is better; of all others, more."""
 
 
 def name_of(metric: Metric) -> str:
@@ -61,5 +105,5 @@ def name_of(metric: Metric) -> str:
     match metric:
         case F1() | Precision() | Recall():
             return f"{metric.type}_{metric.average}"
-        case Accuracy() | Matthews():
+        case _:
             return metric.type

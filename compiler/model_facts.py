@@ -133,6 +133,7 @@ def model_facts(files: Files) -> ModelFacts:
         labels=_labels(config, tensors),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
+        head_has_bias=str(config["model_type"]) not in _DECODERS,
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
     )
 

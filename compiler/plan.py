@@ -20,13 +20,13 @@ from compiler.typed import About, fields, read, to_json
 
 # Raised by hand when the meaning of a kind of step changes, so that old results are not taken for new ones.
 SEMANTICS: Mapping[str, int] = {
-    "prepare": 1,
+    "prepare": 2,
     "train": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "merge": 1,
     "export": 1,
-    "verify": 1,
-    "package": 1,
+    "verify": 2,
+    "package": 2,
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
 
@@ -66,7 +66,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """Rows -> token arrays, one set a split."""
+    """Rows -> arrays, one set a split."""
 
     step: Literal["prepare"] = "prepare"
     id: str = field(default="prepare", metadata=_NO_KEY)
@@ -74,7 +74,6 @@ class Prepare:
     task: Task
     splits: tuple[SplitRows, ...]
     columns: Mapping[str, str]
-    labels: tuple[str, ...]
     tokenizer: ModelFiles
     max_length: int
 
@@ -109,13 +108,11 @@ class Train:
     id: str = field(default="train", metadata=_NO_KEY)
     inputs: tuple[str, ...] = field(default=("prepare",), metadata=_NO_KEY)
     task: Task
-    labels: tuple[str, ...]
-    keep_head: bool  # the model's own head has these labels by name
+    keep_head: bool  # the model's own head answers the task
     model: ModelFiles
     method: Method
     loss: Loss
     label_smoothing: float
-    class_weights: tuple[float, ...]  # one for each label
     epochs: int
     num_steps: int  # at most; the last epoch may be cut
     batch_size: int
@@ -140,10 +137,10 @@ class Evaluate:
     step: Literal["evaluate"] = "evaluate"
     id: str = field(default="evaluate", metadata=_NO_KEY)
     inputs: tuple[str, ...] = field(default=("prepare", "train"), metadata=_NO_KEY)
+    task: Task
     split: Literal["validation", "test"]
     metrics: tuple[Metric, ...]
-    labels: tuple[str, ...]
-    baseline_model: ModelFiles | None  # the model before tuning, where its own head has these labels
+    baseline_model: ModelFiles | None  # the model before tuning, where its own head answers the task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +173,6 @@ class VerifyExport:
     inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (prepare, train, [merge,] export)
     task: Task
     split: Literal["validation", "test"]
-    labels: tuple[str, ...]
     metrics: tuple[Metric, ...]
     rows: int  # 0: all
     tolerance_factor: float
@@ -196,7 +192,6 @@ class Package:
     )  # (prepare, the step that has the model, evaluate, export, verify)
     name: str
     task: Task
-    labels: tuple[str, ...]
     tokenizer: ModelFiles
     max_length: int
     columns: Mapping[str, str]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods
-from compiler.metrics import name_of
+from compiler.metrics import LOWER_IS_BETTER, name_of
 from compiler.plan import (
     Evaluate,
     ExportModel,
@@ -54,7 +54,6 @@ def _prepare(recipe: ResolvedRecipe) -> Prepare:
         task=recipe.task,
         splits=recipe.splits,
         columns=recipe.columns,
-        labels=recipe.labels,
         tokenizer=replace(recipe.tokenizer, files=read),
         max_length=recipe.training.max_length,
     )
@@ -64,13 +63,11 @@ def _train(recipe: ResolvedRecipe) -> Train:
     training = recipe.training
     return Train(
         task=recipe.task,
-        labels=recipe.labels,
         keep_head=recipe.keep_head,
         model=recipe.model,
         method=recipe.method,
         loss=training.loss,
         label_smoothing=training.label_smoothing,
-        class_weights=training.class_weights,
         epochs=training.epochs,
         num_steps=training.num_steps,
         batch_size=training.batch_size,
@@ -97,7 +94,7 @@ def _selection(recipe: ResolvedRecipe) -> Selection | None:
     return Selection(
         metric=training.selection_metric,
         positive="" if positive == "auto" else positive,
-        greater_is_better=training.selection_metric != "loss",
+        greater_is_better=training.selection_metric not in LOWER_IS_BETTER,
         evaluate_every=training.evaluate_every,
         patience=training.patience,
         min_delta=training.min_delta,
@@ -107,9 +104,9 @@ def _selection(recipe: ResolvedRecipe) -> Selection | None:
 
 def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> Evaluate:
     return Evaluate(
+        task=recipe.task,
         split=split,
         metrics=recipe.metrics,
-        labels=recipe.labels,
         baseline_model=recipe.model if recipe.keep_head else None,
     )
 
@@ -121,7 +118,6 @@ def _verify(recipe: ResolvedRecipe, split: Literal["validation", "test"], model_
         inputs=("prepare", "train", *merged, f"export{suffix}"),
         task=recipe.task,
         split=split,
-        labels=recipe.labels,
         metrics=recipe.metrics,
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
@@ -137,7 +133,6 @@ def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
         inputs=("prepare", model_step, "evaluate", f"export{suffix}", f"verify{suffix}"),
         name=recipe.name,
         task=recipe.task,
-        labels=recipe.labels,
         tokenizer=recipe.tokenizer,
         max_length=recipe.training.max_length,
         columns=recipe.columns,

@@ -131,7 +131,29 @@ class CrossEntropy:
     ] = "none"
 
 
-Loss = CrossEntropy
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanSquaredError:
+    """Mean squared difference, in squared standard deviations of the train rows."""
+
+    type: Annotated[Literal["mse"], About("Mean squared difference from the targets.")] = "mse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanAbsoluteError:
+    """Mean absolute difference, in standard deviations of the train rows."""
+
+    type: Annotated[Literal["mae"], About("Mean absolute difference from the targets.")] = "mae"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Huber:
+    """Half the squared difference up to `delta`, a line beyond it (Huber 1964, doi:10.1214/aoms/1177703732)."""
+
+    type: Annotated[Literal["huber"], About("Squared up to delta, straight beyond.")] = "huber"
+    delta: Annotated[float, About("Where the line begins, in standard deviations of the train rows.", above=0)] = 1.0
+
+
+Loss = CrossEntropy | MeanSquaredError | MeanAbsoluteError | Huber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +191,7 @@ class Training:
         About("Tokens of a row that are read. auto: the longest row, at most 512 and what the model takes.", minimum=2),
     ] = "auto"
     label_smoothing: Annotated[float, About("Share of the target spread over all labels.", minimum=0, below=1)] = 0.0
-    loss: Annotated[Loss, About("What is minimised. Follows from the task when it is not named.")] = CrossEntropy()
+    loss: Annotated[Loss | None, About("What is minimised. Follows from the task when it is not named.")] = None
     seed: Annotated[
         int, About("Decides fresh weights, the order of rows and dropout.", minimum=0, maximum=2**32 - 1)
     ] = 0

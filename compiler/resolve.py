@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.checks import resolved_export, selectable
-from compiler.diagnostics import Diagnostic, did_you_mean, stop_on_error
-from compiler.document import escape
+from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
 from compiler.lengths import auto_length
 from compiler.methods import Method
-from compiler.metrics import F1, Metric, Precision, Recall, name_of
+from compiler.metrics import Metric, name_of
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.recipe import AdamW, CrossEntropy, Onnx, Optimizer, Recipe, Verify
-from compiler.tasks import Task
+from compiler.recipe import AdamW, Loss, Onnx, Optimizer, Recipe, Verify
+from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
 
@@ -40,8 +39,7 @@ class ResolvedTraining:
     max_grad_norm: float | None
     max_length: int
     label_smoothing: float
-    loss: CrossEntropy  # without its class weights
-    class_weights: tuple[float, ...]  # one for each label
+    loss: Loss
     seed: int
     precision: Literal["fp32", "bf16"]
     evaluate_every: int
@@ -59,7 +57,6 @@ class ResolvedRecipe:
     name: str
     target: DeviceKind
     task: Task
-    labels: tuple[str, ...]
     columns: Mapping[str, str]
     splits: tuple[SplitRows, ...]
     held_out: Literal["validation", "test"] | None
@@ -78,34 +75,32 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
     """The recipe with every open value chosen. Raises RecipeError where model and recipe don't fit."""
     stop_on_error(check_facts(recipe, model, data))
     method, method_choices = methods.module_of(recipe.method).resolve(recipe.method, model)
-    labels, keep_head, label_choices = _labels(recipe, model, data)
-    metrics = _metrics(recipe, labels)
-    training, training_choices = _training(recipe, model, data, labels, metrics, target)
+    task = tasks.module_of(recipe.task).resolve(recipe, model, data)
+    training, training_choices = _training(recipe, model, data, task, target)
     own_files = {name: digest for name, digest in model.files.items() if not name.endswith(".safetensors")}
     return ResolvedRecipe(
         name=recipe.name,
         target=target.kind,
-        task=replace(recipe.task, labels=labels),
-        labels=labels,
-        columns={role: recipe.dataset.columns.get(role, role) for role in tasks.module_of(recipe.task).COLUMNS},
+        task=task.task,
+        columns=tasks.columns_of(recipe.task, recipe.dataset.columns),
         splits=data.split_rows,
         held_out="test" if recipe.dataset.test else "validation" if recipe.dataset.validation else None,
         model=ModelFiles(id=model.id, revision=model.revision, files=model.files),
         tokenizer=ModelFiles(id=model.id, revision=model.revision, files=own_files),
-        keep_head=keep_head,
+        keep_head=task.keep_head,
         method=method,
         training=training,
-        metrics=metrics,
+        metrics=task.metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
-        choices=(*label_choices, *method_choices, *training_choices),
+        choices=(*task.choices, *method_choices, *training_choices),
     )
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
     """What does not fit between the recipe, the model and the rows."""
     yield from check_model(recipe, model)
-    yield from check_found_labels(recipe, data)
+    yield from tasks.module_of(recipe.task).check_facts(recipe, data)
     yield from check_warmup(recipe, data)
 
 
@@ -120,23 +115,6 @@ def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     if length != "auto" and model.max_positions and length > model.max_positions:
         message = f"the model takes at most {model.max_positions} tokens, max_length is {length}"
         yield recipe.finding("R408", "/training/max_length", message, f"at most {model.max_positions}")
-
-
-def check_found_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
-    """What names a label names one that the rows have."""
-    if recipe.task.labels != "auto":
-        return
-    named: dict[str, str] = {}
-    weights = recipe.training.loss.class_weights
-    if not isinstance(weights, str):
-        named |= {f"/training/loss/class_weights/{escape(label)}": label for label in weights}
-    for index, metric in enumerate(recipe.metrics):
-        if isinstance(metric, (F1, Precision, Recall)) and metric.positive != "auto":
-            named[f"/metrics/{index}/positive"] = metric.positive
-    for pointer, label in named.items():
-        if label not in data.labels:
-            hint = did_you_mean(label, data.labels, noun="labels")
-            yield recipe.finding("R208", pointer, f'no row has the label "{label}"', hint)
 
 
 def check_warmup(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -157,43 +135,8 @@ def _num_steps(recipe: Recipe, data: DataFacts) -> int:
     return (recipe.training.epochs or DEFAULT_EPOCHS) * _steps_per_epoch(recipe, data)
 
 
-def _labels(recipe: Recipe, model: ModelFacts, data: DataFacts) -> tuple[tuple[str, ...], bool, list[Choice]]:
-    """The labels in order, whether the model's own head is kept, and what is to be said about both."""
-    declared = recipe.task.labels != "auto"
-    labels = data.labels
-    if model.labels is not None and not declared and set(model.labels) == set(labels):
-        labels = model.labels
-    choices = [] if declared else [Choice(pointer="/task/labels", value=labels, reason="the labels in the train rows")]
-    keep = model.labels == labels
-    if keep:
-        choices.append(Choice(pointer="/model", value="head kept", reason="the model's own head has these labels"))
-    else:
-        reason = "the model has no classification head"
-        if model.labels is not None:
-            same = sorted(model.labels) == sorted(labels)
-            reason = "its labels are in another order" if same else "its labels are others"
-        choices.append(Choice(pointer="/model", value="new head", reason=reason))
-    return labels, keep, choices
-
-
-def _metrics(recipe: Recipe, labels: tuple[str, ...]) -> tuple[Metric, ...]:
-    metrics = recipe.metrics or tasks.module_of(recipe.task).DEFAULT_METRICS
-    return tuple(_with_positive(metric, labels) for metric in metrics)
-
-
-def _with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
-    if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive == "auto":
-        return replace(metric, positive=labels[-1])
-    return metric
-
-
 def _training(
-    recipe: Recipe,
-    model: ModelFacts,
-    data: DataFacts,
-    labels: tuple[str, ...],
-    metrics: tuple[Metric, ...],
-    target: Target,
+    recipe: Recipe, model: ModelFacts, data: DataFacts, task: ResolvedTask, target: Target
 ) -> tuple[ResolvedTraining, list[Choice]]:
     chosen = _Choices()
     training = recipe.training
@@ -227,8 +170,7 @@ def _training(
             max_grad_norm=training.max_grad_norm,
             max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
             label_smoothing=training.label_smoothing,
-            loss=replace(training.loss, class_weights="none"),
-            class_weights=_class_weights(training.loss, labels, data),
+            loss=task.loss,
             seed=training.seed,
             precision=_precision(recipe, target, chosen),
             evaluate_every=_cadence(training.evaluate_every, per_epoch) if has_validation else 0,
@@ -236,7 +178,7 @@ def _training(
             keep_best=_keep_best(recipe, chosen),
             patience=stopping.patience if stopping else 0,
             min_delta=stopping.min_delta if stopping else 0.0,
-            selection_metric=_selection_metric(recipe, metrics),
+            selection_metric=_selection_metric(recipe, task.metrics),
         ),
         chosen.made,
     )
@@ -259,18 +201,6 @@ class _Choices:
             return written
         self.made.append(Choice(pointer=pointer, value=value, reason=reason))
         return value
-
-
-def _class_weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> tuple[float, ...]:
-    match loss.class_weights:
-        case "none":
-            return (1.0,) * len(labels)
-        case "balanced":
-            counts = data.label_counts("train")
-            total = sum(counts.values())
-            return tuple(total / (len(labels) * counts[label]) for label in labels)
-        case weights:
-            return tuple(float(weights.get(label, 1.0)) for label in labels)
 
 
 def _precision(recipe: Recipe, target: Target, chosen: _Choices) -> Literal["fp32", "bf16"]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
 from compiler.plan import Train
+from compiler.tasks import Task
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Engine
 from runtimes.tokens import Inputs
@@ -29,18 +30,18 @@ class Backend(Protocol):
         ...
 
     def trained_scores(self, step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
-        """The logits of a trained model, or of an adapter on its base, in float32."""
+        """The outputs of a trained model, or of an adapter on its base, in float32."""
         ...
 
-    def model_scores(self, folder: Path, device: str) -> ScoreFunction:
-        """The logits of a saved model, in float32."""
+    def model_scores(self, task: Task, folder: Path, device: str) -> ScoreFunction:
+        """The outputs of a saved model, in float32."""
         ...
 
-    def merge(self, base: Path, adapter: Path, out: Path, labels: Sequence[str]) -> None:
+    def merge(self, base: Path, adapter: Path, out: Path, task: Task) -> None:
         """Writes a base model with an adapter merged into it."""
         ...
 
-    def float32_noise(self, folder: Path, batches: Iterable[Inputs]) -> Noise:
+    def float32_noise(self, task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
         """The float32 rounding noise of a saved model's outputs."""
         ...
 

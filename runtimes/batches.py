@@ -4,19 +4,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.features import Features
+from runtimes.features import TARGETS, TOKENS, Features
 from runtimes.protocol import Batch
 from runtimes.randomness import number, order
 
 Rows = npt.NDArray[np.int64]
+Weigh = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 # Rows that are grouped by length together. All of an epoch up to here; beyond, memory and shuffling ask for a limit.
 WINDOW = 100_000
+
+
+def evenly(targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """[B] ones: every row counts the same."""
+    return np.ones(len(targets), np.float32)
 
 
 def padded_lengths(lengths: npt.NDArray[np.int64], grid: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -68,30 +75,42 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], size: int) -> tuple[Rows,
     return micro_batches(np.arange(len(lengths)), lengths, size)
 
 
-def collate(
-    features: Features, rows: Rows, *, grid: Sequence[int], class_weights: Sequence[float], fill_to: int = 0
-) -> Batch:
+def collate(features: Features, rows: Rows, *, grid: Sequence[int], weigh: Weigh = evenly, fill_to: int = 0) -> Batch:
     """Rows padded to the smallest length of the grid; rows of weight zero fill the batch up to `fill_to` rows.
 
-    The weight of a row is that of its label.
+    `weigh`: from targets [B] to the rows' weights [B] in the loss.
     """
-    starts = features.offsets[rows]
-    lengths = features.offsets[rows + 1] - starts
-    positions = np.arange(int(padded_lengths(lengths, grid).max()))
-    mask = positions < lengths[:, None]
-    places = (starts[:, None] + positions)[mask]
-    labels = features.labels[rows]
     fill = max(0, fill_to - len(rows))
-    inputs = {"input_ids": _placed(features.tokens[places], mask, features.facts.pad_token_id)}
-    inputs["attention_mask"] = mask.astype(np.int64)
-    if features.type_ids is not None:
-        inputs["token_type_ids"] = _placed(features.type_ids[places], mask, 0)
+    inputs = {name: _filled(values, fill) for name, values in _inputs(features, rows, grid)}
+    targets = features.targets[rows]
     return Batch(
-        inputs={name: _filled(values, fill) for name, values in inputs.items()},
-        targets=_filled(labels, fill),
-        weights=np.concatenate([np.asarray(class_weights, np.float32)[labels], np.zeros(fill, np.float32)]),
+        inputs=inputs,
+        targets=_filled(targets, fill),
+        weights=np.concatenate([weigh(targets), np.zeros(fill, np.float32)]),
         rows=np.concatenate([rows, np.full(fill, -1, np.int64)]),
     )
+
+
+def _inputs(features: Features, rows: Rows, grid: Sequence[int]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """The arrays of a batch by the model's argument name; the mask says where there are tokens."""
+    masks = {axis: _mask(offsets, rows, grid) for axis, offsets in features.offsets.items()}
+    if TOKENS in masks:
+        yield "attention_mask", masks[TOKENS].astype(np.int64)
+    for name, column in features.columns.items():
+        if name == TARGETS:
+            continue
+        if not column.axis:
+            yield name, features.arrays[name][rows]
+            continue
+        mask = masks[column.axis]
+        places = (features.offsets[column.axis][rows][:, None] + np.arange(mask.shape[1]))[mask]
+        yield name, _placed(features.arrays[name][places], mask, column.padding)
+
+
+def _mask(offsets: npt.NDArray[np.int64], rows: Rows, grid: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """[B, T] where a row has a value of its own."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    return np.arange(int(padded_lengths(lengths, grid).max())) < lengths[:, None]
 
 
 def _placed(values: npt.NDArray[np.generic], mask: npt.NDArray[np.bool_], padding: int) -> npt.NDArray[np.int64]:
@@ -100,6 +119,6 @@ def _placed(values: npt.NDArray[np.generic], mask: npt.NDArray[np.bool_], paddin
     return placed
 
 
-def _filled(values: npt.NDArray[np.int64], fill: int) -> npt.NDArray[np.int64]:
+def _filled(values: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
     """`fill` copies of the first row are appended: a row that an engine can compute without special cases."""
     return np.concatenate([values, np.repeat(values[:1], fill, axis=0)])

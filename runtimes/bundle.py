@@ -1,21 +1,26 @@
 """A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone."""
 
-# Axes: B = rows, T = tokens, C = classes, N = texts
+# Axes: B = rows of a batch, C = outputs of a row, N = rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from compiler import tasks as compiler_tasks
+from compiler.tasks import Task
+from runtimes import tasks
+from runtimes.comparison import Row
 from runtimes.errors import RunError
 from runtimes.golden import Golden, read_golden
 from runtimes.manifest import Manifest, broken, read_json, read_manifest
+from runtimes.tasks import Answer
 from runtimes.tokens import Encoder, Tokens, chunks, open_encoder
 
 if TYPE_CHECKING:
@@ -24,20 +29,10 @@ if TYPE_CHECKING:
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
-LABELS = "labels.json"
 GOLDEN = "golden.jsonl"
 OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 """Files that other readers of the tokenizer want; carried where the model has them."""
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """The label decided for a text, its probability, and that of every label."""
-
-    label: str
-    score: float
-    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +41,40 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    labels: tuple[str, ...]
+    task: Task  # as the bundle's files say it: a label's name is read where a deployed program reads it
     encoder: Encoder = field(repr=False)
     threads: int
 
-    def predict(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> list[Prediction]:
-        """A prediction for each text, in order. Raises RunError when the graph does not run."""
-        probabilities_NC = softmax(self.scores(texts, batch_size))
-        return [self._prediction(row_C) for row_C in probabilities_NC]
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the graph for a row."""
+        return tasks.module_of(self.task).head(self.task).num_outputs
 
-    def scores(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> npt.NDArray[np.float32]:
-        """Logits [N, C], in order. Texts of like length share a batch, so that little is padded."""
-        rows = list(self.encoder.encode(texts))
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-        found_NC = np.empty((len(rows), len(self.labels)), np.float32)
+    def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> list[Answer]:
+        """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""
+        module = tasks.module_of(self.task)
+        return [module.answer(self.task, outputs_C) for outputs_C in self.outputs(rows, batch_size)]
+
+    def outputs(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> npt.NDArray[np.float32]:
+        """[N, C], in order. Rows of like length share a batch, so that little is padded."""
+        encoded = list(self.encode(rows))
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
+        found_NC = np.empty((len(encoded), self.num_outputs), np.float32)
         for indices in chunks(order, batch_size):
-            found_NC[indices] = self.score_rows([rows[index] for index in indices])
+            found_NC[indices] = self.run([encoded[index] for index in indices])
         return found_NC
 
-    def score_rows(self, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
-        """Logits [B, C] of rows as one batch, padded."""
-        logits_BC = self.session.scores(self.encoder.pad(rows))
-        if logits_BC.shape[1] != len(self.labels):
-            message = f"{LABELS} names {len(self.labels)} labels, the graph scores {logits_BC.shape[1]}"
-            raise broken(self.folder, message)
-        return logits_BC
+    def encode(self, rows: Iterable[Row]) -> Iterator[Tokens]:
+        """The tokens of each row."""
+        return self.encoder.encode(map(compiler_tasks.module_of(self.task).texts, rows))
+
+    def run(self, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+        """[B, C] of rows as one batch, padded."""
+        outputs_BC = self.session.outputs(self.encoder.pad(rows))
+        if outputs_BC.shape[1:] != (self.num_outputs,):
+            shape = " by ".join(map(str, outputs_BC.shape[1:])) or "no"
+            raise broken(self.folder, f"the task has {self.num_outputs} outputs for a row, the graph gives {shape}")
+        return outputs_BC
 
     def golden(self) -> tuple[Golden, ...]:
         """The golden rows. Raises RunError E601."""
@@ -90,51 +94,27 @@ class Bundle:
             ) from error
         return open_session(self.folder / GRAPH, threads=self.threads)
 
-    def _prediction(self, row_C: npt.NDArray[np.float64]) -> Prediction:
-        best = int(row_C.argmax())
-        scores = dict(zip(self.labels, row_C.tolist(), strict=True))
-        return Prediction(label=self.labels[best], score=float(row_C[best]), scores=scores)
-
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    for name in (GRAPH, TOKENIZER, CONFIG, LABELS, GOLDEN):
+    for name in (GRAPH, TOKENIZER, CONFIG, GOLDEN):
         if not (folder / name).is_file():
             raise broken(folder, f"{name} is missing")
     return Bundle(
         folder=folder,
         manifest=manifest,
-        labels=_labels(folder),
+        task=_task(folder, manifest),
         encoder=_encoder(folder, manifest),
         threads=threads,
     )
 
 
-def softmax(scores_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Probabilities [N, C]."""
-    if not scores_NC.size:
-        return scores_NC.astype(np.float64)
-    shifted_NC = np.exp(scores_NC.astype(np.float64) - scores_NC.max(axis=1, keepdims=True))
-    found: npt.NDArray[np.float64] = shifted_NC / shifted_NC.sum(axis=1, keepdims=True)
-    return found
-
-
-def config_labels(config: object) -> tuple[str, ...]:
-    """The label names of a config.json by their numbers; none where it does not name them."""
-    names = config.get("id2label") if isinstance(config, dict) else None
-    if not isinstance(names, dict):
-        return ()
-    return tuple(str(names[key]) for key in sorted(names, key=lambda key: int(key) if key.isdecimal() else -1))
-
-
-def _labels(folder: Path) -> tuple[str, ...]:
-    value = read_json(folder, LABELS)
-    if not (isinstance(value, list) and value and all(isinstance(name, str) for name in value)):
-        raise broken(folder, f"{LABELS} is not a list of label names")
-    if len(set(value)) < len(value):
-        raise broken(folder, f"{LABELS} has a name twice")
-    return tuple(value)
+def _task(folder: Path, manifest: Manifest) -> Task:
+    try:
+        return tasks.module_of(manifest.task).from_bundle(manifest.task, partial(read_json, folder))
+    except ValueError as error:
+        raise broken(folder, str(error)) from error
 
 
 def _encoder(folder: Path, manifest: Manifest) -> Encoder:

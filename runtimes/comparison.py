@@ -4,28 +4,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compiler import tasks as compiler_tasks
+from compiler.tasks import Task
+from runtimes import tasks
 from runtimes.golden import Probe, alternate, choose_rows, make_probes, spread
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder, chunks
+from runtimes.tokens import Encoder, Texts, chunks
 
+Row = Mapping[str, Any]
+"""The values of a row by role."""
 NOISE_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """The held-out rows: texts, and their label numbers [N]."""
+    """The held-out rows: their values by role, and their true answers as arrays [N]."""
 
-    texts: Sequence[str]
-    targets: npt.NDArray[np.int64]
+    task: Task
+    rows: Sequence[Row]
+    targets: npt.NDArray[Any]
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +46,8 @@ class Rows:
     probes: tuple[Probe, ...]
 
     @property
-    def targets(self) -> npt.NDArray[np.int64]:
-        """[N] label numbers."""
+    def targets(self) -> npt.NDArray[Any]:
+        """[N] true answers."""
         return self.held_out.targets[self.numbers]
 
     @property
@@ -53,23 +60,30 @@ class Rows:
         """Numbers of the golden rows, then of the probes."""
         return np.concatenate([self.numbers[self.golden], self.probe_numbers])
 
-    def text(self, number: int) -> str:
-        """The text of a number."""
+    def row(self, number: int) -> Row:
+        """The row of a number."""
         past = number - len(self.held_out)
-        return self.held_out.texts[number] if past < 0 else self.probes[past].text
+        if past < 0:
+            return self.held_out.rows[number]
+        return tasks.module_of(self.held_out.task).probe_row(self.probes[past].text)
 
-    def texts(self, numbers: Iterable[int]) -> Iterator[str]:
-        """The text of each number, one after another."""
-        return map(self.text, numbers)
+    def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
+        """The row of each number, one after another."""
+        return map(self.row, numbers)
+
+    def texts(self, numbers: Iterable[int]) -> Iterator[Texts]:
+        """What of each row is tokenized."""
+        return map(compiler_tasks.module_of(self.held_out.task).texts, self.rows(numbers))
 
 
 def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
+    texts = compiler_tasks.module_of(held_out.task).texts
     numbers = spread(len(held_out), max_rows or len(held_out))
-    lengths = encoder.lengths(held_out.texts[number] for number in numbers)
+    lengths = encoder.lengths(texts(held_out.rows[number]) for number in numbers)
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
-    probes = make_probes([held_out.texts[number] for number in numbers[by_length]], encoder.cuts)
+    probes = make_probes([texts(held_out.rows[number])[0] for number in numbers[by_length]], encoder.cuts)
     return Rows(held_out=held_out, numbers=numbers, lengths=lengths, golden=golden, probes=probes)
 
 
@@ -78,11 +92,12 @@ def noise_batches(rows: Rows, encoder: Encoder, batch_size: int) -> Iterator[Bat
     chosen = rows.numbers[choose_rows(rows.lengths, NOISE_ROWS - 1)]
     yield from batches(rows.texts(chosen), encoder, batch_size)
     if rows.probes:
-        yield from batches([max((probe.text for probe in rows.probes), key=len)], encoder, 1)
+        longest = max(rows.probe_numbers, key=lambda number: len(rows.probes[number - len(rows.held_out)].text))
+        yield from batches(rows.texts([longest]), encoder, 1)
 
 
-def batches(texts: Iterable[str], encoder: Encoder, batch_size: int) -> Iterator[Batch]:
-    """Texts in padded batches, in the order in which they come."""
+def batches(texts: Iterable[Texts], encoder: Encoder, batch_size: int) -> Iterator[Batch]:
+    """Rows in padded batches, in the order in which they come."""
     start = 0
     for tokens in chunks(encoder.encode(texts), batch_size):
         places = np.arange(start, start + len(tokens))

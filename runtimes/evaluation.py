@@ -1,6 +1,6 @@
 """A model's figures on every row of a split."""
 
-# N = rows, C = classes
+# N = rows, C = outputs of a row
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ def evaluate(
     features: Features,
     *,
     grid: Sequence[int],
-    num_labels: int,
     batch_size: int,
     on_halved: Callable[[int], None] = lambda _: None,
 ) -> RowResults:
-    """Losses [N] and scores [N, C] of all rows, each computed once, in the order of the split.
+    """Losses [N] and outputs [N, C] of all rows, each computed once, in the order of the split.
 
     When the device has no room the batch size is halved for the rest, and `on_halved` is told.
     """
-    losses = np.zeros(len(features), np.float32)
-    scores = np.zeros((len(features), num_labels), np.float32)
+    order: list[Rows] = []
+    found: list[RowResults] = []
     waiting = list(reversed(evaluation_batches(features.lengths, batch_size)))
     while waiting:
         rows = waiting.pop()
+        fill_to = batch_size if engine.fixed_shapes else 0
         try:
-            found = _evaluated(engine, features, rows, grid, num_labels, batch_size)
+            found.append(engine.evaluate(collate(features, rows, grid=grid, fill_to=fill_to)))
         except OutOfMemory:
             batch_size = halved(batch_size)
             on_halved(batch_size)
             waiting = [part for whole in [*waiting, rows] for part in _parts(whole, batch_size)]
             continue
-        losses[rows], scores[rows] = found.losses[: len(rows)], found.scores[: len(rows)]
-    return RowResults(losses=losses, scores=scores)
+        order.append(rows)
+    return _in_order(order, found)
 
 
-def _evaluated(
-    engine: Engine, features: Features, rows: Rows, grid: Sequence[int], num_labels: int, batch_size: int
-) -> RowResults:
-    fill_to = batch_size if engine.fixed_shapes else 0
-    return engine.evaluate(collate(features, rows, grid=grid, class_weights=(1.0,) * num_labels, fill_to=fill_to))
+def _in_order(order: Sequence[Rows], found: Sequence[RowResults]) -> RowResults:
+    """The results of batches as those of their rows, filling rows left out."""
+    places = np.argsort(np.concatenate(order))
+    losses = [result.losses[: len(rows)] for rows, result in zip(order, found, strict=True)]
+    outputs = [result.outputs[: len(rows)] for rows, result in zip(order, found, strict=True)]
+    return RowResults(losses=np.concatenate(losses)[places], outputs=np.concatenate(outputs)[places])
 
 
 def _parts(rows: Rows, size: int) -> list[Rows]:

@@ -1,27 +1,47 @@
-"""Token arrays of a split on disk: written in one pass over its rows, read through memory maps."""
+"""The rows of a split as columns on disk: written in one pass, read through memory maps."""
 
-# N = rows, S = tokens of all rows
+# N = rows, S = values of all rows along an axis
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
 
 from compiler.files import write_json
-from compiler.typed import read
+from compiler.typed import read, to_json
 
-_ROWS_AT_ONCE = 1_000
-T = TypeVar("T")
+TOKENS = "tokens"
+"""The axis of the tokens that a model reads: it decides which rows share a batch."""
+TARGETS = "targets"
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One value a row, or as many as the row is long along an axis."""
+
+    name: str  # the argument of the model, or "targets"
+    dtype: Literal["int8", "int32", "int64", "float32"]
+    axis: str = ""  # "": one value a row
+    padding: int = 0
+    optional: bool = False  # left out where all its values are zero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """Some rows: an array a row of each column with an axis, and [N] of each other column."""
+
+    ragged: Mapping[str, Sequence[Array]]
+    fixed: Mapping[str, Array]
+    truncated: int  # of the rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,106 +54,102 @@ class FeatureFacts:
     truncated: int  # rows that were cut
     max_length: int
     pad_token_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The tokens of a row, special ones included, and the number of its label."""
-
-    tokens: npt.NDArray[np.int32]
-    type_ids: npt.NDArray[np.int8] | None
-    label: int
+    columns: tuple[Column, ...]
 
 
 class Features:
-    """The rows of a split: `tokens` of all rows one after another, row i at offsets[i] to offsets[i+1]."""
+    """The rows of a split. Row i of a column with an axis is at offsets[axis][i] to offsets[axis][i + 1]."""
 
     def __init__(self, folder: Path) -> None:
         self.facts = read(FeatureFacts, json.loads((folder / "facts.json").read_text(encoding="utf-8")))
-        self.tokens: npt.NDArray[np.int32] = _mapped(folder / "tokens.bin", np.int32)  # [S]
-        self.offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy", mmap_mode="r")  # [N + 1]
-        self.labels: npt.NDArray[np.int64] = np.load(folder / "labels.npy", mmap_mode="r")  # [N]
-        types = folder / "type_ids.bin"
-        self.type_ids: npt.NDArray[np.int8] | None = _mapped(types, np.int8) if types.exists() else None  # [S]
+        self.columns = {column.name: column for column in self.facts.columns}
+        self.arrays = {name: _mapped(folder / f"{name}.bin", column.dtype) for name, column in self.columns.items()}
+        axes = {column.axis for column in self.facts.columns if column.axis}
+        self.offsets: dict[str, npt.NDArray[np.int64]] = {
+            axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes
+        }
 
     def __len__(self) -> int:
         return self.facts.num_rows
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """[N] tokens of each row."""
-        return np.diff(self.offsets)
+        """[N] tokens of each row; one where the model reads no tokens."""
+        return np.diff(self.offsets[TOKENS]) if TOKENS in self.offsets else np.ones(len(self), np.int64)
 
-    def row(self, index: int) -> Row:
-        """One row."""
-        place = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        types = None if self.type_ids is None else self.type_ids[place]
-        return Row(self.tokens[place], types, int(self.labels[index]))
+    @property
+    def targets(self) -> Array:
+        """[N] what each row should be answered with."""
+        return self.arrays[TARGETS]
+
+    def row(self, index: int) -> dict[str, Array]:
+        """The values of one row by column."""
+        return {name: self._row(column, index) for name, column in self.columns.items()}
+
+    def _row(self, column: Column, index: int) -> Array:
+        if not column.axis:
+            return np.asarray(self.arrays[column.name][index])
+        offsets = self.offsets[column.axis]
+        return self.arrays[column.name][int(offsets[index]) : int(offsets[index + 1])]
 
 
 def write_features(
-    rows: Iterable[tuple[str, int]], tokenizer_file: Path, folder: Path, *, max_length: int, pad_token_id: int
+    portions: Iterable[Portion], columns: Sequence[Column], folder: Path, *, max_length: int, pad_token_id: int
 ) -> FeatureFacts:
-    """Writes the features of (text, label number) rows. Holds 16 bytes a row; tokens go to disk as they come."""
+    """Writes the columns of some rows. Holds 8 bytes a row and axis; all else goes to disk as it comes."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(tokenizer_file, max_length)
-    lengths, labels = array("q"), array("q")
-    truncated = 0
-    with (folder / "tokens.bin").open("wb") as tokens, (folder / "type_ids.bin").open("wb") as types:
-        for portion in _portions(rows, _ROWS_AT_ONCE):
-            encodings = tokenizer.encode_batch_fast([text for text, _ in portion])
-            labels.extend(label for _, label in portion)
-            lengths.extend(len(encoding) for encoding in encodings)
-            truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-            _append(encodings, tokens, types)
-    _drop_zeros(folder / "type_ids.bin")
-    offsets = _write_index(folder, lengths, labels)
+    lengths = {column.axis: array("q") for column in columns if column.axis}
+    num_rows = truncated = 0
+    with ExitStack() as stack:
+        files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
+        for portion in portions:
+            truncated += portion.truncated
+            num_rows += len(next(iter(portion.fixed.values())))
+            for axis, found in lengths.items():
+                found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
+            for column in columns:
+                _append(column, portion, files[column.name])
+    kept = tuple(column for column in columns if not (column.optional and _is_dropped(folder / f"{column.name}.bin")))
+    for axis, found in lengths.items():
+        np.save(folder / f"{axis}.offsets.npy", _offsets(found))
+    tokens = lengths.get(TOKENS, array("q"))
     facts = FeatureFacts(
-        num_rows=len(labels),
-        num_tokens=int(offsets[-1]),
-        longest=max(lengths, default=0),
+        num_rows=num_rows,
+        num_tokens=sum(tokens),
+        longest=max(tokens, default=0),
         truncated=truncated,
         max_length=max_length,
         pad_token_id=pad_token_id,
+        columns=kept,
     )
-    write_json(folder / "facts.json", dataclasses.asdict(facts))
+    write_json(folder / "facts.json", to_json(facts))
     return facts
 
 
-def _tokenizer(file: Path, max_length: int) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()  # the file may have a padding and a truncation of its own
-    tokenizer.enable_truncation(max_length)
-    return tokenizer
+def _first_of(columns: Sequence[Column], axis: str) -> str:
+    """The column that tells how long rows are along an axis; all of the axis are equally long."""
+    return next(column.name for column in columns if column.axis == axis)
 
 
-def _append(encodings: list[Encoding], tokens: IO[bytes], types: IO[bytes]) -> None:
-    for encoding in encodings:
-        tokens.write(np.asarray(encoding.ids, np.int32).tobytes())
-        types.write(np.asarray(encoding.type_ids, np.int8).tobytes())
+def _append(column: Column, portion: Portion, file: IO[bytes]) -> None:
+    values = np.concatenate(portion.ragged[column.name]) if column.axis else portion.fixed[column.name]
+    file.write(np.ascontiguousarray(values, column.dtype).tobytes())
 
 
-def _drop_zeros(file: Path) -> None:
-    """Removes a file that says nothing: most tasks have one text, whose type ids are all zero."""
+def _is_dropped(file: Path) -> bool:
+    """Whether a file says nothing; then it is removed. Most tasks have one text, whose type ids are all zero."""
     with file.open("rb") as content:
         used = any(any(block) for block in iter(lambda: content.read(1 << 20), b""))
     if not used:
         file.unlink()
+    return not used
 
 
-def _write_index(folder: Path, lengths: array[int], labels: array[int]) -> npt.NDArray[np.int64]:
+def _offsets(lengths: array[int]) -> npt.NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(np.frombuffer(lengths, np.int64) if lengths else (), out=offsets[1:])
-    np.save(folder / "offsets.npy", offsets)
-    np.save(folder / "labels.npy", np.frombuffer(labels, np.int64) if labels else np.zeros(0, np.int64))
     return offsets
 
 
-def _mapped(file: Path, dtype: type[T]) -> npt.NDArray[T]:  # type: ignore[type-var]
+def _mapped(file: Path, dtype: str) -> Array:
     return np.memmap(file, dtype, "r") if file.stat().st_size else np.zeros(0, dtype)
-
-
-def _portions(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(rows)
-    while portion := list(islice(iterator, size)):
-        yield portion

@@ -3,26 +3,28 @@
 Nothing passes by being empty: a comparison of no rows is a failure.
 """
 
-# Axes: B = rows, C = classes
+# Axes: B = rows, C = outputs of a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from compiler.metrics import LOWER_IS_BETTER
 from compiler.typed import to_json
 from runtimes.errors import GateError
 from runtimes.protocol import Batch
 
 Scores = npt.NDArray[np.floating[Any]]
-"""[B, C] logits."""
+"""[B, C] outputs: logits, or values in the targets' unit."""
 ScoreFunction = Callable[[Batch], Scores]
-"""The logits of a batch by some model, in some runtime: one stage on the way to the deployed graph."""
-LOWER_IS_BETTER = ("loss",)
+"""The outputs of a batch by some model, in some runtime: one stage on the way to the deployed graph."""
+Decide = Callable[[Scores], tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
+"""From outputs to decisions [B], equal where rows are decided alike, and how far each is from another decision [B]."""
 ROUNDING = 1e-12
 """Metrics are float64 quotients of counts; a drop below this is not one."""
 
@@ -202,27 +204,34 @@ def compare_outputs(
     return check(float(delta_BC[place]), place)
 
 
+def argmax(outputs_BC: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The number of each row's best score, and how far that is above the next one."""
+    return outputs_BC.argmax(axis=1), margins(outputs_BC)
+
+
 def compare_decisions(
     source_BC: Scores,
     other_BC: Scores,
     tolerance: float,
     max_excused: float,
     *,
+    decide: Decide = argmax,
     name: str = "decisions",
     rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
 ) -> Decisions:
-    """Whether both decide (argmax) alike.
+    """Whether both decide alike.
 
-    A row decided otherwise is excused only where the source's two best scores are nearer than the tolerance. Fails on
-    a row that is not excused, on more than `max_excused` (a share of the rows) excused ones, and on no rows.
+    A row decided otherwise is excused only where the source is nearer than the tolerance to another decision. Fails
+    on a row that is not excused, on more than `max_excused` (a share of the rows) excused ones, and on no rows.
     """
     numbers = np.arange(len(source_BC)) if rows is None else np.asarray(rows)
     if not len(source_BC) or not other_BC.shape[-1]:
         differ_B = tied_B = np.ones(len(source_BC), dtype=bool)
     else:
         finite_B = np.isfinite(source_BC).all(axis=1) & np.isfinite(other_BC).all(axis=1)
-        differ_B = (source_BC.argmax(axis=1) != other_BC.argmax(axis=1)) | ~finite_B
-        tied_B = (margins(source_BC) < tolerance) & finite_B
+        decided_B, margin_B = decide(source_BC)
+        differ_B = (decided_B != decide(other_BC)[0]) | ~finite_B
+        tied_B = (margin_B < tolerance) & finite_B
     excused_B = differ_B & tied_B
     return Decisions(
         name=name,
@@ -242,7 +251,7 @@ def compare_metrics(
     max_drop: float,
     *,
     name: str = "metrics",
-    lower_is_better: Sequence[str] = LOWER_IS_BETTER,
+    lower_is_better: Container[str] = LOWER_IS_BETTER,
 ) -> Metrics:
     """Whether no metric of the source is worse by more than `max_drop` on the other side, missing or not a number."""
 
@@ -265,14 +274,6 @@ def compare_metrics(
 def compare_each(faults: Sequence[str], compared: int, *, name: str) -> Findings:
     """The check over `compared` things of which `faults` are not equal."""
     return Findings(name=name, passed=bool(compared) and not faults, compared=compared, faults=tuple(faults))
-
-
-def settle(source_BC: Scores, other_BC: Scores, excused_B: npt.NDArray[np.bool_]) -> Scores:
-    """The other side's scores, but the source's in the excused rows, so that near ties move no metric."""
-    if source_BC.shape != other_BC.shape:
-        return other_BC
-    settled_BC: Scores = np.where(excused_B[:, None], source_BC, other_BC)
-    return settled_BC
 
 
 def margins(scores_BC: Scores) -> npt.NDArray[np.float64]:

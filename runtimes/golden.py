@@ -4,7 +4,7 @@ Real rows show that the numbers are right. Probes are made from them to show fau
 hides: a tokenizer that lower-cases no more, accents, odd spaces, an empty text, a text that has to be cut.
 """
 
-# Axes: B = rows, C = classes, N = texts
+# Axes: B = rows, C = outputs of a row, N = texts
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ _ACCENTED = str.maketrans("aeiounAEIOUN", "áèîöúñÁÈÎÖÚÑ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
-    """A text, its tokens, and what the trained model made of it."""
+    """A row, its tokens, and what the trained model made of it."""
 
-    text: str
-    label: str | None  # its true label; None for a probe
+    row: Mapping[str, str | float]  # by role; a probe has no true answer
     probe: str | None  # how it was made; None for a real row
     ids: tuple[int, ...]
-    scores: tuple[float, ...]  # [C] logits
-    decision: str  # the label decided
+    outputs: tuple[float, ...]  # [C]
+    decision: str | None  # what was decided, where the task decides
 
     @property
     def real(self) -> bool:
@@ -127,7 +126,7 @@ def _too_long(text: str, is_cut: Callable[[str], bool]) -> str:
 
 
 def write_golden(path: Path, rows: Sequence[Golden]) -> None:
-    """Writes golden rows as JSONL. Scores are the shortest decimals that give the same float32 again."""
+    """Writes golden rows as JSONL. Outputs are the shortest decimals that give the same float32 again."""
     write_text(path, "".join(json.dumps(_short(to_json(row)), ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -146,10 +145,10 @@ def _read_lines(path: Path) -> Iterator[Golden]:
             raise ValueError(f"{path.name} line {number}: {error}") from error
 
 
-def scores_of(rows: Sequence[Golden]) -> npt.NDArray[np.float32]:
-    """The trained model's scores, [B, C]."""
-    return np.asarray([row.scores for row in rows], dtype=np.float32)
+def outputs_of(rows: Sequence[Golden]) -> npt.NDArray[np.float32]:
+    """The trained model's outputs, [B, C]."""
+    return np.asarray([row.outputs for row in rows], dtype=np.float32)
 
 
 def _short(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {**value, "scores": [float(str(np.float32(score))) for score in value["scores"]]}
+    return {**value, "outputs": [float(str(np.float32(output))) for output in value["outputs"]]}

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from compiler.plan import Selection, Train
 from compiler.typed import read, to_json
-from runtimes import checkpoints
+from runtimes import checkpoints, tasks
 from runtimes.batches import Rows, collate, epoch_batches, micro_batches, num_batches, padded_lengths
 from runtimes.errors import Interrupted, RunError
 from runtimes.evaluation import evaluate, halved
 from runtimes.features import Features
-from runtimes.metrics import score
 from runtimes.protocol import Batch, Engine, OutOfMemory, PendingStep
 from runtimes.randomness import number
 from runtimes.reports import (
@@ -98,6 +98,8 @@ class _Loop:
     ) -> None:
         self.engine, self.plan, self.folder, self.clock = engine, step, folder, clock
         self.train, self.validation = train_features, validation_features
+        self.task = tasks.module_of(step.task)
+        self.weigh = partial(self.task.weights, step.task, step.loss)
         self.lengths = train_features.lengths
         self.per_epoch = num_batches(len(train_features), step.batch_size)
         self.state = LoopState(micro_batch_size=min(micro_batch_size, step.batch_size))
@@ -140,14 +142,13 @@ class _Loop:
     def _issue(self, rows: Rows) -> Generator[Report, None, _Issued]:
         """Gives a step to the engine, with fewer rows at once for as long as it has no room."""
         step = self.state.step
-        weights = np.asarray(self.plan.class_weights, np.float64)[self.train.labels[rows]]
         rate = learning_rate(self.plan.schedule, self.plan.learning_rate, step)
         while True:
             batches = self._micro_batches(rows)
             try:
                 pending = self.engine.train_step(
                     batches,
-                    denominators={"loss": float(weights.sum())},
+                    denominators={"loss": _total_weight(batches)},
                     learning_rates=(rate,),
                     seed=number(self.plan.seed, step, "dropout"),
                 )
@@ -165,7 +166,7 @@ class _Loop:
                 self.train,
                 part,
                 grid=self.plan.lengths,
-                class_weights=self.plan.class_weights,
+                weigh=self.weigh,
                 fill_to=size if self.engine.fixed_shapes else 0,
             )
             for part in micro_batches(rows, self.lengths, size)
@@ -217,14 +218,14 @@ class _Loop:
             self.engine,
             self.validation,
             grid=self.plan.lengths,
-            num_labels=len(self.plan.labels),
             batch_size=self.state.micro_batch_size,
             on_halved=sizes.append,
         )
         if sizes:
             self.state = replace(self.state, micro_batch_size=sizes[-1])
             yield MicroBatchReport(step=self.state.step, micro_batch_size=sizes[-1])
-        metrics = score(self.plan.metrics, self.validation.labels, results.scores, self.plan.labels, results.losses)
+        metrics = self.task.score(self.plan.task, self.plan.metrics, self.validation.targets, results.outputs)
+        metrics["loss"] = float(np.mean(results.losses, dtype=np.float64))
         if not math.isfinite(metrics["loss"]):
             self._diverged(self.state.step, f"the validation loss is {metrics['loss']:g}")
         yield self._judge(metrics)
@@ -316,6 +317,11 @@ def _gain(metrics: dict[str, float], state: LoopState, selection: Selection) -> 
         return math.inf
     difference = metrics[selection.metric] - state.best_value
     return difference if selection.greater_is_better else -difference
+
+
+def _total_weight(batches: Sequence[Batch]) -> float:
+    """The weights of all rows of a step, by which its loss is divided once."""
+    return float(sum(batch.weights.sum(dtype=np.float64) for batch in batches))
 
 
 def _due(step: int, every: int) -> bool:

@@ -24,7 +24,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The trained model's metrics over some rows, and which rows: sha256 over their texts and label names in order."""
+    """The trained model's metrics over some rows, and which rows: sha256 over their values in order."""
 
     rows: int
     sha256: str
@@ -44,7 +44,7 @@ class Manifest:
     inputs: tuple[str, ...]  # of the graph
     precision: str
     metrics: tuple[Metric, ...]
-    tolerance: float  # of any output against the golden scores
+    tolerance: float  # of any output against the golden ones
     max_excused: float
     max_metric_drop: float
     held_out: Figures
@@ -96,11 +96,11 @@ def files_in(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name != MANIFEST))
 
 
-def digest_of_rows(texts: Iterable[str], labels: Iterable[str]) -> str:
-    """The sha256 of rows in order: of the JSON line [text, label name] of each."""
+def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The sha256 of rows in order: of the JSON line of each, its values by role."""
     digest = hashlib.sha256()
-    for text, label in zip(texts, labels, strict=True):
-        digest.update(json.dumps([text, label]).encode() + b"\n")
+    for row in rows:
+        digest.update(json.dumps(dict(row), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 

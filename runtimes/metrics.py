@@ -1,16 +1,30 @@
-"""Metrics as pure functions of a confusion matrix."""
+"""Metrics as pure functions: of a confusion matrix, and of numbers."""
 
 # N = rows, C = classes
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.metrics import F1, Accuracy, Matthews, Metric, Precision, Recall, name_of
+from compiler.metrics import (
+    F1,
+    MAE,
+    MSE,
+    R2,
+    RMSE,
+    Accuracy,
+    Matthews,
+    Metric,
+    Pearson,
+    Precision,
+    Recall,
+    Spearman,
+    name_of,
+)
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -22,22 +36,56 @@ def confusion_matrix(targets: npt.NDArray[np.int64], decisions: npt.NDArray[np.i
     return counts.reshape(num_labels, num_labels).astype(np.int64)
 
 
-def score(
+def score_decisions(
     metrics: Sequence[Metric],
     targets: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.floating],
+    decisions: npt.NDArray[np.int64],
     labels: Sequence[str],
-    losses: npt.NDArray[np.floating] | None = None,
 ) -> dict[str, float]:
-    """Each metric by its name, over rows [N] with scores [N, C]; with `losses` [N] also `loss`, their mean in nats.
+    """Each metric by its name, over the label numbers [N] that rows have and that they were given."""
+    matrix = confusion_matrix(targets, decisions, len(labels))
+    return {name_of(metric): measure(metric, matrix, labels) for metric in metrics}
 
-    The decision is the label of the highest score, the first of equal ones.
-    """
-    matrix = confusion_matrix(targets, np.argmax(scores, axis=1), len(labels))
-    found = {name_of(metric): measure(metric, matrix, labels) for metric in metrics}
-    if losses is not None:
-        found["loss"] = float(np.mean(losses, dtype=np.float64))
-    return found
+
+def score_values(
+    metrics: Sequence[Metric], targets: npt.NDArray[np.floating[Any]], values: npt.NDArray[np.floating[Any]]
+) -> dict[str, float]:
+    """Each metric by its name, over the numbers [N] that rows have and that they were given."""
+    true, given = targets.astype(np.float64), values.astype(np.float64)
+    return {name_of(metric): measure_values(metric, true, given) for metric in metrics}
+
+
+def measure_values(metric: Metric, targets: Floats, values: Floats) -> float:
+    """One metric of numbers [N]."""
+    away = values - targets
+    match metric:
+        case MSE():
+            return float(np.mean(away**2))
+        case RMSE():
+            return float(np.sqrt(np.mean(away**2)))
+        case MAE():
+            return float(np.mean(np.abs(away)))
+        case Pearson():
+            return correlation(targets, values)
+        case Spearman():
+            return correlation(ranks(targets), ranks(values))
+        case R2():
+            return 1.0 - _divide(np.sum(away**2), np.sum((targets - targets.mean()) ** 2))
+        case _:
+            raise ValueError(f"{metric.type} is no metric of numbers")
+
+
+def correlation(one: Floats, other: Floats) -> float:
+    """Pearson's correlation; 0 where either is constant."""
+    left, right = one - one.mean(), other - other.mean()
+    return _divide(left @ right, float(np.sqrt(left @ left) * np.sqrt(right @ right)))
+
+
+def ranks(values: Floats) -> Floats:
+    """[N] the rank of each value, from 1; equal ones share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2.0)[place]
 
 
 def measure(metric: Metric, matrix: Counts, labels: Sequence[str]) -> float:
@@ -50,7 +98,7 @@ def measure(metric: Metric, matrix: Counts, labels: Sequence[str]) -> float:
         case F1() | Precision() | Recall():
             return _averaged(metric, matrix, labels)
         case _:
-            assert_never(metric)
+            raise ValueError(f"{metric.type} is no metric of decisions")
 
 
 def accuracy(matrix: Counts) -> float:

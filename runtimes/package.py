@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compiler.files import new_folder, write_json
 from compiler.plan import Package
-from runtimes.bundle import CONFIG, GOLDEN, GRAPH, LABELS, OPTIONAL, TOKENIZER
+from compiler.tasks import Task
+from runtimes import tasks
+from runtimes.bundle import CONFIG, GOLDEN, GRAPH, OPTIONAL, TOKENIZER
 from runtimes.errors import RunError
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
@@ -55,22 +58,22 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
         shutil.copyfile(parts.onnx_file, folder / GRAPH)
         shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
-        config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)
     except (OSError, ValueError) as error:
         raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
     for name in OPTIONAL:
         if (parts.tokenizer_folder / name).is_file():
             shutil.copyfile(parts.tokenizer_folder / name, folder / name)
-    write_json(folder / CONFIG, {**config, **_named(step.labels)})
-    write_json(folder / LABELS, list(step.labels))
+    write_json(folder / CONFIG, config)
+    for name, content in tasks.module_of(step.task).bundle_files(step.task).items():
+        write_json(folder / name, content)
 
 
-def _named(labels: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """The labels as config.json has them."""
-    return {
-        "id2label": {str(number): name for number, name in enumerate(labels)},
-        "label2id": {name: number for number, name in enumerate(labels)},
-    }
+def _head_config(task: Task) -> dict[str, Any]:
+    """What config.json says of the head, as JSON has it: numbers are strings where they are keys."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(tasks.module_of(task).head(task).config)))
+    found.pop("num_labels")  # transformers counts the names
+    return found
 
 
 def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Manifest:
@@ -84,7 +87,7 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         inputs=open_session(folder / GRAPH).inputs,
         precision=parts.precision,
         metrics=report.metrics,
-        tolerance=report.tolerance * len(edges),  # golden scores are the trained model's, so many edges away
+        tolerance=report.tolerance * len(edges),  # golden outputs are the trained model's, so many edges away
         max_excused=report.max_excused,
         max_metric_drop=report.max_metric_drop,
         held_out=report.held_out,

@@ -1,13 +1,13 @@
 """What a framework must supply: batches in, results out. All arrays are numpy; no framework is imported here."""
 
-# B = batch, T = tokens, C = classes
+# B = batch, T = tokens, C = outputs of a row
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,8 @@ Array = npt.NDArray[np.generic]
 class Batch:
     """Rows padded to one length. Rows of weight zero only fill the shape and count nowhere."""
 
-    inputs: Mapping[str, npt.NDArray[np.int64]]  # [B, T] by the model's argument name: input_ids, attention_mask, ...
-    targets: npt.NDArray[np.int64]  # [B] label numbers
+    inputs: Mapping[str, npt.NDArray[Any]]  # [B, T] by the model's argument name: input_ids, attention_mask, ...
+    targets: npt.NDArray[Any]  # [B] label numbers, or values
     weights: npt.NDArray[np.float32]  # [B] of each row in the loss
     rows: npt.NDArray[np.int64]  # [B] row numbers in the split; -1 where the row only fills
 
@@ -50,8 +50,8 @@ class PendingStep(Protocol):
 class RowResults:
     """Per-row figures of an evaluated batch, in its order, filling rows included."""
 
-    losses: npt.NDArray[np.float32]  # [B] unweighted, in nats
-    scores: npt.NDArray[np.float32]  # [B, C] logits
+    losses: npt.NDArray[np.float32]  # [B] unweighted, not smoothed
+    outputs: npt.NDArray[np.float32]  # [B, C] logits, or values in the targets' unit
 
 
 class OutOfMemory(Exception):

@@ -100,7 +100,7 @@ def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = "".join(f"{figures[name]:>12.4f}" if name in figures else f"{'':>12}" for figures in columns.values())
         lines.append(f"    {name:<20}{cells}")
-    return [*lines, *_confusion_lines(evaluation["confusion"])]
+    return [*lines, *(_confusion_lines(evaluation["confusion"]) if "confusion" in evaluation else [])]
 
 
 def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 """[B, T] by the model's argument name."""
+Texts = tuple[str, ...]
+"""What of a row is tokenized together: one text, or a pair."""
 CHUNK = 512
-"""Texts tokenized at once, so that memory does not grow with the number of texts."""
+"""Rows tokenized at once, so that memory does not grow with the number of texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One text: its token ids and the segment of each."""
+    """One row: its token ids and the segment of each."""
 
     ids: tuple[int, ...]
     type_ids: tuple[int, ...]
@@ -35,14 +37,20 @@ class Encoder:
     max_length: int
     pad_id: int
 
-    def encode(self, texts: Iterable[str]) -> Iterator[Tokens]:
-        """The tokens of each text, in order."""
+    def encodings(self, texts: Sequence[Texts]) -> list[Encoding]:
+        """What the tokenizer makes of each row."""
+        inputs = [row[0] if len(row) == 1 else row for row in texts]
+        found: list[Encoding] = self.tokenizer.encode_batch_fast(inputs)
+        return found
+
+    def encode(self, texts: Iterable[Texts]) -> Iterator[Tokens]:
+        """The tokens of each row, in order."""
         for chunk in chunks(texts, CHUNK):
-            for found in self.tokenizer.encode_batch(chunk):
+            for found in self.encodings(chunk):
                 yield Tokens(tuple(found.ids), tuple(found.type_ids))
 
-    def lengths(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Tokens of each text after the cut, [N]."""
+    def lengths(self, texts: Iterable[Texts]) -> npt.NDArray[np.int64]:
+        """Tokens of each row after the cut, [N]."""
         return np.fromiter((len(tokens.ids) for tokens in self.encode(texts)), dtype=np.int64)
 
     def cuts(self, text: str) -> bool:

@@ -9,7 +9,7 @@ bundle. Rows stream: what grows with them is the [N, C] scores of each stage, no
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +21,11 @@ import numpy.typing as npt
 from compiler.files import write_json, write_text
 from compiler.metrics import Metric
 from compiler.plan import VerifyExport
+from compiler.tasks import Task
 from compiler.typed import read, to_json
+from runtimes import tasks
 from runtimes.comparison import HeldOut, Rows, batches, choose, mixed_order, noise_batches
-from runtimes.disagreements import Compared, disagreements
+from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
 from runtimes.gate import (
     Check,
@@ -34,11 +36,9 @@ from runtimes.gate import (
     compare_decisions,
     compare_metrics,
     compare_outputs,
-    settle,
 )
 from runtimes.golden import Golden, write_golden
 from runtimes.manifest import Figures, digest_of_rows
-from runtimes.metrics import score
 from runtimes.tokens import Encoder, Inputs
 from runtimes.tolerance import Noise, tolerance
 
@@ -115,7 +115,7 @@ def verify_export(
     found = noise(batch.inputs for batch in noise_batches(rows, encoder, BATCH_SIZE))
     answers = {name: _answer(scores, rows, encoder) for name, scores in stages.items() if scores is not None}
     verified = _compare(step, rows, answers, found, encoder)
-    _write(verified, rows, step.labels, out)
+    _write(verified, rows, out)
     return verified
 
 
@@ -151,7 +151,7 @@ def _compare(
         Edge(source=source, target=target, checks=tuple(_checks(step, rows, answers[source], answers[target], allowed)))
         for source, target in pairwise(answers)
     ]
-    golden = tuple(_golden_rows(step.labels, rows, answers["trained"].alone, encoder))
+    golden = tuple(_golden_rows(step.task, rows, answers["trained"].alone, encoder))
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
         tolerance=allowed,
@@ -159,10 +159,12 @@ def _compare(
         max_excused=step.max_excused,
         max_metric_drop=step.max_metric_drop,
         metrics=step.metrics,
-        held_out=Figures(rows=len(rows.numbers), sha256=_digest(step, rows, rows.numbers), metrics=stages["trained"]),
+        held_out=Figures(
+            rows=len(rows.numbers), sha256=digest_of_rows(rows.rows(rows.numbers)), metrics=stages["trained"]
+        ),
         golden=Figures(
             rows=len(rows.golden),
-            sha256=_digest(step, rows, rows.numbers[rows.golden]),
+            sha256=digest_of_rows(rows.rows(rows.numbers[rows.golden])),
             metrics=_measure(step, rows.targets[rows.golden], answers["trained"].alone[: len(rows.golden)]),
         ),
         stages=stages,
@@ -176,65 +178,57 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
     yield compare_outputs(source.rows, other.rows, allowed, rows=rows.numbers)
     yield compare_outputs(source.alone, other.alone, allowed, name="outputs_batch_1", rows=rows.alone_numbers)
     yield compare_outputs(source.probes, other.probes, allowed, name="outputs_probes", rows=rows.probe_numbers)
-    decisions = compare_decisions(source.rows, other.rows, allowed, step.max_excused, rows=rows.numbers)
-    yield decisions
-    yield compare_decisions(
-        source.probes, other.probes, allowed, step.max_excused, name="decisions_probes", rows=rows.probe_numbers
-    )
-    settled_NC = settle(source.rows, other.rows, np.isin(rows.numbers, decisions.excused))
+    module, excused = tasks.module_of(step.task), np.zeros(len(rows.numbers), bool)
+    if module.DECIDE is not None:
+        how: Any = {"tolerance": allowed, "max_excused": step.max_excused, "decide": module.DECIDE}
+        decisions = compare_decisions(source.rows, other.rows, **how, rows=rows.numbers)
+        yield decisions
+        yield compare_decisions(source.probes, other.probes, **how, name="decisions_probes", rows=rows.probe_numbers)
+        excused = np.isin(rows.numbers, decisions.excused)
+    settled_NC = module.settle(source.rows, other.rows, excused, allowed)
     yield compare_metrics(
         _measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled_NC), step.max_metric_drop
     )
 
 
-def _measure(step: VerifyExport, targets: npt.NDArray[np.int64], scores_NC: Scores) -> dict[str, float]:
-    """The step's metrics by name; none where the scores are not those of its labels."""
-    if scores_NC.shape[1] != len(step.labels):
+def _measure(step: VerifyExport, targets: npt.NDArray[Any], outputs_NC: Scores) -> dict[str, float]:
+    """The step's metrics by name; none where there are not as many outputs as the task has."""
+    module = tasks.module_of(step.task)
+    if outputs_NC.shape[1] != module.head(step.task).num_outputs:
         return {}
-    return score(step.metrics, targets, scores_NC, step.labels)
+    return module.score(step.task, step.metrics, targets, outputs_NC)
 
 
-def _digest(step: VerifyExport, rows: Rows, numbers: npt.NDArray[np.int64]) -> str:
-    return digest_of_rows(rows.texts(numbers), (step.labels[target] for target in rows.held_out.targets[numbers]))
-
-
-def _golden_rows(
-    labels: Sequence[str], rows: Rows, alone_NC: npt.NDArray[np.float32], encoder: Encoder
-) -> Iterator[Golden]:
+def _golden_rows(task: Task, rows: Rows, alone_NC: npt.NDArray[np.float32], encoder: Encoder) -> Iterator[Golden]:
     """The golden rows with the trained model's answers: real ones, then probes."""
-    targets = rows.targets[rows.golden]
-    made = [*((None, labels[target]) for target in targets), *((probe.name, None) for probe in rows.probes)]
-    texts = list(rows.texts(rows.alone_numbers))
-    for (probe, label), text, tokens, scores_C in zip(made, texts, encoder.encode(texts), alone_NC, strict=True):
+    module, numbers = tasks.module_of(task), rows.alone_numbers
+    probes = [*(None for _ in rows.golden), *(probe.name for probe in rows.probes)]
+    tokens = encoder.encode(rows.texts(numbers))
+    for number, probe, encoded, outputs_C in zip(numbers, probes, tokens, alone_NC, strict=True):
         yield Golden(
-            text=text,
-            label=label,
+            row=rows.row(number),
             probe=probe,
-            ids=tokens.ids,
-            scores=tuple(float(value) for value in scores_C),
-            decision=labels[int(scores_C.argmax())],
+            ids=encoded.ids,
+            outputs=tuple(float(value) for value in outputs_C),
+            decision=module.decision(module.answer(task, outputs_C)),
         )
 
 
-def _write(verified: Verified, rows: Rows, labels: Sequence[str], out: Path) -> None:
+def _write(verified: Verified, rows: Rows, out: Path) -> None:
     """Writes verification.json, disagreements.jsonl and golden.jsonl."""
     write_golden(out / GOLDEN, verified.golden)
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows, labels))
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows))
     write_text(out / DISAGREEMENTS, "".join(lines))
     write_json(out / VERIFICATION, to_json(verified.report))
 
 
-def _disagreements(verified: Verified, rows: Rows, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _disagreements(verified: Verified, rows: Rows) -> Iterator[dict[str, Any]]:
     """The rows over which the two ends of each edge disagree."""
-    real = [
-        Compared(number=int(number), text=rows.text(number), label=labels[target])
-        for number, target in zip(rows.numbers, rows.targets, strict=True)
-    ]
-    probes = [Compared(number=int(number), text=rows.text(number), label=None) for number in rows.probe_numbers]
-    allowed = verified.report.tolerance
+    task, allowed = rows.held_out.task, verified.report.tolerance
+    real, probes = rows.numbers.tolist(), rows.probe_numbers.tolist()
     for edge in verified.verification.edges:
         source, other = verified.answers[edge.source], verified.answers[edge.target]
-        for line in disagreements(real, source.rows, other.rows, allowed, labels):
+        for line in disagreements(task, real, list(rows.rows(real)), source.rows, other.rows, allowed):
             yield {"edge": str(edge), **line}
-        for line in disagreements(probes, source.probes, other.probes, allowed, labels):
+        for line in disagreements(task, probes, list(rows.rows(probes)), source.probes, other.probes, allowed):
             yield {"edge": str(edge), "probe": True, **line}

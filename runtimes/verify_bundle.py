@@ -4,21 +4,28 @@ Needs onnxruntime, tokenizers and numpy. The hashes show damage; the other check
 a bundle that was changed and sealed again is caught by what it answers.
 """
 
-# Axes: B = rows, C = classes
+# Axes: B = rows, C = outputs of a row
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.bundle import CONFIG, LABELS, Bundle, config_labels, open_bundle
+from compiler import tasks as compiler_tasks
+from compiler.data.texts import BadValueError, UnknownLabelError
+from runtimes import tasks
+from runtimes.bundle import CONFIG, Bundle, open_bundle
+from runtimes.comparison import Row
 from runtimes.errors import RunError
+from runtimes.features import TARGETS
 from runtimes.gate import (
     Check,
+    Decide,
     Decisions,
     Edge,
     Findings,
@@ -29,28 +36,17 @@ from runtimes.gate import (
     compare_each,
     compare_metrics,
     compare_outputs,
-    margins,
-    settle,
 )
-from runtimes.golden import Golden, scores_of
+from runtimes.golden import Golden, outputs_of
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
-from runtimes.metrics import score
 from runtimes.tokens import chunks
 
 BATCH_SIZES = (1, 32)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledRows:
-    """Rows that a receiver has: texts and the names of their true labels."""
-
-    texts: Sequence[str]
-    labels: Sequence[str]
-
-
 def verify_bundle(
     folder: Path,
-    rows: LabelledRows | None = None,
+    rows: Sequence[Row] | None = None,
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     threads: int = 0,
@@ -71,37 +67,35 @@ def verify_bundle(
     return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks)))
 
 
-def _checks(bundle: Bundle, rows: LabelledRows | None, batch_sizes: Sequence[int]) -> Iterator[Check]:
+def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[int]) -> Iterator[Check]:
     golden = bundle.golden()
-    yield _compare_labels(bundle)
+    yield _compare_names(bundle)
     yield _compare_tokens(bundle, golden)
-    scores_BC = np.empty((0, len(bundle.labels)), np.float32)
+    outputs_BC = np.empty((0, bundle.num_outputs), np.float32)
     for size in batch_sizes:
-        scores_BC = _golden_scores(bundle, golden, size)
-        yield _compare_outputs(bundle, golden, scores_BC, f"outputs_batch_{size}")
-    decisions = _compare_decisions(bundle, golden, scores_BC)
-    yield decisions
-    yield _compare_golden_metrics(bundle, golden, scores_BC, decisions.excused)
+        outputs_BC = _golden_outputs(bundle, golden, size)
+        yield _compare_outputs(bundle, golden, outputs_BC, f"outputs_batch_{size}")
+    excused: tuple[int, ...] = ()
+    decide = tasks.module_of(bundle.task).DECIDE
+    if decide is not None:
+        decisions = _compare_decisions(bundle, golden, outputs_BC, decide)
+        excused = decisions.excused
+        yield decisions
+    yield _compare_golden_metrics(bundle, golden, outputs_BC, excused)
     if rows is not None:
         yield compare_rows(bundle, rows)
 
 
-def _compare_labels(bundle: Bundle) -> Findings:
-    """The label names, in order, in every file that has them."""
-    named = config_labels(read_json(bundle.folder, CONFIG))
-    faults = [
-        f"number {number} is {ours} in {LABELS} and {theirs} in {CONFIG}"
-        for number, (ours, theirs) in enumerate(zip(bundle.labels, named, strict=False))
-        if ours != theirs
-    ]
-    if len(named) != len(bundle.labels):
-        faults.append(f"{len(bundle.labels)} in {LABELS}, {len(named)} in {CONFIG}")
-    return compare_each(faults, len(named), name="labels")
+def _compare_names(bundle: Bundle) -> Findings:
+    """What outputs are called, in every file that says it."""
+    config = read_json(bundle.folder, CONFIG)
+    compared, faults = tasks.module_of(bundle.task).name_faults(bundle.task, config)
+    return compare_each(faults, compared, name="labels")
 
 
 def _compare_tokens(bundle: Bundle, golden: Sequence[Golden]) -> Findings:
     """The token ids that the bundle's tokenizer gives, against those of the source's."""
-    found = bundle.encoder.encode(row.text for row in golden)
+    found = bundle.encode(row.row for row in golden)
     faults = [
         f"row {number} ({row.probe or 'held-out'})"
         for number, (row, tokens) in enumerate(zip(golden, found, strict=True))
@@ -110,31 +104,32 @@ def _compare_tokens(bundle: Bundle, golden: Sequence[Golden]) -> Findings:
     return compare_each(faults, len(golden), name="tokens")
 
 
-def _golden_scores(bundle: Bundle, golden: Sequence[Golden], batch_size: int) -> npt.NDArray[np.float32]:
-    """What the bundle makes of the golden texts, [B, C], in their order, in which neighbours differ in length."""
-    rows = bundle.encoder.encode(row.text for row in golden)
-    nothing = np.empty((0, len(bundle.labels)), np.float32)
-    return np.concatenate([nothing, *map(bundle.score_rows, chunks(rows, batch_size))])
+def _golden_outputs(bundle: Bundle, golden: Sequence[Golden], batch_size: int) -> npt.NDArray[np.float32]:
+    """What the bundle makes of the golden rows, [B, C], in their order, in which neighbours differ in length."""
+    rows = bundle.encode(row.row for row in golden)
+    nothing = np.empty((0, bundle.num_outputs), np.float32)
+    return np.concatenate([nothing, *map(bundle.run, chunks(rows, batch_size))])
 
 
-def _source_scores(bundle: Bundle, golden: Sequence[Golden]) -> Scores:
-    if any(len(row.scores) != len(bundle.labels) for row in golden):
-        raise broken(bundle.folder, f"golden rows have not one score for each of {len(bundle.labels)} labels")
-    return scores_of(golden) if golden else np.empty((0, len(bundle.labels)), np.float32)
+def _source_outputs(bundle: Bundle, golden: Sequence[Golden]) -> Scores:
+    if any(len(row.outputs) != bundle.num_outputs for row in golden):
+        raise broken(bundle.folder, f"golden rows have not the {bundle.num_outputs} outputs of the task each")
+    return outputs_of(golden) if golden else np.empty((0, bundle.num_outputs), np.float32)
 
 
-def _compare_outputs(bundle: Bundle, golden: Sequence[Golden], scores_BC: Scores, name: str) -> Check:
-    return compare_outputs(_source_scores(bundle, golden), scores_BC, bundle.manifest.tolerance, name=name)
+def _compare_outputs(bundle: Bundle, golden: Sequence[Golden], outputs_BC: Scores, name: str) -> Check:
+    return compare_outputs(_source_outputs(bundle, golden), outputs_BC, bundle.manifest.tolerance, name=name)
 
 
-def _compare_decisions(bundle: Bundle, golden: Sequence[Golden], scores_BC: Scores) -> Decisions:
-    """Label names decided here against those decided there. A near tie excuses a score, never a name."""
-    manifest = bundle.manifest
-    found = compare_decisions(_source_scores(bundle, golden), scores_BC, manifest.tolerance, manifest.max_excused)
+def _compare_decisions(bundle: Bundle, golden: Sequence[Golden], outputs_BC: Scores, decide: Decide) -> Decisions:
+    """What is decided here, by name, against what was decided there. A near tie excuses a score, never a name."""
+    manifest, module = bundle.manifest, tasks.module_of(bundle.task)
+    source_BC = _source_outputs(bundle, golden)
+    found = compare_decisions(source_BC, outputs_BC, manifest.tolerance, manifest.max_excused, decide=decide)
     misnamed = {
         number
-        for number, (row, best) in enumerate(zip(golden, scores_BC.argmax(axis=1), strict=True))
-        if row.decision != bundle.labels[best] and number not in found.excused
+        for number, (row, outputs_C) in enumerate(zip(golden, outputs_BC, strict=True))
+        if number not in found.excused and row.decision != module.decision(module.answer(bundle.task, outputs_C))
     }
     disagreeing = tuple(sorted({*found.disagreeing, *misnamed}))
     return replace(
@@ -146,47 +141,47 @@ def _compare_decisions(bundle: Bundle, golden: Sequence[Golden], scores_BC: Scor
 
 
 def _compare_golden_metrics(
-    bundle: Bundle, golden: Sequence[Golden], scores_BC: Scores, excused: Sequence[int]
+    bundle: Bundle, golden: Sequence[Golden], outputs_BC: Scores, excused: Sequence[int]
 ) -> Metrics:
     """The metrics over the real golden rows, against those of the trained model. Excused rows count as it decided."""
+    manifest, module = bundle.manifest, tasks.module_of(bundle.task)
     excused_B = np.isin(np.arange(len(golden)), excused)
-    settled_BC = settle(_source_scores(bundle, golden), scores_BC, excused_B)
-    labels = {number: row.label for number, row in enumerate(golden) if row.label is not None}
-    found: Mapping[str, float] = {}
-    if set(labels.values()) <= set(bundle.labels):  # else nothing can be measured, and that is a failure
-        found = measure(
-            bundle.manifest, _targets(bundle, list(labels.values())), settled_BC[list(labels)], bundle.labels
-        )
-    return compare_metrics(bundle.manifest.golden.metrics, found, bundle.manifest.max_metric_drop)
+    settled_BC = module.settle(_source_outputs(bundle, golden), outputs_BC, excused_B, manifest.tolerance)
+    real_B = np.array([row.real for row in golden], bool)
+    try:
+        targets = _targets(bundle, [row.row for row in golden if row.real])
+        found = measure(bundle, targets, settled_BC[real_B])
+    except BadValueError:
+        found = {}  # what the rows were labelled with has no name here: nothing can be measured, and that is a failure
+    return compare_metrics(manifest.golden.metrics, found, manifest.max_metric_drop)
 
 
-def compare_rows(bundle: Bundle, rows: LabelledRows) -> Metrics:
-    """The metrics over a receiver's rows. They are checked where the rows are the manifest's held-out ones.
+def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
+    """The metrics over a receiver's rows, by role. They are checked where the rows are the manifest's held-out ones.
 
-    Near ties are decided in the bundle's favour, because the trained model's scores are not there to compare.
-    Raises RunError E605 for rows without a known label.
+    What the tolerance allows is decided in the bundle's favour, because the trained model's outputs are not there to
+    compare. Raises RunError E605 for rows whose answers the bundle does not know.
     """
-    if unknown := sorted(set(rows.labels) - set(bundle.labels)):
-        known = ", ".join(bundle.labels[:8])
-        raise RunError("E605", f"the bundle has no label {unknown[0]!r}", f"its labels are {known}")
-    if not rows.texts:
+    if not rows:
         raise RunError("E605", "there are no rows to verify with", "give a file with at least one row")
-    manifest, targets = bundle.manifest, _targets(bundle, rows.labels)
-    scores_NC = bundle.scores(rows.texts)
-    if digest_of_rows(rows.texts, rows.labels) != manifest.held_out.sha256:
-        found = measure(manifest, targets, scores_NC, bundle.labels)
-        return _told(found, len(rows.texts), manifest)
-    tied_N = margins(scores_NC) < manifest.tolerance
-    scores_NC[tied_N, targets[tied_N]] = np.inf
-    found = measure(manifest, targets, scores_NC, bundle.labels)
+    manifest = bundle.manifest
+    try:
+        targets = _targets(bundle, rows)
+    except BadValueError as error:
+        hint = f"it knows {', '.join(error.labels[:8])}" if isinstance(error, UnknownLabelError) else ""
+        raise RunError("E605", f"the bundle can't be measured on the rows: {error}", hint) from error
+    outputs_NC = bundle.outputs(rows)
+    if digest_of_rows(rows) != manifest.held_out.sha256:
+        return _told(measure(bundle, targets, outputs_NC), len(rows), manifest)
+    favoured_NC = tasks.module_of(bundle.task).favour(outputs_NC, targets, manifest.tolerance)
+    found = measure(bundle, targets, favoured_NC)
     return compare_metrics(manifest.held_out.metrics, found, manifest.max_metric_drop, name="metrics_rows")
 
 
-def measure(
-    manifest: Manifest, targets: npt.NDArray[np.int64], scores_NC: Scores, labels: Sequence[str]
-) -> Mapping[str, float]:
+def measure(bundle: Bundle, targets: npt.NDArray[Any], outputs_NC: Scores) -> Mapping[str, float]:
     """The manifest's metrics by name; none over no rows."""
-    return score(manifest.metrics, targets, scores_NC, labels) if len(targets) else {}
+    module = tasks.module_of(bundle.task)
+    return module.score(bundle.task, bundle.manifest.metrics, targets, outputs_NC) if len(targets) else {}
 
 
 def _told(found: Mapping[str, float], num_rows: int, manifest: Manifest) -> Metrics:
@@ -202,6 +197,8 @@ def _told(found: Mapping[str, float], num_rows: int, manifest: Manifest) -> Metr
     )
 
 
-def _targets(bundle: Bundle, names: Sequence[str]) -> npt.NDArray[np.int64]:
-    numbers = {name: number for number, name in enumerate(bundle.labels)}
-    return np.asarray([numbers[name] for name in names], dtype=np.int64)
+def _targets(bundle: Bundle, rows: Sequence[Row]) -> npt.NDArray[Any]:
+    """[N] the true answers of rows by role, as numbers. Raises BadValueError."""
+    reader = compiler_tasks.module_of(bundle.task).reader(bundle.task, compiler_tasks.columns_of(bundle.task, {}))
+    [column] = [column for column in tasks.module_of(bundle.task).columns(0) if column.name == TARGETS]
+    return np.array([reader.read(row).target for row in rows], column.dtype)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ from compiler.diagnostics import did_you_mean
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
     from runtimes.manifest import Manifest
-    from runtimes.verify_bundle import LabelledRows
 
+TEXT = "text"  # the role of what is answered
 _ROWS_AT_ONCE = 1024
 
 
@@ -56,18 +55,19 @@ def predict(
         raise click.UsageError("give texts with --text, or rows with --input")
     if output is not None and source is not None and output.resolve() == source.resolve():
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
+    from runtimes import tasks
+
     opened = open_for(bundle, runs_folder, threads)
-    column = column or opened.manifest.columns["text"]
+    column = column or opened.manifest.columns[TEXT]
     rows = ({column: text} for text in texts) if source is None else read_source(source)
     answers = answer(opened, rows, column, batch_size)
+    line = tasks.module_of(opened.task).line
     if output is not None:
         write_answers(output, answers)
         return
     for row in answers:
         click.echo(
-            json.dumps(row, ensure_ascii=False)
-            if as_json or source
-            else f"{row['prediction']['label']}  {row['prediction']['score']:.4f}  {row[column]}"
+            json.dumps(row, ensure_ascii=False) if as_json or source else f"{line(row['prediction'])}  {row[column]}"
         )
 
 
@@ -125,12 +125,12 @@ def _json_lines() -> Iterator[dict[str, Any]]:
 
 
 def answer(bundle: Bundle, rows: Iterator[dict[str, Any]], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Each row with its prediction (label, score, scores), in order; memory does not grow with the rows."""
+    """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
     number = 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        texts = [text_of(row, column, number + index) for index, row in enumerate(portion, start=1)]
-        for row, prediction in zip(portion, bundle.predict(texts, batch_size), strict=True):
-            yield {**row, "prediction": asdict(prediction)}
+        inputs = [{TEXT: text_of(row, column, number + index)} for index, row in enumerate(portion, start=1)]
+        for row, prediction in zip(portion, bundle.predict(inputs, batch_size), strict=True):
+            yield {**row, "prediction": prediction}
         number += len(portion)
 
 
@@ -148,26 +148,19 @@ def text_of(row: dict[str, Any], column: str, number: int) -> str:
     raise click.ClickException(f'row {number}: "{column}" is not text')
 
 
-def labelled(data: Path, manifest: Manifest) -> LabelledRows:
-    """The labelled rows of a file, read as the rows that were trained on."""
-    from runtimes.verify_bundle import LabelledRows
+def answered(data: Path, manifest: Manifest) -> list[Mapping[str, Any]]:
+    """The rows of a file by role, their true answers among them, read as the rows that were trained on."""
+    from compiler import tasks
+    from compiler.data.texts import BadValueError
 
-    columns, names = manifest.columns, manifest.task.labels
-    assert names != "auto", "a bundle's labels are resolved"
-    rows = list(read_source(data))
-    texts = [text_of(row, columns["text"], number) for number, row in enumerate(rows, start=1)]
-    labels = [label_text(row, columns["label"], number, names) for number, row in enumerate(rows, start=1)]
-    return LabelledRows(texts=texts, labels=labels)
-
-
-def label_text(row: dict[str, Any], column: str, number: int, names: tuple[str, ...]) -> str:
-    """The name of a row's label. Raises click's error where there is none of these names."""
-    from compiler.data.texts import BadValueError, label_of
-
-    try:
-        return label_of(row, column, names)
-    except BadValueError as error:
-        raise click.ClickException(f"row {number}: {error}") from None
+    reader = tasks.module_of(manifest.task).reader(manifest.task, manifest.columns)
+    found: list[Mapping[str, Any]] = []
+    for number, row in enumerate(read_source(data), start=1):
+        try:
+            found.append(reader.read(row).row)
+        except BadValueError as error:
+            raise click.ClickException(f"row {number}: {error}") from None
+    return found
 
 
 def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
@@ -200,7 +193,7 @@ def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_fo
     from runtimes.verify_bundle import verify_bundle
 
     folder = bundle_folder(bundle, runs_folder)
-    rows = labelled(data, read_manifest(folder)) if data is not None else None
+    rows = answered(data, read_manifest(folder)) if data is not None else None
     verification = verify_bundle(folder, rows, threads=threads)
     click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from compiler import tasks
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, target_option
 from compiler.diagnostics import Diagnostic, Format, RecipeError, errors, render
@@ -79,8 +80,9 @@ def summary(compiled: Compiled) -> str:
     """A line about what a recipe would do."""
     training = compiled.resolved.training
     rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
+    answers = tasks.module_of(compiled.recipe.task).summary(compiled.data)
     return (
-        f"ok: {rows} rows; {len(compiled.resolved.labels)} labels; {compiled.model.model_type}, "
+        f"ok: {rows} rows; {answers}; {compiled.model.model_type}, "
         f"{compiled.model.num_parameters / 1e6:.1f}M parameters; {compiled.resolved.method.type}, "
         f"{training.num_steps} steps of {training.batch_size}"
     )

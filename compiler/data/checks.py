@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from compiler import tasks
 from compiler.diagnostics import Diagnostic
 from compiler.lengths import auto_length
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
     from compiler.recipe import Recipe, Split
-
-_LISTED = 5
 
 
 def _splits(recipe: Recipe) -> Iterator[tuple[str, Split]]:
@@ -58,8 +57,7 @@ def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Ite
     yield from empty
     if empty:
         return  # the rest would follow from it
-    yield from check_label_rows(recipe, data)
-    yield from check_held_out_labels(recipe, data)
+    yield from tasks.module_of(recipe.task).check_data(recipe, data)
     yield from check_lengths(recipe, model, data)
     yield from check_overlaps(data)
 
@@ -81,43 +79,6 @@ def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
             pointer, message = f"/dataset/{name}", f"the {name} split has no rows"
             hint = "the file has no rows: is it the right one?"
         yield recipe.finding("R306", pointer, message, hint)
-
-
-def check_label_rows(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
-    """There are two labels or more, and train has rows of each that is declared."""
-    column = recipe.dataset.columns.get("label", "label")
-    if len(data.labels) < 2:
-        found = f'all rows have the label "{data.labels[0]}"' if data.labels else "the rows have no label"
-        pointer = "/dataset/columns/label"
-        hint = f'a classifier needs at least two; is "{column}" the right column?'
-        yield recipe.finding("R308", pointer, found, hint)
-        return
-    if recipe.task.labels == "auto":
-        return
-    train = data.label_counts("train")
-    for label in [label for label in data.labels if not train.get(label)][:_LISTED]:
-        message = f'no train row has the label "{label}"'
-        seen = [name for name in data.labels if train.get(name)]
-        hint = f"add rows of it, or remove it from the labels; train has {_listed(seen)}"
-        yield recipe.finding("R308", f"/task/labels/{data.labels.index(label)}", message, hint)
-
-
-def check_held_out_labels(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
-    """Train and the held-out splits have rows of the same labels."""
-    train = data.label_counts("train")
-    for split in data.splits:
-        name, counts = split.rows.split, split.label_counts
-        if name == "train" or len(data.labels) < 2:
-            continue
-        only_here = [label for label in data.labels if counts.get(label) and not train.get(label)]
-        missing = [label for label in data.labels if train.get(label) and not counts.get(label)]
-        if only_here and recipe.task.labels == "auto":  # declared ones: check_label_rows has said it
-            message = f"only {name} has rows of the label {_listed(only_here)}, so it can't be learnt"
-            yield recipe.finding("R307", f"/dataset/{name}", message, "add train rows of it, or remove these")
-        if missing:
-            message = f"{name} has no rows of the label {_listed(missing)}, so its metrics say nothing about it"
-            hint = f"add {name} rows of it"
-            yield recipe.finding("R307", f"/dataset/{name}", message, hint, severity="warning")
 
 
 def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
@@ -154,9 +115,3 @@ def check_overlaps(data: DataFacts) -> Iterator[Diagnostic]:
         message += f": {', '.join(pairs)}{more}"
         at = overlap.first[0][0].at
         yield Diagnostic(code="R311", at=at, message=message, hint=hint, severity="warning")
-
-
-def _listed(labels: list[str]) -> str:
-    """The first few labels in quotes."""
-    more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
-    return ", ".join(f'"{label}"' for label in labels[:_LISTED]) + more

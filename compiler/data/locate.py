@@ -44,7 +44,7 @@ class SplitFiles:
 
 def columns(recipe: Recipe) -> Mapping[str, str]:
     """From a column that the task reads to its name in the data."""
-    return {role: recipe.dataset.columns.get(role, role) for role in tasks.module_of(recipe.task).COLUMNS}
+    return tasks.columns_of(recipe.task, recipe.dataset.columns)
 
 
 def declared(recipe: Recipe) -> dict[SplitName, Split]:

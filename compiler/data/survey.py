@@ -1,4 +1,4 @@
-"""The rows of a recipe, read once: how many of which label and length, and which stand twice."""
+"""The rows of a recipe, read once: how many, how long, with which answers, and which stand twice."""
 
 # Shape suffixes: N rows of a split's files.
 
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler import tasks
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.splits import Rows, select
-from compiler.data.texts import BadValueError, UnknownLabelError, label_names, label_of, text_of
+from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
@@ -52,7 +53,7 @@ class _Table:
     files: tuple[DataFile, ...]
     starts: list[int] = field(default_factory=list)  # the row that each file starts with
     lines: array[int] = field(default_factory=lambda: array("q"))
-    labels: array[int] = field(default_factory=lambda: array("q"))
+    targets: array[float] = field(default_factory=lambda: array("d"))
     lengths: array[int] = field(default_factory=lambda: array("i"))
     digests: array[int] = field(default_factory=lambda: array("Q"))
 
@@ -97,8 +98,9 @@ class _Faults:
 
 @dataclass(slots=True)
 class _Unknown:
-    """A label that is not among those declared."""
+    """A label that is not among those declared: these, where it stands first, and in how many rows."""
 
+    labels: tuple[str, ...]
     first: RowPlace
     num_rows: int = 0
 
@@ -107,11 +109,10 @@ class _Reader:
     """Reads splits into tables."""
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None) -> None:
-        self.columns = columns(recipe)
-        self.declared = None if recipe.task.labels == "auto" else recipe.task.labels
+        module = tasks.module_of(recipe.task)
+        self.rows, self.texts = module.reader(recipe.task, columns(recipe)), module.texts
         self.tokenizer = tokenizer
         self.tables: dict[SplitName, _Table] = {}
-        self.numbers: dict[str, int] = {}  # of labels, by first appearance
         self.unknown: dict[str, _Unknown] = {}
         self.faults = _Faults()
 
@@ -119,44 +120,46 @@ class _Reader:
         """Reads the files of a split into its table."""
         table = self.tables[name] = _Table(files)
         for data in files:
-            table.starts.append(len(table.labels))
+            table.starts.append(len(table.targets))
             try:
                 self._read_file(data, table)
             except DataError as error:
                 self.faults.broken(error)
 
     def _read_file(self, data: DataFile, table: _Table) -> None:
-        texts: list[str] = []
+        waiting: list[tuple[str, ...]] = []
         num_characters = 0
         for row in read_rows(data.path, data.file.format):
             try:
-                text = text_of(row.values, self.columns["text"])
-                label = label_of(row.values, self.columns["label"], self.declared)
+                example = self.rows.read(row.values)
             except UnknownLabelError as error:
-                self.unknown.setdefault(error.name, _Unknown(data.place(row.number, row.line))).num_rows += 1
+                first = data.place(row.number, row.line)
+                self.unknown.setdefault(error.name, _Unknown(error.labels, first)).num_rows += 1
                 continue
             except BadValueError as error:
                 self.faults.bad_value(data, row, error)
                 continue
             table.lines.append(row.line)
-            table.labels.append(self.numbers.setdefault(label, len(self.numbers)))
-            table.digests.append(digest(text))
-            texts.append(text)
-            num_characters += len(text)
-            if len(texts) == _ROWS_AT_ONCE or num_characters > _CHARACTERS_AT_ONCE:
-                self._count(texts, table)
+            table.targets.append(example.target)
+            texts = self.texts(example.row)
+            table.digests.append(digest(texts))
+            waiting.append(texts)
+            num_characters += sum(map(len, texts))
+            if len(waiting) == _ROWS_AT_ONCE or num_characters > _CHARACTERS_AT_ONCE:
+                self._count(waiting, table)
                 num_characters = 0
-        self._count(texts, table)
+        self._count(waiting, table)
 
-    def _count(self, texts: list[str], table: _Table) -> None:
+    def _count(self, waiting: list[tuple[str, ...]], table: _Table) -> None:
         if self.tokenizer is not None:
-            table.lengths.extend(len(encoding) for encoding in self.tokenizer.encode_batch_fast(texts))
-        texts.clear()
+            inputs = [texts if len(texts) == 2 else texts[0] for texts in waiting]
+            table.lengths.extend(len(encoding) for encoding in self.tokenizer.encode_batch_fast(inputs))
+        waiting.clear()
 
 
-def digest(text: str) -> int:
-    """A number of 64 bits that two texts share when they differ at most in case and spaces."""
-    folded = " ".join(text.casefold().split())
+def digest(texts: Sequence[str]) -> int:
+    """A number of 64 bits that two rows share when their texts differ at most in case and spaces."""
+    folded = "\n".join(" ".join(text.casefold().split()) for text in texts)
     return int.from_bytes(hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
@@ -178,44 +181,38 @@ def _tokenizer(recipe: Recipe, path: Path | None) -> Tokenizer | None:
 
 def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator[Diagnostic]:
     """Every label in the rows is among those declared."""
-    labels = recipe.task.labels
     for number, (name, rows) in enumerate(unknown.items()):
         if number == LISTED:
             break
         more = f"; so do {len(unknown) - LISTED} more labels" if number == LISTED - 1 and len(unknown) > LISTED else ""
         count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
         message = f'the label "{name}" is not declared, but {count} have it, first {rows.first}{more}'
-        hint = did_you_mean(name, labels, noun="declared")
+        hint = did_you_mean(name, rows.labels, noun="declared")
         yield recipe.finding("R312", "/task/labels", message, hint)
 
 
 def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Reader) -> DataFacts:
-    labels = reader.declared or label_names(reader.numbers)
-    places = {label: number for number, label in enumerate(labels)}
-    final = np.array([places[name] for name in reader.numbers], dtype=np.int64)
-    numbered: dict[str, Rows] = {name: _renumbered(final, table.labels) for name, table in reader.tables.items()}
-    rules = [_rule(name, split, located[name]) for name, split in declared(recipe).items()]
-    chosen = select(rules, numbered)
+    targets = {name: np.asarray(table.targets, dtype=np.float64) for name, table in reader.tables.items()}
+    stratifies = tasks.module_of(recipe.task).STRATIFIES
+    rules = [_rule(name, split, located[name], stratifies=stratifies) for name, split in declared(recipe).items()]
+    chosen = select(rules, {name: reader.rows.classes(found) for name, found in targets.items()})
     splits: list[SplitFacts] = []
     for rule in rules:
         source: SplitName = "train" if rule.fraction > 0 else rule.split
         rows = chosen[rule.split]
-        counts = np.bincount(numbered[source][rows], minlength=len(labels))
         splits.append(
             SplitFacts(
                 rows=replace(rule, num_rows=len(rows)),
-                label_counts={label: int(count) for label, count in zip(labels, counts, strict=True)},
+                label_counts=reader.rows.label_counts(targets[source][rows]),
                 lengths=_histogram(reader.tables[source], rows) if reader.tokenizer is not None else None,
+                values=reader.rows.values(targets[source][rows]),
             )
         )
-    return DataFacts(splits=tuple(splits), labels=labels, overlaps=tuple(_overlaps(rules, reader.tables, chosen)))
+    overlaps = tuple(_overlaps(rules, reader.tables, chosen))
+    return DataFacts(splits=tuple(splits), labels=reader.rows.labels, overlaps=overlaps)
 
 
-def _renumbered(final: Rows, labels: Sequence[int]) -> Rows:
-    return final[np.asarray(labels, dtype=np.int64)] if len(labels) else np.zeros(0, np.int64)
-
-
-def _rule(name: SplitName, split: Split, located: SplitFiles) -> SplitRows:
+def _rule(name: SplitName, split: Split, located: SplitFiles, *, stratifies: bool) -> SplitRows:
     """What the plan says of a split, but for the number of its rows."""
     return SplitRows(
         split=name,
@@ -223,7 +220,7 @@ def _rule(name: SplitName, split: Split, located: SplitFiles) -> SplitRows:
         dataset=located.dataset,
         revision=located.revision,
         fraction=split.fraction or 0.0,
-        stratify=split.fraction is not None and split.stratify is not False,
+        stratify=stratifies and split.fraction is not None and split.stratify is not False,
         seed=split.seed or 0,
         rows=split.rows or 0,
         num_rows=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +10,8 @@ LONGEST_TEXT = 10_000_000  # characters; tokens of a longer one would fill the m
 _MOST_DIGITS = 18  # of a number that counts into the labels
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+LARGEST_NUMBER = 1e30  # its square is a float64, and it is a float32
 
 
 class BadValueError(ValueError):
@@ -21,11 +24,11 @@ class BadValueError(ValueError):
 
 
 class UnknownLabelError(BadValueError):
-    """A row's label is none of the labels: its name."""
+    """A row's label is none of the labels: its name, and theirs."""
 
-    def __init__(self, column: str, name: str) -> None:
+    def __init__(self, column: str, name: str, labels: tuple[str, ...]) -> None:
         super().__init__(column, f'"{name}" is none of the labels')
-        self.name = name
+        self.name, self.labels = name, labels
 
 
 def text_of(values: Mapping[str, object], column: str) -> str:
@@ -49,7 +52,7 @@ def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] 
         return name
     if name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS and int(name) < len(labels):
         return labels[int(name)]
-    raise UnknownLabelError(column, name)
+    raise UnknownLabelError(column, name, labels)
 
 
 def _label_name(values: Mapping[str, object], column: str) -> str:
@@ -61,6 +64,22 @@ def _label_name(values: Mapping[str, object], column: str) -> str:
     if isinstance(value, int) or (isinstance(value, str) and value and not _SURROGATE.search(value)):
         return str(value)
     raise BadValueError(column, f"expected a label, found {_found(values, column)}")
+
+
+def number_of(values: Mapping[str, object], column: str) -> float:
+    """The number in a column, also when it is written as text, as CSV writes it. Raises BadValueError."""
+    value = values.get(column)
+    if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadValueError(column, f"expected a number, found {_found(values, column)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= LARGEST_NUMBER:
+        raise BadValueError(column, f"expected a number of at most {LARGEST_NUMBER:g}, found {number:g}")
+    return number
 
 
 def label_names(names: Iterable[str]) -> tuple[str, ...]:

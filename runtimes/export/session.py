@@ -1,6 +1,6 @@
 """The onnxruntime session that is deployed, and that the gate measures: one way to open it, all options stated."""
 
-# Axes: B = rows, T = tokens, C = classes
+# Axes: B = rows, T = tokens, C = outputs of a row
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Session:
     inner: Any
     inputs: tuple[str, ...]
 
-    def scores(self, inputs: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
-        """Logits [B, C] of a padded batch; arrays that the graph does not take are left out. Raises RunError."""
+    def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The logits of a padded batch, [B, ...]; arrays that the graph does not take are left out. Raises RunError."""
         if lacking := [name for name in self.inputs if name not in inputs]:
             raise _failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
         try:
@@ -37,8 +37,6 @@ class Session:
         except Exception as error:  # onnxruntime's errors share no base
             raise _failure(self.file, f"does not run: {_first_line(error)}") from error
         found: npt.NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
-        if found.ndim != 2:
-            raise _failure(self.file, f"gives logits of shape {list(found.shape)}, rows by classes is expected")
         return found
 
 
@@ -73,7 +71,7 @@ def onnx_scores(onnx_file: Path, *, threads: int = 0) -> ScoreFunction:
     session = open_session(onnx_file, threads=threads)
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
-        return session.scores(batch.inputs)
+        return session.outputs(batch.inputs)
 
     return scores
 

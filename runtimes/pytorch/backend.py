@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from compiler.plan import Train
+from compiler.tasks import Task
+from runtimes import tasks
 from runtimes.gate import ScoreFunction
 from runtimes.pytorch import engine, models, noise, scores
 from runtimes.pytorch.devices import require_device
@@ -26,23 +28,23 @@ def trained_folder(step: Train) -> str:
 
 
 def trained_scores(step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
-    """The logits of a trained model, or of an adapter on its base, in float32."""
-    folder = trained / trained_folder(step)
+    """The outputs of a trained model, or of an adapter on its base, in float32."""
+    folder, head = trained / trained_folder(step), tasks.module_of(step.task).head(step.task)
     if folder.name == "model":
-        return scores.torch_scores(folder, device=device)
-    return scores.adapter_scores(base, folder, num_labels=len(step.labels), device=device)
+        return scores.torch_scores(folder, auto_class=head.auto_class, device=device)
+    return scores.adapter_scores(base, folder, config=head.config, auto_class=head.auto_class, device=device)
 
 
-def model_scores(folder: Path, device: str) -> ScoreFunction:
-    """The logits of a saved model, in float32."""
-    return scores.torch_scores(folder, device=device)
+def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
+    """The outputs of a saved model, in float32."""
+    return scores.torch_scores(folder, auto_class=tasks.module_of(task).head(task).auto_class, device=device)
 
 
-def merge(base: Path, adapter: Path, out: Path, labels: Sequence[str]) -> None:
+def merge(base: Path, adapter: Path, out: Path, task: Task) -> None:
     """Writes a base model with an adapter merged into it."""
-    models.merge(base, adapter, out, labels)
+    models.merge(base, adapter, out, tasks.module_of(task).head(task))
 
 
-def float32_noise(folder: Path, batches: Iterable[Inputs]) -> Noise:
+def float32_noise(task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
     """The float32 rounding noise of a saved model's outputs."""
-    return noise.float32_noise(folder, batches)
+    return noise.float32_noise(folder, batches, auto_class=tasks.module_of(task).head(task).auto_class)

@@ -1,6 +1,6 @@
 """The PyTorch engine: transformers models and PEFT methods on CPU, CUDA or MPS."""
 
-# B = batch, T = tokens, C = classes
+# B = batch, T = tokens, C = outputs of a row
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from typing import assert_never
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from compiler.plan import Train
 from compiler.recipe import SGD, Adam, AdamW
+from runtimes import tasks
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
+from runtimes.pytorch.heads import folded
 from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.models import save_pretrained, wrapped_model
+from runtimes.pytorch.objective import Objective
 
 _STATE = "state.safetensors"
 
@@ -55,6 +57,7 @@ class TorchEngine:
     def __init__(self, step: Train, model: nn.Module, inner: PreTrainedModel, device: torch.device) -> None:
         self.step, self.device, self.inner = step, device, inner
         self.model = model.to(device)
+        self.objective = Objective(step, self.model)
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.arguments = frozenset(inspect.signature(inner.forward).parameters)
@@ -62,7 +65,7 @@ class TorchEngine:
         self.frozen = frozen_modules(inner) if step.method.type in ("head", "freeze") else ()
         self.optimizer = new_optimizer(step, self.trained)
         _make_moments(self.optimizer)
-        self.model.eval()
+        self.objective.eval()
 
     # --- computing
 
@@ -92,21 +95,18 @@ class TorchEngine:
         """Adds the gradients of the loss to the parameters; returns the loss."""
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
-            logits_BC = self._logits(batch)
-            losses_B = cross_entropy(
-                logits_BC, self._tensor(batch.targets), reduction="none", label_smoothing=self.step.label_smoothing
-            )
+            losses_B, _ = self._forward(batch)
             loss = (losses_B * self._tensor(batch.weights)).sum() / denominator
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
-    def _logits(self, batch: Batch) -> Tensor:
-        """[B, C] in float32."""
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The losses [B] and the outputs [B, C] in float32."""
         inputs = {name: self._tensor(values) for name, values in batch.inputs.items() if name in self.arguments}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step.precision == "bf16"):
-            logits: Tensor = self.model(**inputs).logits
-        return logits.float()
+            losses_B, outputs_BC = self.objective(inputs, self._tensor(batch.targets))
+        return losses_B, outputs_BC
 
     def _tensor(self, values: object) -> Tensor:
         return torch.as_tensor(values).to(self.device, non_blocking=True)
@@ -122,16 +122,15 @@ class TorchEngine:
         return norm
 
     def evaluate(self, batch: Batch) -> RowResults:
-        """Losses and logits of a batch, dropout off."""
+        """Losses and outputs of a batch, dropout off."""
         self._mode(training=False)
         with self._frees_memory(), torch.inference_mode():
-            logits_BC = self._logits(batch)
-            losses_B = cross_entropy(logits_BC, self._tensor(batch.targets), reduction="none")
-            return RowResults(losses=losses_B.cpu().numpy(), scores=logits_BC.cpu().numpy())
+            losses_B, outputs_BC = self._forward(batch)
+            return RowResults(losses=losses_B.cpu().numpy(), outputs=outputs_BC.cpu().numpy())
 
     def _mode(self, *, training: bool) -> None:
-        if self.model.training != training:
-            self.model.train(training)
+        if self.objective.training != training:
+            self.objective.train(training)
             for module in self.frozen:
                 module.eval()
 
@@ -178,7 +177,8 @@ class TorchEngine:
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
-        save_pretrained(self.model, folder)
+        with folded(self.trained, tasks.module_of(self.step.task).head(self.step.task)):
+            save_pretrained(self.model, folder)
 
     @property
     def num_parameters(self) -> tuple[int, int]:

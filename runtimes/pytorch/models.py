@@ -1,4 +1,4 @@
-"""Loading, wrapping and saving transformers models: float32 weights, a head for the plan's labels."""
+"""Loading, wrapping and saving transformers models: float32 weights, a head for the plan's task."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from compiler.plan import Train
+from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.initial import New, initial_values
 from runtimes.pytorch.methods import lora, module_of
 from runtimes.pytorch.quiet import quiet
+from runtimes.tasks import Head
 
 _HEAD_DEVIATION = 0.02  # where the model's configuration does not name its initializer_range
 
@@ -29,22 +32,19 @@ class Loaded:
     missing: tuple[str, ...]  # parameter names
 
 
-def load_pretrained(folder: Path, labels: Sequence[str]) -> Loaded:
-    """The model of a folder in float32 on CPU, with an output for each label.
+def load_pretrained(folder: Path, head: Head) -> Loaded:
+    """The model of a folder in float32 on CPU, with a task's head.
 
     Raises RunError when the folder has no safetensors weights, or when weights of the encoder are missing.
     """
-    names = dict(enumerate(labels))
     with quiet():
         try:
-            model, found = AutoModelForSequenceClassification.from_pretrained(
+            model, found = getattr(transformers, head.auto_class).from_pretrained(
                 folder,
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
-                num_labels=len(labels),
-                id2label=names,
-                label2id={label: index for index, label in names.items()},
+                **head.config,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -53,7 +53,6 @@ def load_pretrained(folder: Path, labels: Sequence[str]) -> Loaded:
             message = f"transformers can't load the model: {reason}"
             hint = "its config.json and model.safetensors must be those of one model, of an architecture it knows"
             raise RunError("E406", message, hint) from error
-    model.config.problem_type = "single_label_classification"
     mismatched = {name for name, *_ in found["mismatched_keys"]}
     missing = tuple(sorted({*found["missing_keys"], *mismatched}))
     _own_memory(model)
@@ -86,12 +85,13 @@ def _head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
 
 def wrapped_model(step: Train, folder: Path, init_file: Path) -> tuple[nn.Module, PreTrainedModel]:
     """The model as the method trains it, every new parameter with its first value; and the model inside."""
-    loaded = load_pretrained(folder, step.labels)
+    head = tasks.module_of(step.task).head(step.task)
+    loaded = load_pretrained(folder, head)
     heads = _new_head(loaded, keep=step.keep_head)
     method = module_of(step.method.type)
     # The head gets its values before the method copies it; the names in the file are those of the bare model.
     bare: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
-    model = method.wrap(loaded.model, loaded.head, step.method, step.model.id)
+    model = method.wrap(loaded.model, loaded.head, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
     values = initial_values([*heads, *added], step.seed, init_file)
     _assign(_with_copies(model, bare), values, heads)
@@ -145,7 +145,7 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
 
 
-def merge(base_folder: Path, adapter_folder: Path, out: Path, labels: Sequence[str]) -> None:
+def merge(base_folder: Path, adapter_folder: Path, out: Path, head: Head) -> None:
     """Writes the base model with an adapter merged into it, the trained head included, as a transformers folder."""
-    loaded = load_pretrained(base_folder, labels)
+    loaded = load_pretrained(base_folder, head)
     save_pretrained(lora.merge(loaded.model, adapter_folder, loaded.missing), out)

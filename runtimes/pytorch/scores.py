@@ -3,13 +3,13 @@
 The untouched transformers (or peft) model, float32, eval mode, with tensor-float arithmetic off.
 """
 
-# Axes: B = rows, C = classes
+# Axes: B = rows, C = outputs of a row
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,16 @@ def adapter_scores(
     base_folder: Path,
     adapter_folder: Path,
     *,
-    num_labels: int,
+    config: Mapping[str, Any],
     auto_class: str = SEQUENCE_CLASSIFIER,
     device: str = "cpu",
 ) -> ScoreFunction:
     """The logits of batches by a base model and a peft adapter that is not merged.
 
-    Raises SourceError when a weight is in neither folder; peft would go on with a random head.
+    `config`: what the base's config.json says of the head. Raises SourceError when a weight is in
+    neither folder; peft would go on with a random head.
     """
-    base = _load_base(base_folder, adapter_folder, num_labels, auto_class)
+    base = _load_base(base_folder, adapter_folder, config, auto_class)
     with quiet():
         try:
             model = PeftModel.from_pretrained(base, str(adapter_folder))
@@ -81,14 +82,14 @@ def exact_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = convolution
 
 
-def _load_base(base_folder: Path, adapter_folder: Path, num_labels: int, auto_class: str) -> Any:
+def _load_base(base_folder: Path, adapter_folder: Path, config: Mapping[str, Any], auto_class: str) -> Any:
     """The base model, float32; whatever its folder lacks must be in the adapter's."""
     with quiet():
         try:
             model, info = getattr(transformers, auto_class).from_pretrained(
                 base_folder,
                 dtype=torch.float32,
-                num_labels=num_labels,
+                **config,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,

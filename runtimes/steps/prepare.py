@@ -1,9 +1,9 @@
-"""prepare: rows -> token arrays on disk, one folder a split, and the texts of held-out rows."""
+"""prepare: rows -> arrays on disk, one folder a split, and the rows themselves by role."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,44 +11,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler import tasks as compiler_tasks
 from compiler.data.readers import read_rows
 from compiler.data.splits import Rows, select
-from compiler.data.texts import label_of, text_of
 from compiler.files import new_file, write_json
 from compiler.hub import fetch_model, fetch_rows
 from compiler.plan import File, Prepare, SplitRows
+from compiler.tasks import Example, RowReader
+from runtimes import tasks
 from runtimes.events import Progress, Said
-from runtimes.features import write_features
+from runtimes.features import FeatureFacts, write_features
 from runtimes.steps import Context
+from runtimes.tokens import chunks, open_encoder
 
-TEXTS = "texts.jsonl"
+ROWS = "rows.jsonl"
+_ROWS_AT_ONCE = 1_000
 
 
 def execute(step: Prepare, context: Context) -> Iterator[Any]:
-    """Reads every file once for its labels, draws the splits, and writes each split's features."""
+    """Reads every file once for its rows' answers, draws the splits, and writes each split's features."""
     files: dict[str, list[_Local]] = {split.split: _local(split, context) for split in step.splits}
     tokenizer = fetch_model(step.tokenizer, context.root, context.sources)
-    pad_token_id = _pad_token_id(tokenizer)
-    labels = {name: _label_numbers(paths, step) for name, paths in files.items()}
-    chosen = select(step.splits, labels)
+    reader = compiler_tasks.module_of(step.task).reader(step.task, step.columns)
+    targets = {name: _targets(paths, reader) for name, paths in files.items()}
+    chosen = select(step.splits, {name: reader.classes(found) for name, found in targets.items()})
     summary: dict[str, Any] = {}
     for done, split in enumerate(step.splits):
         yield Progress(step=step.id, done=done, total=len(step.splits), unit="splits")
         rows = chosen[split.split]
-        facts = write_features(
-            _texts(files[split.split], step, rows, context.folder / split.split),
-            tokenizer / "tokenizer.json",
-            context.folder / split.split,
-            max_length=step.max_length,
-            pad_token_id=pad_token_id,
-        )
-        counts = np.bincount(labels[split.split][rows], minlength=len(step.labels))
+        examples = _chosen(files[split.split], reader, rows)
+        facts = _write(step, examples, tokenizer, context.folder / split.split)
         summary[split.split] = {
             "rows": facts.num_rows,
             "tokens": facts.num_tokens,
             "longest": facts.longest,
             "truncated": facts.truncated,
-            "labels": dict(zip(step.labels, counts.tolist(), strict=True)),
+            "labels": dict(reader.label_counts(targets[split.split][rows])),
         }
         cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
         yield Said(step=step.id, message=f"{split.split}: {facts.num_rows:,} rows, {facts.num_tokens:,} tokens{cut}")
@@ -69,38 +67,40 @@ def _local(split: SplitRows, context: Context) -> list[_Local]:
     return [_Local(path, file) for path, file in zip(paths, split.files, strict=True)]
 
 
-def _label_numbers(files: Sequence[_Local], step: Prepare) -> Rows:
-    """The label number of every row of some files, [N]."""
-    number = {label: index for index, label in enumerate(step.labels)}
-    column = step.columns["label"]
-    names = (
-        label_of(row.values, column, step.labels) for local in files for row in read_rows(local.path, local.file.format)
-    )
-    return np.fromiter((number[name] for name in names), dtype=np.int64)
+def _examples(files: Sequence[_Local], reader: RowReader) -> Iterator[Example]:
+    return (reader.read(row.values) for local in files for row in read_rows(local.path, local.file.format))
 
 
-def _texts(files: Sequence[_Local], step: Prepare, rows: Rows, folder: Path) -> Iterator[tuple[str, int]]:
-    """The chosen rows as (text, label number) in order; they are written to texts.jsonl as they pass."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = {label: index for index, label in enumerate(step.labels)}
-    with new_file(folder / TEXTS) as copy:
-        for text, label in _chosen(files, step, rows):
-            copy.write((json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n").encode())
-            yield text, number[label]
+def _targets(files: Sequence[_Local], reader: RowReader) -> npt.NDArray[np.float64]:
+    """[N] the answer of every row of some files."""
+    return np.fromiter((example.target for example in _examples(files, reader)), dtype=np.float64)
 
 
-def _chosen(files: Sequence[_Local], step: Prepare, rows: Rows) -> Iterator[tuple[str, str]]:
+def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[Example]:
     wanted: npt.NDArray[np.bool_] = np.zeros(int(rows[-1]) + 1 if len(rows) else 0, dtype=bool)
     wanted[rows] = True
-    position = 0
-    for local in files:
-        for row in read_rows(local.path, local.file.format):
-            if position >= len(wanted):
-                return
-            if wanted[position]:
-                label = label_of(row.values, step.columns["label"], step.labels)
-                yield text_of(row.values, step.columns["text"]), label
-            position += 1
+    return (example for example, chosen in zip(_examples(files, reader), wanted, strict=False) if chosen)
+
+
+def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path) -> FeatureFacts:
+    """The facts of the features of some rows; the rows are written to rows.jsonl as they pass."""
+    module, pad_token_id = tasks.module_of(step.task), _pad_token_id(tokenizer)
+    encoder = open_encoder(tokenizer / "tokenizer.json", max_length=step.max_length, pad_id=pad_token_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    with new_file(folder / ROWS) as copy:
+
+        def copied() -> Iterator[Example]:
+            for example in examples:
+                copy.write((json.dumps(example.row, ensure_ascii=False) + "\n").encode())
+                yield example
+
+        return write_features(
+            (module.encode(step.task, portion, encoder) for portion in chunks(copied(), _ROWS_AT_ONCE)),
+            module.columns(pad_token_id),
+            folder,
+            max_length=step.max_length,
+            pad_token_id=pad_token_id,
+        )
 
 
 def _pad_token_id(folder: Path) -> int:
@@ -113,16 +113,7 @@ def _pad_token_id(folder: Path) -> int:
     return int(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """The texts and label names of a prepared split, in order."""
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-
-
-def read_texts(folder: Path) -> Texts:
-    """The texts that `prepare` left in a split's folder."""
-    with (folder / TEXTS).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return Texts(tuple(row["text"] for row in rows), tuple(row["label"] for row in rows))
+def read_prepared(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """The rows by role that `prepare` left in a split's folder, in order."""
+    with (folder / ROWS).open(encoding="utf-8") as file:
+        return tuple(json.loads(line) for line in file)

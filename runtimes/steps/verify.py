@@ -17,7 +17,7 @@ from runtimes.export.session import onnx_scores
 from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
 from runtimes.steps import Context
-from runtimes.steps.prepare import read_texts
+from runtimes.steps.prepare import read_prepared
 from runtimes.tokens import open_encoder
 from runtimes.verify import verify_export
 
@@ -29,21 +29,20 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     train = context.plan.step("train")
     assert isinstance(train, Train)
     prepared = context.inputs["prepare"] / step.split
-    facts = Features(prepared).facts
+    features = Features(prepared)
+    facts = features.facts
     base = fetch_model(step.model, context.root, context.sources)
     model = context.inputs.get("merge", context.inputs["train"]) / "model"
     back = backend(context.placement.engine)
-    texts = read_texts(prepared)
-    number = {label: index for index, label in enumerate(step.labels)}
 
     verified = verify_export(
         step,
-        held_out=HeldOut(texts=texts.texts, targets=np.array([number[label] for label in texts.labels])),
+        held_out=HeldOut(task=step.task, rows=read_prepared(prepared), targets=np.asarray(features.targets)),
         encoder=open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id),
         trained=back.trained_scores(train, context.inputs["train"], base, context.placement.device),
-        merged=back.model_scores(model, context.placement.device) if "merge" in context.inputs else None,
+        merged=back.model_scores(step.task, model, context.placement.device) if "merge" in context.inputs else None,
         exported=onnx_scores(context.inputs[step.inputs[-1]] / "model.onnx"),
-        noise=partial(back.float32_noise, model),
+        noise=partial(back.float32_noise, step.task, model),
         out=context.folder,
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:

@@ -582,8 +582,9 @@ def test_texts_that_stand_twice_in_train_are_named(project):
 
 
 def test_texts_alike_but_for_case_and_spaces_have_one_digest():
-    assert digest(" Good\n film") == digest("good FILM")
-    assert digest("good film") != digest("goodfilm")
+    assert digest([" Good\n film"]) == digest(["good FILM"])
+    assert digest(["good film"]) != digest(["goodfilm"])
+    assert digest(["good", "film"]) != digest(["good film"])
 
 
 def test_ten_thousand_rows_take_seconds_at_most(project):

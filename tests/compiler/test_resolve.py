@@ -11,7 +11,9 @@ from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic, RecipeError
 from compiler.methods import Freeze, LoRA
 from compiler.metrics import F1
+from compiler.recipe import CrossEntropy
 from compiler.resolve import ResolvedRecipe
+from compiler.tasks import TextClassification
 from tests.handmade import CUDA, DATA, MODEL, resolved, split_facts, without_validation
 
 
@@ -176,9 +178,12 @@ def test_the_best_checkpoint_is_kept_where_validation_rows_can_tell() -> None:
 
 
 def test_labels_are_those_of_the_rows_in_the_order_of_the_model_s_head() -> None:
-    assert resolved().labels == ("bad", "good")
-    assert resolved(model_facts=replace(MODEL, labels=("good", "bad"))).labels == ("good", "bad")
-    assert resolved(model_facts=replace(MODEL, labels=("good", "ugly"))).labels == ("bad", "good")
+    def labels_with(head: tuple[str, ...] | None) -> object:
+        return resolved(model_facts=replace(MODEL, labels=head)).task
+
+    assert labels_with(None) == TextClassification(labels=("bad", "good"))
+    assert labels_with(("good", "bad")) == TextClassification(labels=("good", "bad"))
+    assert labels_with(("good", "ugly")) == TextClassification(labels=("bad", "good"))
 
 
 @pytest.mark.parametrize(
@@ -216,14 +221,14 @@ def test_a_head_is_replaced_for_a_true_reason(labels: tuple[str, ...] | None, re
 
 def test_balanced_weights_are_inverse_to_the_counts_and_average_to_one_over_rows() -> None:
     loss = {"type": "cross-entropy", "class_weights": "balanced"}
-    weights = resolved(training={"loss": loss}).training.class_weights
-    assert weights == (800 / (2 * 200), 800 / (2 * 600))
-    assert 200 * weights[0] + 600 * weights[1] == pytest.approx(800)
+    weights = {"bad": 800 / (2 * 200), "good": 800 / (2 * 600)}
+    assert resolved(training={"loss": loss}).training.loss == CrossEntropy(class_weights=weights)
+    assert 200 * weights["bad"] + 600 * weights["good"] == pytest.approx(800)
 
 
 def test_a_label_without_a_named_weight_weighs_one() -> None:
     loss = {"type": "cross-entropy", "class_weights": {"good": 3}}
-    assert resolved(training={"loss": loss}).training.class_weights == (1.0, 3.0)
+    assert resolved(training={"loss": loss}).training.loss == CrossEntropy(class_weights={"bad": 1.0, "good": 3.0})
 
 
 def test_the_positive_class_is_the_last_label() -> None:

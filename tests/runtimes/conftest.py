@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ WORDS = [
     "end",
 ]
 MAX_LENGTH = 48
+TASK = TextClassification(labels=LABELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +63,10 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     pytest.importorskip("torch", reason="needs the torch extra")
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
-    from runtimes.export.onnx import export_onnx
     from runtimes.export.session import onnx_scores
     from runtimes.package import Parts, package
     from runtimes.pytorch.noise import float32_noise
+    from runtimes.pytorch.onnx import export_onnx
     from runtimes.pytorch.scores import torch_scores
     from runtimes.tokens import open_encoder
     from runtimes.verify import HeldOut, verify_export
@@ -80,7 +81,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     targets = labels_of(source, texts, model)
     verify_export(
         verify_step(),
-        held_out=HeldOut(texts=texts, targets=targets),
+        held_out=HeldOut(task=TASK, rows=labelled(texts, targets), targets=targets),
         encoder=encoder,
         trained=source,
         merged=None,
@@ -137,9 +138,16 @@ def labels_of(source: ScoreFunction, texts: tuple[str, ...], model: Path) -> np.
     from runtimes.tokens import open_encoder
 
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
-    decided: np.ndarray = np.concatenate([source(batch).argmax(axis=1) for batch in batches(texts, encoder, 16)])
+    decided: np.ndarray = np.concatenate(
+        [source(batch).argmax(axis=1) for batch in batches([(text,) for text in texts], encoder, 16)]
+    )
     decided[::10] = 1 - decided[::10]
     return decided
+
+
+def labelled(texts: Sequence[str], targets: np.ndarray) -> list[dict[str, str]]:
+    """Rows by role."""
+    return [{"text": text, "label": LABELS[target]} for text, target in zip(texts, targets, strict=True)]
 
 
 def save_bert(folder: Path) -> None:
@@ -217,9 +225,8 @@ def verify_step() -> VerifyExport:
     return VerifyExport(
         id="verify",
         inputs=("prepare", "train", "export"),
-        task=TextClassification(),
+        task=TASK,
         split="test",
-        labels=LABELS,
         metrics=(Accuracy(), F1()),
         rows=0,
         tolerance_factor=8.0,
@@ -234,8 +241,7 @@ def package_step() -> Package:
         id="package",
         inputs=("prepare", "export", "verify"),
         name="tiny-sentiment",
-        task=TextClassification(),
-        labels=LABELS,
+        task=TASK,
         tokenizer=ModelFiles(id="tiny", revision=None, files={}),
         max_length=MAX_LENGTH,
         columns={"text": "text", "label": "label"},

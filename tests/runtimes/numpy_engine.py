@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from compiler.plan import Train
 from compiler.recipe import SGD, AdamW
+from runtimes import tasks
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.randomness import uniform
 
@@ -45,7 +46,7 @@ class NumpyEngine:
     shapes: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        classes = len(self.step.labels)
+        classes = num_labels(self.step)
         start = uniform(self.vocabulary * classes, self.step.seed, "weight").reshape(self.vocabulary, classes)
         self.state: dict[str, Floats] = {"weight": start - 0.5, "bias": np.zeros(classes), "count": np.zeros(1)}
         if isinstance(self.step.optimizer, AdamW):
@@ -104,7 +105,7 @@ class NumpyEngine:
         return np.asarray((uniform(self.vocabulary, seed, index) >= self.dropout) / (1.0 - self.dropout))
 
     def _smoothed(self, targets_B: npt.NDArray[np.int64]) -> Floats:
-        classes, share = len(self.step.labels), self.step.label_smoothing
+        classes, share = num_labels(self.step), self.step.label_smoothing
         return np.eye(classes)[targets_B] * (1.0 - share) + share / classes
 
     def _update(self, gradient: Mapping[str, Floats], rate: float) -> None:
@@ -127,7 +128,7 @@ class NumpyEngine:
     def evaluate(self, batch: Batch) -> RowResults:
         scores_BC = self._bags(batch) @ self.state["weight"] + self.state["bias"]
         chosen_B = np.log(softmax(scores_BC))[np.arange(len(scores_BC)), batch.targets]
-        return RowResults(losses=(-chosen_B).astype(np.float32), scores=scores_BC.astype(np.float32))
+        return RowResults(losses=(-chosen_B).astype(np.float32), outputs=scores_BC.astype(np.float32))
 
     def save_state(self, folder: Path) -> None:
         save_file(self.state, folder / "state.safetensors")
@@ -149,6 +150,11 @@ class NumpyEngine:
     def bytes(self) -> bytes:
         """All of the state, to be compared to the bit."""
         return b"".join(self.state[name].tobytes() for name in sorted(self.state))
+
+
+def num_labels(step: Train) -> int:
+    """Classes of the classifier."""
+    return tasks.module_of(step.task).head(step.task).num_outputs
 
 
 def softmax(logits_BC: Floats) -> Floats:

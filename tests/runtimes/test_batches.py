@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtimes import batches
 from runtimes.batches import collate, epoch_batches, evaluation_batches, micro_batches, padded_lengths
-from tests.runtimes.tiny import features
+from tests.runtimes.tiny import features, train_step, weigh
 
 GRID = (4, 8, 12, 16)
 LENGTHS = st.lists(st.integers(1, 16), min_size=1, max_size=200).map(lambda values: np.asarray(values, np.int64))
@@ -91,21 +91,22 @@ def test_a_row_beyond_the_grid_is_an_error() -> None:
 def test_a_batch_holds_its_rows_tokens_labels_and_weights(tmp_path: Path) -> None:
     found = features(tmp_path, 20)
     rows = np.asarray([3, 1, 7])
-    batch = collate(found, rows, grid=GRID, class_weights=(1.0, 2.0, 0.5))
+    step = train_step(class_weights=(1.0, 2.0, 0.5))
+    batch = collate(found, rows, grid=GRID, weigh=weigh(step))
     longest = int(found.lengths[rows].max())
     assert batch.inputs["input_ids"].shape == (3, min(step for step in GRID if step >= longest))
     for place, row in enumerate(rows.tolist()):
-        tokens = found.row(row).tokens.tolist()
+        tokens = found.row(row)["input_ids"].tolist()
         assert batch.inputs["input_ids"][place].tolist()[: len(tokens)] == tokens
         assert not batch.inputs["input_ids"][place, len(tokens) :].any()
         assert batch.inputs["attention_mask"][place].sum() == len(tokens)
-        assert batch.weights[place] == (1.0, 2.0, 0.5)[found.row(row).label]
-    assert batch.targets.tolist() == found.labels[rows].tolist()
+        assert batch.weights[place] == (1.0, 2.0, 0.5)[int(found.row(row)["targets"])]
+    assert batch.targets.tolist() == found.targets[rows].tolist()
     assert batch.num_tokens == found.lengths[rows].sum()
 
 
 def test_filling_rows_weigh_nothing_and_are_marked(tmp_path: Path) -> None:
-    batch = collate(features(tmp_path, 20), np.asarray([3, 1]), grid=GRID, class_weights=(1.0,) * 3, fill_to=4)
+    batch = collate(features(tmp_path, 20), np.asarray([3, 1]), grid=GRID, fill_to=4)
     assert batch.rows.tolist() == [3, 1, -1, -1]
     assert batch.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
     assert batch.inputs["input_ids"].shape[0] == batch.targets.shape[0] == 4

@@ -10,42 +10,49 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
 from compiler.files import write_text
-from runtimes.bundle import Bundle, config_labels, open_bundle, softmax
+from compiler.tasks import TextClassification
+from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
 from runtimes.manifest import check_hashes, files_in, read_manifest, seal
+from runtimes.tasks.text_classification import name_faults, softmax
+
+
+def rows_of(*texts: str) -> list[dict[str, str]]:
+    return [{"text": text} for text in texts]
 
 
 def test_predictions_keep_the_order_of_their_texts_whatever_the_batch(tiny) -> None:
     bundle = open_bundle(tiny.bundle)
-    texts = [*tiny.texts[:30], "", "GREAT film " * 40]
-    one_by_one = [bundle.predict([text])[0] for text in texts]
+    rows = rows_of(*tiny.texts[:30], "", "GREAT film " * 40)
+    one_by_one = [bundle.predict([row])[0] for row in rows]
     for batch_size in (1, 4, 100):
-        found = bundle.predict(texts, batch_size)
-        assert [prediction.label for prediction in found] == [prediction.label for prediction in one_by_one]
-        assert [prediction.score for prediction in found] == pytest.approx(
-            [prediction.score for prediction in one_by_one], abs=1e-5
+        found = bundle.predict(rows, batch_size)
+        assert [prediction["label"] for prediction in found] == [prediction["label"] for prediction in one_by_one]
+        assert [prediction["score"] for prediction in found] == pytest.approx(
+            [prediction["score"] for prediction in one_by_one], abs=1e-5
         )
 
 
 def test_a_prediction_names_every_label_and_its_probabilities_sum_to_one(tiny) -> None:
-    [found] = open_bundle(tiny.bundle).predict(["a good film"])
-    assert tuple(found.scores) == ("negative", "positive")
-    assert sum(found.scores.values()) == pytest.approx(1, abs=1e-12)
-    assert found.score == max(found.scores.values()) == found.scores[found.label]
+    [found] = open_bundle(tiny.bundle).predict(rows_of("a good film"))
+    assert tuple(found["scores"]) == ("negative", "positive")
+    assert sum(found["scores"].values()) == pytest.approx(1, abs=1e-12)
+    assert found["score"] == max(found["scores"].values()) == found["scores"][found["label"]]
 
 
 def test_the_bundle_answers_as_the_model_that_it_is_from(tiny) -> None:
     from runtimes.pytorch.noise import load_source, outputs
 
     bundle = open_bundle(tiny.bundle)
-    inputs = bundle.encoder.pad(list(bundle.encoder.encode(tiny.texts[:8])))
+    rows = rows_of(*tiny.texts[:8])
+    inputs = bundle.encoder.pad(list(bundle.encode(rows)))
     expected = outputs(load_source(tiny.model), inputs)
-    assert np.abs(bundle.scores(tiny.texts[:8]) - expected).max() <= bundle.manifest.tolerance
+    assert np.abs(bundle.outputs(rows) - expected).max() <= bundle.manifest.tolerance
 
 
 def test_a_text_is_cut_at_the_maximum_and_keeps_its_special_tokens(tiny) -> None:
     encoder = open_bundle(tiny.bundle).encoder
-    [short, long] = encoder.encode(["film", "film " * 500])
+    [short, long] = encoder.encode([("film",), ("film " * 500,)])
     assert len(long.ids) == 48
     assert (long.ids[0], long.ids[-1]) == (short.ids[0], short.ids[-1])
     assert (encoder.cuts("film"), encoder.cuts("film " * 500)) == (False, True)
@@ -53,7 +60,7 @@ def test_a_text_is_cut_at_the_maximum_and_keeps_its_special_tokens(tiny) -> None
 
 def test_rows_are_padded_on_the_right_with_a_mask(tiny) -> None:
     encoder = open_bundle(tiny.bundle).encoder
-    rows = list(encoder.encode(["film", "the film was good"]))
+    rows = list(encoder.encode([("film",), ("the film was good",)]))
     inputs = encoder.pad(rows)
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1] * 6]
     assert inputs["input_ids"][0].tolist() == [*rows[0].ids, 0, 0, 0]
@@ -67,7 +74,7 @@ def test_no_texts_give_no_predictions(tiny) -> None:
 def test_the_graph_is_loaded_on_first_use_and_once(tiny) -> None:
     bundle = open_bundle(tiny.bundle, threads=1)
     assert "session" not in vars(bundle)
-    bundle.predict(["film"])
+    bundle.predict(rows_of("film"))
     assert bundle.session is bundle.session
 
 
@@ -79,8 +86,9 @@ def test_softmax_is_stable_and_uniform_where_scores_are_equal() -> None:
 
 def test_labels_of_a_configuration_are_ordered_by_number_not_by_text() -> None:
     names = {str(number): f"label {number}" for number in range(12)}
-    assert config_labels({"id2label": dict(sorted(names.items()))}) == tuple(names.values())
-    assert config_labels({}) == ()
+    task = TextClassification(labels=tuple(names.values()))
+    assert name_faults(task, {"id2label": dict(sorted(names.items()))}) == (12, ())
+    assert name_faults(task, {}) == (0, ("12 in labels.json, 0 in config.json",))
 
 
 def test_a_sealed_folder_is_whole_and_every_kind_of_change_is_named(bundle_copy: Path) -> None:
@@ -157,11 +165,11 @@ def test_a_file_that_is_no_graph_is_one_error(bundle_copy: Path, content: bytes)
     (bundle_copy / "model.onnx").write_bytes(content)
     bundle: Bundle = open_bundle(bundle_copy)
     with pytest.raises(RunError) as caught:
-        bundle.predict(["film"])
+        bundle.predict(rows_of("film"))
     assert caught.value.code == "E604"
 
 
 def test_labels_that_are_too_few_for_the_graph_are_an_error(bundle_copy: Path) -> None:
     (bundle_copy / "labels.json").write_text('["only"]')
-    with pytest.raises(RunError, match="names 1 labels, the graph scores 2"):
-        open_bundle(bundle_copy).predict(["film"])
+    with pytest.raises(RunError, match="the task has 1 outputs for a row, the graph gives 2"):
+        open_bundle(bundle_copy).predict(rows_of("film"))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from runtimes.golden import Golden, alternate, choose_rows, make_probes, read_golden, scores_of, spread, write_golden
+from runtimes.golden import Golden, alternate, choose_rows, make_probes, outputs_of, read_golden, spread, write_golden
 
 LENGTHS = arrays(np.int64, st.integers(1, 400), elements=st.integers(0, 99))
 
@@ -56,12 +56,13 @@ def test_a_tokenizer_that_cuts_nothing_does_not_hang_the_long_probe() -> None:
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ROWS = st.builds(
     Golden,
-    text=st.text(st.characters(exclude_categories=["Cs"])),
-    label=st.none() | st.just("good"),
+    row=st.fixed_dictionaries(
+        {"text": st.text(st.characters(exclude_categories=["Cs"]))}, optional={"label": st.just("good")}
+    ),
     probe=st.none() | st.just("upper case"),
     ids=st.lists(st.integers(0, 2**31)).map(tuple),
-    scores=st.tuples(FLOATS, FLOATS),
-    decision=st.just("good"),
+    outputs=st.tuples(FLOATS, FLOATS),
+    decision=st.none() | st.just("good"),
 )
 
 
@@ -72,17 +73,18 @@ def test_golden_rows_come_back_as_they_were_to_the_bit(
     path = tmp_path_factory.mktemp("golden") / "golden.jsonl"
     write_golden(path, rows)
     found = read_golden(path)
-    assert [(row.text, row.label, row.probe, row.ids) for row in found] == [
-        (row.text, row.label, row.probe, row.ids) for row in rows
+    assert [(row.row, row.probe, row.ids, row.decision) for row in found] == [
+        (row.row, row.probe, row.ids, row.decision) for row in rows
     ]
-    assert scores_of(found).tobytes() == scores_of(rows).tobytes()
+    assert outputs_of(found).tobytes() == outputs_of(rows).tobytes()
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("{", "line 2"), ('{"text": "a"}', "line 2.*missing"), ("[]", "line 2.*is not an object")]
+    ("line", "said"),
+    [("{", "line 2"), ('{"row": {"text": "a"}}', "line 2.*missing"), ("[]", "line 2.*is not an object")],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, said: str) -> None:
-    row = Golden(text="a", label=None, probe="empty", ids=(1,), scores=(0.5, 1.0), decision="x")
+    row = Golden(row={"text": "a"}, probe="empty", ids=(1,), outputs=(0.5, 1.0), decision="x")
     write_golden(tmp_path / "golden.jsonl", [row])
     with (tmp_path / "golden.jsonl").open("a") as file:
         file.write(line + "\n")

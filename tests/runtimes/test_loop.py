@@ -29,7 +29,7 @@ from runtimes.reports import (
     StopReport,
 )
 from tests.runtimes.numpy_engine import NumpyEngine
-from tests.runtimes.tiny import WORDS, features, selection, train_step
+from tests.runtimes.tiny import WORDS, features, selection, train_step, weigh
 
 R = TypeVar("R")
 BY_LOSS = selection(metric="loss", greater_is_better=False)
@@ -100,13 +100,11 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(train_rows: Featu
     step = train_step(class_weights=WEIGHTS, label_smoothing=0.1)
     engine = NumpyEngine(step, vocabulary=len(WORDS))
     rows = np.arange(20)
-    denominator = float(np.asarray(WEIGHTS)[train_rows.labels[rows]].sum())
+    denominator = float(np.asarray(WEIGHTS)[train_rows.targets[rows]].sum())
 
     def figures(size: int, fill_to: int):
         parts = micro_batches(rows, train_rows.lengths, size)
-        batches = [
-            collate(train_rows, part, grid=step.lengths, class_weights=WEIGHTS, fill_to=fill_to) for part in parts
-        ]
+        batches = [collate(train_rows, part, grid=step.lengths, weigh=weigh(step), fill_to=fill_to) for part in parts]
         return engine.loss_and_gradient(batches, denominator)
 
     whole_loss, whole_gradient = figures(20, 0)

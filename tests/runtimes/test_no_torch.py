@@ -22,10 +22,10 @@ from runtimes.gate import report_lines
 from runtimes.verify_bundle import verify_bundle
 
 folder = Path(sys.argv[1])
-found = open_bundle(folder, threads=1).predict(["a GOOD film", ""])
+found = open_bundle(folder, threads=1).predict([{"text": "a GOOD film"}, {"text": ""}])
 verification = verify_bundle(folder)
 lines = report_lines(verification)
-print(json.dumps([[p.label, p.score] for p in found]))
+print(json.dumps([[p["label"], p["score"]] for p in found]))
 print(json.dumps([verification.passed, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
 BLOCK = """
@@ -62,8 +62,8 @@ def test_a_bundle_predicts_and_verifies_where_every_other_package_is_blocked(tin
     from runtimes.bundle import open_bundle
 
     predictions, [passed, modules] = child(sys.executable, BLOCK + USE, tiny.bundle)
-    here = open_bundle(tiny.bundle, threads=1).predict(["a GOOD film", ""])
-    assert predictions == [[prediction.label, pytest.approx(prediction.score, abs=1e-6)] for prediction in here]
+    here = open_bundle(tiny.bundle, threads=1).predict([{"text": "a GOOD film"}, {"text": ""}])
+    assert predictions == [[prediction["label"], pytest.approx(prediction["score"], abs=1e-6)] for prediction in here]
     assert passed
     assert not FRAMEWORKS & set(modules)
 

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
+from compiler.tasks import TextClassification
 from runtimes.errors import GateError, RunError
 from runtimes.manifest import read_manifest
 from runtimes.package import Parts, package
@@ -67,7 +68,7 @@ def test_a_bundle_that_answers_otherwise_is_not_made_and_the_old_one_stays(tiny,
 
 
 def test_labels_in_another_order_than_the_model_s_do_not_pass(tiny, parts: Parts, tmp_path: Path) -> None:
-    step = replace(tiny.package_step, labels=("positive", "negative"))
+    step = replace(tiny.package_step, task=TextClassification(labels=("positive", "negative")))
     with pytest.raises(GateError, match="manifest -> bundle: decisions"):
         package(step, parts, tmp_path / "bundle")
 

@@ -23,6 +23,7 @@ from runtimes.tolerance import Noise
 from runtimes.verify import Verified, read_report, verify_export
 
 LABELS = ("no", "maybe", "yes")
+TASK = TextClassification(labels=LABELS)
 NOISE = Noise(max_abs=1e-7, scale=1.0, rows=64)
 TOLERANCE = 32 * 2.0**-23  # the floor: 32 ulp at a scale of 1
 WEIGHTS_VC = np.random.default_rng(0).normal(size=(200, len(LABELS))).astype(np.float32)
@@ -51,18 +52,19 @@ def encoder(tmp_path: Path) -> Encoder:
 def held_out(encoder: Encoder) -> HeldOut:
     random = np.random.default_rng(1)
     texts = [" ".join(f"w{n}" for n in random.integers(0, 199, random.integers(1, 20))) for _ in range(300)]
-    inputs = encoder.pad(list(encoder.encode(texts)))
+    inputs = encoder.pad(list(encoder.encode((text,) for text in texts)))
     zeros = np.zeros(len(texts), np.int64)
     scores = linear(Batch(inputs=inputs, targets=zeros, weights=zeros.astype(np.float32), rows=zeros))
-    return HeldOut(texts=texts, targets=scores.argmax(axis=1))
+    targets = scores.argmax(axis=1)
+    rows = [{"text": text, "label": LABELS[target]} for text, target in zip(texts, targets, strict=True)]
+    return HeldOut(task=TASK, rows=rows, targets=targets)
 
 
 STEP = VerifyExport(
     id="verify",
     inputs=("prepare", "train", "merge", "export"),
-    task=TextClassification(),
+    task=TASK,
     split="test",
-    labels=LABELS,
     metrics=(Accuracy(),),
     rows=0,
     tolerance_factor=8.0,
@@ -234,7 +236,7 @@ def test_at_most_the_asked_rows_are_compared_spread_over_the_split(verify: Calla
 def test_an_excused_near_tie_does_not_fall_as_a_metric(
     verify: Callable[..., Verified], encoder: Encoder, held_out: HeldOut
 ) -> None:
-    [tokens] = encoder.encode([held_out.texts[7]])
+    [tokens] = encoder.encode([(held_out.rows[7]["text"],)])
     label = int(held_out.targets[7])
 
     def tied(other_class_by: float) -> ScoreFunction:
@@ -258,7 +260,7 @@ def test_no_held_out_rows_is_an_error(verify: Callable[..., Verified], encoder: 
     with pytest.raises(RunError, match="no held-out rows") as caught:
         verify_export(
             STEP,
-            held_out=HeldOut(texts=[], targets=np.zeros(0, np.int64)),
+            held_out=HeldOut(task=TASK, rows=[], targets=np.zeros(0, np.int64)),
             encoder=encoder,
             trained=linear,
             merged=None,

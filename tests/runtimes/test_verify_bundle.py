@@ -20,7 +20,7 @@ from runtimes.errors import GateError, RunError
 from runtimes.gate import Decisions, Metrics, Verification, require_passed
 from runtimes.golden import read_golden, write_golden
 from runtimes.manifest import read_manifest, seal
-from runtimes.verify_bundle import LabelledRows, verify_bundle
+from runtimes.verify_bundle import verify_bundle
 
 CHECKS = ["hashes", "labels", "tokens", "outputs_batch_1", "outputs_batch_32", "decisions", "metrics"]
 Damage = Callable[[Path], None]
@@ -155,9 +155,9 @@ def test_a_broken_bundle_that_was_sealed_again_is_an_error(bundle_copy: Path, re
     assert caught.value.code == "E601"
 
 
-def rows_of(tiny, count: int | None = None) -> LabelledRows:
+def rows_of(tiny, count: int | None = None) -> list[dict[str, str]]:
     labels = [("negative", "positive")[target] for target in tiny.targets]
-    return LabelledRows(texts=tiny.texts[:count], labels=labels[:count])
+    return [{"text": text, "label": label} for text, label in zip(tiny.texts, labels, strict=True)][:count]
 
 
 def metrics_of(verification: Verification) -> Metrics:
@@ -186,18 +186,18 @@ def test_other_rows_are_measured_for_information(tiny) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (LabelledRows(texts=["a"], labels=["joy"]), "no label 'joy'"),
-        (LabelledRows(texts=[], labels=[]), "there are no rows"),
+        ([{"text": "a", "label": "joy"}], '"joy" is none of the labels'),
+        ([], "there are no rows"),
     ],
 )
-def test_rows_that_do_not_fit_are_an_error(tiny, rows: LabelledRows, said: str) -> None:
+def test_rows_that_do_not_fit_are_an_error(tiny, rows: list[dict[str, str]], said: str) -> None:
     with pytest.raises(RunError, match=said) as caught:
         verify_bundle(tiny.bundle, rows)
     assert caught.value.code == "E605"
 
 
 def test_a_near_tie_is_excused_and_counted(bundle_copy: Path) -> None:
-    """Golden scores that are as good as tied, and decided otherwise here: right for a few rows, not for many."""
+    """Golden outputs that are as good as tied, and decided otherwise here: right for a few rows, not for many."""
     golden = list(read_golden(bundle_copy / "golden.jsonl"))
     manifest = read_manifest(bundle_copy)
     loose = replace(manifest, tolerance=100.0)  # now every row is a near tie
@@ -212,5 +212,5 @@ def test_a_near_tie_is_excused_and_counted(bundle_copy: Path) -> None:
 
 def flipped(row):
     return replace(
-        row, scores=row.scores[::-1], decision={"negative": "positive", "positive": "negative"}[row.decision]
+        row, outputs=row.outputs[::-1], decision={"negative": "positive", "positive": "negative"}[row.decision]
     )

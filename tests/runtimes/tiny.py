@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,16 @@ from compiler.methods.full import Full
 from compiler.metrics import F1, Accuracy
 from compiler.plan import ModelFiles, Schedule, Selection, Train
 from compiler.recipe import SGD, CrossEntropy
-from compiler.tasks.text_classification import TextClassification
-from runtimes.features import Features, write_features
+from compiler.tasks import Example, TextClassification
+from runtimes import tasks
+from runtimes.batches import Weigh
+from runtimes.features import FeatureFacts, Features, write_features
+from runtimes.tasks import text_classification
+from runtimes.tokens import chunks, open_encoder
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60)))
 LABELS = ("bad", "fair", "good")
+TASK = TextClassification(labels=LABELS)
 
 
 def tokenizer_file(folder: Path) -> Path:
@@ -49,8 +56,22 @@ def rows(count: int, seed: int = 0) -> list[tuple[str, int]]:
 def features(folder: Path, count: int, seed: int = 0) -> Features:
     """The features of `rows(count, seed)`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_features(rows(count, seed), tokenizer_file(folder), folder, max_length=16, pad_token_id=0)
+    write(rows(count, seed), tokenizer_file(folder), folder)
     return Features(folder)
+
+
+def write(labelled: Iterable[tuple[str, int]], tokenizer: Path, folder: Path, max_length: int = 16) -> FeatureFacts:
+    """Writes the features of (text, label number) rows, as the prepare step does."""
+    encoder = open_encoder(tokenizer, max_length=max_length)
+    examples = (Example(row={"text": text, "label": LABELS[label]}, target=label) for text, label in labelled)
+    portions = (text_classification.encode(TASK, portion, encoder) for portion in chunks(examples, 1_000))
+    columns = text_classification.columns(pad_token_id=0)
+    return write_features(portions, columns, folder, max_length=max_length, pad_token_id=0)
+
+
+def weigh(step: Train) -> Weigh:
+    """The weights of a step's rows in its loss."""
+    return partial(tasks.module_of(step.task).weights, step.task, step.loss)
 
 
 def selection(**changes: Any) -> Selection:
@@ -62,17 +83,17 @@ def selection(**changes: Any) -> Selection:
 
 
 def train_step(**changes: Any) -> Train:
-    """Three labels, SGD, batches of 8, 20 steps, no dropout anywhere."""
+    """Three labels, SGD, batches of 8, 20 steps, no dropout anywhere; `class_weights`: one for each label."""
     num_steps = changes.get("num_steps", 20)
+    weights = changes.pop("class_weights", None)
+    loss = CrossEntropy(class_weights=dict(zip(LABELS, weights, strict=True))) if weights else CrossEntropy()
     base = Train(
-        task=TextClassification(labels=LABELS),
-        labels=LABELS,
+        task=TASK,
         keep_head=False,
         model=ModelFiles(id="tiny", revision=None, files={}),
         method=Full(),
-        loss=CrossEntropy(),
+        loss=loss,
         label_smoothing=0.0,
-        class_weights=(1.0, 1.0, 1.0),
         epochs=3,
         num_steps=num_steps,
         batch_size=8,

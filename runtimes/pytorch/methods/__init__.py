@@ -1,7 +1,7 @@
 """How each tuning method wraps a model: one module each, imported on use.
 
-A module has `wrap(model, head, method, model_id) -> nn.Module`, `new_parameters(model) -> list[New]` for what wrapping
-added, and `FOLDER`, the name of the folder that its `save_pretrained` makes.
+A module has `wrap(model, head, method, task_type, model_id) -> nn.Module`, `new_parameters(model) -> list[New]` for
+what wrapping added, and `FOLDER`, the name of the folder that its `save_pretrained` makes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class MethodModule(Protocol):
 
     FOLDER: str
 
-    def wrap(self, model: PreTrainedModel, head: tuple[str, ...], method: Method, model_id: str) -> nn.Module:
+    def wrap(
+        self, model: PreTrainedModel, head: tuple[str, ...], method: Method, task_type: str, model_id: str
+    ) -> nn.Module:
         """The model with its trainable parameters marked, and with what the method adds."""
         ...
 

@@ -12,7 +12,9 @@ from runtimes.initial import New
 FOLDER = "model"
 
 
-def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Freeze, model_id: str) -> PreTrainedModel:
+def wrap(
+    model: PreTrainedModel, head: tuple[str, ...], method: Freeze, task_type: str, model_id: str
+) -> PreTrainedModel:
     """The model with its first layers frozen, counted from the input."""
     model.requires_grad_(True)
     layers = _layers(model)

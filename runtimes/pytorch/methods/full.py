@@ -10,7 +10,7 @@ from runtimes.initial import New
 FOLDER = "model"
 
 
-def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Full, model_id: str) -> PreTrainedModel:
+def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Full, task_type: str, model_id: str) -> PreTrainedModel:
     """The model, all of it trainable."""
     return model.requires_grad_(True)
 

@@ -10,7 +10,7 @@ from runtimes.initial import New
 FOLDER = "model"
 
 
-def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Head, model_id: str) -> PreTrainedModel:
+def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Head, task_type: str, model_id: str) -> PreTrainedModel:
     """The model with only its head trainable."""
     model.requires_grad_(False)
     for name in head:

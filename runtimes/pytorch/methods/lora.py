@@ -21,7 +21,7 @@ from runtimes.pytorch.quiet import quiet
 FOLDER = "adapter"
 
 
-def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, model_id: str) -> nn.Module:
+def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, task_type: str, model_id: str) -> nn.Module:
     """A PEFT model: updates on the target modules, and a trained copy of the head."""
     configuration = peft.LoraConfig(
         r=method.rank,
@@ -29,7 +29,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, model_id: 
         lora_dropout=method.dropout,
         target_modules=_targets(model, head, method),
         modules_to_save=list(head),
-        task_type=peft.TaskType.SEQ_CLS,
+        task_type=peft.TaskType[task_type],
         base_model_name_or_path=model_id,
         init_lora_weights=False,
     )

@@ -43,7 +43,8 @@ from runtimes.pytorch.engine import TorchEngine, load
 from runtimes.pytorch.models import merge
 from runtimes.pytorch.quiet import quiet
 from runtimes.reports import EvaluationReport, StepReport
-from tests.runtimes.tiny import LABELS, WORDS, features, selection, train_step
+from runtimes.tasks import text_classification
+from tests.runtimes.tiny import LABELS, TASK, WORDS, features, selection, train_step, weigh
 
 SIZES: dict[str, Any] = {"vocab_size": len(WORDS), "max_position_embeddings": 32, "pad_token_id": 0}
 BERT: dict[str, Any] = {
@@ -106,9 +107,7 @@ def engine(step: Train, model: Path, folder: Path) -> TorchEngine:
 def whole(found: Features, step: Train, numbers: Sequence[int], size: int = 0, fill_to: int = 0) -> list[Batch]:
     """Rows as micro-batches of a size."""
     parts = micro_batches(np.asarray(numbers), found.lengths, size or len(numbers))
-    return [
-        collate(found, part, grid=step.lengths, class_weights=step.class_weights, fill_to=fill_to) for part in parts
-    ]
+    return [collate(found, part, grid=step.lengths, weigh=weigh(step), fill_to=fill_to) for part in parts]
 
 
 def do_step(subject: TorchEngine, batches: list[Batch], rate: float = 0.1, seed: int = 0) -> tuple[float, float]:
@@ -175,7 +174,7 @@ def test_one_step_of_sgd_goes_down_torchs_own_gradient(encoder: Path, rows: Feat
 def test_class_weights_make_rows_count_as_often_as_they_weigh(encoder: Path, rows: Features, tmp_path: Path) -> None:
     weighted = train_step(class_weights=(2.0, 1.0, 1.0))
     once = list(range(12))
-    twice = sorted([*once, *(row for row in once if rows.labels[row] == 0)])
+    twice = sorted([*once, *(row for row in once if rows.targets[row] == 0)])
     first, second = engine(weighted, encoder, tmp_path), engine(train_step(), encoder, tmp_path)
     one = do_step(first, whole(rows, weighted, once))
     two = do_step(second, whole(rows, train_step(), twice))
@@ -201,8 +200,8 @@ def test_an_evaluation_is_plain_cross_entropy_and_changes_nothing(dropping: Path
     [batch] = whole(rows, step, range(20))
     before = values(subject)
     first, second = subject.evaluate(batch), subject.evaluate(batch)
-    assert np.array_equal(first.scores, second.scores)
-    expected = cross_entropy(torch.as_tensor(first.scores), torch.as_tensor(batch.targets), reduction="none")
+    assert np.array_equal(first.outputs, second.outputs)
+    expected = cross_entropy(torch.as_tensor(first.outputs), torch.as_tensor(batch.targets), reduction="none")
     np.testing.assert_allclose(first.losses, expected.numpy(), rtol=1e-6)
     assert all(torch.equal(before[name], value) for name, value in values(subject).items())
 
@@ -211,8 +210,8 @@ def test_padding_changes_no_answer(encoder: Path, rows: Features, tmp_path: Path
     subject = engine(train_step(), encoder, tmp_path)
     together = subject.evaluate(whole(rows, subject.step, range(20))[0])
     order = np.argsort(-rows.lengths[:20], kind="stable")
-    alone = [subject.evaluate(whole(rows, subject.step, [int(row)])[0]).scores[0] for row in order]
-    np.testing.assert_allclose(together.scores, np.stack(alone), rtol=1e-4, atol=1e-5)
+    alone = [subject.evaluate(whole(rows, subject.step, [int(row)])[0]).outputs[0] for row in order]
+    np.testing.assert_allclose(together.outputs, np.stack(alone), rtol=1e-4, atol=1e-5)
 
 
 # --- what is trained
@@ -307,7 +306,7 @@ def engine_file(step: Train, model: Path, folder: Path) -> Path:
 def test_an_untrained_update_changes_no_answer(encoder: Path, rows: Features, tmp_path: Path) -> None:
     full, lora = (engine(train_step(method=method), encoder, tmp_path / method.type) for method in (Full(), LORA))
     [batch] = whole(rows, full.step, range(20))
-    np.testing.assert_allclose(lora.evaluate(batch).scores, full.evaluate(batch).scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(lora.evaluate(batch).outputs, full.evaluate(batch).outputs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -373,7 +372,7 @@ def test_a_saved_model_answers_as_the_engine(encoder: Path, rows: Features, tmp_
     do_step(subject, whole(rows, step, range(20)))
     subject.save_model(tmp_path / "model")
     [batch] = whole(rows, step, range(20))
-    assert np.array_equal(answers(tmp_path / "model", batch), subject.evaluate(batch).scores)
+    assert np.array_equal(answers(tmp_path / "model", batch), subject.evaluate(batch).outputs)
 
 
 def answers(folder: Path, batch: Batch) -> np.ndarray:
@@ -397,7 +396,7 @@ def trained_lora(encoder: Path, rows: Features, folder: Path, **changes: Any) ->
 
 def test_a_merged_model_keeps_the_head_and_answers_as_base_and_adapter(encoder: Path, rows, tmp_path) -> None:
     subject = trained_lora(encoder, rows, tmp_path)
-    merge(encoder, tmp_path / "adapter", tmp_path / "model", LABELS)
+    merge(encoder, tmp_path / "adapter", tmp_path / "model", text_classification.head(TASK))
     weights = load_file(tmp_path / "model" / "model.safetensors")
     trained = dict(subject.model.named_parameters())
     head = "base_model.model.classifier.modules_to_save.default.weight"
@@ -405,8 +404,8 @@ def test_a_merged_model_keeps_the_head_and_answers_as_base_and_adapter(encoder: 
     assert all(value.dtype == torch.float32 for value in weights.values())
     assert not any("lora" in name for name in weights)
     [batch] = whole(rows, subject.step, range(20))
-    own = subject.evaluate(batch).scores
-    untrained = engine(train_step(method=LORA), encoder, tmp_path / "untrained").evaluate(batch).scores
+    own = subject.evaluate(batch).outputs
+    untrained = engine(train_step(method=LORA), encoder, tmp_path / "untrained").evaluate(batch).outputs
     assert np.abs(own - untrained).max() > 0.1, "the updates matter"
     np.testing.assert_allclose(answers(tmp_path / "model", batch), own, rtol=1e-4, atol=1e-5)
 
@@ -418,7 +417,7 @@ def test_an_adapter_without_the_head_is_not_merged(encoder: Path, rows: Features
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file({name: value for name, value in load_file(file).items() if "classifier" not in name}, file)
     with pytest.raises(RunError, match=r"neither the base model nor the adapter has classifier\.bias"):
-        merge(encoder, tmp_path / "adapter", tmp_path / "model", LABELS)
+        merge(encoder, tmp_path / "adapter", tmp_path / "model", text_classification.head(TASK))
 
 
 def test_an_adapter_names_its_base_by_id_and_its_head(encoder: Path, rows: Features, tmp_path: Path) -> None:
@@ -545,7 +544,7 @@ class Cramped(torch.nn.Module):
 def test_out_of_memory_leaves_no_trace(encoder: Path, rows: Features, tmp_path: Path, message: str) -> None:
     step = train_step(optimizer=AdamW())
     subject, other = engine(step, encoder, tmp_path), engine(step, encoder, tmp_path)
-    subject.model = Cramped(subject.model, 4, message)
+    subject.objective.model = Cramped(subject.model, 4, message)
     batches = whole(rows, step, range(3)) + whole(rows, step, range(3, 20))
     with pytest.raises(OutOfMemory, match="memory"):
         do_step(subject, batches)
@@ -558,7 +557,7 @@ def test_out_of_memory_leaves_no_trace(encoder: Path, rows: Features, tmp_path: 
 
 def test_other_errors_of_torch_are_not_taken_for_full_memory(encoder: Path, rows: Features, tmp_path: Path) -> None:
     subject = engine(train_step(), encoder, tmp_path)
-    subject.model = Cramped(subject.model, 0, "shapes differ")
+    subject.objective.model = Cramped(subject.model, 0, "shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"):
         do_step(subject, whole(rows, subject.step, range(4)))
 

@@ -80,7 +80,7 @@ def test_an_adapter_on_its_base_scores_as_the_model_that_was_saved(base: Path, b
     model = tune(base, saved=["classifier"])
     with quiet():
         model.save_pretrained(tmp_path / "adapter")
-    found = adapter_scores(base, tmp_path / "adapter", num_labels=3)(batch)
+    found = adapter_scores(base, tmp_path / "adapter", config={"num_labels": 3})(batch)
     assert found.shape == (3, 3)
     assert np.abs(found - logits(model, batch)).max() < 1e-6
 
@@ -90,7 +90,7 @@ def test_a_merged_model_scores_as_its_adapter(base: Path, batch: Batch, tmp_path
     with quiet():
         model.save_pretrained(tmp_path / "adapter")
         model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    adapter = adapter_scores(base, tmp_path / "adapter", num_labels=3)(batch)
+    adapter = adapter_scores(base, tmp_path / "adapter", config={"num_labels": 3})(batch)
     assert np.abs(torch_scores(tmp_path / "merged")(batch) - adapter).max() < 1e-5  # W + BA is rounded once
 
 
@@ -98,12 +98,12 @@ def test_an_adapter_without_its_head_is_refused_rather_than_scored_at_random(bas
     with quiet():
         tune(base, saved=[]).save_pretrained(tmp_path / "adapter")
     with pytest.raises(SourceError, match=r"classifier\.bias, classifier\.weight are neither in"):
-        adapter_scores(base, tmp_path / "adapter", num_labels=3)
+        adapter_scores(base, tmp_path / "adapter", config={"num_labels": 3})
 
 
 def test_a_folder_without_an_adapter_is_named(base: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not an adapter"):
-        adapter_scores(base, tmp_path, num_labels=3)
+        adapter_scores(base, tmp_path, config={"num_labels": 3})
 
 
 def test_arrays_that_a_model_does_not_take_are_left_out(batch: Batch, tmp_path: Path) -> None:

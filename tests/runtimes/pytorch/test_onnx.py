@@ -24,8 +24,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from runtimes.export.onnx import TRACED_LENGTHS, ExportError, ExportFacts, export_onnx, input_names
+from runtimes.export import ExportFacts
 from runtimes.pytorch.noise import float32_noise, load_source, outputs
+from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export_onnx, input_names
 from runtimes.tolerance import tolerance
 
 Exported = tuple[Path, Path, ExportFacts]

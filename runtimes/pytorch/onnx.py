@@ -23,7 +23,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from transformers.exporters.configs import OnnxConfig
 from transformers.exporters.exporter_onnx import OnnxExporter
 
 from runtimes.errors import RunError
+from runtimes.export import ExportFacts
 from runtimes.export.session import session_options
 from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
 from runtimes.pytorch.quiet import quiet
@@ -58,22 +58,6 @@ class ExportError(RunError):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__("E501", message, hint)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportFacts:
-    """What was written, and by what."""
-
-    exporter: str
-    versions: tuple[tuple[str, str], ...]
-    """Of each library that has a say in the bytes: (name, version)."""
-    opset: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    num_bytes: int
-    num_nodes: int
-    custom_operators: tuple[tuple[str, int], ...]
-    """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
 
 
 def export_onnx(

@@ -1,0 +1,107 @@
+"""What a task's module holds: its part of the language, how it reads rows, and what it resolves to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from compiler.auto import Choice
+from compiler.diagnostics import Diagnostic
+from compiler.metrics import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from compiler.facts import DataFacts, ModelFacts, ValueFacts
+    from compiler.recipe import Loss, Recipe
+    from compiler.tasks import Task
+
+    Targets = npt.NDArray[np.float64]
+    """[N] the answer of each row as a number: of its label, or the value itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A row as its task reads it: the JSON value of each role, and its answer as a number."""
+
+    row: Mapping[str, Any]
+    target: float
+
+
+class RowReader(Protocol):
+    """Reads the rows of a data set, and knows afterwards what answers there are."""
+
+    def read(self, values: Mapping[str, object]) -> Example:
+        """A row. Raises BadValueError for one that is not what the task reads."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names in order, declared or found; none where answers are no labels."""
+        ...
+
+    def classes(self, targets: Targets) -> npt.NDArray[np.int64]:
+        """[N] the class of each answer, by which a stratified split keeps its shares."""
+        ...
+
+    def label_counts(self, targets: Targets) -> Mapping[str, int]:
+        """How many of the answers are which label; empty where answers are no labels."""
+        ...
+
+    def values(self, targets: Targets) -> ValueFacts | None:
+        """How the answers lie, where they are numbers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedTask:
+    """A task with nothing left open, what else of the recipe follows from it, and the choices that were made."""
+
+    task: Task
+    loss: Loss
+    metrics: tuple[Metric, ...]
+    keep_head: bool  # the model's own head answers this task
+    choices: tuple[Choice, ...]
+
+
+class TaskModule(Protocol):
+    """One module a task."""
+
+    COLUMNS: tuple[str, ...]
+    """The roles of the columns that it reads."""
+    METRICS: tuple[str, ...]
+    DEFAULT_METRICS: tuple[Metric, ...]
+    LOSSES: tuple[str, ...]
+    """The first one is the default."""
+    STRATIFIES: bool
+    """Whether rows have classes, whose shares a split can keep."""
+
+    def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:
+        """The reader of rows; `columns`: from role to the column's name."""
+        ...
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """What of a row the model is given: one text, or a pair."""
+        ...
+
+    def check(self, recipe: Recipe) -> Iterator[Diagnostic]:
+        """Findings about the task's part of a recipe alone."""
+        ...
+
+    def check_data(self, recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+        """Findings about the rows' answers."""
+        ...
+
+    def check_facts(self, recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+        """What of the recipe does not fit the rows' answers."""
+        ...
+
+    def resolve(self, recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
+        """The task as it runs."""
+        ...
+
+    def summary(self, data: DataFacts) -> str:
+        """A few words about the answers for a person: 2 labels."""
+        ...

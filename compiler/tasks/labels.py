@@ -1,0 +1,190 @@
+"""Labels: what the tasks share whose answer is one of a few names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from compiler.auto import Choice
+from compiler.data.texts import label_names
+from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.document import escape
+from compiler.metrics import F1, Metric, Precision, Recall
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from compiler.facts import DataFacts, ModelFacts
+    from compiler.recipe import CrossEntropy, Recipe
+    from compiler.tasks.interface import Targets
+
+Labels = tuple[str, ...] | Literal["auto"]
+LISTED = 5  # findings of one kind; the rest is counted
+
+
+class LabelNumbers:
+    """The labels of rows as numbers: of the declared names, or of those found, in the order in which they came."""
+
+    def __init__(self, declared: Labels) -> None:
+        self.declared = None if declared == "auto" else declared
+        self.numbers = {name: number for number, name in enumerate(self.declared or ())}
+
+    def number(self, name: str) -> float:
+        """The number of a label that stands in a row."""
+        return float(self.numbers.setdefault(name, len(self.numbers)))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names in order: as declared, or those found, sorted."""
+        return self.declared or label_names(self.numbers)
+
+    def classes(self, targets: Targets) -> npt.NDArray[np.int64]:
+        """[N] the number of each row's label among `labels`."""
+        import numpy as np
+
+        places = {name: place for place, name in enumerate(self.labels)}
+        final = np.array([places[name] for name in self.numbers], dtype=np.int64)
+        return final[targets.astype(np.int64)] if len(targets) else np.zeros(0, np.int64)
+
+    def counts(self, targets: Targets) -> dict[str, int]:
+        """How many of the rows have each label."""
+        import numpy as np
+
+        counts = np.bincount(self.classes(targets), minlength=len(self.labels))
+        return dict(zip(self.labels, counts.tolist(), strict=True))
+
+
+# --- findings about the recipe alone
+
+
+def check_labels(recipe: Recipe, labels: Labels) -> Iterator[Diagnostic]:
+    """Declared labels are at least two, and each stands once; what names a label names one of them."""
+    if labels == "auto":
+        return
+    if len(labels) < 2:
+        yield recipe.finding("R208", "/task/labels", f"a classifier needs at least two labels, found {len(labels)}")
+    for index, label in enumerate(labels):
+        if label in labels[:index]:
+            yield recipe.finding("R208", f"/task/labels/{index}", f'the label "{label}" stands twice', "remove one")
+    for pointer, label in named_labels(recipe):
+        if label not in labels:
+            hint = did_you_mean(label, labels, noun="labels")
+            yield recipe.finding("R208", pointer, f'"{label}" is not a label', hint, key="class_weights" in pointer)
+
+
+def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every label that the recipe names outside of the task, with its pointer."""
+    for index, metric in enumerate(recipe.metrics):
+        if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive != "auto":
+            yield f"/metrics/{index}/positive", metric.positive
+    weights = getattr(recipe.training.loss, "class_weights", "none")
+    if isinstance(weights, Mapping):
+        for label in weights:
+            yield f"/training/loss/class_weights/{escape(label)}", label
+
+
+# --- findings about the rows
+
+
+def check_label_rows(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
+    """There are two labels or more, and train has rows of each that is declared."""
+    column = recipe.dataset.columns.get("label", "label")
+    if len(data.labels) < 2:
+        found = f'all rows have the label "{data.labels[0]}"' if data.labels else "the rows have no label"
+        hint = f'a classifier needs at least two; is "{column}" the right column?'
+        yield recipe.finding("R308", "/dataset/columns/label", found, hint)
+        return
+    if labels == "auto":
+        return
+    train = data.label_counts("train")
+    for label in [label for label in data.labels if not train.get(label)][:LISTED]:
+        message = f'no train row has the label "{label}"'
+        seen = [name for name in data.labels if train.get(name)]
+        hint = f"add rows of it, or remove it from the labels; train has {_listed(seen)}"
+        yield recipe.finding("R308", f"/task/labels/{data.labels.index(label)}", message, hint)
+
+
+def check_held_out_labels(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
+    """Train and the held-out splits have rows of the same labels."""
+    train = data.label_counts("train")
+    for split in data.splits:
+        name, counts = split.rows.split, split.label_counts
+        if name == "train" or len(data.labels) < 2:
+            continue
+        only_here = [label for label in data.labels if counts.get(label) and not train.get(label)]
+        missing = [label for label in data.labels if train.get(label) and not counts.get(label)]
+        if only_here and labels == "auto":  # declared ones: check_label_rows has said it
+            message = f"only {name} has rows of the label {_listed(only_here)}, so it can't be learnt"
+            yield recipe.finding("R307", f"/dataset/{name}", message, "add train rows of it, or remove these")
+        if missing:
+            message = f"{name} has no rows of the label {_listed(missing)}, so its metrics say nothing about it"
+            hint = f"add {name} rows of it"
+            yield recipe.finding("R307", f"/dataset/{name}", message, hint, severity="warning")
+
+
+def check_found_labels(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
+    """What names a label names one that the rows have, where none are declared."""
+    if labels != "auto":
+        return
+    for pointer, label in named_labels(recipe):
+        if label not in data.labels:
+            hint = did_you_mean(label, data.labels, noun="labels")
+            yield recipe.finding("R208", pointer, f'no row has the label "{label}"', hint)
+
+
+def _listed(labels: list[str]) -> str:
+    """The first few labels in quotes."""
+    more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
+    return ", ".join(f'"{label}"' for label in labels[:LISTED]) + more
+
+
+# --- choices
+
+
+def choose_labels(
+    labels: Labels, model: ModelFacts, data: DataFacts
+) -> tuple[tuple[str, ...], bool, tuple[Choice, ...]]:
+    """The labels in order, whether the model's own head is kept, and what is to be said about both."""
+    found = data.labels
+    if model.labels is not None and labels == "auto" and set(model.labels) == set(found):
+        found = model.labels
+    said = Choice(pointer="/task/labels", value=found, reason="the labels in the train rows")
+    keep = model.labels == found
+    head = Choice(pointer="/model", value="head kept", reason="the model's own head has these labels")
+    if not keep:
+        head = Choice(pointer="/model", value="new head", reason=_why_new(model, found))
+    return found, keep, (*(() if labels != "auto" else (said,)), head)
+
+
+def _why_new(model: ModelFacts, labels: tuple[str, ...]) -> str:
+    if model.labels is None:
+        return "the model has no classification head"
+    same = sorted(model.labels) == sorted(labels)
+    return "its labels are in another order" if same else "its labels are others"
+
+
+def with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
+    """The metric with the class that a binary average scores: the last label where none is named."""
+    if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive == "auto":
+        return replace(metric, positive=labels[-1])
+    return metric
+
+
+def weighted(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> CrossEntropy:
+    """The loss with a weight for each label, or with "none" where each weighs one."""
+    weights = _weights(loss, labels, data)
+    return replace(loss, class_weights=weights if set(weights.values()) != {1.0} else "none")
+
+
+def _weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> dict[str, float]:
+    match loss.class_weights:
+        case "none":
+            return dict.fromkeys(labels, 1.0)
+        case "balanced":
+            counts = data.label_counts("train")
+            total = sum(counts.values())
+            return {name: total / (len(labels) * counts[name]) for name in labels}
+        case written:
+            return {name: float(written.get(name, 1.0)) for name in labels}

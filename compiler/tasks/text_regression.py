@@ -1,0 +1,156 @@
+"""text-regression: a number for a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from compiler.auto import Choice
+from compiler.data.texts import number_of, text_of
+from compiler.diagnostics import Diagnostic
+from compiler.metrics import MAE, R2, RMSE, Pearson
+from compiler.tasks.interface import Example, ResolvedTask
+from compiler.typed import About
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from compiler.facts import DataFacts, ModelFacts, ValueFacts
+    from compiler.recipe import Recipe
+    from compiler.tasks.interface import Targets
+
+COLUMNS = ("text", "target")
+METRICS = ("mse", "rmse", "mae", "pearson", "spearman", "r2")
+DEFAULT_METRICS = (RMSE(), MAE(), Pearson(), R2())
+LOSSES = ("mse", "mae", "huber")
+STRATIFIES = False
+_DIGITS = 6  # of the chosen mean and deviation: machines may differ in the last digits of a sum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRegression:
+    """A number for a text. Columns: text, target."""
+
+    type: Annotated[Literal["text-regression"], About("A number for a text. Columns: text, target.")] = (
+        "text-regression"
+    )
+    mean: Annotated[
+        float | Literal["auto"],
+        About("Taken off the targets while training and put back on. auto: the mean of the train rows."),
+    ] = "auto"
+    deviation: Annotated[
+        float | Literal["auto"],
+        About("What the targets are divided by while training. auto: the train rows' standard deviation.", above=0),
+    ] = "auto"
+
+
+class Reader:
+    """Reads a text and a number."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.columns = columns
+
+    def read(self, values: Mapping[str, object]) -> Example:
+        """A row. Raises BadValueError."""
+        target = number_of(values, self.columns["target"])
+        return Example(row={"text": text_of(values, self.columns["text"]), "target": target}, target=target)
+
+    def classes(self, targets: Targets) -> npt.NDArray[np.int64]:
+        """[N] zeros: the rows have no classes."""
+        import numpy as np
+
+        return np.zeros(len(targets), np.int64)
+
+    def label_counts(self, targets: Targets) -> Mapping[str, int]:
+        """None: the answers are numbers."""
+        return {}
+
+    def values(self, targets: Targets) -> ValueFacts | None:
+        """How the targets lie; nothing without rows."""
+        from compiler.facts import ValueFacts
+
+        if not len(targets):
+            return None
+        return ValueFacts(
+            mean=float(targets.mean()),
+            deviation=float(targets.std()),
+            minimum=float(targets.min()),
+            maximum=float(targets.max()),
+        )
+
+
+def reader(task: TextRegression, columns: Mapping[str, str]) -> Reader:
+    """The reader of rows."""
+    return Reader(columns)
+
+
+def texts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The text."""
+    return (row["text"],)
+
+
+def check(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Label smoothing is for labels."""
+    if recipe.wrote("/training/label_smoothing") is not None:
+        message = f'nothing reads "label_smoothing" with the task "{recipe.task.type}"'
+        yield recipe.finding("R202", "/training/label_smoothing", message, "remove it", key=True)
+
+
+def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """The targets differ."""
+    train = data.values("train")
+    if train is not None and train.minimum == train.maximum:
+        column = recipe.dataset.columns.get("target", "target")
+        message = f"all train rows have the target {train.mean:g}"
+        hint = f'there is nothing to learn; is "{column}" the right column?'
+        yield recipe.finding("R316", "/dataset/columns/target", message, hint)
+
+
+def check_facts(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """No findings: nothing in a recipe names a target."""
+    return iter(())
+
+
+def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
+    """The task with the mean and the deviation of the train rows; the head is always a new one."""
+    from compiler.recipe import MeanSquaredError
+
+    task, train = _task(recipe), data.values("train")
+    assert train is not None, "checked: train has rows"
+    choices = [Choice(pointer="/model", value="new head", reason="a number needs a head of one output")]
+    if task.mean == "auto":
+        mean, reason = _rounded(train.mean), "the mean of the train rows"
+        if not model.head_has_bias:
+            mean, reason = 0.0, f"the head of {model.model_type} has no bias that it could be put on"
+        task = replace(task, mean=mean)
+        choices.append(Choice(pointer="/task/mean", value=mean, reason=reason))
+    if task.deviation == "auto":
+        task = replace(task, deviation=_rounded(train.deviation))
+        reason = "the standard deviation of the train rows"
+        choices.append(Choice(pointer="/task/deviation", value=_rounded(train.deviation), reason=reason))
+    return ResolvedTask(
+        task=task,
+        loss=recipe.training.loss or MeanSquaredError(),
+        metrics=recipe.metrics or DEFAULT_METRICS,
+        keep_head=False,
+        choices=tuple(choices),
+    )
+
+
+def summary(data: DataFacts) -> str:
+    """Where the targets lie."""
+    train = data.values("train")
+    return f"targets from {train.minimum:g} to {train.maximum:g}" if train else "no targets"
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _task(recipe: Recipe) -> TextRegression:
+    assert isinstance(recipe.task, TextRegression), "the module is the task's"
+    return recipe.task

@@ -1,0 +1,22 @@
+"""What each task does with rows and outputs: one module each, imported on use."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import cast
+
+from compiler.tasks import Task
+from runtimes.tasks.interface import Answer, Head, TaskModule
+
+__all__ = ["Answer", "Head", "TaskModule", "module_of"]
+
+MODULES: Mapping[str, str] = {
+    "text-classification": "runtimes.tasks.text_classification",
+    "text-regression": "runtimes.tasks.text_regression",
+}
+
+
+def module_of(task: Task) -> TaskModule:
+    """The module of a task."""
+    return cast(TaskModule, importlib.import_module(MODULES[task.type]))
