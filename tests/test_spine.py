@@ -1,0 +1,36 @@
+"""A task is one module in each half: nothing else in the tree names one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = re.compile(r"text.classification|text.regression|TextClassification|TextRegression")
+# The registries say which module a task is; `init` writes a recipe for one; an error shows one as an example.
+ALLOWED = {"compiler/tasks/__init__.py", "runtimes/tasks/__init__.py", "compiler/cli/init.py", "compiler/validate.py"}
+SOURCES = sorted(
+    path
+    for half in ("compiler", "runtimes")
+    for path in (ROOT / half).rglob("*.py")
+    if path.relative_to(ROOT).as_posix() not in ALLOWED and not re.match(r"text_\w+\.py", path.name)
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_of_the_spine_names_no_task(path: Path) -> None:
+    assert not NAMES.search(path.read_text(encoding="utf-8"))
+
+
+def test_every_task_has_a_module_in_both_halves() -> None:
+    from compiler import tasks as compiler_tasks
+    from compiler.typed import members, tag
+    from runtimes import tasks as runtime_tasks
+
+    named = {word for owner in members(compiler_tasks.Task) if (found := tag(owner)) for word in [found[1]]}
+    assert named == set(runtime_tasks.MODULES)
+    for owner in members(compiler_tasks.Task):
+        module = runtime_tasks.module_of(owner())
+        assert compiler_tasks.module_of(owner()).COLUMNS
+        missing = [name for name in vars(runtime_tasks.TaskModule) if not name.startswith("_")]
+        assert [name for name in missing if not hasattr(module, name)] == []
