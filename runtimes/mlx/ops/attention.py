@@ -52,7 +52,8 @@ def _finite(mask: mx.array | None, dtype: mx.Dtype) -> mx.array | None:
     """The mask without infinities: a row of them alone would be no number."""
     if mask is None or mask.dtype == mx.bool_:
         return mask
-    return mx.maximum(mask.astype(dtype), mx.finfo(dtype).min)
+    held, least = mask.astype(dtype), mx.finfo(dtype).min
+    return mx.where(held < least, least, held)
 
 
 def _unless_blind(found: mx.array, mask: mx.array | None) -> mx.array:

@@ -69,12 +69,12 @@ def remainder(x: Operand, y: Operand) -> mx.array:
 def power(x: Operand, y: Operand) -> mx.array:
     """A power. Small whole powers are products: the logarithm of a negative base has no part in them."""
     left, right = promoted(x, y)
-    if y in (2, 3, 4) and not isinstance(y, mx.array):
-        square = left * left
-        return {2: square, 3: square * left, 4: square * square}[int(y)]
-    if y == 0.5 and not isinstance(y, mx.array):
+    if isinstance(y, mx.array) or y not in (0.5, 2, 3, 4):
+        return mx.power(left, right)
+    if y == 0.5:
         return mx.sqrt(left)
-    return mx.power(left, right)
+    square = left * left
+    return {2: square, 3: square * left, 4: square * square}[int(y)]
 
 
 def maximum(x: Operand, y: Operand) -> mx.array:
@@ -102,6 +102,12 @@ def clamp(x: mx.array, min: Operand | None = None, max: Operand | None = None) -
         high = as_array(max, x.dtype)
         x = mx.where(x > high, high, x)
     return x
+
+
+def held(x: mx.array, low: Number = -1, high: Number = 1) -> mx.array:
+    """X held between two numbers; unlike in a clamp, no gradient passes at a bound itself."""
+    inside = mx.logical_and(x > low, x < high)
+    return mx.where(inside, x, mx.clip(mx.stop_gradient(x), low, high))
 
 
 def where(condition: mx.array, x: Operand, y: Operand) -> mx.array:
@@ -204,7 +210,7 @@ def leaky_relu(x: mx.array, negative_slope: Number = 0.01) -> mx.array:
 
 def elu(x: mx.array, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> mx.array:
     """X above zero, a falling exponential below."""
-    below = alpha * mx.expm1(mx.minimum(x * input_scale, 0))
+    below = alpha * mx.expm1(mx.where(x > 0, 0.0, x * input_scale))
     return scale * mx.where(x > 0, x, below)
 
 
@@ -217,7 +223,7 @@ def _sigmoid_weighted(x: mx.array) -> mx.array:
 
 
 def _hard_sigmoid(x: mx.array) -> mx.array:
-    return clamp(x + 3, 0, 6) / 6
+    return held(x + 3, 0, 6) / 6
 
 
 _UNARY: Mapping[str, Callable[..., Any]] = {
@@ -239,7 +245,7 @@ _UNARY: Mapping[str, Callable[..., Any]] = {
     "logical_not": mx.logical_not,
     "bitwise_not": bitwise_not,
     "relu": _relu,
-    "relu6": lambda x: clamp(x, 0, 6),
+    "relu6": lambda x: held(x, 0, 6),
     "silu": _sigmoid_weighted,
     "mish": lambda x: x * mx.tanh(softplus(x)),
     "hardsigmoid": _hard_sigmoid,
@@ -249,7 +255,7 @@ _UNARY: Mapping[str, Callable[..., Any]] = {
     "softplus": softplus,
     "leaky_relu": leaky_relu,
     "elu": elu,
-    "hardtanh": lambda x, low=-1, high=1: clamp(x, low, high),
+    "hardtanh": held,
 }
 _COMPARISONS: Mapping[str, Callable[..., Any]] = {
     "eq": comparison(mx.equal),

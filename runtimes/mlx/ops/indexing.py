@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from runtimes.mlx.dtypes import Operand, as_array
 from runtimes.mlx.ops.shapes import sliced
@@ -33,17 +34,37 @@ def index_put(
     if len(positions) == 1 and positions[0] is not None and positions[0].dtype == mx.bool_ and values.ndim == 0:
         mask = positions[0].reshape(positions[0].shape + (1,) * (x.ndim - positions[0].ndim))
         return mx.where(mask, (x + values) if accumulate else as_array(values, x.dtype), x)
-    at = x.at[_index(x, positions)]
+    at = _grid(x, positions)
+    every = mx.broadcast_to(as_array(values, x.dtype), np.broadcast_shapes(*(part.shape for part in at)))
     if accumulate:
-        return at.add(as_array(values, x.dtype))
+        return x.at[at].add(every)
     written = mx.array(x)
-    written[_index(x, positions)] = as_array(values, x.dtype)
+    written[at] = every
     return written
 
 
 def _index(x: mx.array, positions: Sequence[mx.array | None]) -> tuple[mx.array | slice, ...]:
     rest = [None] * (x.ndim - len(positions))
     return tuple(slice(None) if position is None else position for position in (*positions, *rest))
+
+
+def _grid(x: mx.array, positions: Sequence[mx.array | None]) -> tuple[mx.array, ...]:
+    """Positions for every axis, as wide as what they take: MLX can't differentiate writes of whole axes."""
+    given = {axis: part for axis, part in enumerate(positions) if part is not None}
+    inner = len(np.broadcast_shapes(*(part.shape for part in given.values())))
+    axes = sorted(given)
+    # As in numpy: positions of neighbouring axes stay in their place, others come first.
+    first = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0
+    whole = [axis for axis in range(x.ndim) if axis not in given]
+    behind = sum(axis not in range(first) for axis in whole)
+    grid: list[mx.array] = []
+    for axis in range(x.ndim):
+        if axis in given:
+            grid.append(given[axis].reshape(given[axis].shape + (1,) * behind))
+        else:
+            after = len(whole) - whole.index(axis) - 1 + (inner if whole.index(axis) < first else 0)
+            grid.append(mx.arange(x.shape[axis]).reshape((-1,) + (1,) * after))
+    return tuple(grid)
 
 
 def index_select(x: mx.array, axis: int, positions: mx.array) -> mx.array:
@@ -81,20 +102,17 @@ def slice_scatter(
     x: mx.array, source: mx.array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> mx.array:
     """X with a part of an axis replaced."""
-    part = sliced(mx.arange(x.shape[axis]), 0, start, end, step)
-    return index_put(x, [None] * (axis % x.ndim) + [part], mx.broadcast_to(source, _with(x.shape, axis, part.size)))
+    first, behind, _ = slice(start, end, step).indices(x.shape[axis])
+    if step == 1:
+        parts = [sliced(x, axis, 0, first), as_array(source, x.dtype), sliced(x, axis, max(first, behind))]
+        return mx.concatenate(parts, axis)
+    return index_put(x, [None] * (axis % x.ndim) + [mx.arange(first, behind, step)], source)
 
 
 def select_scatter(x: mx.array, source: mx.array, axis: int, position: int) -> mx.array:
     """X with one position of an axis replaced."""
     start = position % x.shape[axis]
     return slice_scatter(x, mx.expand_dims(source, axis), axis, start, start + 1)
-
-
-def _with(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
-    found = list(shape)
-    found[axis] = size
-    return tuple(found)
 
 
 TABLE: Mapping[str, Callable[..., Any]] = {

@@ -86,15 +86,6 @@ def nll_loss(
     return reduced(picked * shares, reduction, mx.sum(shares))
 
 
-def nll_loss_forward(
-    log_shares: mx.array, target: mx.array, weight: mx.array | None, reduction: int, ignore_index: int
-) -> tuple[mx.array, mx.array]:
-    """The loss, and the sum of the weights that it is divided by."""
-    counts = target != ignore_index
-    shares = counts if weight is None else mx.where(counts, weight[mx.where(counts, target, 0)], 0.0)
-    return nll_loss(log_shares, target, weight, reduction, ignore_index), mx.sum(shares.astype(log_shares.dtype))
-
-
 def binary_cross_entropy_with_logits(
     logits: mx.array,
     target: mx.array,
@@ -131,7 +122,6 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.cross_entropy_loss.default": cross_entropy,
     "aten.nll_loss.default": nll_loss,
     "aten.nll_loss_nd.default": nll_loss,
-    "aten.nll_loss_forward.default": nll_loss_forward,
     "aten.binary_cross_entropy_with_logits.default": binary_cross_entropy_with_logits,
     "aten.mse_loss.default": mse_loss,
     "aten.l1_loss.default": l1_loss,

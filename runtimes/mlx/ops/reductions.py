@@ -70,12 +70,12 @@ def argmin(x: mx.array, axis: int | None = None, keepdim: bool = False) -> mx.ar
 
 def max_and_position(x: mx.array, axis: int, keepdim: bool = False) -> tuple[mx.array, mx.array]:
     """The largest element and where it is; the gradient goes there alone."""
-    return _taken(x, mx.argmax(x, axis, keepdims=True), axis, keepdim)
+    return _taken(x, mx.argmax(mx.stop_gradient(x), axis, keepdims=True), axis, keepdim)
 
 
 def min_and_position(x: mx.array, axis: int, keepdim: bool = False) -> tuple[mx.array, mx.array]:
     """The smallest element and where it is; the gradient goes there alone."""
-    return _taken(x, mx.argmin(x, axis, keepdims=True), axis, keepdim)
+    return _taken(x, mx.argmin(mx.stop_gradient(x), axis, keepdims=True), axis, keepdim)
 
 
 def _taken(x: mx.array, positions: mx.array, axis: int, keepdim: bool) -> tuple[mx.array, mx.array]:

@@ -17,7 +17,6 @@ from runtimes.mlx.trace.meta import TraceError
 
 # Where and how a tensor lies in memory: none of it is a question on MLX.
 _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
-_REGIONS = frozenset({"wrap_with_autocast", "wrap_with_set_grad_enabled"})
 
 
 def to_graph(program: ExportedProgram, objective: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
@@ -26,7 +25,9 @@ def to_graph(program: ExportedProgram, objective: nn.Module, inputs: Mapping[str
     reader = _Reader(root)
     for node, spec in zip(_placeholders(program), program.graph_signature.input_specs, strict=True):
         reader.values[node] = Ref(names.of(spec) if spec.target else node.name)
-    reader.read(program.graph_module)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            reader.read(node)
     specs = program.graph_signature.input_specs
     buffers = {names.of(spec): spec for spec in specs if spec.kind is InputKind.BUFFER}
     outputs, mutated = _results(program, reader, names)
@@ -91,32 +92,20 @@ class _Names:
 
 
 class _Reader:
-    """Turns the nodes of a torch graph into ours, regions of it into what they hold."""
+    """Turns the nodes of a torch graph into ours."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.nodes: list[Node] = []
         self.values: dict[fx.Node, Argument] = {}
 
-    def read(self, module: fx.GraphModule) -> Argument:
-        """What the module returns, after its nodes were added."""
-        for node in module.graph.nodes:
-            if node.op == "call_function":
-                self._add(module, node)
-            elif node.op == "output":
-                return self.argument(node.args[0])
-        raise TraceError("the traced graph returns nothing")
-
-    def _add(self, module: fx.GraphModule, node: fx.Node) -> None:
-        op = _op_name(node.target)
-        if op.rpartition(".")[2] in _REGIONS:
-            self.values[node] = self._region(module, node, op)
-            return
+    def read(self, node: fx.Node) -> None:
+        """Adds a node and its value."""
         value = node.meta.get("val")
         self.nodes.append(
             Node(
-                name=f"%{len(self.nodes)}_{node.name}",
-                op=op,
+                name=f"%{node.name}",
+                op=_op_name(node.target),
                 args=tuple(self.argument(argument) for argument in node.args),
                 kwargs={name: self.argument(given) for name, given in node.kwargs.items() if name not in _PLACEMENT},
                 module=_module_path(node, self.root),
@@ -126,28 +115,11 @@ class _Reader:
         )
         self.values[node] = Ref(self.nodes[-1].name)
 
-    def _region(self, module: fx.GraphModule, node: fx.Node, op: str) -> Argument:
-        """What a region returns, read in place: without gradients where it was traced without them."""
-        [at] = [i for i, given in enumerate(node.args) if isinstance(given, fx.Node) and given.op == "get_attr"]
-        settings, inner, operands = node.args[:at], cast(fx.Node, node.args[at]), node.args[at + 1 :]
-        body = cast(fx.GraphModule, module.get_submodule(str(inner.target)))
-        placeholders = [own for own in body.graph.nodes if own.op == "placeholder"]
-        self.values |= dict(zip(placeholders, (self.argument(given) for given in operands), strict=True))
-        results = self.read(body)
-        if not op.endswith("wrap_with_set_grad_enabled") or settings[0]:
-            return results
-        stopped: list[Argument] = []
-        for result in results if isinstance(results, tuple) else (results,):
-            name = f"%{len(self.nodes)}_detach"
-            self.nodes.append(
-                Node(name=name, op="aten.detach.default", args=(result,), module=_module_path(node, self.root))
-            )
-            stopped.append(Ref(name))
-        return tuple(stopped)
-
     def argument(self, given: Any) -> Argument:
         """An argument in our words; devices and layouts are None."""
         match given:
+            case fx.Node() if given.op == "get_attr":
+                raise TraceError(f"the traced graph has a branch or loop, {given.name}, which can't be lowered")
             case fx.Node():
                 return self.values[given]
             case list() | tuple():

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from runtimes.mlx.graph import Input, Shape
 from runtimes.mlx.trace.meta import TraceError, on_meta
@@ -27,6 +28,7 @@ def export(objective: nn.Module, inputs: Mapping[str, Input]) -> ExportedProgram
     with quiet(), on_meta(objective):
         try:
             program = torch.export.export(objective, (), trial, dynamic_shapes=free, strict=False)
+            _stop_gradients(program)
             # Decomposes nothing, and turns writes in place into values: a slice's copy_ is lost without it.
             return cast(ExportedProgram, program.run_decompositions({}))
         except (
@@ -40,6 +42,27 @@ def export(objective: nn.Module, inputs: Mapping[str, Input]) -> ExportedProgram
         ) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise TraceError(f"torch can't trace {type(objective).__name__}: {reason}") from error
+
+
+def _stop_gradients(program: ExportedProgram) -> None:
+    """Writes `detach` behind what was traced under no_grad: decompositions forget where gradients were off."""
+    for part in program.graph_module.modules():
+        if not isinstance(part, GraphModule):
+            continue
+        for node in part.graph.nodes:
+            if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled and node.args[0] is False:
+                _detach_results(part.get_submodule(str(node.args[1].target)))
+
+
+def _detach_results(body: nn.Module) -> None:
+    assert isinstance(body, GraphModule)
+    output = body.graph.output_node()
+    with body.graph.inserting_before(output):
+        for result in output.all_input_nodes:
+            stopped = body.graph.call_function(torch.ops.aten.detach.default, (result,))
+            stopped.meta = dict(result.meta)
+            output.replace_input_with(result, stopped)
+    body.recompile()
 
 
 def _free_axes(inputs: Mapping[str, Input]) -> list[str]:
