@@ -1,0 +1,90 @@
+"""Matrix products and convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from runtimes.mlx.dtypes import Number
+
+# B = batch, C = channels, H = height, W = width, O = output channels
+
+
+def linear(x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.array:
+    """The product with a transposed weight, plus a bias."""
+    return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
+
+
+def addmm(bias: mx.array, x: mx.array, y: mx.array, *, beta: Number = 1, alpha: Number = 1) -> mx.array:
+    """Beta bias + alpha x y."""
+    return mx.addmm(bias, x, y, alpha=alpha, beta=beta)
+
+
+def einsum(equation: str, operands: Sequence[mx.array], *, path: object = None) -> mx.array:
+    """A sum of products in Einstein's notation."""
+    return mx.einsum(equation, *operands)
+
+
+def convolution(axes: int) -> Callable[..., mx.array]:
+    """A convolution over so many axes; torch has channels first, MLX last."""
+
+    def convolve(
+        x: mx.array,
+        weight: mx.array,
+        bias: mx.array | None = None,
+        stride: Sequence[int] = (1,),
+        padding: Sequence[int] | str = (0,),
+        dilation: Sequence[int] = (1,),
+        groups: int = 1,
+    ) -> mx.array:
+        steps, spread = _each(stride, axes), _each(dilation, axes)
+        low, high = _padding(padding, weight.shape[2:], spread)
+        found = mx.conv_general(
+            mx.moveaxis(x, 1, -1),
+            mx.moveaxis(weight, 1, -1),
+            stride=steps,
+            padding=(low, high),
+            kernel_dilation=spread,
+            groups=groups,
+        )
+        return mx.moveaxis(found if bias is None else found + bias, -1, 1)
+
+    return convolve
+
+
+def _padding(
+    padding: Sequence[int] | str, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Elements added before and behind each axis; `same` adds the odd one behind."""
+    if padding == "valid":
+        return [0] * len(kernel), [0] * len(kernel)
+    if isinstance(padding, str):
+        wanted = [spread * (size - 1) for spread, size in zip(dilation, kernel, strict=True)]
+        return [size // 2 for size in wanted], [size - size // 2 for size in wanted]
+    both = _each(padding, len(kernel))
+    return both, both
+
+
+def _each(values: Sequence[int] | int, count: int) -> list[int]:
+    """One value for every axis."""
+    listed = [values] if isinstance(values, int) else list(values)
+    return listed * count if len(listed) == 1 else listed
+
+
+TABLE: Mapping[str, Callable[..., Any]] = {
+    "aten.linear.default": linear,
+    "aten.matmul.default": mx.matmul,
+    "aten.mm.default": mx.matmul,
+    "aten.bmm.default": mx.matmul,
+    "aten.mv.default": mx.matmul,
+    "aten.dot.default": mx.matmul,
+    "aten.addmm.default": addmm,
+    "aten.baddbmm.default": addmm,
+    "aten.einsum.default": einsum,
+    "aten.conv1d.default": convolution(1),
+    "aten.conv2d.default": convolution(2),
+    "aten.conv1d.padding": convolution(1),
+    "aten.conv2d.padding": convolution(2),
+}

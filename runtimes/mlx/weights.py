@@ -1,0 +1,99 @@
+"""Weights straight from safetensors files into MLX, under the names that torch gives to parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from compiler.weights import INDEX, SINGLE, read_header, shards
+from runtimes.mlx.dtypes import DTYPES, as_array
+from runtimes.mlx.graph import Graph
+
+_WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
+_WRAPPED = (".base_layer.", ".modules_to_save.default.", ".original_module.")  # and into them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The values of a graph's parameters and buffers, and the names that no file has in their shape."""
+
+    parameters: Mapping[str, mx.array]
+    buffers: Mapping[str, mx.array]
+    missing: tuple[str, ...]
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a model's folder. Raises FileNotFoundError when there are none."""
+    if (folder / SINGLE).exists():
+        return (folder / SINGLE,)
+    return tuple(folder / name for name in shards(json.loads((folder / INDEX).read_text(encoding="utf-8"))))
+
+
+def stored_names(files: Sequence[Path]) -> tuple[str, ...]:
+    """The names of the tensors in files."""
+    return tuple(name for file in files for name in read_header(file))
+
+
+def load_weights(
+    graph: Graph,
+    files: Sequence[Path],
+    names: Mapping[str, str],
+    *,
+    trained_dtype: str = "float32",
+    frozen_dtype: str | None = None,
+) -> Weights:
+    """The values of a graph in files: trained parameters as masters, frozen ones as the graph computes.
+
+    `names`: from the names of the files to those of the model; a tensor that is not among them keeps its own.
+    `frozen_dtype` holds the frozen parameters in another dtype. Arrays are read when they are first used, in their
+    final dtype. Of files with the same name the last wins. A tied parameter is one array, under its name in the graph.
+    """
+    stored = _stored(files, names)
+    parameters: dict[str, mx.array] = {}
+    for name, own in graph.parameters.items():
+        dtype = trained_dtype if own.requires_grad else frozen_dtype or own.dtype
+        aliases = (other for other, first in graph.tied.items() if first == name)
+        found = _find(stored, (name, *aliases), own.shape)
+        if found is not None:
+            parameters[name] = as_array(found, DTYPES[dtype])
+    buffers: dict[str, mx.array] = {}
+    for name, buffer in graph.buffers.items():
+        found = _find(stored, (name,), buffer.shape)
+        if found is not None:
+            buffers[name] = as_array(found, DTYPES[buffer.dtype])
+    wanted = (*graph.parameters, *graph.buffers)
+    missing = tuple(name for name in wanted if name not in parameters and name not in buffers)
+    return Weights(parameters=parameters, buffers=buffers, missing=missing)
+
+
+def _stored(files: Iterable[Path], names: Mapping[str, str]) -> dict[str, mx.array]:
+    """The arrays of files by their names in the model."""
+    found: dict[str, mx.array] = {}
+    for file in files:
+        arrays = mx.load(str(file))
+        assert isinstance(arrays, dict)
+        found |= {names.get(name, name): value for name, value in arrays.items()}
+    return found
+
+
+def _find(stored: Mapping[str, mx.array], names: Iterable[str], shape: tuple[int, ...]) -> mx.array | None:
+    """The array under the first of the names that there is in this shape."""
+    for name in (candidate for own in names for candidate in _candidates(own)):
+        if name in stored and tuple(stored[name].shape) == shape:
+            return stored[name]
+    return None
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """The names that a file may have for a parameter: the model's own, PEFT's, and those without PEFT."""
+    yield name
+    yield name.replace(".default.", ".")
+    bare = name.removeprefix(_WRAPPER)
+    for part in _WRAPPED:
+        bare = bare.replace(part, ".")
+    yield _WRAPPER + bare
+    yield bare
