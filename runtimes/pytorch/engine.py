@@ -33,8 +33,8 @@ _STATE = "state.safetensors"
 
 def load(step: Train, model_folder: Path, init_file: Path, device: str = "cpu") -> TorchEngine:
     """The engine of a train step. New parameters get their first values from `init_file`, which is written once."""
-    model, inner = wrapped_model(step, model_folder, init_file)
-    return TorchEngine(step, model, inner, torch.device(device))
+    wrapped = wrapped_model(step, model_folder, init_file)
+    return TorchEngine(step, wrapped.model, wrapped.inner, torch.device(device))
 
 
 @dataclass(frozen=True, slots=True)

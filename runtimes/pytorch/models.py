@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 from torch import nn
@@ -56,7 +57,7 @@ def load_pretrained(folder: Path, head: Head) -> Loaded:
     mismatched = {name for name, *_ in found["mismatched_keys"]}
     missing = tuple(sorted({*found["missing_keys"], *mismatched}))
     _own_memory(model)
-    return Loaded(model=model, head=_head_of(model, missing), missing=missing)
+    return Loaded(model=model, head=head_of(model, missing), missing=missing)
 
 
 def _own_memory(model: nn.Module) -> None:
@@ -66,7 +67,7 @@ def _own_memory(model: nn.Module) -> None:
             parameter.data = parameter.data.clone()
 
 
-def _head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
+def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     """Modules beside the encoder that have parameters, and a pooler that the files don't have."""
     prefix = f"{model.base_model_prefix}."
     absent = [name for name in missing if name.startswith(prefix) and "pooler" not in name.split(".")]
@@ -83,20 +84,47 @@ def _head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     return (*beside, *poolers)
 
 
-def wrapped_model(step: Train, folder: Path, init_file: Path) -> tuple[nn.Module, PreTrainedModel]:
-    """The model as the method trains it, every new parameter with its first value; and the model inside."""
-    head = tasks.module_of(step.task).head(step.task)
-    loaded = load_pretrained(folder, head)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapped:
+    """A model as its method trains it, and the first values of its new parameters by their names in it."""
+
+    model: nn.Module
+    inner: PreTrainedModel
+    values: Mapping[str, npt.NDArray[np.float32]]
+
+
+def wrapped_model(step: Train, folder: Path, init_file: Path) -> Wrapped:
+    """The pretrained model of a step, every new parameter with its first value."""
+    wrapped = wrap(step, load_pretrained(folder, tasks.module_of(step.task).head(step.task)), init_file)
+    with torch.no_grad():
+        for name, value in wrapped.values.items():
+            wrapped.model.get_parameter(name).copy_(torch.from_numpy(value))
+    return wrapped
+
+
+def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
+    """A loaded model with what its method adds; first values are computed, and not assigned."""
     heads = _new_head(loaded, keep=step.keep_head)
     method = module_of(step.method.type)
-    # The head gets its values before the method copies it; the names in the file are those of the bare model.
+    # The head's names in the file are those of the bare model; a method may copy its parameters.
     bare: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
-    model = method.wrap(loaded.model, loaded.head, step.method, head.peft_task, step.model.id)
+    task_type = tasks.module_of(step.task).head(step.task).peft_task
+    model = method.wrap(loaded.model, loaded.head, step.method, task_type, step.model.id)
     added = method.new_parameters(model)
     values = initial_values([*heads, *added], step.seed, init_file)
-    _assign(_with_copies(model, bare), values, heads)
-    _assign({name: [parameter] for name, parameter in model.named_parameters()}, values, added)
-    return model, loaded.model
+    places = _places(model, bare)
+    found = {place: values[new.name] for new in heads for place in places[new.name]}
+    return Wrapped(model=model, inner=loaded.model, values={**found, **{new.name: values[new.name] for new in added}})
+
+
+def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, list[str]]:
+    """Where the parameters of the bare model are in the wrapped one, with the trained copies that PEFT made of them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {name: [names[id(parameter)]] for name, parameter in bare.items()}
+    for name in names.values():
+        if ".modules_to_save." in name:
+            found[name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")].append(name)
+    return found
 
 
 def _new_head(loaded: Loaded, *, keep: bool) -> list[New]:
@@ -116,23 +144,6 @@ def _first(name: str, parameter: nn.Parameter, deviation: float) -> New:
     if parameter.ndim > 1:
         return New(name=name, shape=shape, kind="normal", scale=deviation)
     return New(name=name, shape=shape, kind="ones" if name.endswith("weight") else "zeros")
-
-
-def _with_copies(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, list[nn.Parameter]]:
-    """The parameters of the bare model, each with the trained copy that PEFT made of it."""
-    copies = {
-        name.removeprefix("base_model.model.").replace(".modules_to_save.default.", "."): parameter
-        for name, parameter in model.named_parameters()
-        if ".modules_to_save." in name
-    }
-    return {name: [parameter, *([copies[name]] if name in copies else [])] for name, parameter in bare.items()}
-
-
-def _assign(parameters: Mapping[str, list[nn.Parameter]], values: Mapping[str, Any], which: Sequence[New]) -> None:
-    with torch.no_grad():
-        for new in which:
-            for parameter in parameters[new.name]:
-                parameter.copy_(torch.from_numpy(values[new.name]))
 
 
 def save_pretrained(model: nn.Module, folder: Path) -> None:
