@@ -27,9 +27,12 @@ class _Step:
 
 
 def unlowered(graph: Graph) -> tuple[tuple[str, str], ...]:
-    """The operations that have no lowering, each with the modules that use it; none twice."""
-    found = {(node.op, node.module) for node in graph.nodes if node.op not in LOWERINGS or node.depends_on_values}
-    return tuple(sorted(found))
+    """The operations that have no lowering, each with the modules that use it; none twice.
+
+    Where all have one: those whose result has a shape that depends on values, such as an index by a mask.
+    """
+    found = {(node.op, node.module) for node in graph.nodes if node.op not in LOWERINGS}
+    return tuple(sorted(found or {(node.op, node.module) for node in graph.nodes if node.depends_on_values}))
 
 
 def lower(graph: Graph) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from runtimes.mlx.dtypes import DTYPES, Number, as_array
+from runtimes.mlx.dtypes import DTYPES, Number, Operand, as_array
 from runtimes.mlx.graph import DType
 
 
@@ -107,6 +107,11 @@ def copy(x: mx.array, source: mx.array, *_: object) -> mx.array:
     return mx.broadcast_to(as_array(source, x.dtype), x.shape)
 
 
+def fill(x: mx.array, value: Operand) -> mx.array:
+    """One value in the shape and dtype of x."""
+    return mx.broadcast_to(as_array(value, x.dtype), x.shape)
+
+
 def one_hot(x: mx.array, num_classes: int) -> mx.array:
     """One where the class is, else zero."""
     return (x[..., None] == mx.arange(num_classes)).astype(mx.int64)
@@ -136,5 +141,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.to.device": to_device,
     "aten.type_as.default": lambda x, other: as_array(x, other.dtype),
     "aten.copy.default": copy,
+    "aten.fill.Scalar": fill,
+    "aten.fill.Tensor": fill,
     "aten.one_hot.default": one_hot,
 }

@@ -118,6 +118,11 @@ def adaptive_avg_pool2d(x_BCHW: mx.array, size: Sequence[int | None]) -> mx.arra
     return rows.astype(x_BCHW.dtype) @ x_BCHW @ columns.astype(x_BCHW.dtype).T
 
 
+def adaptive_avg_pool1d(x_BCT: mx.array, size: Sequence[int]) -> mx.array:
+    """Means over bins that cover the last axis evenly."""
+    return x_BCT @ _bins(x_BCT.shape[-1], size[0]).astype(x_BCT.dtype).T
+
+
 def _bins(size: int, bins: int) -> mx.array:
     """[bins, size]: the share of each element in each bin."""
     places = np.arange(size)
@@ -131,6 +136,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.max_pool2d.default": max_pool2d,
     "aten.max_pool2d_with_indices.default": max_pool2d_with_indices,
     "aten.avg_pool2d.default": avg_pool2d,
+    "aten.adaptive_avg_pool1d.default": adaptive_avg_pool1d,
     "aten.adaptive_avg_pool2d.default": adaptive_avg_pool2d,
     "aten._adaptive_avg_pool2d.default": adaptive_avg_pool2d,
 }

@@ -84,6 +84,22 @@ def _taken(x: mx.array, positions: mx.array, axis: int, keepdim: bool) -> tuple[
     return pair if keepdim else (mx.squeeze(pair[0], axis), mx.squeeze(pair[1], axis))
 
 
+def sort(x: mx.array, axis: int = -1, descending: bool = False) -> tuple[mx.array, mx.array]:
+    """The elements in order, and where they were; of equals, the first comes first."""
+    ordered = -x if descending else x
+    positions = mx.argsort(mx.stop_gradient(ordered), axis)
+    return mx.take_along_axis(x, positions, axis), positions.astype(mx.int64)
+
+
+def topk(
+    x: mx.array, count: int, axis: int = -1, largest: bool = True, in_order: bool = True
+) -> tuple[mx.array, mx.array]:
+    """The largest or smallest elements in order, and where they are."""
+    values, positions = sort(x, axis, largest)
+    kept = tuple(slice(count) if at == axis % x.ndim else slice(None) for at in range(x.ndim))
+    return values[kept], positions[kept]
+
+
 def softmax(x: mx.array, axis: int, dtype: DType | bool | None = None) -> mx.array:
     """Shares that add up to one, computed in float32."""
     wanted = dtype_of(dtype, x.dtype) if isinstance(dtype, DType) else x.dtype
@@ -116,6 +132,17 @@ def vector_norm(
     return mx.power(mx.sum(mx.power(mx.abs(x), order), axes_of(axes), keepdim), 1 / order)
 
 
+def norm(
+    x: mx.array, order: Number | None = None, axes: Axes = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> mx.array:
+    """The norm of vectors, as DoRA takes it of the rows of a matrix."""
+    if order is not None and (isinstance(axes, int) or (axes is not None and len(axes) == 1)):
+        return vector_norm(x, order, axes, keepdim, dtype=dtype)
+    if order is not None:
+        raise ValueError("a norm of matrices with an order has no lowering, one of vectors has")
+    return vector_norm(x, 2, axes, keepdim, dtype=dtype)
+
+
 def _over(reduction: Callable[..., mx.array]) -> Callable[..., mx.array]:
     def reduce(x: mx.array, axes: Axes = None, keepdim: bool = False) -> mx.array:
         return reduction(x, axes_of(axes), keepdim)
@@ -144,10 +171,13 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.amin.default": _over(mx.min),
     **{f"aten.any.{kind}": _over(mx.any) for kind in ("default", "dim", "dims")},
     **{f"aten.all.{kind}": _over(mx.all) for kind in ("default", "dim", "dims")},
+    "aten.sort.default": sort,
+    "aten.topk.default": topk,
     "aten.softmax.int": softmax,
     "aten._softmax.default": softmax,
     "aten.log_softmax.int": log_softmax,
     "aten._log_softmax.default": log_softmax,
     "aten.logsumexp.default": logsumexp,
     "aten.linalg_vector_norm.default": vector_norm,
+    "aten.linalg_norm.default": norm,
 }

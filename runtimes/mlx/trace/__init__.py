@@ -9,7 +9,7 @@ from torch import nn
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.trace.convert import to_graph
 from runtimes.mlx.trace.export import export
-from runtimes.mlx.trace.meta import TraceError, weightless
+from runtimes.mlx.trace.fakes import TraceError, weightless
 from runtimes.mlx.trace.names import names_in_model
 
 __all__ = ["TraceError", "names_in_model", "trace", "weightless"]

@@ -13,7 +13,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind, Tenso
 from torch.utils import _pytree as pytree
 
 from runtimes.mlx.graph import Argument, Buffer, Constant, DType, Graph, Input, Node, Parameter, Ref, Shape
-from runtimes.mlx.trace.meta import TraceError
+from runtimes.mlx.trace.fakes import TraceError
 
 # Where and how a tensor lies in memory: none of it is a question on MLX.
 _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from runtimes.mlx.graph import Input, Shape
-from runtimes.mlx.trace.meta import TraceError, on_meta
+from runtimes.mlx.trace.fakes import TraceError, faked
 from runtimes.pytorch.quiet import quiet
 
 # Sizes for the trial: torch takes 0 and 1 for constants, and axes of one size for one axis.
@@ -23,9 +23,10 @@ def export(objective: nn.Module, inputs: Mapping[str, Input]) -> ExportedProgram
     """The program of an objective, free of mutation; composite operations stay whole."""
     names = _free_axes(inputs)
     sizes = dict(zip(names, itertools.islice(_TRIAL_SIZES, len(names)), strict=True))
-    trial = {name: _trial(given, sizes) for name, given in inputs.items()}
     free = {name: dict(_free(given.axes)) for name, given in inputs.items()}
-    with quiet(), on_meta(objective):
+    with quiet(), faked(objective) as mode:
+        with mode:
+            trial = {name: _trial(given, sizes) for name, given in inputs.items()}
         try:
             program = torch.export.export(objective, (), trial, dynamic_shapes=free, strict=False)
             _stop_gradients(program)
@@ -74,7 +75,7 @@ def _free_axes(inputs: Mapping[str, Input]) -> list[str]:
 
 def _trial(given: Input, sizes: Mapping[str, int]) -> Tensor:
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in given.axes]
-    return torch.zeros(shape, dtype=getattr(torch, given.dtype), device="meta")
+    return torch.zeros(shape, dtype=getattr(torch, given.dtype))
 
 
 def _free(axes: Shape) -> Iterator[tuple[int, object]]:

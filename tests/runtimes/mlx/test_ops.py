@@ -243,6 +243,9 @@ def creation() -> Iterator[Case]:
     yield case("type_as.default", X, N)
     yield case("copy.default", X, ROW)
     yield case("copy.default", N, X)
+    yield case("fill.Scalar", X, 2)
+    yield case("fill.Tensor", X, torch.tensor(2.7))
+    yield case("fill.Tensor", N, torch.tensor(2))
     yield case("one_hot.default", whole(2, 3, low=0, high=4), 4)
 
 
@@ -319,8 +322,15 @@ def reductions() -> Iterator[Case]:
     yield case("log_softmax.int", 30 * cube, -1)
     yield case("log_softmax.int", HALF, -1, torch.float32)
     yield case("_log_softmax.default", cube, 1, False)
+    yield case("sort.default", cube, 1)
+    yield case("sort.default", cube, -1, True)
+    yield case("topk.default", cube, 2)
+    yield case("topk.default", cube, 2, 1, False)
     yield case("logsumexp.default", cube, [1, 2], True)
     yield from (case("linalg_vector_norm.default", cube, order, [-1], True) for order in (1, 2, 3, float("inf")))
+    yield case("linalg_norm.default", X)
+    yield case("linalg_norm.default", X, None, [1])
+    yield case("linalg_norm.default", X, 1, [1], True)
 
 
 def products() -> Iterator[Case]:
@@ -390,6 +400,7 @@ def pooling() -> Iterator[Case]:
     yield case("avg_pool2d.default", IMAGES, [3, 2], [2, 2], [1, 1], True, False)
     yield case("avg_pool2d.default", IMAGES, [3, 3], [2, 2], [1, 1], True)
     yield case("avg_pool2d.default", IMAGES, [2, 2], [], [0, 0], False, True, 3)
+    yield case("adaptive_avg_pool1d.default", normal(2, 3, 7), [3])
     for name in ("adaptive_avg_pool2d", "_adaptive_avg_pool2d"):
         yield from (case(f"{name}.default", IMAGES, size) for size in ([1, 1], [3, 4], [7, 2]))
 

@@ -140,6 +140,15 @@ def test_the_norms_of_real_models_are_found(name: str, norms: int) -> None:
     assert "aten.rsqrt.default" not in ops(found)
 
 
+@pytest.mark.parametrize(("name", "layers"), [("llama", 2), ("bert", 0)])
+def test_keys_that_heads_share_are_not_repeated(name: str, layers: int) -> None:
+    attentions = [own for own in graph_of(name).nodes if own.op == "aten.scaled_dot_product_attention.default"]
+    assert len(attentions) == 2
+    assert sum(own.kwargs.get("enable_gqa") is True for own in attentions) == layers
+    repeats = [own for own in graph_of(name).nodes if own.op == "aten.expand.default" and len(own.shape or ()) == 5]
+    assert repeats == []
+
+
 def test_no_check_no_copy_and_no_cast_to_itself_is_left() -> None:
     for name in ("bert", "llama", "resnet"):
         assert not {own for own in ops(graph_of(name)) if "assert" in own or "clone" in own or "alias" in own}
@@ -149,13 +158,13 @@ def test_what_has_no_lowering_is_named_with_its_module() -> None:
     strange = graph(
         node("a", "aten.fft_fft.default", Ref("x")),
         Node(name="b", op="aten.nonzero.default", args=(Ref("x"),), module="a.c", shape=("u0", 2), dtype="int64"),
-        Node(name="c", op="aten.index.Tensor", args=(Ref("x"), (Ref("b"),)), module="a.c", shape=("u0", 4)),
         node("d", "aten.fft_fft.default", Ref("a")),
         output="d",
     )
     assert unlowered(strange) == (
         ("aten.fft_fft.default", "a.b"),
-        ("aten.index.Tensor", "a.c"),
         ("aten.nonzero.default", "a.c"),
     )
+    masked = Node(name="a", op="aten.index.Tensor", args=(Ref("x"), (Ref("x"),)), module="a.c", shape=("u0",))
+    assert unlowered(graph(masked, output="a")) == (("aten.index.Tensor", "a.c"),)
     assert unlowered(simplify(strange)) == (("aten.fft_fft.default", "a.b"),), "dead code needs no lowering"

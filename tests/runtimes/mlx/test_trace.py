@@ -40,6 +40,21 @@ def test_writes_in_place_into_slices_are_values() -> None:
     np.testing.assert_array_equal(outputs_of(Shift(), x)["0"], Shift()(x).numpy())
 
 
+def test_constants_of_forward_and_tensors_that_are_no_buffers_have_their_values() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.arange(8.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale + torch.tensor([1.0, 2.0] * 4, device=x.device)
+
+    x = torch.ones(3, 8)
+    inputs = {"x": Input(dtype="float32", axes=("batch", 8))}
+    found, _ = lower(simplify(trace(Scaled(), inputs)))({}, {}, arrays({"x": x}), None)
+    np.testing.assert_array_equal(np.array(found["0"]), Scaled()(x).numpy())
+
+
 @pytest.mark.parametrize("how", ["no_grad", "detach", "enabled"])
 def test_no_gradient_comes_out_of_what_torch_does_not_differentiate(how: str) -> None:
     class Objective(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 
@@ -40,28 +41,31 @@ def weightless() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def on_meta(module: nn.Module) -> Iterator[None]:
-    """Inside, every parameter and buffer of the module is on the meta device; tied ones stay tied."""
+def faked(module: nn.Module) -> Iterator[FakeTensorMode]:
+    """Inside, parameters and buffers of the module have no memory and are on CPU; tied ones stay tied.
+
+    On CPU, not on meta, so that constants that `forward` makes, and tensors that are no buffers, keep their values.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
     known: dict[int, Tensor] = {}
     saved = [(part, dict(part._parameters), dict(part._buffers)) for part in module.modules()]  # noqa: SLF001
     try:
         for part, parameters, buffers in saved:
-            part._parameters.update({name: _parameter(value, known) for name, value in parameters.items()})  # noqa: SLF001
-            part._buffers.update({name: _buffer(value, known) for name, value in buffers.items()})  # noqa: SLF001
-        yield
+            for own, values in ((part._parameters, parameters), (part._buffers, buffers)):  # noqa: SLF001
+                own.update({name: _fake(value, mode, known) for name, value in values.items()})
+        yield mode
     finally:
         for part, parameters, buffers in saved:
             part._parameters.update(parameters)  # noqa: SLF001
             part._buffers.update(buffers)  # noqa: SLF001
 
 
-def _parameter(value: nn.Parameter | None, known: dict[int, Tensor]) -> Any:
-    if value is not None and id(value) not in known:
-        known[id(value)] = nn.Parameter(value.detach().to("meta"), requires_grad=value.requires_grad)
-    return None if value is None else known[id(value)]
-
-
-def _buffer(value: Tensor | None, known: dict[int, Tensor]) -> Any:
-    if value is not None and id(value) not in known:
-        known[id(value)] = value.detach().to("meta")
-    return None if value is None else known[id(value)]
+def _fake(value: Tensor | None, mode: FakeTensorMode, known: dict[int, Tensor]) -> Any:
+    """A tensor of the same shape without memory; the same one for the same tensor."""
+    if value is None:
+        return None
+    if id(value) not in known:
+        with mode:
+            bare = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+            known[id(value)] = nn.Parameter(bare, value.requires_grad) if isinstance(value, nn.Parameter) else bare
+    return known[id(value)]
