@@ -124,6 +124,12 @@ CODES: dict[str, Code] = {
         "a model can't be trained as planned",
         "The weights can't be loaded, are not all there, or don't have the layers that the method names.",
     ),
+    "E408": Code(
+        "the model does not trace, or an operation has no lowering",
+        "MLX runs a graph that torch.export traces from the model. Some models can't be traced for every size, and "
+        "some use an operation that has no lowering to MLX: the message names it and the module that uses it. Nothing "
+        "was trained. `--runtime pytorch` runs the same plan.",
+    ),
     "E407": Code(
         "no such device",
         "The plan was placed on a device that this installation of the framework can't use. `recipe "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
+Runtime = Literal["pytorch", "mlx"]
 _TARGET = re.compile(r"(cpu|cuda|mps)(?::([1-9][0-9]*)GiB)?", re.IGNORECASE)
 
 
@@ -26,7 +27,7 @@ class Target:
 class Placement:
     """Engine, device and rows computed at once. Changing it changes speed and memory, not what a step means."""
 
-    engine: Literal["pytorch"]
+    engine: Runtime
     engine_reason: str
     device: DeviceKind
     device_reason: str
@@ -52,14 +53,24 @@ def this_machine() -> Target:
     return Target(kind="cpu", memory_gib=None, reason="no accelerator was found")
 
 
+def choose_runtime(target: Target, wanted: Literal["auto"] | Runtime) -> tuple[Runtime, str]:
+    """What runs a plan on a target, and why."""
+    if wanted != "auto":
+        return wanted, "asked for"
+    if target.kind == "mps":
+        return "mlx", "the fast runtime of Apple silicon"
+    return "pytorch", f"the usual runtime on {target.kind}"
+
+
 def place(
-    target: Target, batch_size: int, micro_batch_size: int | None, runtime: Literal["auto", "pytorch"] = "auto"
+    target: Target, batch_size: int, micro_batch_size: int | None, runtime: Literal["auto"] | Runtime = "auto"
 ) -> Placement:
     """The placement of a training step on a target."""
+    engine, reason = choose_runtime(target, runtime)
     memory = f", {target.memory_gib} GiB" if target.memory_gib is not None else ""
     return Placement(
-        engine="pytorch",
-        engine_reason="asked for" if runtime == "pytorch" else "the only runtime of this version",
+        engine=engine,
+        engine_reason=reason,
         device=target.kind,
         device_reason=f"{target.reason}{memory}",
         micro_batch_size=min(micro_batch_size or batch_size, batch_size),

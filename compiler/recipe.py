@@ -244,7 +244,9 @@ class Recipe:
     method: Annotated[Method, About("What is trained.")] = Full()
     training: Annotated[Training, About("How it is trained.")] = Training()
     metrics: Annotated[tuple[Metric, ...], About("What is measured. Default by the task.")] = ()
-    runtime: Annotated[Literal["auto", "pytorch"], About("What runs the plan.")] = "auto"
+    runtime: Annotated[
+        Literal["auto", "pytorch", "mlx"], About("What runs the plan. auto: mlx on Apple silicon, else pytorch.")
+    ] = "auto"
     export: Annotated[tuple[Export, ...], About("What is written for deployment.")] = ()
     verify: Annotated[Verify, About("What the gate asks of an export.")] = Verify()
     document: Document = field(compare=False, repr=False, metadata={"hidden": True})

@@ -15,7 +15,7 @@ from runtimes.tokens import Inputs
 from runtimes.tolerance import Noise
 
 # Engine of the placement -> its module.
-MODULES = {"pytorch": "runtimes.pytorch.backend"}
+MODULES = {"pytorch": "runtimes.pytorch.backend", "mlx": "runtimes.mlx.backend"}
 
 
 class Backend(Protocol):

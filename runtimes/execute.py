@@ -17,7 +17,7 @@ from compiler.placement import Placement
 from compiler.plan import Plan, Step
 from runtimes import checkpoints, steps
 from runtimes.errors import Interrupted
-from runtimes.events import StepFinished, StepReused, StepStarted, to_json
+from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
 from runtimes.report import write_report
 from runtimes.store import Receipt, Store
 
@@ -92,6 +92,9 @@ def _steps(
             if receipt is not None:
                 done[step.id] = receipt
                 yield StepReused(step=step.id, key=key)
+                if step.step in RESUMABLE and receipt.placement["engine"] != placement.engine:
+                    message = f"it was done on {receipt.placement['engine']}: what is done is not done again on another"
+                    yield Said(step=step.id, message=message)
                 continue
             if stop():
                 message = f"stopped before the step {step.id}; the steps before it are done"

@@ -102,6 +102,11 @@ class Engine(Protocol):
         """How many parameters are trained, and how many there are."""
         ...
 
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs were compiled, one for each shape of batches; 0 where nothing is compiled."""
+        ...
+
     def peak_memory(self) -> int:
         """Most bytes held so far: on the device, or of the process on CPU."""
         ...

@@ -27,7 +27,18 @@ DECISIVE = {
     "verify": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
-RECORDED = ("recipec", "torch", "transformers", "peft", "onnx", "onnxscript", "onnxruntime", "tokenizers", "numpy")
+RECORDED = (
+    "recipec",
+    "torch",
+    "mlx",
+    "transformers",
+    "peft",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "tokenizers",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

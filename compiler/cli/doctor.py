@@ -17,6 +17,7 @@ from compiler.placement import this_machine
 EXTRAS = {
     "torch": (("torch", "transformers", "peft", "accelerate"), "recipe run: tuning on PyTorch"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "ONNX export and its gate"),
+    "mlx": (("mlx", "torch", "transformers", "peft"), "recipe run --runtime mlx: tuning on MLX"),
     "predict": (("onnxruntime",), "recipe predict and recipe verify on a bundle"),
 }
 

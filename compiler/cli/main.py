@@ -107,7 +107,14 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
 
 
 # Package -> the extra that brings it.
-EXTRAS = {"torch": "torch", "transformers": "torch", "peft": "torch", "accelerate": "torch", "onnx": "onnx"}
+EXTRAS = {
+    "torch": "torch",
+    "transformers": "torch",
+    "peft": "torch",
+    "accelerate": "torch",
+    "onnx": "onnx",
+    "mlx": "mlx",
+}
 EXTRAS |= {"onnxscript": "onnx", "onnx_ir": "onnx", "onnxruntime": "onnx"}
 
 

@@ -43,6 +43,15 @@ def target_option(command: F) -> F:
     )(command)
 
 
+def runtime_option(command: F) -> F:
+    """--runtime: what runs the plan, over what the recipe says."""
+    return click.option(
+        "--runtime",
+        type=click.Choice(["pytorch", "mlx"]),
+        help="What runs the plan. Default: the recipe's; auto is mlx on Apple silicon, else pytorch.",
+    )(command)
+
+
 def runs_option(command: F) -> F:
     """--runs: the folder of runs."""
     return click.option(

@@ -12,12 +12,12 @@ from types import FrameType
 import click
 
 from compiler.cli.files import plan_in
-from compiler.cli.options import fact_source, recipe_options, runs_option, target_option
+from compiler.cli.options import fact_source, recipe_options, runs_option, runtime_option, target_option
 from compiler.cli.plan import choice_lines
 from compiler.diagnostics import render
 from compiler.driver import compile_recipe
 from compiler.loading import load
-from compiler.placement import Placement, Target, place
+from compiler.placement import Placement, Runtime, Target, place
 from compiler.plan import Plan, Train
 
 
@@ -27,6 +27,7 @@ from compiler.plan import Plan, Train
 @click.argument("recipe", type=click.Path(path_type=Path))
 @recipe_options
 @target_option
+@runtime_option
 @runs_option
 @click.option(
     "--root",
@@ -43,6 +44,7 @@ def run(
     overrides: tuple[str, ...],
     allowed: tuple[Path, ...],
     target: Target,
+    runtime: Runtime | None,
     runs_folder: Path,
     root: Path | None,
     micro_batch_size: int | None,
@@ -60,11 +62,11 @@ def run(
     if found is not None and overrides:
         raise click.UsageError("--set is for recipes: a plan is already compiled")
     if found is not None:
-        made, placement = found, place_plan(found, target, micro_batch_size)
+        made, placement = found, place_plan(found, target, runtime, micro_batch_size)
         root = root or recipe.parent
     else:
         silent = quiet or as_json
-        made, placement = compile_to_run(recipe, overrides, allowed, target, micro_batch_size, quiet=silent)
+        made, placement = compile_to_run(recipe, overrides, allowed, target, runtime, micro_batch_size, quiet=silent)
         root = recipe.parent
     from compiler.cli.progress import display
     from runtimes.execute import execute
@@ -97,6 +99,7 @@ def compile_to_run(
     overrides: tuple[str, ...],
     allowed: tuple[Path, ...],
     target: Target,
+    runtime: Runtime | None,
     micro_batch_size: int | None,
     *,
     quiet: bool,
@@ -110,18 +113,15 @@ def compile_to_run(
     if not quiet:
         click.echo(f"{recipe}: {summary(compiled)}")
         click.echo("\n".join(f"  {line}" for line in choice_lines(compiled.plan.choices)))
-    placement = compiled.placement
-    if micro_batch_size is not None:
-        placement = place(
-            target, compiled.resolved.training.batch_size, micro_batch_size, runtime=compiled.recipe.runtime
-        )
-    return compiled.plan, placement
+    training = compiled.resolved.training
+    portion = micro_batch_size or training.micro_batch_size
+    return compiled.plan, place(target, training.batch_size, portion, runtime or compiled.recipe.runtime)
 
 
-def place_plan(plan: Plan, target: Target, micro_batch_size: int | None) -> Placement:
+def place_plan(plan: Plan, target: Target, runtime: Runtime | None, micro_batch_size: int | None) -> Placement:
     """The placement of a plan that was made elsewhere."""
     [train] = [step for step in plan.steps if isinstance(step, Train)]
-    return place(target, train.batch_size, micro_batch_size)
+    return place(target, train.batch_size, micro_batch_size, runtime or "auto")
 
 
 @contextmanager

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from runtimes import tasks
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
 from runtimes.pytorch.heads import folded
+from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.models import save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
@@ -60,7 +60,7 @@ class TorchEngine:
         self.objective = Objective(step, self.model)
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
-        self.arguments = frozenset(inspect.signature(inner.forward).parameters)
+        self.inputs = input_names(inner)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.frozen = frozen_modules(inner) if step.method.type in ("head", "freeze") else ()
         self.optimizer = new_optimizer(step, self.trained)
@@ -103,7 +103,7 @@ class TorchEngine:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses [B] and the outputs [B, C] in float32."""
-        inputs = {name: self._tensor(values) for name, values in batch.inputs.items() if name in self.arguments}
+        inputs = {name: self._tensor(values) for name, values in batch.inputs.items() if name in self.inputs}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step.precision == "bf16"):
             losses_B, outputs_BC = self.objective(inputs, self._tensor(batch.targets))
         return losses_B, outputs_BC
@@ -185,6 +185,11 @@ class TorchEngine:
         """How many are trained, and how many there are."""
         total = sum(value.numel() for value in self.model.parameters())
         return sum(value.numel() for value in self.trained.values()), total
+
+    @property
+    def num_graphs(self) -> int:
+        """None: the model runs as it is."""
+        return 0
 
     def peak_memory(self) -> int:
         """Bytes: the most that tensors held on CUDA, or the largest resident size of this process."""

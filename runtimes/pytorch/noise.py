@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import starmap
 from pathlib import Path
@@ -15,6 +14,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from runtimes.errors import RunError
+from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.quiet import quiet
 from runtimes.tolerance import Noise
 
@@ -75,16 +75,6 @@ def outputs(model: PreTrainedModel, batch: Batch) -> np.ndarray:
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")
     return found
-
-
-def taken_inputs(model: PreTrainedModel, batch: Batch, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """The arrays of a batch that the model's `forward` takes, as tensors on a device."""
-    taken = inspect.signature(model.forward).parameters
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(values)).to(device)
-        for name, values in batch.items()
-        if name in taken
-    }
 
 
 def load_source(

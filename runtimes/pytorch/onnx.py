@@ -18,7 +18,6 @@ Two choices were measured, on a 22M-parameter BERT, 200 rows of 3 to 256 tokens,
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import re
 from collections import Counter
@@ -38,10 +37,10 @@ from transformers.exporters.exporter_onnx import OnnxExporter
 from runtimes.errors import RunError
 from runtimes.export import ExportFacts
 from runtimes.export.session import session_options
+from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
 from runtimes.pytorch.quiet import quiet
 
-INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 AXES = ("batch", "sequence")
 TRACED_LENGTHS = (11, 7, 4)
 """Tokens of each traced row. Rows and tokens differ in number, and no mask is all ones, else the trace would merge
@@ -81,17 +80,6 @@ def export_onnx(
         file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
         _check_runs(file, trace_inputs(model, PROBED_LENGTHS))
     return _facts(graph, num_bytes=out.stat().st_size)
-
-
-def input_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """The inputs that the exported graph takes, in order: those of `forward`.
-
-    Less token_type_ids where the model tells no segments apart: it has one type of them (RoBERTa), none (DeBERTa), or
-    reads something else into them (GPT-2).
-    """
-    taken = inspect.signature(model.forward).parameters
-    segments = getattr(model.config, "type_vocab_size", 0) > 1
-    return tuple(name for name in INPUT_NAMES if name in taken and (name != "token_type_ids" or segments))
 
 
 def trace_inputs(model: PreTrainedModel, row_lengths: Sequence[int] = TRACED_LENGTHS) -> dict[str, torch.Tensor]:

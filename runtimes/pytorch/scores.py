@@ -22,7 +22,8 @@ from safetensors import safe_open
 
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source, taken_inputs
+from runtimes.pytorch.inputs import taken_inputs
+from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
 from runtimes.pytorch.quiet import quiet
 
 ADAPTER = "adapter_model.safetensors"

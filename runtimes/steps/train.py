@@ -13,7 +13,7 @@ from compiler.hub import fetch_model
 from compiler.plan import Train
 from runtimes import checkpoints
 from runtimes.backends import backend
-from runtimes.events import to_json
+from runtimes.events import Said, to_json
 from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
@@ -30,9 +30,11 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement.device)
     prepared = context.inputs["prepare"]
     validation = Features(prepared / "validation") if step.evaluate_every else None
-    journal = Journal(context.folder / ".reports.jsonl")
-    if not checkpoints.steps(context.folder / checkpoints.FOLDER):
-        journal.file.unlink(missing_ok=True)
+    journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
+    if checkpoints.steps(context.folder / checkpoints.FOLDER):
+        yield from _moved(step, journal)
+    else:
+        journal.begin()
     stopped: dict[str, Any] = {}
     for report in train(
         engine,
@@ -53,10 +55,19 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     facts = {
         "parameters": {"trained": trained, "total": total},
         "peak_memory_bytes": engine.peak_memory(),
+        "compiled_graphs": engine.num_graphs,
         "stopped": stopped,
         **journal.summary(),
     }
     write_json(context.folder / "train.json", facts)
+
+
+def _moved(step: Train, journal: Journal) -> Iterator[Said]:
+    """Says so when the training goes on on another engine than before."""
+    before = journal.engines()
+    if before and before[-1]["engine"] != journal.engine:
+        moved = f"goes on on {journal.engine}, from a checkpoint of {before[-1]['engine']}"
+        yield Said(step=step.id, message=f"{moved}: dropout is drawn otherwise from here")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -69,17 +80,34 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 class Journal:
     """The reports of a training, also of the processes that were interrupted: kept in a file beside the checkpoints."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, engine: str) -> None:
+        self.file, self.engine = file, engine
+
+    def begin(self) -> None:
+        """Begins anew, on this engine."""
+        self.file.unlink(missing_ok=True)
+        self._append({"event": "Engine", "engine": self.engine, "step": 0})
 
     def note(self, report: Any) -> None:
         """Adds a report; after a resume, what came later than the checkpoint is forgotten."""
         if isinstance(report, ResumeReport):
             kept = [line for line in self.read() if line["step"] <= report.step]
             write_text(self.file, "".join(json.dumps(line) + "\n" for line in kept))
+            self._append({"event": "Engine", "engine": self.engine, "step": report.step})
         elif isinstance(report, (StepReport, EvaluationReport)):
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(to_json(report)) + "\n")
+            self._append(to_json(report))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def engines(self) -> list[dict[str, Any]]:
+        """The engines that trained, each with the step after which it went on."""
+        found: list[dict[str, Any]] = []
+        for line in self.read():
+            if line["event"] == "Engine" and (not found or found[-1]["engine"] != line["engine"]):
+                found.append({"engine": line["engine"], "after_step": line["step"]})
+        return found
 
     def read(self) -> list[dict[str, Any]]:
         """The reports so far; a line that a killed process left half-written is passed over."""
@@ -93,6 +121,7 @@ class Journal:
         steps = [line for line in self.read() if line["event"] == "StepReport"]
         seconds, tokens = sum(step["seconds"] for step in steps), sum(step["num_tokens"] for step in steps)
         return {
+            "engines": self.engines(),
             "steps": len(steps),
             "tokens": tokens,
             "seconds": round(seconds, 3),

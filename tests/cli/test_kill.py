@@ -14,11 +14,12 @@ from compiler.hashes import sha256_of
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from compiler.cli import main; main(prog_name='recipe')"
-KILLS = 10
+KILLS = {"pytorch": 10, "mlx": 5}  # MLX traces for seconds before it trains
 
 
-def start(project: Path, runs: str) -> subprocess.Popen[bytes]:
+def start(project: Path, runs: str, runtime: str) -> subprocess.Popen[bytes]:
     arguments = ["run", str(project / "recipe.json"), "--target", "cpu", "--quiet", "--runs", str(project / runs)]
+    arguments += ["--runtime", runtime]
     changes = ["--set", "/training/checkpoint_every=2", "--set", "/training/epochs=8", "--set", "/export=[]"]
     return subprocess.Popen(
         [sys.executable, "-c", MAIN, *arguments, *changes],
@@ -48,13 +49,16 @@ def kill_at_a_random_moment(process: subprocess.Popen[bytes], project: Path, cha
 
 
 @pytest.mark.slow
-def test_ten_kills_leave_the_weights_of_a_run_that_was_left_alone(project: Path) -> None:
-    assert start(project, "whole").wait(timeout=300) == 0
-    chance = random.Random(0)
-    killed = sum(kill_at_a_random_moment(start(project, "killed"), project, chance) for _ in range(KILLS))
-    assert start(project, "killed").wait(timeout=300) == 0
+@pytest.mark.parametrize("runtime", KILLS)
+def test_kills_leave_the_weights_of_a_run_that_was_left_alone(project: Path, runtime: str) -> None:
+    if runtime == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    assert start(project, "whole", runtime).wait(timeout=300) == 0
+    chance, kills = random.Random(0), KILLS[runtime]
+    killed = sum(kill_at_a_random_moment(start(project, "killed", runtime), project, chance) for _ in range(kills))
+    assert start(project, "killed", runtime).wait(timeout=300) == 0
     one, two = (project / runs / "tiny" / "model" / "model.safetensors" for runs in ("whole", "killed"))
     assert sha256_of(one, None) == sha256_of(two, None)
     reports = [json.loads((project / runs / "tiny" / "report.json").read_text()) for runs in ("whole", "killed")]
     assert reports[0]["evaluation"] == reports[1]["evaluation"]
-    assert killed >= KILLS // 2, "the moments were too late to kill anything"
+    assert killed >= kills // 2, "the moments were too late to kill anything"

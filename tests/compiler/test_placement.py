@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -59,8 +60,15 @@ def test_a_micro_batch_is_at_most_the_batch(written: int | None, expected: int) 
 def test_a_placement_says_why() -> None:
     placement = place(Target(kind="mps", memory_gib=None, reason="Apple silicon"), 32, None)
     assert (placement.device, placement.device_reason) == ("mps", "Apple silicon")
-    assert placement.engine_reason == "the only runtime of this version"
-    assert place(CPU, 32, None, "pytorch").engine_reason == "asked for"
+    assert (placement.engine, placement.engine_reason) == ("mlx", "the fast runtime of Apple silicon")
+    assert (place(CPU, 32, None).engine, place(CPU, 32, None).engine_reason) == ("pytorch", "the usual runtime on cpu")
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "mlx"])
+def test_a_runtime_that_is_named_is_taken_on_every_target(runtime: Literal["pytorch", "mlx"]) -> None:
+    for target in (CPU, Target(kind="mps", memory_gib=None, reason="Apple silicon")):
+        placement = place(target, 32, None, runtime)
+        assert (placement.engine, placement.engine_reason) == (runtime, "asked for")
 
 
 def test_the_memory_that_was_asked_for_is_said() -> None:

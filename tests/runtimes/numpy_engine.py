@@ -144,6 +144,10 @@ class NumpyEngine:
         count = self.state["weight"].size + self.state["bias"].size
         return count, count
 
+    @property
+    def num_graphs(self) -> int:
+        return 0
+
     def peak_memory(self) -> int:
         return sum(value.nbytes for value in self.state.values())
 

@@ -118,6 +118,14 @@ def smooth_l1_loss(x: mx.array, target: mx.array, reduction: int = MEAN, beta: N
     return reduced(mx.where(difference < beta, near, difference - 0.5 * beta), reduction)
 
 
+def huber_loss(x: mx.array, target: mx.array, reduction: int = MEAN, delta: Number = 1.0) -> mx.array:
+    """Half the squared differences up to delta, a line beyond."""
+    difference = mx.abs(x - target)
+    return reduced(
+        mx.where(difference < delta, 0.5 * mx.square(difference), delta * (difference - 0.5 * delta)), reduction
+    )
+
+
 TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.cross_entropy_loss.default": cross_entropy,
     "aten.nll_loss.default": nll_loss,
@@ -126,4 +134,5 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.mse_loss.default": mse_loss,
     "aten.l1_loss.default": l1_loss,
     "aten.smooth_l1_loss.default": smooth_l1_loss,
+    "aten.huber_loss.default": huber_loss,
 }

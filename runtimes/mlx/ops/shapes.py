@@ -149,6 +149,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.detach.default": mx.stop_gradient,
     "aten.expand.default": expand,
     "aten.expand_as.default": lambda x, other: mx.broadcast_to(x, other.shape),
+    "aten.broadcast_tensors.default": lambda tensors: mx.broadcast_arrays(*tensors),
     "aten.unsqueeze.default": mx.expand_dims,
     "aten.squeeze.default": squeeze,
     "aten.squeeze.dim": squeeze,

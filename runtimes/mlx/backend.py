@@ -1,0 +1,121 @@
+"""The MLX back end: what the steps call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from compiler.plan import Train
+from compiler.tasks import Task
+from compiler.weights import Tensor, read_header
+from runtimes import tasks
+from runtimes.errors import RunError
+from runtimes.gate import ScoreFunction
+from runtimes.mlx.engine import MlxEngine
+from runtimes.mlx.graph import Graph
+from runtimes.mlx.lower import lower, unlowered
+from runtimes.mlx.trace.training import trace_saved, trace_step
+from runtimes.mlx.weights import load_weights, weight_files
+from runtimes.protocol import Batch
+from runtimes.pytorch import backend as torch_backend
+from runtimes.tokens import Inputs
+from runtimes.tolerance import Noise
+
+ADAPTER = "adapter_model.safetensors"
+
+
+def load_engine(step: Train, model_folder: Path, init_file: Path, device: str) -> MlxEngine:
+    """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded."""
+    use_device(device)
+    files = weight_files(model_folder)
+    traced = trace_step(step, model_folder, headers(files), init_file)
+    require_lowered(traced.train, traced.evaluate)
+    weights = load_weights(traced.train, files, traced.names)
+    if lost := sorted(set(weights.missing) - set(traced.values)):
+        raise RunError("E406", f"the model's files lack {', '.join(lost[:4])}", "name a model with all of its weights")
+    return MlxEngine(step, traced, weights, model_folder)
+
+
+def use_device(kind: str) -> None:
+    """Computes on a kind of device from now on. Raises RunError E407 when MLX has none here."""
+    if kind == "cpu":
+        mx.set_default_device(mx.Device(mx.cpu))
+    elif mx.is_available(mx.Device(mx.gpu)):
+        mx.set_default_device(mx.Device(mx.gpu))
+    else:
+        message = f"the placement asks for {kind}, and this installation of MLX computes on the CPU alone"
+        raise RunError("E407", message, "run with --target cpu, or install mlx on macOS, or mlx[cuda13] on Linux")
+
+
+def headers(files: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of safetensors files by name."""
+    return {name: tensor for file in files for name, tensor in read_header(file).items()}
+
+
+def require_lowered(*graphs: Graph) -> None:
+    """Nothing when every operation has a lowering. Raises RunError E408 that names those that have none."""
+    lacking = dict.fromkeys(pair for graph in graphs for pair in unlowered(graph))
+    if lacking:
+        named = [f"{op} in {module or 'the objective'}" for op, module in lacking]
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        message = f"MLX has no lowering for {', '.join(named[:3])}{more}"
+        raise RunError("E408", message, "run it on PyTorch: --runtime pytorch; a lowering goes into runtimes/mlx/ops")
+
+
+def trained_folder(step: Train) -> str:
+    """The name of the folder that save_model fills: model, or adapter."""
+    return torch_backend.trained_folder(step)
+
+
+def trained_scores(step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
+    """The outputs of a trained model, or of an adapter on its base, in float32."""
+    folder = trained / trained_folder(step)
+    if folder.name == "model":
+        return model_scores(step.task, folder, device)
+    return _scores(step.task, base, device, adapter=folder)
+
+
+def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
+    """The outputs of a saved model, in float32."""
+    return _scores(task, folder, device)
+
+
+def _scores(task: Task, folder: Path, device: str, adapter: Path | None = None) -> ScoreFunction:
+    use_device(device)
+    files = (*weight_files(folder), *(() if adapter is None else (adapter / ADAPTER,)))
+    head = tasks.module_of(task).head(task)
+    graph, names = trace_saved(folder, head, headers(weight_files(folder)), adapter)
+    require_lowered(graph)
+    weights = load_weights(graph, files, names)
+    if weights.missing:
+        raise RunError("E502", f"{folder}: the weights lack {', '.join(weights.missing[:4])}", "run the training again")
+    return partial(_outputs, mx.compile(lower(graph)), graph, weights.parameters, weights.buffers)
+
+
+def _outputs(
+    run: Callable[..., tuple[dict[str, mx.array], object]],
+    graph: Graph,
+    parameters: Mapping[str, mx.array],
+    buffers: Mapping[str, mx.array],
+    batch: Batch,
+) -> npt.NDArray[np.float32]:
+    """The outputs [B, C] of a batch; inputs that it lacks are zero."""
+    nothing = np.zeros_like(batch.inputs["input_ids"])
+    inputs = {name: mx.array(batch.inputs.get(name, nothing)) for name in graph.inputs}
+    outputs, _ = run(parameters, buffers, inputs, None)
+    return np.array(outputs["outputs"])
+
+
+def merge(base: Path, adapter: Path, out: Path, task: Task) -> None:
+    """Writes a base model with an adapter merged into it: a matter of files, which PEFT does."""
+    torch_backend.merge(base, adapter, out, task)
+
+
+def float32_noise(task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
+    """The float32 rounding noise of a saved model's outputs, by torch: MLX has no float64 on a GPU."""
+    return torch_backend.float32_noise(task, folder, batches)

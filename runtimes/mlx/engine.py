@@ -1,0 +1,221 @@
+"""The MLX engine: the graph of the torch objective, differentiated and compiled."""
+
+# B = batch, T = tokens, C = outputs of a row
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from compiler.plan import Train
+from runtimes import tasks
+from runtimes.features import TARGETS
+from runtimes.mlx.lower import Arrays, lower, value_and_grad
+from runtimes.mlx.optimizers import Moments, clip, global_norm, update, zero_moments
+from runtimes.mlx.trace.training import Traced, save
+from runtimes.mlx.weights import Weights, load_weights, weight_files
+from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
+
+_STATE = "state.safetensors"
+_STEP = "step"  # torch counts the steps of each parameter
+
+
+@dataclass(frozen=True, slots=True)
+class DoneStep:
+    """Figures that are there: MLX tells that it has no room only when it computes."""
+
+    figures: StepResult
+
+    def result(self) -> StepResult:
+        """The figures."""
+        return self.figures
+
+
+class MlxEngine:
+    """A lowered objective, its trainable parameters and their optimizer. What a step changes is replaced as a whole."""
+
+    fixed_shapes = True
+
+    def __init__(self, step: Train, traced: Traced, weights: Weights, folder: Path) -> None:
+        self.step, self.traced, self.folder = step, traced, folder
+        new = {name: mx.array(value) for name, value in traced.values.items() if name in traced.train.parameters}
+        parameters = {**weights.parameters, **new}
+        self.trained = {name: parameters.pop(name) for name in traced.train.trainable}
+        self.frozen, self.buffers = parameters, dict(weights.buffers)
+        self.moments: Moments = zero_moments(step.optimizer, self.trained)
+        self.count = mx.array(0)
+        self.shapes: set[tuple[str, int, int]] = set()  # each is a compiled graph
+        self._differentiate = mx.compile(self._differentiated())
+        self._update = mx.compile(self._updated)
+        self._evaluate = mx.compile(lower(traced.evaluate))
+        mx.eval(self.trained, self.frozen, self.buffers, self.moments)
+        mx.reset_peak_memory()
+
+    # --- computing
+
+    def train_step(
+        self,
+        micro_batches: Sequence[Batch],
+        *,
+        denominators: Mapping[str, float],
+        learning_rates: Sequence[float],
+        seed: int,
+    ) -> DoneStep:
+        """One optimizer step. Raises OutOfMemory with parameters, buffers and moments unchanged."""
+        [rate] = learning_rates
+        with _frees_memory():
+            loss, gradients, buffers = self._accumulate(micro_batches, denominators["loss"], seed)
+            trained, moments, norm = self._update(
+                self.trained, gradients, self.moments, self.count + 1, mx.array(rate, mx.float32)
+            )
+            mx.eval(loss, trained, moments, buffers, norm)
+        self.trained, self.moments, self.buffers, self.count = trained, moments, buffers, self.count + 1
+        return DoneStep(StepResult(losses={"loss": _number(loss)}, grad_norm=_number(norm)))
+
+    def _accumulate(
+        self, micro_batches: Sequence[Batch], denominator: float, seed: int
+    ) -> tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]:
+        """The loss of a step, its gradients, and the buffers after it."""
+        loss, buffers = mx.array(0.0), self.buffers
+        gradients: dict[str, mx.array] = {}
+        keys = mx.random.split(mx.random.key(seed), len(micro_batches))
+        for key, batch in zip(keys, micro_batches, strict=True):
+            inputs, weights = self._inputs(batch, "train"), mx.array(batch.weights) / denominator
+            part, buffers, found = self._differentiate(self.trained, self.frozen, buffers, inputs, weights, key)
+            loss = loss + part
+            gradients = {name: gradients[name] + value for name, value in found.items()} if gradients else found
+            if len(micro_batches) > 1:
+                mx.eval(loss, buffers, gradients)  # one portion after another, so that no two are in memory
+        return loss, gradients, buffers
+
+    def _differentiated(self) -> Callable[..., tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]]:
+        """From parameters, buffers, inputs, row weights and a key to the loss, the new buffers and the gradients."""
+        run = lower(self.traced.train)
+
+        def step(
+            trained: Arrays, frozen: Arrays, buffers: Arrays, inputs: Arrays, weights_B: mx.array, key: mx.array
+        ) -> tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]:
+            differentiated = value_and_grad(run, lambda outputs: (outputs["losses"] * weights_B).sum())
+            (outputs, after), gradients = differentiated(trained, frozen, buffers, inputs, key)
+            return (outputs["losses"] * weights_B).sum(), after, gradients
+
+        return step
+
+    def _updated(
+        self, trained: Arrays, gradients: Arrays, moments: Moments, count: mx.array, rate: mx.array
+    ) -> tuple[dict[str, mx.array], Moments, mx.array]:
+        norm = global_norm(gradients)
+        if self.step.max_grad_norm is not None:
+            gradients = clip(gradients, norm, self.step.max_grad_norm)
+        decay = self.step.weight_decay
+        found, after = update(
+            self.step.optimizer, trained, gradients, moments, step=count, learning_rate=rate, weight_decay=decay
+        )
+        return found, after, norm
+
+    def _inputs(self, batch: Batch, graph: str) -> dict[str, mx.array]:
+        """The graph's inputs; what a batch leaves out is zero everywhere."""
+        shape = batch.inputs["input_ids"].shape
+        self.shapes.add((graph, *shape))
+        given = {**batch.inputs, TARGETS: batch.targets}
+        nothing = np.zeros(shape, np.int64)
+        return {name: mx.array(given.get(name, nothing)) for name in self.traced.train.inputs}
+
+    def evaluate(self, batch: Batch) -> RowResults:
+        """Losses and outputs of a batch, dropout off."""
+        with _frees_memory():
+            outputs, _ = self._evaluate(
+                {**self.frozen, **self.trained}, self.buffers, self._inputs(batch, "evaluate"), None
+            )
+            return RowResults(losses=_numbers(outputs["losses"]), outputs=_numbers(outputs["outputs"]))
+
+    # --- state and files
+
+    def save_state(self, folder: Path) -> None:
+        """Writes state.safetensors under the names that the PyTorch engine gives it."""
+        state = {f"parameters/{name}": value for name, value in self.trained.items()}
+        state |= {f"buffers/{name}": value for name, value in self._persistent_buffers().items()}
+        count = self.count.astype(mx.float32)
+        for name, moments in self.moments.items():
+            counted = {**moments, _STEP: count} if self._counts else moments
+            state |= {f"optimizer/{name}/{moment}": value for moment, value in counted.items()}
+        mx.save_safetensors(str(folder / _STATE), state)
+
+    def load_state(self, folder: Path) -> None:
+        """Takes up what save_state wrote, of this engine or another. Raises KeyError when it is of other parameters."""
+        found = mx.load(str(folder / _STATE))
+        assert isinstance(found, dict)
+        self.trained = {name: found[f"parameters/{name}"] for name in self.trained}
+        self.buffers |= {name: found[f"buffers/{name}"] for name in self._persistent_buffers()}
+        self.moments = {
+            name: {moment: found[f"optimizer/{name}/{moment}"] for moment in moments}
+            for name, moments in self.moments.items()
+        }
+        if self._counts:
+            self.count = mx.array(max(int(_number(found[f"optimizer/{name}/{_STEP}"])) for name in self.trained))
+        mx.eval(self.trained, self.buffers, self.moments)
+
+    @property
+    def _counts(self) -> bool:
+        return self.step.optimizer.type != "sgd"
+
+    def _persistent_buffers(self) -> dict[str, mx.array]:
+        held = {name for name, buffer in self.traced.train.buffers.items() if buffer.persistent}
+        return {name: value for name, value in self.buffers.items() if name in held}
+
+    def save_model(self, folder: Path) -> None:
+        """Writes a transformers folder, or a PEFT folder for an adapter. Frozen weights are read from their files."""
+        files = weight_files(self.folder)
+        whole = load_weights(self.traced.train, files, self.traced.names, frozen_dtype="float32")
+        new = {name: mx.array(value) for name, value in self.traced.values.items()}
+        values = {**whole.parameters, **whole.buffers, **new, **self.trained, **self._persistent_buffers()}
+        head = tasks.module_of(self.step.task).head(self.step.task)
+        save(self.traced.model, head, {name: _numbers(value) for name, value in values.items()}, folder)
+
+    @property
+    def num_parameters(self) -> tuple[int, int]:
+        """How many are trained, and how many there are."""
+        total = sum(value.numel() for value in self.traced.model.parameters())
+        return sum(value.size for value in self.trained.values()), total
+
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs were compiled, one for each shape of batches in training and in evaluation."""
+        return len(self.shapes)
+
+    def peak_memory(self) -> int:
+        """The most bytes that arrays held."""
+        return int(mx.get_peak_memory())
+
+
+def _number(value: mx.array) -> float:
+    """The one number of an array."""
+    return float(np.array(value))
+
+
+def _numbers(value: mx.array) -> npt.NDArray[np.float32]:
+    """An array of MLX as numpy; bfloat16, which numpy lacks, as float32."""
+    return np.array(value.astype(mx.float32) if value.dtype == mx.bfloat16 else value)
+
+
+@contextlib.contextmanager
+def _frees_memory() -> Iterator[None]:
+    """Turns MLX's errors of full memory into OutOfMemory."""
+    reason = ""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(
+            word in str(error).lower() for word in ("unable to allocate", "out of memory", "insufficient memory")
+        ):
+            raise
+        reason = str(error).partition("\n")[0]
+    if reason:
+        mx.clear_cache()
+        raise OutOfMemory(reason)

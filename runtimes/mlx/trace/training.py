@@ -1,0 +1,168 @@
+"""The graphs of a train step, and of a saved model: built without weights, as PyTorch would train and load them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel
+
+from compiler.plan import Train
+from compiler.weights import Tensor as Stored
+from runtimes import tasks
+from runtimes.errors import RunError
+from runtimes.features import TARGETS
+from runtimes.mlx.graph import Graph, Input
+from runtimes.mlx.passes import simplify
+from runtimes.mlx.trace.convert import to_graph
+from runtimes.mlx.trace.export import export
+from runtimes.mlx.trace.fakes import TraceError, weightless
+from runtimes.mlx.trace.names import names_in_model
+from runtimes.pytorch.engine import frozen_modules
+from runtimes.pytorch.heads import folded
+from runtimes.pytorch.inputs import input_names
+from runtimes.pytorch.models import Loaded, head_of, save_pretrained, wrap
+from runtimes.pytorch.objective import Objective
+from runtimes.pytorch.quiet import quiet
+from runtimes.tasks import Head
+
+TOKENS = Input(dtype="int64", axes=("batch", "tokens"))
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """A train step's model without weights, its two graphs, and what is known of its parameters."""
+
+    model: nn.Module
+    train: Graph
+    evaluate: Graph
+    names: Mapping[str, str]  # from the files' names to the model's
+    values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
+
+
+def _flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
+    """A module around `inner` whose inputs are arguments of their own, as torch wants to know them."""
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, **given: Tensor) -> dict[str, Tensor]:
+            return call(given)
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    Flat.forward.__signature__ = inspect.Signature([own, *named])  # type: ignore[attr-defined]
+    return Flat()
+
+
+def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
+    """The losses and outputs of an objective, in the mode that it is in."""
+
+    def call(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        targets = given.pop(TARGETS)
+        losses_B, outputs = objective(given, targets)
+        return {"losses": losses_B, "outputs": outputs}
+
+    return _flat(objective, names, call)
+
+
+def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path) -> Traced:
+    """The graphs of a train step. `stored`: the tensors of the model's files.
+
+    Raises RunError E406 when the model can't be built, E408 when it can't be traced.
+    """
+    head = tasks.module_of(step.task).head(step.task)
+    with weightless(), quiet():
+        loaded, names = build(folder, head, stored)
+        wrapped = wrap(step, loaded, init_file)
+    if step.precision == "bf16":
+        wrapped.model.to(torch.bfloat16)
+    objective = Objective(step, wrapped.model)
+    [targets] = [column for column in tasks.module_of(step.task).columns(0) if column.name == TARGETS]
+    inputs = {**inputs_of(wrapped.inner), TARGETS: Input(dtype=targets.dtype, axes=("batch",))}
+    objective.train()
+    for module in frozen_modules(wrapped.inner) if step.method.type in ("head", "freeze") else ():
+        module.eval()
+    train = _graph(_training(objective, inputs), inputs, "inner.model")
+    evaluate = _graph(_training(objective.eval(), inputs), inputs, "inner.model")
+    return Traced(model=wrapped.model, train=train, evaluate=evaluate, names=names, values=wrapped.values)
+
+
+def trace_saved(
+    folder: Path, head: Head, stored: Mapping[str, Stored], adapter: Path | None = None
+) -> tuple[Graph, Mapping[str, str]]:
+    """The graph of a saved model's outputs, with an adapter on it where there is one; and the files' names."""
+    with weightless(), quiet():
+        loaded, names = build(folder, head, stored)
+        model: nn.Module = loaded.model
+        if adapter is not None:
+            import peft
+
+            model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
+    inputs = inputs_of(loaded.model)
+    model.eval()
+    flat = _flat(model, inputs, lambda given: {"outputs": model(**given).logits.float()})
+    return _graph(flat, inputs, "inner"), names
+
+
+def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loaded, Mapping[str, str]]:
+    """The model of a folder with a task's head, without weights; and from the files' names to the model's.
+
+    Raises RunError E406 when transformers can't build it, or when the files lack weights below the head.
+    """
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, **head.config)
+        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config)
+    except Exception as error:  # transformers and its configurations raise errors of many libraries
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        hint = "its config.json must be of an architecture that transformers has"
+        raise RunError("E406", f"transformers can't build the model: {reason}", hint) from error
+    names = names_in_model(model, stored)
+    shapes = {names.get(name, name): tensor.shape for name, tensor in stored.items()}
+    missing = [name for name, value in model.named_parameters() if shapes.get(name) != tuple(value.shape)]
+    return Loaded(model=model, head=head_of(model, missing), missing=tuple(sorted(missing))), names
+
+
+def inputs_of(model: PreTrainedModel) -> dict[str, Input]:
+    """The inputs that a model is given."""
+    return dict.fromkeys(input_names(model), TOKENS)
+
+
+def _graph(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
+    """The graph of a module, its parameters named from `root`. Raises RunError E408 with what can't be traced."""
+    try:
+        return simplify(to_graph(export(module, inputs), module, inputs, root))
+    except TraceError as error:
+        hint = "run it on PyTorch: --runtime pytorch; and please report it with the model's config.json"
+        raise RunError("E408", f"the model does not trace: {error}", hint) from error
+
+
+def save(model: nn.Module, head: Head, values: Mapping[str, Array], out: Path) -> None:
+    """Writes a model without weights as its library reads it, with these values by the names of its parameters."""
+    trained: dict[str, nn.Parameter] = {}
+    for name, value in values.items():
+        place, _, own = name.rpartition(".")
+        parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
+        module = model.get_submodule(place)
+        if own in module._parameters:  # noqa: SLF001  (the one place where a parameter can be replaced)
+            trained[name] = module._parameters[own] = parameter  # noqa: SLF001
+        else:
+            module._buffers[own] = parameter.data  # noqa: SLF001
+    with folded(trained, head):
+        save_pretrained(model, out)
+
+
+def trained_names(model: nn.Module) -> Sequence[str]:
+    """The parameters that a method trains, in the model's order."""
+    return [name for name, value in model.named_parameters() if value.requires_grad]
