@@ -40,6 +40,14 @@ class Parameter:
     requires_grad: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Constant:
+    """A value that is known before the graph runs. bfloat16 is held as float32: numpy has no such type."""
+
+    dtype: str
+    value: Array
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
     """A buffer that a file holds or that a step changes; all others are constants."""
@@ -47,14 +55,7 @@ class Buffer:
     dtype: str
     shape: tuple[int, ...]
     persistent: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Constant:
-    """A value that is known before the graph runs. bfloat16 is held as float32: numpy has no such type."""
-
-    dtype: str
-    value: Array
+    first: Constant | None  # the value that the module was built with, where it has memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

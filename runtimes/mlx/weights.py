@@ -12,6 +12,7 @@ import mlx.core as mx
 from compiler.weights import INDEX, SINGLE, read_header, shards
 from runtimes.mlx.dtypes import DTYPES, as_array
 from runtimes.mlx.graph import Graph
+from runtimes.mlx.lower import array_of
 
 _WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
 _WRAPPED = (".base_layer.", ".modules_to_save.default.", ".original_module.")  # and into them
@@ -50,7 +51,8 @@ def load_weights(
 
     `names`: from the names of the files to those of the model; a tensor that is not among them keeps its own.
     `frozen_dtype` holds the frozen parameters in another dtype. Arrays are read when they are first used, in their
-    final dtype. Of files with the same name the last wins. A tied parameter is one array, under its name in the graph.
+    final dtype. Of files with the same name the last wins. A buffer that no file has keeps its module's first value.
+    A tied parameter is one array, under its name in the graph.
     """
     stored = _stored(files, names)
     parameters: dict[str, mx.array] = {}
@@ -65,6 +67,8 @@ def load_weights(
         found = _find(stored, (name,), buffer.shape)
         if found is not None:
             buffers[name] = as_array(found, DTYPES[buffer.dtype])
+        elif buffer.first is not None:
+            buffers[name] = array_of(buffer.first)
     wanted = (*graph.parameters, *graph.buffers)
     missing = tuple(name for name in wanted if name not in parameters and name not in buffers)
     return Weights(parameters=parameters, buffers=buffers, missing=missing)

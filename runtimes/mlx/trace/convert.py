@@ -88,7 +88,10 @@ class _Names:
 
     def buffer(self, spec: InputSpec) -> Buffer:
         value = self.values[spec.target or ""]
-        return Buffer(dtype=_dtype(value.dtype), shape=tuple(value.shape), persistent=bool(spec.persistent))
+        first = None if value.is_meta else _constant(self.of(spec), value)
+        return Buffer(
+            dtype=_dtype(value.dtype), shape=tuple(value.shape), persistent=bool(spec.persistent), first=first
+        )
 
 
 class _Reader:

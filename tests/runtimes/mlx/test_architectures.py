@@ -18,7 +18,7 @@ def test_every_operation_has_a_lowering(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize(("batch", "length"), [(4, 12), (3, 9)])
+@pytest.mark.parametrize(("batch", "length"), [(4, 12), (1, 9)])
 def test_loss_and_gradients_equal_torchs_at_sizes_that_were_not_traced(name: str, batch: int, length: int) -> None:
     objective = ARCHITECTURES[name].build()
     rows = sample(ARCHITECTURES[name].objective, batch, length)

@@ -122,6 +122,30 @@ def test_twenty_steps_of_adamw_with_schedule_clipping_and_accumulation_equal_tor
     assert all(after[key] is buffers[key] for key in buffers), "evaluation changes no buffer"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_a_compiled_step_equals_the_plain_one(name: str) -> None:
+    graph, model = graph_of(name), ARCHITECTURES[name].build().model
+    optimizer, step_of = AdamW(), value_and_grad(lower(graph), lambda outputs: outputs["loss_sum"])
+
+    def step(trained: Any, moments: Any, buffers: Any, inputs: Any, number: mx.array) -> Any:
+        (outputs, after), gradients = step_of(trained, {}, buffers, inputs, mx.random.key(0))
+        rate = mx.array(RATE)
+        moved = update(optimizer, trained, gradients, moments, step=number, learning_rate=rate, weight_decay=DECAY)
+        return outputs["loss_sum"], *moved, after
+
+    trained, buffers = parameters_of(graph, model), buffers_of(graph, model)
+    plain = compiled = (mx.array(0.0), trained, zero_moments(optimizer, trained), buffers)
+    fused = mx.compile(step)
+    for number in range(1, 4):
+        rows = arrays(sample(ARCHITECTURES[name].objective, 4, 9, seed=number))
+        plain = step(*plain[1:], rows, mx.array(number))
+        compiled = fused(*compiled[1:], rows, mx.array(number))
+        np.testing.assert_allclose(np.array(compiled[0]), np.array(plain[0]), rtol=1e-5)
+    for key, value in plain[3].items():
+        np.testing.assert_allclose(np.array(compiled[3][key]), np.array(value), rtol=1e-4, atol=1e-5)
+
+
 def with_lora(name: str, dropout: float = 0.0) -> Objective:
     """The objective on a model with low-rank updates of its linear layers, all else frozen."""
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "target_modules": "all-linear"}

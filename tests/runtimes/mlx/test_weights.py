@@ -96,6 +96,17 @@ def test_trained_and_frozen_parameters_have_dtypes_of_their_own(tmp_path: Path) 
     assert {value.dtype for value in found.parameters.values()} == {mx.float32, mx.bfloat16}
 
 
+def test_a_buffer_that_no_file_has_keeps_its_first_value(tmp_path: Path) -> None:
+    model = saved("resnet", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({key: v for key, v in tensors.items() if "running_var" not in key}, tmp_path / "model.safetensors")
+    found = loaded(graph_of("resnet"), model, tmp_path)
+    assert found.missing == ()
+    variances = [value for key, value in found.buffers.items() if "running_var" in key]
+    assert variances
+    assert all(mx.array_equal(value, mx.ones_like(value)) for value in variances)
+
+
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         weight_files(tmp_path)
