@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compiler.cli.options import runs_option
+from compiler.cli.rows import GivenRow, file_rows, input_rows, label_in, text_in, typed_rows
 from compiler.diagnostics import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _ROWS_AT_ONCE = 1024
 @click.option(
     "--input",
     "source",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+    type=click.Path(path_type=Path),
     help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input.",
 )
 @click.option("--column", help="The column with the text. Default: the bundle's.")
@@ -58,17 +58,21 @@ def predict(
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
     opened = open_for(bundle, runs_folder, threads)
     column = column or opened.manifest.columns["text"]
-    rows = ({column: text} for text in texts) if source is None else read_source(source)
-    answers = answer(opened, rows, column, batch_size)
+    answers = answer(opened, given_rows(texts, source, column), column, batch_size)
     if output is not None:
         write_answers(output, answers)
         return
-    for row in answers:
-        click.echo(
-            json.dumps(row, ensure_ascii=False)
-            if as_json or source
-            else f"{row['prediction']['label']}  {row['prediction']['score']:.4f}  {row[column]}"
-        )
+    for answered in answers:
+        decided = answered["prediction"]
+        told = f"{decided['label']}  {decided['score']:.4f}  {answered[column]}"
+        click.echo(line_of(answered) if as_json or source else told)
+
+
+def given_rows(texts: tuple[str, ...], source: Path | None, column: str) -> Iterator[GivenRow]:
+    """The rows that the command line names: texts, a file, or - for standard input."""
+    if source is None:
+        return typed_rows(texts, column)
+    return input_rows() if str(source) == "-" else file_rows(source)
 
 
 def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
@@ -94,80 +98,32 @@ def bundle_folder(named: Path, runs_folder: Path) -> Path:
     return found or named
 
 
-def read_source(source: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file or of standard input. Raises click's error for one that can't be read."""
-    if str(source) == "-":
-        yield from _json_lines()
-        return
-    from compiler.data.readers import DataError, format_of, read_rows
-
-    form = format_of(source)
-    if form is None:
-        raise click.UsageError(f"{source}: expected .jsonl, .json, .csv, .tsv or .parquet")
-    try:
-        for row in read_rows(source, form):
-            yield dict(row.values)
-    except DataError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _json_lines() -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(sys.stdin, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise click.ClickException(f"standard input, line {number}: not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise click.ClickException(f"standard input, line {number}: a row is an object")
-        yield value
-
-
-def answer(bundle: Bundle, rows: Iterator[dict[str, Any]], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
+def answer(bundle: Bundle, rows: Iterator[GivenRow], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
     """Each row with its prediction (label, score, scores), in order; memory does not grow with the rows."""
-    number = 0
+    rename = f'rename it to "{column}", or name it with --column'
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        texts = [text_of(row, column, number + index) for index, row in enumerate(portion, start=1)]
+        texts = [text_in(row, column, rename) for row in portion]
         for row, prediction in zip(portion, bundle.predict(texts, batch_size), strict=True):
-            yield {**row, "prediction": asdict(prediction)}
-        number += len(portion)
+            yield {**row.values, "prediction": asdict(prediction)}
 
 
-def text_of(row: dict[str, Any], column: str, number: int) -> str:
-    """The text of a row. Raises click's error with the nearest column when it is not there."""
-    text = row.get(column)
-    if isinstance(text, str):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise click.ClickException(f'row {number}: "{column}" has half of a surrogate pair, which is no text')
-        return text
-    if column not in row:
-        raise click.ClickException(
-            f'row {number} has no "{column}": {did_you_mean(column, row, noun="it has")} (--column names it)'
-        )
-    raise click.ClickException(f'row {number}: "{column}" is not text')
+def line_of(answered: dict[str, Any]) -> str:
+    """An answered row as a line of JSONL. What JSON has no word for (a date of a parquet file) stands as text."""
+    line = json.dumps(answered, ensure_ascii=False, default=str)
+    return line.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair is an escape again
 
 
 def labelled(data: Path, manifest: Manifest) -> LabelledRows:
-    """The labelled rows of a file, read as the rows that were trained on."""
+    """The labelled rows of a file, read as the rows that were trained on. Raises RecipeError."""
     from runtimes.verify_bundle import LabelledRows
 
     columns, names = manifest.columns, manifest.task.labels
     assert names != "auto", "a bundle's labels are resolved"
-    rows = list(read_source(data))
-    texts = [text_of(row, columns["text"], number) for number, row in enumerate(rows, start=1)]
-    labels = [label_text(row, columns["label"], number, names) for number, row in enumerate(rows, start=1)]
+    texts, labels = [], []
+    for row in file_rows(data):
+        texts.append(text_in(row, columns["text"], f'rename it to "{columns["text"]}"'))
+        labels.append(label_in(row, columns["label"], names, f'rename it to "{columns["label"]}"'))
     return LabelledRows(texts=texts, labels=labels)
-
-
-def label_text(row: dict[str, Any], column: str, number: int, names: tuple[str, ...]) -> str:
-    """The name of a row's label. Raises click's error where there is none of these names."""
-    from compiler.data.texts import BadValueError, label_of
-
-    try:
-        return label_of(row, column, names)
-    except BadValueError as error:
-        raise click.ClickException(f"row {number}: {error}") from None
 
 
 def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
@@ -176,17 +132,15 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 
     count = 0
     with new_file(output) as file:
-        for row in answers:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        for answered in answers:
+            file.write((line_of(answered) + "\n").encode())
             count += 1
     click.echo(f"wrote {count} answers to {output}", err=True)
 
 
 @click.command(epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Labelled rows to measure on too."
-)
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to measure on too.")
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option

@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from compiler.cli.options import fact_source
+from compiler.cli.rows import file_rows
 from compiler.data.checks import check_data
-from compiler.data.readers import DataError, format_of, read_rows
 from compiler.diagnostics import did_you_mean, stop_on_error
 from compiler.document import Document, parse
 from compiler.files import write_text
@@ -40,7 +40,7 @@ class Column:
 @click.command(
     epilog="Examples:  recipe init rows.jsonl    recipe init rows.csv --text review --label stars --yes -o stars.json"
 )
-@click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("data", type=click.Path(path_type=Path))
 @click.option("--text", help="The column with the text.")
 @click.option("--label", help="The column with the label.")
 @click.option("--name", help="The recipe's name. Default: the data file's.")
@@ -97,16 +97,8 @@ def check_rows(written: str, output: Path) -> None:
 
 
 def look(data: Path) -> tuple[Column, ...]:
-    """The columns of a data file, from its first rows. Raises click's error for a file that can't be read."""
-    form = format_of(data)
-    if form is None:
-        raise click.UsageError(f"{data}: expected .jsonl, .json, .csv, .tsv or .parquet")
-    try:
-        rows = [row.values for row in islice(read_rows(data, form), _LOOKED_AT)]
-    except DataError as error:
-        raise click.UsageError(str(error)) from None
-    if not rows:
-        raise click.UsageError(f"{data} has no rows")
+    """The columns of a data file, from its first rows. Raises RecipeError for a file that can't be read."""
+    rows = [row.values for row in islice(file_rows(data), _LOOKED_AT)]
     names = dict.fromkeys(name for row in rows for name in row)
     return tuple(_column(name, rows) for name in names)
 
