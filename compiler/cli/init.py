@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -15,6 +13,7 @@ import click
 from compiler.cli.options import fact_source
 from compiler.cli.rows import file_rows
 from compiler.data.checks import check_data
+from compiler.data.guesses import Column, columns_in, guess
 from compiler.diagnostics import did_you_mean, stop_on_error
 from compiler.document import Document, parse
 from compiler.files import write_text
@@ -23,18 +22,6 @@ from compiler.shorthand import expand
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 METHODS = ("full", "head", "lora")
-_LOOKED_AT = 1000  # rows from which columns are guessed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """What the first rows of a file have in a column."""
-
-    name: str
-    distinct: int
-    filled: int
-    mean_length: float  # characters, of strings
-    strings: bool
 
 
 @click.command(
@@ -61,12 +48,12 @@ def init(
     force: bool,
 ) -> None:
     """Look at the rows in DATA and write a recipe that passes `recipe check`."""
-    columns = look(data)
-    guessed_label = guess_label(columns, text)
-    guessed_text = guess_text(columns, label or guessed_label)
+    columns = columns_in(row.values for row in file_rows(data))
+    guessed_label = guess("label", columns, [text])
+    guessed_text = guess("text", columns, [label or guessed_label])
     ask = _asker(yes)
     text = _known(ask("column with the text", text, guessed_text), columns)
-    label = _known(ask("column with the label", label, guess_label(columns, text) or guessed_label), columns)
+    label = _known(ask("column with the label", label, guess("label", columns, [text]) or guessed_label), columns)
     if text == label:
         raise click.UsageError(f'the text and the label can\'t both be "{text}": name them with --text and --label')
     name = ask("name", name, re.sub(r"[^A-Za-z0-9._-]+", "-", data.stem).strip("-._") or "recipe")
@@ -94,37 +81,6 @@ def check_rows(written: str, output: Path) -> None:
     root = parse(written, str(output), folder=str(output.resolve().parent)).root
     recipe = read_recipe(Document(expand(root), str(output)))
     stop_on_error(check_data(recipe, None, fact_source(()).data(recipe, None)))
-
-
-def look(data: Path) -> tuple[Column, ...]:
-    """The columns of a data file, from its first rows. Raises RecipeError for a file that can't be read."""
-    rows = [row.values for row in islice(file_rows(data), _LOOKED_AT)]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return tuple(_column(name, rows) for name in names)
-
-
-def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
-    values = [row[name] for row in rows if row.get(name) not in (None, "")]
-    strings = [value for value in values if isinstance(value, str)]
-    return Column(
-        name=name,
-        distinct=len({str(value) for value in values}),
-        filled=len(values),
-        mean_length=sum(map(len, strings)) / max(1, len(strings)),
-        strings=len(strings) == len(values) > 0,
-    )
-
-
-def guess_text(columns: Sequence[Column], label: str | None) -> str | None:
-    """The column of strings that is longest on average."""
-    candidates = [column for column in columns if column.strings and column.name != label]
-    return max(candidates, key=lambda column: column.mean_length).name if candidates else None
-
-
-def guess_label(columns: Sequence[Column], text: str | None) -> str | None:
-    """The column with the fewest distinct values, at least two, which repeat."""
-    candidates = [c for c in columns if c.name != text and 2 <= c.distinct <= max(2, min(50, c.filled // 2))]
-    return min(candidates, key=lambda column: (column.distinct, column.mean_length)).name if candidates else None
 
 
 def _asker(yes: bool) -> Callable[[str, str | None, str | None], str]:

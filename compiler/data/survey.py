@@ -8,12 +8,14 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.data.guesses import columns_in, guess
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.splits import Rows, select
@@ -39,7 +41,7 @@ def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowe
     for name, split in declared(recipe).items():
         if split.fraction is None:
             reader.read(name, located[name].files)
-    found = [*reader.faults.findings(), *_unknown_labels(recipe, reader.unknown)]
+    found = [*reader.faults.findings(recipe), *_unknown_labels(recipe, reader.unknown)]
     if found:
         raise RecipeError(found)
     return _facts(recipe, located, reader)
@@ -62,12 +64,20 @@ class _Table:
         return self.files[file].place(row - self.starts[file], self.lines[row])
 
 
+@dataclass(slots=True)
+class _BadValues:
+    """The rows of a file that have a bad value in a column: the first few with what is wrong, and how many."""
+
+    first: list[tuple[RowPlace, BadValueError]] = field(default_factory=list)
+    num_rows: int = 0
+    last: int = -1  # its number: a file that two splits name is read twice
+
+
 class _Faults:
-    """Findings about rows: the first few of each column and file, and how many more there are."""
+    """Findings about rows: of a column that is bad in most rows of a file, or of the first few bad rows."""
 
     def __init__(self) -> None:
-        self._listed: dict[tuple[str, Path, str], list[Diagnostic]] = {}
-        self._counts: dict[tuple[str, Path, str], int] = {}
+        self._bad: dict[tuple[DataFile, str], _BadValues] = {}
         self._broken: list[Diagnostic] = []
 
     def broken(self, error: DataError) -> None:
@@ -76,23 +86,56 @@ class _Faults:
 
     def bad_value(self, data: DataFile, row: Row, error: BadValueError) -> None:
         """A row with a value that is not what its column is for."""
-        key = ("R313", data.path, error.column)
-        self._counts[key] = self._counts.get(key, 0) + 1
-        listed = self._listed.setdefault(key, [])
-        if len(listed) < LISTED:
-            place = data.place(row.number, row.line)
-            where = "" if row.line else f" in row {row.number}"
-            hint = "remove the row or fill it in; columns are named in /dataset/columns"
-            listed.append(Diagnostic(code="R313", at=place.at, message=f"{error}{where}", hint=hint))
+        bad = self._bad.setdefault((data, error.column), _BadValues())
+        if row.number > bad.last:
+            bad.last = row.number
+            bad.num_rows += 1
+            if len(bad.first) < LISTED:
+                bad.first.append((data.place(row.number, row.line), error))
 
-    def findings(self) -> Iterator[Diagnostic]:
+    def findings(self, recipe: Recipe) -> Iterator[Diagnostic]:
         """All of them."""
         yield from self._broken
-        for key, listed in self._listed.items():
-            more = self._counts[key] - len(listed)
-            yield from listed[:-1] if more else listed
-            if more:
-                yield replace(listed[-1], message=f"{listed[-1].message}; {more} more rows of the file are like this")
+        for (data, column), bad in self._bad.items():
+            num_rows = sum(1 for _ in _values(data))
+            if 2 * bad.num_rows > num_rows:
+                yield _bad_column(recipe, data, column, bad, num_rows)
+            else:
+                yield from _bad_rows(bad)
+
+
+def _values(data: DataFile) -> Iterator[Mapping[str, object]]:
+    """The rows of a file, up to the first that can't be read."""
+    with suppress(DataError):
+        yield from (row.values for row in read_rows(data.path, data.file.format))
+
+
+def _bad_rows(bad: _BadValues) -> Iterator[Diagnostic]:
+    more = bad.num_rows - len(bad.first)
+    for number, (place, error) in enumerate(bad.first, start=1):
+        message = f"{error}" if place.line else f"{error} in row {place.row}"
+        if more and number == len(bad.first):
+            message += f"; {more} more rows of the file are like this"
+        hint = "remove the row or fill it in; columns are named in /dataset/columns"
+        yield Diagnostic(code="R313", at=place.at, message=message, hint=hint)
+
+
+def _bad_column(recipe: Recipe, data: DataFile, column: str, bad: _BadValues, num_rows: int) -> Diagnostic:
+    """The finding that a column is not what the task reads it as, with the column that looks as if it were."""
+    roles = columns(recipe)
+    role = next(role for role, name in roles.items() if name == column)
+    place, error = bad.first[0]
+    message = (
+        f'{bad.num_rows:,} of {num_rows:,} rows have no {role} in the column "{column}": {error.message}, first {place}'
+    )
+    there = columns_in(_values(data))
+    named = [other.name for other in there if other.name in roles.values() and other.is_label]
+    best = guess(role, there, taken=[column, *named])
+    hint = f'the column "{best}" looks like the {role}' if best else f"its columns: {', '.join(c.name for c in there)}"
+    if role in recipe.dataset.columns:
+        return recipe.finding("R313", f"/dataset/columns/{role}", message, hint)
+    written = f'"{best}"' if best else "..."
+    return recipe.finding("R313", "/dataset", message, f'{hint}; say which it is: "columns": {{"{role}": {written}}}')
 
 
 @dataclass(slots=True)
