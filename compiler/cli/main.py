@@ -83,13 +83,13 @@ class Commands(click.Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except RecipeError as error:
             click.echo(render(error.diagnostics, "text"), err=True)
             ctx.exit(EXIT_RECIPE)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+        except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C or the end of the input, at a question
+            click.echo("\ninterrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except Exception as error:  # the edge: users get a sentence
             if isinstance(error, BrokenPipeError) and unread_streams():
