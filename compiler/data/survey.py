@@ -18,6 +18,7 @@ import numpy as np
 from compiler.data.guesses import columns_in, guess
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
+from compiler.data.remembered import RowLengths
 from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError, label_names, label_of, text_of
 from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean
@@ -37,13 +38,15 @@ _CHARACTERS_AT_ONCE = 1_000_000  # a tokenizer takes about 50 bytes for each
 def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowed: tuple[Path, ...]) -> DataFacts:
     """The facts of a recipe's rows. Tokens are counted where there is a tokenizer. Raises RecipeError."""
     located = locate(recipe, sources, allowed)
-    reader = _Reader(recipe, _tokenizer(recipe, tokenizer_file))
+    reader = _Reader(recipe, _row_lengths(recipe, tokenizer_file, sources.cache))
     for name, split in declared(recipe).items():
         if split.fraction is None:
             reader.read(name, located[name].files)
     found = [*reader.faults.findings(recipe), *_unknown_labels(recipe, reader.unknown)]
     if found:
         raise RecipeError(found)
+    if reader.lengths is not None:
+        reader.lengths.remember()
     return _facts(recipe, located, reader)
 
 
@@ -149,10 +152,10 @@ class _Unknown:
 class _Reader:
     """Reads splits into tables."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, recipe: Recipe, lengths: RowLengths | None) -> None:
         self.columns = columns(recipe)
         self.declared = None if recipe.task.labels == "auto" else recipe.task.labels
-        self.tokenizer = tokenizer
+        self.lengths = lengths
         self.tables: dict[SplitName, _Table] = {}
         self.numbers: dict[str, int] = {}  # of labels, by first appearance
         self.unknown: dict[str, _Unknown] = {}
@@ -171,6 +174,8 @@ class _Reader:
     def _read_file(self, data: DataFile, table: _Table) -> None:
         texts: list[str] = []
         num_characters = 0
+        if self.lengths is not None:
+            self.lengths.begin(data, (self.columns["text"],))
         for row in read_rows(data.path, data.file.format):
             try:
                 text = text_of(row.values, self.columns["text"])
@@ -192,8 +197,8 @@ class _Reader:
         self._count(texts, table)
 
     def _count(self, texts: list[str], table: _Table) -> None:
-        if self.tokenizer is not None:
-            table.lengths.extend(len(encoding) for encoding in self.tokenizer.encode_batch_fast(texts))
+        if self.lengths is not None:
+            table.lengths.extend(self.lengths.count(texts))
         texts.clear()
 
 
@@ -203,9 +208,13 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _tokenizer(recipe: Recipe, path: Path | None) -> Tokenizer | None:
-    if path is None:
+def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:
+    if tokenizer_file is None:
         return None
+    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache)
+
+
+def _tokenizer(recipe: Recipe, path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
@@ -248,7 +257,7 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
             SplitFacts(
                 rows=replace(rule, num_rows=len(rows)),
                 label_counts={label: int(count) for label, count in zip(labels, counts, strict=True)},
-                lengths=_histogram(reader.tables[source], rows) if reader.tokenizer is not None else None,
+                lengths=_histogram(reader.tables[source], rows) if reader.lengths is not None else None,
             )
         )
     return DataFacts(splits=tuple(splits), labels=labels, overlaps=tuple(_overlaps(rules, reader.tables, chosen)))
