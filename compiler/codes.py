@@ -233,8 +233,9 @@ CODES: dict[str, Code] = {
     "R313": Code(
         "a value that is no text, label or number",
         "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
-        "non-empty string, a whole number, or true or false; the target column needs finite numbers. "
-        "At most five rows of a column and file are listed.",
+        "non-empty string, a whole number, or true or false; the target column needs finite numbers. At most five rows "
+        "of a column and file are listed; where more than half of a file's rows are like this, /dataset/columns names "
+        "the wrong column.",
     ),
     "R316": Code(
         "the answers are all equal",

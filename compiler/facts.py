@@ -165,7 +165,8 @@ def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
 class LocalFacts:
     """Facts from files here, in the mirror, in the hub's cache and on the hub.
 
-    `cache`: a folder that remembers hashes. `allowed`: folders outside of the project that a recipe may read.
+    `cache`: a folder that remembers hashes and row lengths. `allowed`: folders outside of the project that a recipe may
+    read.
     """
 
     mirror: Path | None = None

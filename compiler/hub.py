@@ -28,7 +28,8 @@ _TIMEOUT = 10.0  # seconds until the hub counts as unreachable
 class Sources:
     """Where to look: a mirror folder (org/name in it, datasets/org/name), the hub's cache, the hub.
 
-    `cache` remembers hashes of files. `hub_cache` and `endpoint` are the hub library's own unless they are given.
+    `cache` remembers hashes of files and lengths of rows. `hub_cache` and `endpoint` are the hub library's own unless
+    they are given.
     """
 
     mirror: Path | None = None

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from compiler import tasks as compiler_tasks
-from compiler.tasks import Task
+from compiler.tasks import Task, texts_of
 from runtimes import tasks
 from runtimes.comparison import Row
 from runtimes.errors import RunError
@@ -66,7 +65,7 @@ class Bundle:
 
     def encode(self, rows: Iterable[Row]) -> Iterator[Tokens]:
         """The tokens of each row."""
-        return self.encoder.encode(map(compiler_tasks.module_of(self.task).texts, rows))
+        return self.encoder.encode(map(partial(texts_of, self.task), rows))
 
     def run(self, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
         """[B, C] of rows as one batch, padded."""

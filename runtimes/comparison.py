@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler import tasks as compiler_tasks
-from compiler.tasks import Task
+from compiler.tasks import Task, texts_of
 from runtimes import tasks
 from runtimes.golden import Probe, alternate, choose_rows, make_probes, spread
 from runtimes.protocol import Batch
@@ -73,17 +73,18 @@ class Rows:
 
     def texts(self, numbers: Iterable[int]) -> Iterator[Texts]:
         """What of each row is tokenized."""
-        return map(compiler_tasks.module_of(self.held_out.task).texts, self.rows(numbers))
+        return map(partial(texts_of, self.held_out.task), self.rows(numbers))
 
 
 def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
-    texts = compiler_tasks.module_of(held_out.task).texts
     numbers = spread(len(held_out), max_rows or len(held_out))
-    lengths = encoder.lengths(texts(held_out.rows[number]) for number in numbers)
+    lengths = encoder.lengths(texts_of(held_out.task, held_out.rows[number]) for number in numbers)
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
-    probes = make_probes([texts(held_out.rows[number])[0] for number in numbers[by_length]], encoder.cuts)
+    probes = make_probes(
+        [texts_of(held_out.task, held_out.rows[number])[0] for number in numbers[by_length]], encoder.cuts
+    )
     return Rows(held_out=held_out, numbers=numbers, lengths=lengths, golden=golden, probes=probes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compiler.cli.options import runs_option
+from compiler.cli.rows import GivenRow, file_rows, input_rows, refused, text_in, typed_rows
+from compiler.data.texts import BadValueError
 from compiler.diagnostics import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _ROWS_AT_ONCE = 1024
 @click.option(
     "--input",
     "source",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+    type=click.Path(path_type=Path),
     help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input.",
 )
 @click.option("--column", help="The column with the text. Default: the bundle's.")
@@ -59,16 +60,21 @@ def predict(
 
     opened = open_for(bundle, runs_folder, threads)
     column = column or opened.manifest.columns[TEXT]
-    rows = ({column: text} for text in texts) if source is None else read_source(source)
-    answers = answer(opened, rows, column, batch_size)
+    answers = answer(opened, given_rows(texts, source, column), column, batch_size)
     line = tasks.module_of(opened.task).line
     if output is not None:
         write_answers(output, answers)
         return
-    for row in answers:
-        click.echo(
-            json.dumps(row, ensure_ascii=False) if as_json or source else f"{line(row['prediction'])}  {row[column]}"
-        )
+    for answered in answers:
+        told = f"{line(answered['prediction'])}  {answered[column]}"
+        click.echo(line_of(answered) if as_json or source else told)
+
+
+def given_rows(texts: tuple[str, ...], source: Path | None, column: str) -> Iterator[GivenRow]:
+    """The rows that the command line names: texts, a file, or - for standard input."""
+    if source is None:
+        return typed_rows(texts, column)
+    return input_rows() if str(source) == "-" else file_rows(source)
 
 
 def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
@@ -94,72 +100,32 @@ def bundle_folder(named: Path, runs_folder: Path) -> Path:
     return found or named
 
 
-def read_source(source: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file or of standard input. Raises click's error for one that can't be read."""
-    if str(source) == "-":
-        yield from _json_lines()
-        return
-    from compiler.data.readers import DataError, format_of, read_rows
-
-    form = format_of(source)
-    if form is None:
-        raise click.UsageError(f"{source}: expected .jsonl, .json, .csv, .tsv or .parquet")
-    try:
-        for row in read_rows(source, form):
-            yield dict(row.values)
-    except DataError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _json_lines() -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(sys.stdin, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise click.ClickException(f"standard input, line {number}: not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise click.ClickException(f"standard input, line {number}: a row is an object")
-        yield value
-
-
-def answer(bundle: Bundle, rows: Iterator[dict[str, Any]], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
+def answer(bundle: Bundle, rows: Iterator[GivenRow], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
     """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
-    number = 0
+    rename = f'rename it to "{column}", or name it with --column'
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        inputs = [{TEXT: text_of(row, column, number + index)} for index, row in enumerate(portion, start=1)]
+        inputs = [{TEXT: text_in(row, column, rename)} for row in portion]
         for row, prediction in zip(portion, bundle.predict(inputs, batch_size), strict=True):
-            yield {**row, "prediction": prediction}
-        number += len(portion)
+            yield {**row.values, "prediction": prediction}
 
 
-def text_of(row: dict[str, Any], column: str, number: int) -> str:
-    """The text of a row. Raises click's error with the nearest column when it is not there."""
-    text = row.get(column)
-    if isinstance(text, str):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise click.ClickException(f'row {number}: "{column}" has half of a surrogate pair, which is no text')
-        return text
-    if column not in row:
-        raise click.ClickException(
-            f'row {number} has no "{column}": {did_you_mean(column, row, noun="it has")} (--column names it)'
-        )
-    raise click.ClickException(f'row {number}: "{column}" is not text')
+def line_of(answered: dict[str, Any]) -> str:
+    """An answered row as a line of JSONL. What JSON has no word for (a date of a parquet file) stands as text."""
+    line = json.dumps(answered, ensure_ascii=False, default=str)
+    return line.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair is an escape again
 
 
-def answered(data: Path, manifest: Manifest) -> list[Mapping[str, Any]]:
+def answered_rows(data: Path, manifest: Manifest) -> list[Mapping[str, Any]]:
     """The rows of a file by role, their true answers among them, read as the rows that were trained on."""
     from compiler import tasks
-    from compiler.data.texts import BadValueError
 
     reader = tasks.module_of(manifest.task).reader(manifest.task, manifest.columns)
     found: list[Mapping[str, Any]] = []
-    for number, row in enumerate(read_source(data), start=1):
+    for row in file_rows(data):
         try:
-            found.append(reader.read(row).row)
+            found.append(reader.read(row.values).row)
         except BadValueError as error:
-            raise click.ClickException(f"row {number}: {error}") from None
+            raise refused(row, error, f'rename it to "{error.column}"') from None
     return found
 
 
@@ -169,17 +135,15 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 
     count = 0
     with new_file(output) as file:
-        for row in answers:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        for answered in answers:
+            file.write((line_of(answered) + "\n").encode())
             count += 1
     click.echo(f"wrote {count} answers to {output}", err=True)
 
 
 @click.command(epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Labelled rows to measure on too."
-)
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to measure on too.")
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
@@ -193,7 +157,7 @@ def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_fo
     from runtimes.verify_bundle import verify_bundle
 
     folder = bundle_folder(bundle, runs_folder)
-    rows = answered(data, read_manifest(folder)) if data is not None else None
+    rows = answered_rows(data, read_manifest(folder)) if data is not None else None
     verification = verify_bundle(folder, rows, threads=threads)
     click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")

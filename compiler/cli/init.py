@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from compiler.cli.options import fact_source
+from compiler.cli.questions import (
+    DEFAULT_MODEL,
+    METHODS,
+    Asker,
+    about_file,
+    about_label,
+    about_method,
+    about_model,
+    about_name,
+    about_text,
+    column_lines,
+    known_column,
+    output_fault,
+)
+from compiler.cli.rows import file_rows
 from compiler.data.checks import check_data
-from compiler.data.readers import DataError, format_of, read_rows
-from compiler.diagnostics import did_you_mean, stop_on_error
+from compiler.data.guesses import Column, columns_in
+from compiler.diagnostics import Diagnostic, Place, RecipeError, render, stop_on_error
 from compiler.document import Document, parse
 from compiler.files import write_text
+from compiler.loading import shown_path
 from compiler.reading import read_recipe
+from compiler.recipe import Recipe
 from compiler.shorthand import expand
-
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-METHODS = ("full", "head", "lora")
-_LOOKED_AT = 1000  # rows from which columns are guessed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """What the first rows of a file have in a column."""
-
-    name: str
-    distinct: int
-    filled: int
-    mean_length: float  # characters, of strings
-    strings: bool
 
 
 @click.command(
     epilog="Examples:  recipe init rows.jsonl    recipe init rows.csv --text review --label stars --yes -o stars.json"
 )
-@click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("data", type=click.Path(path_type=Path))
 @click.option("--text", help="The column with the text.")
 @click.option("--label", help="The column with the label.")
 @click.option("--name", help="The recipe's name. Default: the data file's.")
@@ -60,27 +59,41 @@ def init(
     yes: bool,
     force: bool,
 ) -> None:
-    """Look at the rows in DATA and write a recipe that passes `recipe check`."""
+    """Look at the rows in DATA and write a recipe that passes `recipe check`.
+
+    On a terminal it asks for what no flag says, and asks again after an answer that can't be.
+    """
+    ask = Asker(terminal=not yes and os.isatty(0))
     columns = look(data)
-    guessed_label = guess_label(columns, text)
-    guessed_text = guess_text(columns, label or guessed_label)
-    ask = _asker(yes)
-    text = _known(ask("column with the text", text, guessed_text), columns)
-    label = _known(ask("column with the label", label, guess_label(columns, text) or guessed_label), columns)
-    if text == label:
-        raise click.UsageError(f'the text and the label can\'t both be "{text}": name them with --text and --label')
-    name = ask("name", name, re.sub(r"[^A-Za-z0-9._-]+", "-", data.stem).strip("-._") or "recipe")
-    model = ask("model", model, DEFAULT_MODEL)
-    method = ask("method (full, head, lora)", method, "full")
-    output = output or default_output(name, data)
-    if output.resolve() == data.resolve():
-        raise click.UsageError(f"{output} holds the rows: name another file for the recipe with -o")
-    if output.exists() and not force:
-        raise click.UsageError(f"{output} is there already: choose another with -o, or --force")
-    written = recipe_text(name=name, data=_relative(data, output), text=text, label=label, model=model, method=method)
-    check_rows(written, output)
-    write_text(output, written)
+    text, label = (None if given is None else known_column(given, columns).name for given in (text, label))
+    if ask.terminal:
+        click.echo("\n".join(column_lines(data, columns)))
+    name = ask(about_name(data), name)
+    output = choose_output(ask, output or default_output(name, data), data, force=force)
+
+    def written(text: str, label: str, model: str = DEFAULT_MODEL, method: str = "full") -> str:
+        source = _relative(data, output)
+        return recipe_text(name=name, data=source, text=text, label=label, model=model, method=method)
+
+    text, label = choose_columns(ask, columns, (text, label), lambda *pair: check_rows(written(*pair), output))
+    model = ask(about_model(output.resolve().parent), model)
+    method = ask(about_method(), method)
+    recipe = written(text, label, model, method)
+    recipe_in(recipe, output)
+    write_text(output, recipe)
     click.echo(f"wrote {output}\nnext: recipe check {output} && recipe run {output}")
+
+
+def look(data: Path) -> tuple[Column, ...]:
+    """The columns of a data file, from its first rows. Raises RecipeError for a file that can't be read or has one."""
+    columns = columns_in(row.values for row in file_rows(data))
+    if len(columns) < 2:
+        found = f'one column, "{columns[0].name}"' if columns else "no column"
+        message = f"the rows have {found}, and a recipe reads two: the text and its label"
+        hint = "commas separate the columns of .csv, tabs those of .tsv; the first line names them"
+        at = Place(file=shown_path(data))
+        raise RecipeError([Diagnostic(code="R304", at=at, message=message, hint=hint)])
+    return columns
 
 
 def default_output(name: str, data: Path) -> Path:
@@ -89,72 +102,62 @@ def default_output(name: str, data: Path) -> Path:
     return Path(f"{name}-recipe.json") if output.resolve() == data.resolve() else output
 
 
+def choose_output(ask: Asker, output: Path, data: Path, *, force: bool) -> Path:
+    """The file for the recipe. Raises click's error where it can't be written and nobody can be asked."""
+    fault = output_fault(output, data, force=force)
+    if fault is None:
+        return output
+    if not ask.terminal:
+        raise click.UsageError(f"{fault}: name another file for the recipe with -o" + _or_force(output, data))
+    click.echo(fault)
+    return Path(ask(about_file(output, data)))
+
+
+def choose_columns(
+    ask: Asker, columns: Sequence[Column], given: tuple[str | None, str | None], check: Callable[[str, str], None]
+) -> tuple[str, str]:
+    """The columns with the text and the label, by which the rows pass `check`.
+
+    Raises RecipeError where they don't, and no other answer could change it.
+    """
+    while True:
+        text = ask(about_text(columns, given[1]), given[0])
+        label = ask(about_label(columns, text), given[1])
+        if text == label:
+            raise click.UsageError(f'the text and the label can\'t both be "{text}": name them with --text and --label')
+        try:
+            check(text, label)
+        except RecipeError as error:
+            if not (ask.terminal and _is_about(error, given)):
+                raise
+            click.echo(render(error.diagnostics, "text"))
+        else:
+            return text, label
+
+
+def _is_about(error: RecipeError, given: tuple[str | None, str | None]) -> bool:
+    """Whether a column is wrong for its role that was answered, not given by a flag."""
+    asked = {
+        f"/dataset/columns/{role}" for role, column in zip(("text", "label"), given, strict=True) if column is None
+    }
+    return any(found.pointer in asked for found in error.diagnostics)
+
+
 def check_rows(written: str, output: Path) -> None:
     """Nothing when the recipe and its rows pass `recipe check`; raises RecipeError before anything is written."""
-    root = parse(written, str(output), folder=str(output.resolve().parent)).root
-    recipe = read_recipe(Document(expand(root), str(output)))
+    recipe = recipe_in(written, output)
     stop_on_error(check_data(recipe, None, fact_source(()).data(recipe, None)))
 
 
-def look(data: Path) -> tuple[Column, ...]:
-    """The columns of a data file, from its first rows. Raises click's error for a file that can't be read."""
-    form = format_of(data)
-    if form is None:
-        raise click.UsageError(f"{data}: expected .jsonl, .json, .csv, .tsv or .parquet")
-    try:
-        rows = [row.values for row in islice(read_rows(data, form), _LOOKED_AT)]
-    except DataError as error:
-        raise click.UsageError(str(error)) from None
-    if not rows:
-        raise click.UsageError(f"{data} has no rows")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return tuple(_column(name, rows) for name in names)
+def recipe_in(written: str, output: Path) -> Recipe:
+    """The recipe that a file would hold. Raises RecipeError."""
+    root = parse(written, str(output), folder=str(output.resolve().parent)).root
+    return read_recipe(Document(expand(root), str(output)))
 
 
-def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
-    values = [row[name] for row in rows if row.get(name) not in (None, "")]
-    strings = [value for value in values if isinstance(value, str)]
-    return Column(
-        name=name,
-        distinct=len({str(value) for value in values}),
-        filled=len(values),
-        mean_length=sum(map(len, strings)) / max(1, len(strings)),
-        strings=len(strings) == len(values) > 0,
-    )
-
-
-def guess_text(columns: Sequence[Column], label: str | None) -> str | None:
-    """The column of strings that is longest on average."""
-    candidates = [column for column in columns if column.strings and column.name != label]
-    return max(candidates, key=lambda column: column.mean_length).name if candidates else None
-
-
-def guess_label(columns: Sequence[Column], text: str | None) -> str | None:
-    """The column with the fewest distinct values, at least two, which repeat."""
-    candidates = [c for c in columns if c.name != text and 2 <= c.distinct <= max(2, min(50, c.filled // 2))]
-    return min(candidates, key=lambda column: (column.distinct, column.mean_length)).name if candidates else None
-
-
-def _asker(yes: bool) -> Callable[[str, str | None, str | None], str]:
-    interactive = not yes and os.isatty(0)
-
-    def ask(question: str, given: str | None, guess: str | None) -> str:
-        if given is not None:
-            return given
-        if interactive:
-            return str(click.prompt(question, default=guess))
-        if guess is None:
-            raise click.UsageError(f"the {question} can't be guessed: name it with a flag (see recipe init --help)")
-        return guess
-
-    return ask
-
-
-def _known(column: str, columns: Sequence[Column]) -> str:
-    names = [c.name for c in columns]
-    if column not in names:
-        raise click.UsageError(f'no column "{column}": {did_you_mean(column, names, noun="columns")}')
-    return column
+def _or_force(output: Path, data: Path) -> str:
+    replaceable = output.is_file() and output.resolve() != data.resolve()
+    return ", or replace it with --force" if replaceable else ""
 
 
 def _relative(data: Path, output: Path) -> str:

@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -33,6 +35,18 @@ EXIT_RECIPE, EXIT_GATE, EXIT_RUN, EXIT_INTERRUPTED, EXIT_PIPE = 1, 3, 4, 130, 14
 
 class Commands(click.Group):
     """A group that imports a command when it is called, and turns errors into one sentence and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click's. What it writes itself about wrong usage may meet a closed pipe too."""
+        with closed_pipe():
+            return super().main(*args, **extra)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click's. The texts of --help and --version are written here."""
+        with closed_pipe():
+            return super().make_context(info_name, args, parent, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which a user meets them."""
@@ -63,25 +77,55 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what it raises becomes a sentence and an exit code."""
+        with closed_pipe():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except RecipeError as error:
             click.echo(render(error.diagnostics, "text"), err=True)
             ctx.exit(EXIT_RECIPE)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+        except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C or the end of the input, at a question
+            click.echo("\ninterrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:  # the reader has what it wanted, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(EXIT_PIPE)
-        except Exception as error:  # noqa: BLE001  the edge: users get a sentence
+        except Exception as error:  # the edge: users get a sentence
+            if isinstance(error, BrokenPipeError) and unread_streams():
+                raise
             if ctx.params.get("debug"):
                 traceback.print_exc()
             code, lines = explain_failure(error)
             click.echo("\n".join(lines), err=True)
             ctx.exit(code)
+
+
+@contextmanager
+def closed_pipe() -> Iterator[None]:
+    """A block that exits 141 without a word when what it writes to has lost its reader, as `| head` leaves it.
+
+    141 is what shells show for a program that SIGPIPE ended, which is how most programs leave such a pipe.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        unread = unread_streams()
+        if not unread:
+            raise  # another pipe, or a connection
+        for descriptor in unread:  # Python writes what is left in the buffers when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        sys.exit(EXIT_PIPE)
+
+
+def unread_streams() -> list[int]:
+    """Descriptors of those of the standard output and error that are pipes without a reader."""
+    import select
+
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)  # errors are reported whatever is asked for
+    return [descriptor for descriptor, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
 
 
 def explain_failure(error: Exception) -> tuple[int, list[str]]:

@@ -78,7 +78,7 @@ def mirror_folder() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where hashes of files are remembered."""
+    """Where hashes of files and lengths of rows are remembered."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "recipec"
 

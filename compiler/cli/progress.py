@@ -25,7 +25,7 @@ _SMOOTHING = 0.1  # weight of the newest step in the shown loss and speed
 
 def display(events: Iterator[Any], plan: Plan, *, quiet: bool) -> None:
     """Shows events until they end."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = _Console(stderr=True, quiet=quiet, highlight=False)
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=24),
@@ -37,6 +37,12 @@ def display(events: Iterator[Any], plan: Plan, *, quiet: bool) -> None:
         screen = _Screen(console, bars)
         for event in events:
             screen.show(event)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the command line's edge, where every command treats a closed pipe alike."""
+        raise BrokenPipeError
 
 
 class _Screen:

@@ -96,7 +96,7 @@ class _Locator:
         stop_on_error(self.project.check_path(folder, written, self.recipe.at(pointer), pointer))
         path = Path(os.path.normpath(folder / written))
         if not is_file(path):
-            raise self.fail("R301", pointer, *_missing(path, written))
+            raise self.fail("R301", pointer, *missing_file(path, written))
         stored = Path(os.path.relpath(path, recipe_folder(self.recipe))).as_posix()
         return SplitFiles(files=(self.file(path, stored, pointer),))
 
@@ -137,8 +137,8 @@ class _Locator:
         return names
 
 
-def _missing(path: Path, written: str) -> tuple[str, str]:
-    """The message and the hint about a file that is not there."""
+def missing_file(path: Path, written: str, start: str = "the file that writes them") -> tuple[str, str]:
+    """The message and the hint about a file that is not there. `start`: where paths start from."""
     if is_folder(path):
         data = sorted(p.name for p in path.iterdir() if format_of(p))
         return f'"{written}" is a folder', f"name a file in it: {', '.join(data[:5]) or 'it has none'}"
@@ -146,7 +146,7 @@ def _missing(path: Path, written: str) -> tuple[str, str]:
         return f'there is no file "{written}"', f"nor a folder {shown_path(path.parent)}"
     beside = [p.name for p in path.parent.iterdir() if p.is_file() and format_of(p)]
     hint = did_you_mean(path.name, beside, noun="data files there")
-    return f'there is no file "{written}"', hint if beside else "paths start from the file that writes them"
+    return f'there is no file "{written}"', hint if beside else f"paths start from {start}"
 
 
 def _check_columns(recipe: Recipe, located: Mapping[SplitName, SplitFiles]) -> Iterator[Diagnostic]:

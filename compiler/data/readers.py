@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -56,8 +56,7 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
     try:
         yield from _READERS[form](path)
     except UnicodeDecodeError:
-        line = _first_bad_line(path)
-        raise DataError(path, line, "the text is not UTF-8", "save the file as UTF-8") from None
+        raise _not_utf8(path, _first_bad_line(path)) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(path, 0, f"the file can't be read: {reason}", "check the path and its permissions") from None
@@ -87,13 +86,25 @@ def _kind(value: object) -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    number = 0
     with path.open("rb") as file:
-        for line, data in enumerate(file, start=1):
+        yield from read_lines(file, path)
+
+
+def read_lines(lines: Iterable[bytes], path: Path) -> Iterator[Row]:
+    """The rows of lines of JSON. `path` is their name in errors. Raises DataError at the first that can't be read."""
+    number = 0
+    for line, data in enumerate(lines, start=1):
+        try:
             text = data.decode("utf-8-sig" if line == 1 else "utf-8").strip(_SPACE)
-            if text:
-                yield Row(number, line, _object(_json_line(text, path, line), path, line))
-                number += 1
+        except UnicodeDecodeError:
+            raise _not_utf8(path, line) from None
+        if text:
+            yield Row(number, line, _object(_json_line(text, path, line), path, line))
+            number += 1
+
+
+def _not_utf8(path: Path, line: int) -> DataError:
+    return DataError(path, line, "the text is not UTF-8", "save the file as UTF-8")
 
 
 def _json_line(text: str, path: Path, line: int) -> object:

@@ -8,6 +8,7 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler import tasks
+from compiler.data.guesses import columns_in, guess
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
+from compiler.data.remembered import RowLengths
 from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean
@@ -36,13 +39,15 @@ _CHARACTERS_AT_ONCE = 1_000_000  # a tokenizer takes about 50 bytes for each
 def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowed: tuple[Path, ...]) -> DataFacts:
     """The facts of a recipe's rows. Tokens are counted where there is a tokenizer. Raises RecipeError."""
     located = locate(recipe, sources, allowed)
-    reader = _Reader(recipe, _tokenizer(recipe, tokenizer_file))
+    reader = _Reader(recipe, _row_lengths(recipe, tokenizer_file, sources.cache))
     for name, split in declared(recipe).items():
         if split.fraction is None:
             reader.read(name, located[name].files)
-    found = [*reader.faults.findings(), *_unknown_labels(recipe, reader.unknown)]
+    found = [*reader.faults.findings(recipe), *_unknown_labels(recipe, reader.unknown)]
     if found:
         raise RecipeError(found)
+    if reader.lengths is not None:
+        reader.lengths.remember()
     return _facts(recipe, located, reader)
 
 
@@ -63,12 +68,20 @@ class _Table:
         return self.files[file].place(row - self.starts[file], self.lines[row])
 
 
+@dataclass(slots=True)
+class _BadValues:
+    """The rows of a file that have a bad value in a column: the first few with what is wrong, and how many."""
+
+    first: list[tuple[RowPlace, BadValueError]] = field(default_factory=list)
+    num_rows: int = 0
+    last: int = -1  # its number: a file that two splits name is read twice
+
+
 class _Faults:
-    """Findings about rows: the first few of each column and file, and how many more there are."""
+    """Findings about rows: of a column that is bad in most rows of a file, or of the first few bad rows."""
 
     def __init__(self) -> None:
-        self._listed: dict[tuple[str, Path, str], list[Diagnostic]] = {}
-        self._counts: dict[tuple[str, Path, str], int] = {}
+        self._bad: dict[tuple[DataFile, str], _BadValues] = {}
         self._broken: list[Diagnostic] = []
 
     def broken(self, error: DataError) -> None:
@@ -77,23 +90,56 @@ class _Faults:
 
     def bad_value(self, data: DataFile, row: Row, error: BadValueError) -> None:
         """A row with a value that is not what its column is for."""
-        key = ("R313", data.path, error.column)
-        self._counts[key] = self._counts.get(key, 0) + 1
-        listed = self._listed.setdefault(key, [])
-        if len(listed) < LISTED:
-            place = data.place(row.number, row.line)
-            where = "" if row.line else f" in row {row.number}"
-            hint = "remove the row or fill it in; columns are named in /dataset/columns"
-            listed.append(Diagnostic(code="R313", at=place.at, message=f"{error}{where}", hint=hint))
+        bad = self._bad.setdefault((data, error.column), _BadValues())
+        if row.number > bad.last:
+            bad.last = row.number
+            bad.num_rows += 1
+            if len(bad.first) < LISTED:
+                bad.first.append((data.place(row.number, row.line), error))
 
-    def findings(self) -> Iterator[Diagnostic]:
+    def findings(self, recipe: Recipe) -> Iterator[Diagnostic]:
         """All of them."""
         yield from self._broken
-        for key, listed in self._listed.items():
-            more = self._counts[key] - len(listed)
-            yield from listed[:-1] if more else listed
-            if more:
-                yield replace(listed[-1], message=f"{listed[-1].message}; {more} more rows of the file are like this")
+        for (data, column), bad in self._bad.items():
+            num_rows = sum(1 for _ in _values(data))
+            if 2 * bad.num_rows > num_rows:
+                yield _bad_column(recipe, data, column, bad, num_rows)
+            else:
+                yield from _bad_rows(bad)
+
+
+def _values(data: DataFile) -> Iterator[Mapping[str, object]]:
+    """The rows of a file, up to the first that can't be read."""
+    with suppress(DataError):
+        yield from (row.values for row in read_rows(data.path, data.file.format))
+
+
+def _bad_rows(bad: _BadValues) -> Iterator[Diagnostic]:
+    more = bad.num_rows - len(bad.first)
+    for number, (place, error) in enumerate(bad.first, start=1):
+        message = f"{error}" if place.line else f"{error} in row {place.row}"
+        if more and number == len(bad.first):
+            message += f"; {more} more rows of the file are like this"
+        hint = "remove the row or fill it in; columns are named in /dataset/columns"
+        yield Diagnostic(code="R313", at=place.at, message=message, hint=hint)
+
+
+def _bad_column(recipe: Recipe, data: DataFile, column: str, bad: _BadValues, num_rows: int) -> Diagnostic:
+    """The finding that a column is not what the task reads it as, with the column that looks as if it were."""
+    roles = columns(recipe)
+    role = next(role for role, name in roles.items() if name == column)
+    place, error = bad.first[0]
+    message = (
+        f'{bad.num_rows:,} of {num_rows:,} rows have no {role} in the column "{column}": {error.message}, first {place}'
+    )
+    there = columns_in(_values(data))
+    named = [other.name for other in there if other.name in roles.values() and other.is_label]
+    best = guess(role, there, taken=[column, *named])
+    hint = f'the column "{best}" looks like the {role}' if best else f"its columns: {', '.join(c.name for c in there)}"
+    if role in recipe.dataset.columns:
+        return recipe.finding("R313", f"/dataset/columns/{role}", message, hint)
+    written = f'"{best}"' if best else "..."
+    return recipe.finding("R313", "/dataset", message, f'{hint}; say which it is: "columns": {{"{role}": {written}}}')
 
 
 @dataclass(slots=True)
@@ -108,10 +154,10 @@ class _Unknown:
 class _Reader:
     """Reads splits into tables."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None) -> None:
-        module = tasks.module_of(recipe.task)
-        self.rows, self.texts = module.reader(recipe.task, columns(recipe)), module.texts
-        self.tokenizer = tokenizer
+    def __init__(self, recipe: Recipe, lengths: RowLengths | None) -> None:
+        self.task, self.columns = recipe.task, columns(recipe)
+        self.rows = tasks.module_of(recipe.task).reader(recipe.task, self.columns)
+        self.lengths = lengths
         self.tables: dict[SplitName, _Table] = {}
         self.unknown: dict[str, _Unknown] = {}
         self.faults = _Faults()
@@ -129,6 +175,8 @@ class _Reader:
     def _read_file(self, data: DataFile, table: _Table) -> None:
         waiting: list[tuple[str, ...]] = []
         num_characters = 0
+        if self.lengths is not None:
+            self.lengths.begin(data, tuple(self.columns[role] for role in tasks.module_of(self.task).TEXTS))
         for row in read_rows(data.path, data.file.format):
             try:
                 example = self.rows.read(row.values)
@@ -141,7 +189,7 @@ class _Reader:
                 continue
             table.lines.append(row.line)
             table.targets.append(example.target)
-            texts = self.texts(example.row)
+            texts = tasks.texts_of(self.task, example.row)
             table.digests.append(digest(texts))
             waiting.append(texts)
             num_characters += sum(map(len, texts))
@@ -151,9 +199,8 @@ class _Reader:
         self._count(waiting, table)
 
     def _count(self, waiting: list[tuple[str, ...]], table: _Table) -> None:
-        if self.tokenizer is not None:
-            inputs = [texts if len(texts) == 2 else texts[0] for texts in waiting]
-            table.lengths.extend(len(encoding) for encoding in self.tokenizer.encode_batch_fast(inputs))
+        if self.lengths is not None:
+            table.lengths.extend(self.lengths.count(waiting))
         waiting.clear()
 
 
@@ -163,9 +210,13 @@ def digest(texts: Sequence[str]) -> int:
     return int.from_bytes(hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _tokenizer(recipe: Recipe, path: Path | None) -> Tokenizer | None:
-    if path is None:
+def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:
+    if tokenizer_file is None:
         return None
+    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache)
+
+
+def _tokenizer(recipe: Recipe, path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
@@ -204,7 +255,7 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
             SplitFacts(
                 rows=replace(rule, num_rows=len(rows)),
                 label_counts=reader.rows.label_counts(targets[source][rows]),
-                lengths=_histogram(reader.tables[source], rows) if reader.tokenizer is not None else None,
+                lengths=_histogram(reader.tables[source], rows) if reader.lengths is not None else None,
                 values=reader.rows.values(targets[source][rows]),
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never, cast
+from typing import Any, assert_never, cast
 
 from compiler.tasks import text_classification, text_regression
 from compiler.tasks.interface import Example, ResolvedTask, RowReader, TaskModule
@@ -21,6 +21,7 @@ __all__ = [
     "TextRegression",
     "columns_of",
     "module_of",
+    "texts_of",
 ]
 
 Task = TextClassification | TextRegression
@@ -37,6 +38,11 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_regression)
         case _:
             assert_never(task)
+
+
+def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a row, given by role, the model reads: one text, or a pair."""
+    return tuple(row[role] for role in module_of(task).TEXTS)
 
 
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:

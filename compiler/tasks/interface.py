@@ -71,6 +71,8 @@ class TaskModule(Protocol):
 
     COLUMNS: tuple[str, ...]
     """The roles of the columns that it reads."""
+    TEXTS: tuple[str, ...]
+    """The roles of what the model reads: one text, or a pair."""
     METRICS: tuple[str, ...]
     DEFAULT_METRICS: tuple[Metric, ...]
     LOSSES: tuple[str, ...]
@@ -80,10 +82,6 @@ class TaskModule(Protocol):
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:
         """The reader of rows; `columns`: from role to the column's name."""
-        ...
-
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """What of a row the model is given: one text, or a pair."""
         ...
 
     def check(self, recipe: Recipe) -> Iterator[Diagnostic]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.data.texts import label_of, text_of
 from compiler.diagnostics import Diagnostic
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Targets
 
 COLUMNS = ("text", "label")
+TEXTS = ("text",)
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())
 LOSSES = ("cross-entropy",)
@@ -73,11 +74,6 @@ class Reader:
 def reader(task: TextClassification, columns: Mapping[str, str]) -> Reader:
     """The reader of rows."""
     return Reader(task, columns)
-
-
-def texts(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The text."""
-    return (row["text"],)
 
 
 def check(recipe: Recipe) -> Iterator[Diagnostic]:

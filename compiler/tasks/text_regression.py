@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Choice
 from compiler.data.texts import number_of, text_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Targets
 
 COLUMNS = ("text", "target")
+TEXTS = ("text",)
 METRICS = ("mse", "rmse", "mae", "pearson", "spearman", "r2")
 DEFAULT_METRICS = (RMSE(), MAE(), Pearson(), R2())
 LOSSES = ("mse", "mae", "huber")
@@ -86,11 +87,6 @@ class Reader:
 def reader(task: TextRegression, columns: Mapping[str, str]) -> Reader:
     """The reader of rows."""
     return Reader(columns)
-
-
-def texts(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The text."""
-    return (row["text"],)
 
 
 def check(recipe: Recipe) -> Iterator[Diagnostic]:

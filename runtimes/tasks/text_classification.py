@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from compiler.metrics import Metric
 from compiler.recipe import CrossEntropy, Loss
-from compiler.tasks import Example, TextClassification
-from compiler.tasks.text_classification import texts
+from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion
 from runtimes.gate import Scores, argmax, margins
@@ -60,7 +59,7 @@ def columns(pad_token_id: int) -> tuple[Column, ...]:
 def encode(task: TextClassification, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
     targets = np.array([example.target for example in examples], np.int64)
-    return encode_texts([texts(example.row) for example in examples], encoder, {"targets": targets})
+    return encode_texts([texts_of(task, example.row) for example in examples], encoder, {"targets": targets})
 
 
 def weights(task: TextClassification, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:

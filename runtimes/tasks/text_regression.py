@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from compiler.metrics import Metric
 from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
-from compiler.tasks import Example, TextRegression
-from compiler.tasks.text_regression import texts
+from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion
 from runtimes.gate import Scores
@@ -48,7 +47,7 @@ def columns(pad_token_id: int) -> tuple[Column, ...]:
 def encode(task: TextRegression, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
     targets = np.array([example.target for example in examples], np.float32)
-    return encode_texts([texts(example.row) for example in examples], encoder, {"targets": targets})
+    return encode_texts([texts_of(task, example.row) for example in examples], encoder, {"targets": targets})
 
 
 def weights(task: TextRegression, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:

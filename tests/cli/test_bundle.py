@@ -50,7 +50,7 @@ def test_a_bad_row_in_the_middle_leaves_no_half_written_file(bundle: Path, recip
     (tmp_path / "rows.jsonl").write_text(rows)
     done = recipe("predict", bundle, "--input", tmp_path / "rows.jsonl", "-o", tmp_path / "out" / "answers.jsonl")
     assert done.exit_code == 1
-    assert 'row 2001: "snippet" is not text' in done.output
+    assert 'rows.jsonl:2001:1: error[R313] the column "snippet": expected text, found the number 3' in done.output
     assert list((tmp_path / "out").iterdir()) == []
 
 

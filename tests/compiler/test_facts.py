@@ -457,6 +457,80 @@ def test_values_that_are_no_text_or_label_are_listed_up_to_five(project):
     assert "the number 1.5" in found[5].message
 
 
+# What stands in the columns of 40 rows, which columns the recipe names, the pointer, what is said, the hint.
+WRONG_COLUMNS = {
+    "numbers-as-text": (
+        {"id": range(40), "review": [text for text, _ in ROWS], "label": [label for _, label in ROWS]},
+        {"text": "id"},
+        "/dataset/columns/text",
+        '40 of 40 rows have no text in the column "id": expected text, found the number 0, first data/rows.jsonl:1',
+        'the column "review" looks like the text',
+    ),
+    "lists-as-label": (
+        {"text": [text for text, _ in ROWS], "label": [["a"]] * 40, "mood": [label for _, label in ROWS]},
+        {},
+        "/dataset",
+        '40 of 40 rows have no label in the column "label": expected a label, found a list, first data/rows.jsonl:1',
+        'the column "mood" looks like the label; say which it is: "columns": {"label": "mood"}',
+    ),
+    "text-and-label-exchanged": (
+        {"stars": [number % 5 for number in range(40)], "review": [text for text, _ in ROWS]},
+        {"text": "stars", "label": "review"},
+        "/dataset/columns/text",
+        '40 of 40 rows have no text in the column "stars": expected text, found the number 0, first data/rows.jsonl:1',
+        'the column "review" looks like the text',
+    ),
+    "nothing-alike": (
+        {"text": [None] * 21 + ["film"] * 19, "label": [label for _, label in ROWS]},
+        {},
+        "/dataset",
+        '21 of 40 rows have no text in the column "text": expected text, found null, first data/rows.jsonl:1',
+        'its columns: text, label; say which it is: "columns": {"text": ...}',
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "columns", "pointer", "message", "hint"), WRONG_COLUMNS.values(), ids=WRONG_COLUMNS)
+def test_a_column_that_is_bad_in_most_rows_is_one_finding_about_the_column(
+    project, table, columns, pointer, message, hint
+):
+    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = only_error(project.findings(dataset={"train": "data/rows.jsonl", "columns": columns}))
+    assert (found.code, found.pointer, found.message, found.hint) == ("R313", pointer, message, hint)
+    assert found.at.file == "recipe.json"
+
+
+def test_a_column_that_is_bad_in_half_of_the_rows_is_listed_by_row(project):
+    write_rows(project.root / "data" / "rows.jsonl", [("film", "pos"), (1, "pos"), ("dull film", "neg"), (2, "neg")])
+    found = errors(project.findings())
+    assert [(d.code, str(d.at)) for d in found] == [("R313", "data/rows.jsonl:2:1"), ("R313", "data/rows.jsonl:4:1")]
+
+
+def test_a_bad_column_of_a_file_that_breaks_off_is_counted_up_to_there(project):
+    with (project.root / "data" / "rows.jsonl").open("w") as file:
+        file.write('{"text": 1, "label": "pos"}\n' * 200 + "{oops\n")
+    found = errors(project.findings())
+    assert [(d.code, d.message.partition(" have")[0]) for d in found if d.code == "R313"] == [
+        ("R313", "200 of 200 rows")
+    ]
+    assert [d.at.line for d in found if d.code == "R305"] == [201]
+
+
+def test_rows_of_a_file_that_two_splits_name_are_counted_once(project):
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, *[(None, "pos")] * 6])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": "data/rows.jsonl"}
+    found = [d for d in project.findings(dataset=dataset) if d.code == "R313"]
+    assert [d.at.line for d in found] == [41, 42, 43, 44, 45]
+    assert found[-1].message.endswith("; 1 more rows of the file are like this")
+
+
+def test_a_bad_column_of_parquet_has_its_first_place_by_number(project):
+    table = {"text": list(range(40)), "label": [label for _, label in ROWS]}
+    pq.write_table(pa.table(table), project.root / "rows.parquet")
+    assert only_error(project.findings(data="rows.parquet")).message.endswith("first rows.parquet row 0")
+
+
 def test_a_lone_surrogate_is_no_text_and_no_label(project):
     write_rows(project.root / "data" / "rows.jsonl", [*ROWS, ("\ud800", "pos"), ("film", "\udfff")])
     found = errors(project.findings())

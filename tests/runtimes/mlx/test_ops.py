@@ -388,7 +388,9 @@ def losses() -> Iterator[Case]:
     for reduction in (NONE, MEAN, SUM):
         yield case("binary_cross_entropy_with_logits.default", 20 * X, SHARES[:3, :4], None, None, reduction)
         yield case("binary_cross_entropy_with_logits.default", X, SHARES[:3, :4], ROW.abs(), POSITIVE, reduction)
-        yield from (case(f"{name}.default", X, Y, reduction) for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"))
+        yield from (
+            case(f"{name}.default", X, Y, reduction) for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+        )
     yield case("smooth_l1_loss.default", X, Y, MEAN, 0.3)
     yield case("huber_loss.default", X, Y, MEAN, 0.3)
 

@@ -1,0 +1,331 @@
+"""`recipe init` on a terminal: what it asks, what it says to an answer that can't be, and that it asks again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+
+ROOT = Path(__file__).parents[2]
+# What starts tests in the background may have them ignore Ctrl-C, and their children inherit that.
+MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from compiler.cli import main
+main(prog_name="recipe")
+"""
+REVIEWS = [f"a review of {number} words, more or less" for number in range(40)]
+MOODS = ["good", "bad"] * 20
+NAME, FILE, TEXT, LABEL = "name of the recipe", "another file", "column with the text", "column with the label"
+MODEL, METHOD = "model (a folder", "method (full"
+
+
+class Terminal:
+    """`recipe init` in a process whose terminal is ours."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.screen, inside = os.openpty()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TERM": "dumb"}
+        environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HOME": str(folder / "hub")}
+        environment.pop("RECIPE_MIRROR", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", MAIN, "init", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+        )
+        os.close(inside)
+
+    def read(self) -> str:
+        """What is written next; nothing when the process has ended."""
+        ready, _, _ = select.select([self.screen], [], [], 60)
+        assert ready, "nothing is written, and nothing is to be answered"
+        try:
+            return os.read(self.screen, 65536).decode()
+        except OSError:  # how Linux says that nobody has the other side any more
+            return ""
+
+    def until(self, question: str) -> str:
+        """What is written up to a question, with the question."""
+        seen = ""
+        while question not in seen or not seen.endswith(": "):
+            more = self.read()
+            assert more, f"no {question!r} after {seen!r}"
+            seen += more
+        return seen.replace("\r", "")
+
+    def answer(self, question: str, answer: str) -> str:
+        """Answers a question; what was written before it."""
+        seen = self.until(question)
+        os.write(self.screen, f"{answer}\n".encode())
+        return seen
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and what was written at last."""
+        seen = ""
+        while more := self.read():
+            seen += more
+        return self.process.wait(timeout=60), seen.replace("\r", "")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.screen)
+
+
+class Folder:
+    """A folder with rows in it, in which terminals are opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened: list[Terminal] = []
+
+    def init(self, *arguments: str) -> Terminal:
+        self.opened.append(Terminal(self.path, *arguments))
+        return self.opened[-1]
+
+    def write(self, name: str = "rows.jsonl", **columns: list[Any]) -> str:
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        (self.path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return name
+
+    def recipe(self, name: str = "rows.json") -> Any:
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    made = Folder(tmp_path)
+    yield made
+    for terminal in made.opened:
+        terminal.close()
+
+
+def answer_all(terminal: Terminal, **answers: str) -> tuple[int, str]:
+    """Answers each question by its name here, with Enter where nothing is named; exit code and last words."""
+    for name, question in (("name", NAME), ("text", TEXT), ("label", LABEL), ("model", MODEL), ("method", METHOD)):
+        terminal.answer(question, answers.get(name, ""))
+    return terminal.end()
+
+
+def test_enter_takes_every_guess(folder: Folder) -> None:
+    rows = folder.write(id=list(range(40)), review=REVIEWS, mood=MOODS)
+    code, said = answer_all(folder.init(rows))
+    assert (code, "wrote rows.json" in said) == (0, True)
+    recipe = folder.recipe()
+    assert recipe["dataset"]["columns"] == {"text": "review", "label": "mood"}
+    assert (recipe["name"], recipe["method"]) == ("rows", "full")
+
+
+def test_the_columns_are_shown_before_anything_is_asked(folder: Folder) -> None:
+    rows = folder.write(id=list(range(40)), review=REVIEWS, mood=MOODS, note=[None] * 40)
+    assert folder.init(rows).until(NAME).splitlines()[:5] == [
+        "rows.jsonl has 4 columns:",
+        "  id      40 values: 0, 1, 2, …",
+        "  review  text of 34 characters on average",
+        "  mood    2 values: good, bad",
+        "  note    empty",
+    ]
+
+
+# The question, an answer that can't be, what is said to it, and an answer that can.
+WRONG_ANSWERS = {
+    "name": (NAME, "my recipe", "letters, digits, dots, dashes and underscores", "mine"),
+    "misspelt": (TEXT, "reveiw", 'no column "reveiw": did you mean "review"?', "review"),
+    "not-text": (TEXT, "id", '"id" has no text in most rows (40 values: 0, 1, 2, …)', "review"),
+    "text-as-label": (LABEL, "review", '"review" is the column with the text', "mood"),
+    "no-label": (LABEL, "score", '"score" has no label in most rows (2 values: 0.5, 1.5): a label is', "mood"),
+    "all-different": (LABEL, "id", '"id" has another value in every row: labels repeat', "stars"),
+    "spaces": (LABEL, "   moood  ", 'no column "moood": did you mean "mood"?', "  mood "),
+    "no-folder": (MODEL, "./mode", 'there is no folder "./mode": did you mean "model"?', "org/model"),
+    "no-model": (MODEL, "./model", 'the folder "./model" has no config.json', "org/model"),
+    "address": (MODEL, "https://hub/org/model", "is neither a folder nor the id of a model", "org/model"),
+    "method": (METHOD, "loar", 'no method "loar": did you mean "lora"?', "lora"),
+}
+
+
+@pytest.mark.parametrize(("question", "wrong", "said", "right"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
+def test_a_wrong_answer_is_told_what_is_expected_and_asked_again(
+    folder: Folder, question: str, wrong: str, said: str, right: str
+) -> None:
+    stars = [1, 2, 3, 4, 5] * 8
+    rows = folder.write(id=list(range(40)), review=REVIEWS, mood=MOODS, stars=stars, score=[0.5, 1.5] * 20)
+    (folder.path / "model").mkdir()
+    terminal = folder.init(rows)
+    for asked in (NAME, TEXT, LABEL, MODEL, METHOD):
+        if asked == question:
+            terminal.answer(asked, wrong)
+            assert said in terminal.until(asked)
+            os.write(terminal.screen, f"{right}\n".encode())
+        else:
+            terminal.answer(asked, "")
+    code, told = terminal.end()
+    assert (code, "wrote " in told) == (0, True)
+    assert f'"{right.strip()}"' in next(folder.path.glob("*.json")).read_text(encoding="utf-8")
+
+
+def test_an_empty_answer_without_a_guess_is_told_what_there_is(folder: Folder) -> None:
+    rows = folder.write(title=[f"title {number}" for number in range(40)], review=REVIEWS)
+    terminal = folder.init(rows)
+    terminal.answer(NAME, "")
+    terminal.answer(TEXT, "")
+    terminal.answer(LABEL, "")
+    assert 'no column "": columns: review, title' in terminal.until(LABEL)
+
+
+def test_a_column_with_one_value_in_all_rows_is_asked_for_again(folder: Folder) -> None:
+    many = 1200  # more than are looked at for guesses
+    reviews = [f"review {number}" for number in range(many)]
+    rows = folder.write(review=reviews, source=["web"] * many, mood=["good", "bad"] * (many // 2))
+    terminal = folder.init(rows)
+    terminal.answer(NAME, "")
+    terminal.answer(TEXT, "")
+    terminal.answer(LABEL, "source")
+    assert 'error[R308] /dataset/columns/label: all rows have the label "web"' in terminal.answer(TEXT, "")
+    for question in (LABEL, MODEL, METHOD):
+        terminal.answer(question, "")
+    assert terminal.end()[0] == 0
+    assert folder.recipe()["dataset"]["columns"]["label"] == "mood"
+
+
+def test_a_flag_that_is_wrong_for_the_rows_is_said_and_not_asked_about(folder: Folder) -> None:
+    terminal = folder.init(folder.write(id=list(range(40)), review=REVIEWS, mood=MOODS), "--text", "id")
+    for question in (NAME, LABEL):
+        terminal.answer(question, "")
+    code, said = terminal.end()
+    assert code == 1
+    assert "error[R313] /dataset/columns/text: 40 of 40 rows have no text" in said
+
+
+def test_bad_rows_that_no_answer_can_mend_end_it(folder: Folder) -> None:
+    rows = folder.write(review=[*REVIEWS, 3], mood=[*MOODS, "good"])
+    terminal = folder.init(rows)
+    for question in (NAME, TEXT, LABEL):
+        terminal.answer(question, "")
+    code, said = terminal.end()
+    assert code == 1
+    assert 'rows.jsonl:41:1: error[R313] the column "review": expected text, found the number 3' in said
+    assert not (folder.path / "rows.json").exists()
+
+
+def test_a_file_that_is_there_is_not_replaced_but_another_asked_for(folder: Folder) -> None:
+    rows = folder.write(review=REVIEWS, mood=MOODS)
+    (folder.path / "rows.json").write_text("mine", encoding="utf-8")
+    (folder.path / "folder").mkdir()
+    terminal = folder.init(rows)
+    terminal.answer(NAME, "")
+    assert "rows.json is there already\nanother file for the recipe [rows-2.json]: " in terminal.answer(
+        FILE, "rows.json"
+    )
+    assert "rows.json is there already: name one that is not there" in terminal.answer(FILE, "folder")
+    assert "folder is a folder" in terminal.answer(FILE, rows)
+    assert "rows.jsonl holds the rows" in terminal.answer(FILE, "")
+    for question in (TEXT, LABEL, MODEL, METHOD):
+        terminal.answer(question, "")
+    assert terminal.end()[0] == 0
+    assert (folder.path / "rows.json").read_text(encoding="utf-8") == "mine"
+    assert folder.recipe("rows-2.json")["name"] == "rows"
+
+
+def test_force_replaces_a_file_and_asks_nothing_about_it(folder: Folder) -> None:
+    rows = folder.write(review=REVIEWS, mood=MOODS)
+    (folder.path / "rows.json").write_text("mine", encoding="utf-8")
+    assert answer_all(folder.init(rows, "--force"))[0] == 0
+    assert folder.recipe()["name"] == "rows"
+
+
+def test_what_a_flag_says_is_not_asked(folder: Folder) -> None:
+    rows = folder.write(review=REVIEWS, mood=MOODS)
+    flags = ("--text", "review", "--label", "mood", "--name", "mine", "--model", "org/model", "--method", "lora")
+    code, said = folder.init(rows, *flags).end()
+    assert (code, "wrote mine.json" in said) == (0, True)
+
+
+def test_a_wrong_flag_is_said_before_anything_is_asked(folder: Folder) -> None:
+    code, said = folder.init(folder.write(review=REVIEWS, mood=MOODS), "--label", "moood").end()
+    assert code == 2
+    assert 'no column "moood": did you mean "mood"?' in said
+    assert NAME not in said
+
+
+def press_ctrl_c(terminal: Terminal) -> None:
+    """Interrupts. One that comes just before `input` waits is seen only after the next one."""
+    while terminal.process.poll() is None:
+        terminal.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            terminal.process.wait(timeout=5)
+
+
+def press_ctrl_d(terminal: Terminal) -> None:
+    os.write(terminal.screen, b"\x04")
+
+
+@pytest.mark.parametrize("leave", [press_ctrl_c, press_ctrl_d])
+def test_leaving_at_a_question_writes_nothing_and_exits_130(folder: Folder, leave: Callable[[Terminal], None]) -> None:
+    terminal = folder.init(folder.write(review=REVIEWS, mood=MOODS))
+    terminal.until(NAME)
+    leave(terminal)
+    code, said = terminal.end()
+    assert (code, said.endswith("interrupted\n"), "Traceback" in said) == (130, True, False)
+    assert not (folder.path / "rows.json").exists()
+
+
+TABLES = {
+    "csv": ("rows.csv", ","),
+    "tsv": ("rows.tsv", "\t"),
+}
+
+
+@pytest.mark.parametrize(("name", "separator"), TABLES.values(), ids=TABLES)
+def test_tables_with_numbers_as_labels_and_spaces_in_the_header_are_understood(
+    folder: Folder, name: str, separator: str
+) -> None:
+    lines = [f"{number}{separator}{text}{separator}{number % 5}" for number, text in enumerate(REVIEWS)]
+    quoted = [line.replace(text, f'"{text}"') for line, text in zip(lines, REVIEWS, strict=True)]
+    header = separator.join(["id", "review", " stars"])
+    (folder.path / name).write_text("\n".join([header, *quoted]), encoding="utf-8")
+    code, said = answer_all(folder.init(name), label="stars")
+    assert code == 0, said
+    assert folder.recipe()["dataset"]["columns"] == {"text": "review", "label": " stars"}
+    assert folder.init(name, "--yes", "--force", "--label", "stars").end()[0] == 0
+    assert folder.recipe()["dataset"]["columns"] == {"text": "review", "label": " stars"}
+
+
+def test_parquet_with_numbers_as_labels_is_understood(folder: Folder) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"review": REVIEWS, "stars": [1, 2] * 20}), folder.path / "rows.parquet")
+    code, said = answer_all(folder.init("rows.parquet"))
+    assert code == 0, said
+    assert folder.recipe()["dataset"]["columns"]["label"] == "stars"
+
+
+@pytest.mark.parametrize("flags", [(), ("--yes",), ("--text", "a;b", "--label", "b")], ids=str)
+def test_a_file_with_one_column_is_one_finding(folder: Folder, flags: tuple[str, ...]) -> None:
+    (folder.path / "rows.csv").write_text("a;b\nx;y\n", encoding="utf-8")
+    code, said = folder.init("rows.csv", *flags).end()
+    assert code == 1
+    assert 'rows.csv:1:1: error[R304] the rows have one column, "a;b", and a recipe reads two' in said
+    assert "commas separate the columns of .csv" in said
+
+
+def test_a_long_file_name_gives_a_name_that_can_be(folder: Folder) -> None:
+    rows = folder.write("données " + "x" * 80 + ".jsonl", review=REVIEWS, mood=MOODS)
+    assert answer_all(folder.init(rows))[0] == 0
+    [written] = folder.path.glob("*.json")
+    assert written.stem == ("donn-es-" + "x" * 80)[:64]

@@ -1,0 +1,64 @@
+"""Columns are told apart by what stands in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from compiler.data.guesses import LOOKED_AT, columns_in, guess
+
+REVIEWS = [f"a review of {number} words, more or less" for number in range(20)]
+MOODS = ["good", "bad"] * 10
+
+
+def columns(**values: list[Any]):
+    return columns_in([dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)])
+
+
+# Columns, and which of them looks like the text and like the label.
+CASES = {
+    "names-do-not-count": ({"label": REVIEWS, "text": MOODS}, "label", "text"),
+    "numbers-as-labels": ({"review": REVIEWS, "stars": [1, 2, 3, 4, 5] * 4}, "review", "stars"),
+    "numbers-as-text-of-csv": ({"id": [str(n) for n in range(20)], "review": REVIEWS, "stars": ["1", "2"] * 10},
+                               "review", "stars"),
+    "true-and-false": ({"review": REVIEWS, "liked": [True, False] * 10}, "review", "liked"),
+    "halves-are-no-labels": ({"review": REVIEWS, "score": [0.5, 1.5] * 10}, "review", None),
+    "lists-are-no-labels": ({"review": REVIEWS, "tags": [["a"], ["b"]] * 10}, "review", None),
+    "one-value-is-no-label": ({"review": REVIEWS, "source": ["web"] * 20, "mood": MOODS}, "review", "mood"),
+    "fewest-values-win": ({"review": REVIEWS, "genre": ["a", "b", "c", "d"] * 5, "mood": MOODS}, "review", "mood"),
+    "one-column": ({"review": REVIEWS}, "review", None),
+    "numbers-alone": ({"a": list(range(20)), "b": [0.5] * 20}, None, None),
+    "some-are-missing": ({"review": [*REVIEWS[:15], *[None] * 5], "mood": [*MOODS[:15], *[""] * 5]}, "review", "mood"),
+    "one-bad-value": ({"review": [3, *REVIEWS[1:]], "mood": [0.5, *MOODS[1:]]}, "review", "mood"),
+    "no-values": ({"a": [None] * 20}, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "text", "label"), CASES.values(), ids=CASES)
+def test_text_is_long_and_labels_are_few(values: dict[str, list[Any]], text: str | None, label: str | None) -> None:
+    found = columns(**values)
+    assert guess("label", found) == label
+    assert guess("text", found, [label]) == text
+
+
+def test_a_column_that_is_taken_is_not_guessed() -> None:
+    found = columns(review=REVIEWS, title=[f"title {number}" for number in range(20)], mood=MOODS)
+    assert guess("text", found, ["review"]) == "title"
+    assert guess("label", found, ["mood"]) is None
+
+
+def test_a_role_that_nobody_can_guess_is_none() -> None:
+    assert guess("pixels", columns(review=REVIEWS, mood=MOODS)) is None
+
+
+def test_a_column_is_described_by_its_values() -> None:
+    [column] = columns(mood=["good", "bad", "", None, "good", "odd", "so"])
+    assert (column.filled, column.texts, column.labels, column.distinct) == (5, 5, 5, 4)
+    assert (column.mean_length, column.examples) == (16 / 5, ("good", "bad", "odd"))
+
+
+def test_only_the_first_rows_are_looked_at() -> None:
+    rows = ({"text": "a"} if number < LOOKED_AT else 1 / 0 for number in range(LOOKED_AT + 1))
+    [column] = columns_in(rows)  # type: ignore[arg-type]
+    assert column.filled == LOOKED_AT
