@@ -12,6 +12,8 @@ quickstart bench: export HF_HUB_OFFLINE := 1
 # Tests speak to a hub of their own on this machine, so they are not offline: instead, the default address answers nobody.
 test: export HF_ENDPOINT := http://127.0.0.1:9
 test: export HF_HUB_OFFLINE := 0
+# Two files of tests at once, a thread each: small models gain nothing from more.
+test: export OMP_NUM_THREADS := 1
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test check lint fixtures schema bench clean clean-all
@@ -25,7 +27,7 @@ quickstart: $(VENV)/with-run  ## install, get a real model and rows, run recipes
 
 test: $(VENV)/with-dev  ## install, get the fixtures, run all tests (PYTEST_ARGS='-m "not slow"' for the quick ones)
 	@$(BIN)/python -m tools.fetch_fixtures
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 check: lint  ## what CI runs: format, lint, types, import rules, all tests
 	@$(MAKE) --no-print-directory test
