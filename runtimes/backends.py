@@ -25,6 +25,10 @@ class Backend(Protocol):
         """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
         ...
 
+    def check_model(self, step: Train, model_folder: Path) -> str:
+        """A line about how the model is run. Raises RunError when it can't be trained; no weights are loaded."""
+        ...
+
     def trained_folder(self, step: Train) -> str:
         """The name of the folder that save_model fills: model, or adapter."""
         ...

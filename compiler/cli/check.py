@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -9,14 +11,18 @@ import click
 
 from compiler import tasks
 from compiler.cli.files import plan_in
-from compiler.cli.options import fact_source, recipe_options, target_option
+from compiler.cli.options import fact_source, recipe_options, runtime_option, target_option
 from compiler.diagnostics import Diagnostic, Format, RecipeError, errors, render
 from compiler.loading import load
-from compiler.placement import Target
+from compiler.placement import Runtime, Target, choose_runtime
 from compiler.reading import read_recipe
 
 if TYPE_CHECKING:
+    from compiler.document import Document
     from compiler.driver import Compiled
+    from compiler.facts import LocalFacts
+
+    Trace = Callable[[Compiled, Path, LocalFacts], str]
 
 
 @click.command(epilog="Examples:  recipe check recipes/*.json    recipe check --no-facts --format sarif r.json")
@@ -26,6 +32,10 @@ if TYPE_CHECKING:
 @click.option(
     "--facts/--no-facts", default=True, help="Look at the data and the model too (default), or only at the recipe."
 )
+@click.option(
+    "--trace", is_flag=True, help="Also trace the model, where the runtime runs a traced graph (MLX); imports torch."
+)
+@runtime_option
 @click.option(
     "--format",
     "form",
@@ -40,9 +50,17 @@ def check(
     allowed: tuple[Path, ...],
     target: Target,
     facts: bool,
+    trace: bool,
+    runtime: Runtime | None,
     form: Format,
 ) -> None:
     """Find every mistake in RECIPES. Exits 1 when one has an error."""
+    if runtime is not None and not trace:
+        raise click.UsageError("--runtime is read by --trace alone: a plan is the same for every runtime")
+    if trace and not facts:
+        raise click.UsageError("--trace needs the model, which --no-facts does not look at")
+    source = fact_source(allowed)
+    look = partial(looked_at, target=target, source=source, traces=partial(traced, target, runtime) if trace else None)
     findings: list[Diagnostic] = []
     summaries: list[str] = []
     for path in recipes:
@@ -50,15 +68,9 @@ def check(
             if plan_in(path) is not None:
                 raise click.UsageError(f"{path} is a plan, which was checked when it was made: recipe run {path}")
             document = load(path, overrides, allowed=allowed)
-            if facts:
-                from compiler.driver import compile_recipe
-
-                compiled = compile_recipe(document, fact_source(allowed), target)
-                findings += compiled.findings
-                summaries.append(f"{path}: {summary(compiled)}")
-            else:
-                read_recipe(document)
-                summaries.append(f"{path}: the recipe is well formed (data and model were not looked at)")
+            found, lines = look(document, path.parent) if facts else alone(document)
+            findings += found
+            summaries += [f"{path}: {line}" for line in lines]
         except RecipeError as error:
             findings += error.diagnostics
     findings = list(dict.fromkeys(findings))  # recipes that extend the same base share its faults
@@ -69,6 +81,38 @@ def check(
         click.echo("\n".join([*summaries, *_total(findings)]))
     if errors(findings):
         raise click.exceptions.Exit(1)
+
+
+def alone(document: Document) -> tuple[Sequence[Diagnostic], list[str]]:
+    """The findings and lines about a recipe without its data and model. Raises RecipeError."""
+    read_recipe(document)
+    return (), ["the recipe is well formed (data and model were not looked at)"]
+
+
+def looked_at(
+    document: Document, root: Path, *, target: Target, source: LocalFacts, traces: Trace | None
+) -> tuple[Sequence[Diagnostic], list[str]]:
+    """The findings and lines about a recipe with its data and model. Raises RecipeError."""
+    from compiler.driver import compile_recipe
+
+    compiled = compile_recipe(document, source, target)
+    return compiled.findings, [summary(compiled), *([traces(compiled, root, source)] if traces else [])]
+
+
+def traced(target: Target, runtime: Runtime | None, compiled: Compiled, root: Path, source: LocalFacts) -> str:
+    """A line about the model's graph. Raises RecipeError when the runtime can't train the model."""
+    from compiler.hub import fetch_model
+    from compiler.plan import Train
+    from runtimes.backends import backend
+    from runtimes.errors import RunError
+
+    engine, _ = choose_runtime(target, runtime or compiled.recipe.runtime)
+    step = compiled.plan.step("train")
+    assert isinstance(step, Train), "the step of that name trains"
+    try:
+        return backend(engine).check_model(step, fetch_model(step.model, root, source.sources))
+    except RunError as error:
+        raise RecipeError([compiled.recipe.finding(error.code, "/model/id", error.message, error.hint)]) from None
 
 
 def _total(findings: list[Diagnostic]) -> list[str]:

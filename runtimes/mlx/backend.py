@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlx.core as mx
 import numpy as np
@@ -65,6 +66,16 @@ def require_lowered(*graphs: Graph) -> None:
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         message = f"MLX has no lowering for {', '.join(named[:3])}{more}"
         raise RunError("E408", message, "run it on PyTorch: --runtime pytorch; a lowering goes into runtimes/mlx/ops")
+
+
+def check_model(step: Train, model_folder: Path) -> str:
+    """How many operations the graph of a training step has. Raises RunError E408 for what can't be lowered."""
+    with TemporaryDirectory() as folder:
+        stored = headers(weight_files(model_folder))
+        traced = trace_step(step, model_folder, stored, Path(folder) / "init.safetensors")
+    require_lowered(traced.train, traced.evaluate)
+    operations = {node.op for node in traced.train.nodes}
+    return f"MLX runs the model's graph: {len(traced.train.nodes)} operations of {len(operations)} kinds, all lowered"
 
 
 def trained_folder(step: Train) -> str:

@@ -22,6 +22,11 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, device: str) -
     return engine.load(step, model_folder, init_file, device)
 
 
+def check_model(step: Train, model_folder: Path) -> str:
+    """That nothing has to be checked: PyTorch runs a model as transformers builds it."""
+    return "PyTorch runs the model as it is, nothing is traced"
+
+
 def trained_folder(step: Train) -> str:
     """The name of the folder that save_model fills: model, or adapter."""
     return module_of(step.method.type).FOLDER
