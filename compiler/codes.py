@@ -91,6 +91,11 @@ CODES: dict[str, Code] = {
         "no held-out rows for the gate",
         "An export is proven on rows that were not trained on: the test rows, or else the validation rows.",
     ),
+    "R213": Code(
+        "the model has nowhere to put the mean",
+        "Targets are learnt without their mean, which is put on the bias of the model's head afterwards. The heads of "
+        "decoders have no bias.",
+    ),
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
     "R407": Code(
         "no tokenizer.json",

@@ -97,7 +97,12 @@ def open_model(model_id: str, revision: str | None, folder: Path, sources: Sourc
     cached = _cached(model_id, revision, "model", sources)
     if cached is not None and _is_complete(cached.folder, need_tokenizer=not sources.offline):
         return FolderFiles(cached, sources)
-    return HubFiles(model_id, revision, "model", sources)
+    try:
+        return HubFiles(model_id, revision, "model", sources)
+    except SourceError:
+        if is_folder(here):  # a folder of that name is what was meant
+            raise _no_model_folder(model_id, here) from None
+        raise
 
 
 def open_dataset(dataset_id: str, revision: str | None, sources: Sources) -> Files:

@@ -100,7 +100,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
     """What does not fit between the recipe, the model and the rows."""
     yield from check_model(recipe, model)
-    yield from tasks.module_of(recipe.task).check_facts(recipe, data)
+    yield from tasks.module_of(recipe.task).check_facts(recipe, model, data)
     yield from check_warmup(recipe, data)
 
 

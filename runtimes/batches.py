@@ -113,8 +113,9 @@ def _mask(offsets: npt.NDArray[np.int64], rows: Rows, grid: Sequence[int]) -> np
     return np.arange(int(padded_lengths(lengths, grid).max())) < lengths[:, None]
 
 
-def _placed(values: npt.NDArray[np.generic], mask: npt.NDArray[np.bool_], padding: int) -> npt.NDArray[np.int64]:
-    placed = np.full(mask.shape, padding, np.int64)
+def _placed(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], padding: int) -> npt.NDArray[Any]:
+    """[B, T] whole numbers as int64, as models take them; fractions as they are."""
+    placed = np.full(mask.shape, padding, values.dtype if values.dtype.kind == "f" else np.int64)
     placed[mask] = values
     return placed
 

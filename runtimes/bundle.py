@@ -20,7 +20,7 @@ from runtimes.errors import RunError
 from runtimes.golden import Golden, read_golden
 from runtimes.manifest import Manifest, broken, read_json, read_manifest
 from runtimes.tasks import Answer
-from runtimes.tokens import Encoder, Tokens, chunks, open_encoder
+from runtimes.tokens import Encoder, Tokens, chunks, open_encoder, pad_id
 
 if TYPE_CHECKING:
     from runtimes.export.session import Session
@@ -29,6 +29,8 @@ GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
+HELD_OUT = "held_out.npy"
+"""What the trained model answered on the held-out rows, float32 [N, C]: the rows themselves are not in a bundle."""
 OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 """Files that other readers of the tokenizer want; carried where the model has them."""
 BATCH_SIZE = 32
@@ -82,6 +84,16 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise broken(self.folder, f"{GOLDEN} can't be read: {error}") from error
 
+    def held_out(self) -> npt.NDArray[np.float32]:
+        """[N, C] what the trained model answered on the held-out rows, in their order. Raises RunError E601."""
+        try:
+            found = np.load(self.folder / HELD_OUT, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise broken(self.folder, f"{HELD_OUT} can't be read: {error}") from error
+        if found.shape != (self.manifest.held_out.rows, self.num_outputs) or found.dtype != np.float32:
+            raise broken(self.folder, f"{HELD_OUT} has not the outputs of {self.manifest.held_out.rows} rows")
+        return np.asarray(found, np.float32)
+
     @cached_property
     def session(self) -> Session:
         """The graph, opened as the gate opened it. Raises RunError."""
@@ -97,7 +109,7 @@ class Bundle:
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    for name in (GRAPH, TOKENIZER, CONFIG, GOLDEN):
+    for name in (GRAPH, TOKENIZER, CONFIG, GOLDEN, HELD_OUT):
         if not (folder / name).is_file():
             raise broken(folder, f"{name} is missing")
     return Bundle(
@@ -118,17 +130,10 @@ def _task(folder: Path, manifest: Manifest) -> Task:
 
 def _encoder(folder: Path, manifest: Manifest) -> Encoder:
     try:
-        return open_encoder(folder / TOKENIZER, max_length=manifest.max_length, pad_id=_pad_id(folder))
+        return open_encoder(
+            folder / TOKENIZER,
+            max_length=manifest.max_length,
+            pad_id=pad_id(read_json(folder, CONFIG), read_json(folder, TOKENIZER)),
+        )
     except (OSError, ValueError) as error:
         raise broken(folder, f"{TOKENIZER} can't be read: {error}") from error
-
-
-def _pad_id(folder: Path) -> int:
-    """The padding token's id, which config.json or else the tokenizer's own padding names; 0 when neither does."""
-    config, tokenizer = read_json(folder, CONFIG), read_json(folder, TOKENIZER)
-    padding = tokenizer.get("padding") if isinstance(tokenizer, dict) else None
-    for found in (config, padding):
-        value = found.get("pad_token_id", found.get("pad_id")) if isinstance(found, dict) else None
-        if isinstance(value, int):
-            return value
-    return 0

@@ -38,7 +38,7 @@ def disagreements(
     for index in [*_worst(differ_B, delta_B), *_worst(over_B, delta_B)[:NUM_OVER]]:
         yield {
             "row": numbers[index],
-            **rows[index],
+            "values": dict(rows[index]),
             "differs": "decision" if differ_B[index] else "outputs",
             "near_tie": bool(differ_B[index] and tied_B[index]),
             "max_abs": _finite(delta_B[index]),

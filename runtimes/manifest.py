@@ -19,7 +19,7 @@ from runtimes.errors import RunError
 from runtimes.gate import Verification
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Figures:
 class Manifest:
     """What a bundle says of itself."""
 
-    bundle: Literal[1] = 1  # version of the layout
+    bundle: Literal[2] = 2  # version of the layout
     name: str
     task: Task
     plan_key: str  # key of the plan's step that made it
@@ -59,8 +59,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle. Raises RunError E601 when the folder is not a bundle that we can read."""
     value = read_json(folder, MANIFEST)
-    if isinstance(value, dict) and value.get("bundle", FORMAT) != FORMAT:
-        raise broken(folder, f"a bundle of version {value['bundle']}, this program reads version {FORMAT}")
+    if isinstance(value, dict) and value.get("bundle") != FORMAT:
+        raise broken(folder, f"a bundle of version {value.get('bundle')}, this program reads version {FORMAT}")
     try:
         return read(Manifest, value)
     except ValueError as error:

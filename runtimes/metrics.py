@@ -70,7 +70,8 @@ def measure_values(metric: Metric, targets: Floats, values: Floats) -> float:
         case Spearman():
             return correlation(ranks(targets), ranks(values))
         case R2():
-            return 1.0 - _divide(np.sum(away**2), np.sum((targets - targets.mean()) ** 2))
+            spread = float(np.sum((targets - targets.mean()) ** 2))
+            return 1.0 - float(np.sum(away**2)) / spread if spread else 0.0
         case _:
             raise ValueError(f"{metric.type} is no metric of numbers")
 

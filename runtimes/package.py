@@ -13,12 +13,13 @@ from compiler.files import new_folder, write_json
 from compiler.plan import Package
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.bundle import CONFIG, GOLDEN, GRAPH, OPTIONAL, TOKENIZER
+from runtimes.bundle import CONFIG, GOLDEN, GRAPH, HELD_OUT, OPTIONAL, TOKENIZER
 from runtimes.errors import RunError
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
 from runtimes.manifest import Manifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
+from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
 from runtimes.verify import Report, read_report
 from runtimes.verify_bundle import verify_bundle
 
@@ -58,6 +59,7 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
         shutil.copyfile(parts.onnx_file, folder / GRAPH)
         shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
+        shutil.copyfile(parts.verify_folder / VERIFIED_HELD_OUT, folder / HELD_OUT)
         config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)
     except (OSError, ValueError) as error:
         raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
@@ -72,7 +74,7 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
 def _head_config(task: Task) -> dict[str, Any]:
     """What config.json says of the head, as JSON has it: numbers are strings where they are keys."""
     found: dict[str, Any] = json.loads(json.dumps(dict(tasks.module_of(task).head(task).config)))
-    found.pop("num_labels")  # transformers counts the names
+    found.pop("num_labels", None)  # transformers counts the names
     return found
 
 

@@ -24,11 +24,6 @@ class Batch:
     weights: npt.NDArray[np.float32]  # [B] of each row in the loss
     rows: npt.NDArray[np.int64]  # [B] row numbers in the split; -1 where the row only fills
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that are not padding."""
-        return int(self.inputs["attention_mask"].sum())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:

@@ -11,6 +11,7 @@ from typing import Any
 from compiler.files import write_json, write_text
 from compiler.plan import Plan, VerifyExport
 from compiler.typed import to_json
+from runtimes import tasks
 from runtimes.store import Receipt, Store
 
 Report = Mapping[str, Any]
@@ -100,21 +101,7 @@ def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = "".join(f"{figures[name]:>12.4f}" if name in figures else f"{'':>12}" for figures in columns.values())
         lines.append(f"    {name:<20}{cells}")
-    return [*lines, *(_confusion_lines(evaluation["confusion"]) if "confusion" in evaluation else [])]
-
-
-def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:
-    labels = confusion["labels"]
-    if len(labels) > 12:
-        return []
-    width = max(8, *(len(label) + 2 for label in labels))
-    lines = [
-        "    confusion (rows: true, columns: decided)",
-        "    " + " " * width + "".join(f"{name:>{width}}" for name in labels),
-    ]
-    for name, row in zip(labels, confusion["rows_true_columns_decided"], strict=True):
-        lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
-    return lines
+    return [*lines, *tasks.module_named(evaluation["task"]).detail_lines(evaluation)]
 
 
 def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:

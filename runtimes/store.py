@@ -24,7 +24,7 @@ from runtimes.errors import RunError
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
     "export": ("torch", "transformers", "onnx", "onnxscript"),
-    "verify": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+    "verify": ("torch", "mlx", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
 RECORDED = (

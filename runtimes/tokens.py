@@ -81,6 +81,16 @@ def open_encoder(tokenizer_file: Path, *, max_length: int, pad_id: int = 0) -> E
     return Encoder(tokenizer=tokenizer, max_length=max_length, pad_id=pad_id)
 
 
+def pad_id(config: Any, tokenizer: Any) -> int:
+    """The padding token's id, which config.json or else the tokenizer's own padding names; 0 when neither does."""
+    padding = tokenizer.get("padding") if isinstance(tokenizer, dict) else None
+    for found, name in ((config, "pad_token_id"), (padding, "pad_id")):
+        value = found.get(name) if isinstance(found, dict) else None
+        if isinstance(value, int):
+            return value
+    return 0
+
+
 def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Lists of at most `size` items, in order."""
     chunk: list[Any] = []

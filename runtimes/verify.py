@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.files import write_json, write_text
+from compiler.files import new_file, write_json, write_text
 from compiler.metrics import Metric
 from compiler.plan import VerifyExport
 from compiler.tasks import Task
@@ -47,6 +48,7 @@ __all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", 
 VERIFICATION = "verification.json"
 DISAGREEMENTS = "disagreements.jsonl"
 GOLDEN = "golden.jsonl"
+HELD_OUT = "held_out.npy"
 BATCH_SIZE = 16
 
 NoiseFunction = Callable[[Iterable[Inputs]], Noise]
@@ -180,10 +182,10 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
     yield compare_outputs(source.probes, other.probes, allowed, name="outputs_probes", rows=rows.probe_numbers)
     module, excused = tasks.module_of(step.task), np.zeros(len(rows.numbers), bool)
     if module.DECIDE is not None:
-        how: Any = {"tolerance": allowed, "max_excused": step.max_excused, "decide": module.DECIDE}
-        decisions = compare_decisions(source.rows, other.rows, **how, rows=rows.numbers)
+        compare = partial(compare_decisions, tolerance=allowed, max_excused=step.max_excused, decide=module.DECIDE)
+        decisions = compare(source.rows, other.rows, rows=rows.numbers)
         yield decisions
-        yield compare_decisions(source.probes, other.probes, **how, name="decisions_probes", rows=rows.probe_numbers)
+        yield compare(source.probes, other.probes, name="decisions_probes", rows=rows.probe_numbers)
         excused = np.isin(rows.numbers, decisions.excused)
     settled_NC = module.settle(source.rows, other.rows, excused, allowed)
     yield compare_metrics(
@@ -215,8 +217,10 @@ def _golden_rows(task: Task, rows: Rows, alone_NC: npt.NDArray[np.float32], enco
 
 
 def _write(verified: Verified, rows: Rows, out: Path) -> None:
-    """Writes verification.json, disagreements.jsonl and golden.jsonl."""
+    """Writes verification.json, disagreements.jsonl, golden.jsonl and held_out.npy, the trained model's outputs."""
     write_golden(out / GOLDEN, verified.golden)
+    with new_file(out / HELD_OUT) as file:
+        np.save(file, verified.answers["trained"].rows)
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows))
     write_text(out / DISAGREEMENTS, "".join(lines))
     write_json(out / VERIFICATION, to_json(verified.report))

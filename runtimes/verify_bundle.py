@@ -159,12 +159,12 @@ def _compare_golden_metrics(
 def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     """The metrics over a receiver's rows, by role. They are checked where the rows are the manifest's held-out ones.
 
-    What the tolerance allows is decided in the bundle's favour, because the trained model's outputs are not there to
-    compare. Raises RunError E605 for rows whose answers the bundle does not know.
+    There, what the gate excuses counts as the trained model answered it. Raises RunError E605 for rows whose answers
+    the bundle does not know.
     """
     if not rows:
         raise RunError("E605", "there are no rows to verify with", "give a file with at least one row")
-    manifest = bundle.manifest
+    manifest, module = bundle.manifest, tasks.module_of(bundle.task)
     try:
         targets = _targets(bundle, rows)
     except BadValueError as error:
@@ -173,8 +173,11 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     outputs_NC = bundle.outputs(rows)
     if digest_of_rows(rows) != manifest.held_out.sha256:
         return _told(measure(bundle, targets, outputs_NC), len(rows), manifest)
-    favoured_NC = tasks.module_of(bundle.task).favour(outputs_NC, targets, manifest.tolerance)
-    found = measure(bundle, targets, favoured_NC)
+    source_NC, excused_N = bundle.held_out(), np.zeros(len(rows), bool)
+    if module.DECIDE is not None:
+        decided = compare_decisions(source_NC, outputs_NC, manifest.tolerance, 1.0, decide=module.DECIDE)
+        excused_N[list(decided.excused)] = True
+    found = measure(bundle, targets, module.settle(source_NC, outputs_NC, excused_N, manifest.tolerance))
     return compare_metrics(manifest.held_out.metrics, found, manifest.max_metric_drop, name="metrics_rows")
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from runtimes.bundle import Bundle
     from runtimes.manifest import Manifest
 
-TEXT = "text"  # the role of what is answered
 _ROWS_AT_ONCE = 1024
 
 
@@ -56,17 +55,21 @@ def predict(
         raise click.UsageError("give texts with --text, or rows with --input")
     if output is not None and source is not None and output.resolve() == source.resolve():
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
+    from compiler import tasks as compiler_tasks
     from runtimes import tasks
 
     opened = open_for(bundle, runs_folder, threads)
-    column = column or opened.manifest.columns[TEXT]
-    answers = answer(opened, given_rows(texts, source, column), column, batch_size)
+    roles = compiler_tasks.module_of(opened.task).TEXTS
+    columns = {role: opened.manifest.columns[role] for role in roles} | ({roles[0]: column} if column else {})
+    if texts and len(roles) > 1:
+        raise click.UsageError(f"the task reads {' and '.join(roles)}: give rows with --input")
+    answers = answer(opened, given_rows(texts, source, columns[roles[0]]), columns, batch_size)
     line = tasks.module_of(opened.task).line
     if output is not None:
         write_answers(output, answers)
         return
     for answered in answers:
-        told = f"{line(answered['prediction'])}  {answered[column]}"
+        told = f"{line(answered['prediction'])}  {answered[columns[roles[0]]]}"
         click.echo(line_of(answered) if as_json or source else told)
 
 
@@ -90,8 +93,10 @@ def bundle_folder(named: Path, runs_folder: Path) -> Path:
     found = next((folder for folder in candidates if (folder / "manifest.json").exists()), None)
     run = next((folder for folder in (named, runs_folder / named) if (folder / "plan.json").exists()), None)
     if found is None and run is not None:
-        message = f"the run {run} has no bundle: it is unfinished, its gate failed, or its recipe has no export"
-        raise click.UsageError(f"{message} (`recipe report {run}` says which)")
+        raise click.UsageError(f"the run {run} has no bundle: {_why_none(run)}")
+    if found is None and named.is_symlink():
+        message = f"{named} is a link to what is not there: copy a bundle with `cp -rL`, which follows links"
+        raise click.UsageError(message)
     if found is None and not named.exists():
         from compiler.cli.runs import run_folders
 
@@ -100,11 +105,30 @@ def bundle_folder(named: Path, runs_folder: Path) -> Path:
     return found or named
 
 
-def answer(bundle: Bundle, rows: Iterator[GivenRow], column: str, batch_size: int) -> Iterator[dict[str, Any]]:
+def _why_none(run: Path) -> str:
+    """Why a run has no bundle, and what to do."""
+    from compiler.cli.runs import read_report
+
+    report = read_report(run)
+    if not any(step["id"].startswith("package") for step in report["steps"]):
+        return 'its recipe has no export; add "export": ["onnx"] and run it again: nothing is trained again'
+    if report["gate_passed"] is False:
+        return f"its gate failed; `recipe report {run}` says where"
+    return "it is unfinished; run it again, it goes on where it stopped"
+
+
+def answer(
+    bundle: Bundle, rows: Iterator[GivenRow], columns: Mapping[str, str], batch_size: int
+) -> Iterator[dict[str, Any]]:
     """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
-    rename = f'rename it to "{column}", or name it with --column'
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        inputs = [{TEXT: text_in(row, column, rename)} for row in portion]
+        inputs = [
+            {
+                role: text_in(row, name, f'rename it to "{name}", or name it with --column')
+                for role, name in columns.items()
+            }
+            for row in portion
+        ]
         for row, prediction in zip(portion, bundle.predict(inputs, batch_size), strict=True):
             yield {**row.values, "prediction": prediction}
 

@@ -120,7 +120,9 @@ def compile_to_run(
 
 def place_plan(plan: Plan, target: Target, runtime: Runtime | None, micro_batch_size: int | None) -> Placement:
     """The placement of a plan that was made elsewhere."""
-    [train] = [step for step in plan.steps if isinstance(step, Train)]
+    train = next((step for step in plan.steps if isinstance(step, Train)), None)
+    if train is None:
+        raise click.ClickException(f"the plan {plan.name} has no train step: there is nothing to run")
     return place(target, train.batch_size, micro_batch_size, runtime or "auto")
 
 

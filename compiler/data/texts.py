@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 LONGEST_TEXT = 10_000_000  # characters; tokens of a longer one would fill the memory
 _MOST_DIGITS = 18  # of a number that counts into the labels
+_SHOWN = 40  # characters of a text in a message
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -78,7 +79,8 @@ def number_of(values: Mapping[str, object], column: str) -> float:
     except OverflowError:
         number = math.inf
     if not abs(number) <= LARGEST_NUMBER:
-        raise BadValueError(column, f"expected a number of at most {LARGEST_NUMBER:g}, found {number:g}")
+        found = f"{number:g}" if math.isfinite(number) else "one that is not finite"
+        raise BadValueError(column, f"expected a number of at most {LARGEST_NUMBER:g}, found {found}")
     return number
 
 
@@ -102,6 +104,14 @@ def _found(values: Mapping[str, object], column: str) -> str:
     if isinstance(value, (int, float)):
         return f"the number {value}"
     if isinstance(value, str):
-        return "a lone surrogate, which is no character" if value else "an empty string"
+        return _text_found(value)
     kinds: dict[type, str] = {list: "a list", dict: "an object"}
     return kinds.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def _text_found(value: str) -> str:
+    if not value:
+        return "an empty string"
+    if _SURROGATE.search(value):
+        return "a lone surrogate, which is no character"
+    return f'the text "{value}"' if len(value) <= _SHOWN else f'the text "{value[:_SHOWN]}..."'

@@ -92,8 +92,8 @@ class TaskModule(Protocol):
         """Findings about the rows' answers."""
         ...
 
-    def check_facts(self, recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
-        """What of the recipe does not fit the rows' answers."""
+    def check_facts(self, recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
+        """What of the recipe does not fit the model or the rows' answers."""
         ...
 
     def resolve(self, recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Targets
 
 Labels = tuple[str, ...] | Literal["auto"]
+_WEIGHTS = "/training/loss/class_weights/"
 LISTED = 5  # findings of one kind; the rest is counted
 
 
@@ -71,18 +72,19 @@ def check_labels(recipe: Recipe, labels: Labels) -> Iterator[Diagnostic]:
     for pointer, label in named_labels(recipe):
         if label not in labels:
             hint = did_you_mean(label, labels, noun="labels")
-            yield recipe.finding("R208", pointer, f'"{label}" is not a label', hint, key="class_weights" in pointer)
+            yield recipe.finding("R208", pointer, f'"{label}" is not a label', hint, key=pointer.startswith(_WEIGHTS))
 
 
 def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Every label that the recipe names outside of the task, with its pointer."""
+    from compiler.recipe import CrossEntropy
+
     for index, metric in enumerate(recipe.metrics):
         if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive != "auto":
             yield f"/metrics/{index}/positive", metric.positive
-    weights = getattr(recipe.training.loss, "class_weights", "none")
-    if isinstance(weights, Mapping):
-        for label in weights:
-            yield f"/training/loss/class_weights/{escape(label)}", label
+    match recipe.training.loss:
+        case CrossEntropy(class_weights=Mapping() as weights):
+            yield from ((f"{_WEIGHTS}{escape(label)}", label) for label in weights)
 
 
 # --- findings about the rows

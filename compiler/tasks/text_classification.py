@@ -87,7 +87,7 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
 
 
-def check_facts(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
     """What names a label that no row has."""
     return labels.check_found_labels(recipe, _task(recipe).labels, data)
 

@@ -106,9 +106,12 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         yield recipe.finding("R316", "/dataset/columns/target", message, hint)
 
 
-def check_facts(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
-    """No findings: nothing in a recipe names a target."""
-    return iter(())
+def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
+    """A mean that was written has a bias to go into."""
+    mean = _task(recipe).mean
+    if mean not in ("auto", 0.0) and not model.head_has_bias:
+        message = f"the head of {model.model_type} has no bias that the mean could be put on"
+        yield recipe.finding("R213", "/task/mean", message, 'write "mean": 0, or leave it out')
 
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
@@ -125,9 +128,9 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
         task = replace(task, mean=mean)
         choices.append(Choice(pointer="/task/mean", value=mean, reason=reason))
     if task.deviation == "auto":
-        task = replace(task, deviation=_rounded(train.deviation))
-        reason = "the standard deviation of the train rows"
-        choices.append(Choice(pointer="/task/deviation", value=_rounded(train.deviation), reason=reason))
+        deviation, reason = _rounded(train.deviation), "the standard deviation of the train rows"
+        task = replace(task, deviation=deviation)
+        choices.append(Choice(pointer="/task/deviation", value=deviation, reason=reason))
     return ResolvedTask(
         task=task,
         loss=recipe.training.loss or MeanSquaredError(),

@@ -38,4 +38,4 @@ class Writer(Protocol):
 
 def writer(name: str) -> Writer:
     """The writer of a format."""
-    return cast(Writer, importlib.import_module(WRITERS[name]).export_onnx)
+    return cast(Writer, importlib.import_module(WRITERS[name]).export)

@@ -176,7 +176,7 @@ class MlxEngine:
         new = {name: mx.array(value) for name, value in self.traced.values.items()}
         values = {**whole.parameters, **whole.buffers, **new, **self.trained, **self._persistent_buffers()}
         head = tasks.module_of(self.step.task).head(self.step.task)
-        save(self.traced.model, head, {name: _numbers(value) for name, value in values.items()}, folder)
+        save(self.traced, head, {name: _numbers(value) for name, value in values.items()}, folder)
 
     @property
     def num_parameters(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from compiler.weights import INDEX, SINGLE, read_header, shards
+from compiler.weights import INDEX, SINGLE, shards
 from runtimes.mlx.dtypes import DTYPES, as_array
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import array_of
@@ -32,11 +32,6 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if (folder / SINGLE).exists():
         return (folder / SINGLE,)
     return tuple(folder / name for name in shards(json.loads((folder / INDEX).read_text(encoding="utf-8"))))
-
-
-def stored_names(files: Sequence[Path]) -> tuple[str, ...]:
-    """The names of the tensors in files."""
-    return tuple(name for file in files for name in read_header(file))
 
 
 def load_weights(

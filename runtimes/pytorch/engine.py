@@ -15,7 +15,6 @@ from typing import assert_never
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from compiler.plan import Train
 from compiler.recipe import SGD, Adam, AdamW
@@ -25,7 +24,8 @@ from runtimes.pytorch.dropout import seed_dropout
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
-from runtimes.pytorch.models import save_pretrained, wrapped_model
+from runtimes.pytorch.methods import module_of
+from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 
 _STATE = "state.safetensors"
@@ -34,7 +34,7 @@ _STATE = "state.safetensors"
 def load(step: Train, model_folder: Path, init_file: Path, device: str = "cpu") -> TorchEngine:
     """The engine of a train step. New parameters get their first values from `init_file`, which is written once."""
     wrapped = wrapped_model(step, model_folder, init_file)
-    return TorchEngine(step, wrapped.model, wrapped.inner, torch.device(device))
+    return TorchEngine(step, wrapped, torch.device(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,16 @@ class TorchEngine:
 
     fixed_shapes = False
 
-    def __init__(self, step: Train, model: nn.Module, inner: PreTrainedModel, device: torch.device) -> None:
-        self.step, self.device, self.inner = step, device, inner
-        self.model = model.to(device)
+    def __init__(self, step: Train, wrapped: Wrapped, device: torch.device) -> None:
+        inner = wrapped.inner
+        self.step, self.device, self.inner, self.last_layer = step, device, inner, wrapped.last_layer
+        self.model = wrapped.model.to(device)
         self.objective = Objective(step, self.model)
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.inputs = input_names(inner)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        self.frozen = frozen_modules(inner) if step.method.type in ("head", "freeze") else ()
+        self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
         self.optimizer = new_optimizer(step, self.trained)
         _make_moments(self.optimizer)
         self.objective.eval()
@@ -177,7 +178,7 @@ class TorchEngine:
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
-        with folded(self.trained, tasks.module_of(self.step.task).head(self.step.task)):
+        with folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)):
             save_pretrained(self.model, folder)
 
     @property

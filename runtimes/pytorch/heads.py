@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,33 +13,52 @@ from runtimes.errors import RunError
 from runtimes.tasks import Head
 
 
-@contextlib.contextmanager
-def folded(trained: Mapping[str, nn.Parameter], head: Head) -> Iterator[None]:
-    """Inside, outputs are raw outputs * scale + shift; afterwards the weights are what they were, to the bit."""
+@dataclass(frozen=True, slots=True)
+class LastLayer:
+    """The names of its parameters."""
+
+    weight: str
+    bias: str | None
+
+
+def last_layer(model: nn.Module, modules: Sequence[str], head: Head) -> LastLayer | None:
+    """The last linear layer of the head, which is in these modules; None where the task folds nothing into it.
+
+    Raises RunError E406 when there is none, or when it lacks the bias that a shift goes into.
+    """
     if (head.scale, head.shift) == (1.0, 0.0):
+        return None
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and module.out_features == head.num_outputs
+        and any(name == top or name.startswith(f"{top}.") for top in modules)
+    ]
+    if not linear:
+        raise RunError("E406", "the model's head has no linear layer at its end", "choose another model")
+    has_bias = model.get_submodule(linear[-1]).bias is not None
+    if head.shift and not has_bias:
+        raise RunError("E406", "the model's head has no bias to put the mean on", 'set "mean": 0 in the task')
+    return LastLayer(f"{linear[-1]}.weight", f"{linear[-1]}.bias" if has_bias else None)
+
+
+@contextlib.contextmanager
+def folded(parameters: Mapping[str, Tensor], layer: LastLayer | None, head: Head) -> Iterator[None]:
+    """Inside, outputs are raw outputs * scale + shift; afterwards the weights are what they were, to the bit."""
+    if layer is None:
         yield
         return
-    weight, bias = _last_layer(trained, head)
-    kept = [value.detach().clone() for value in (weight, bias) if value is not None]
+    values = [parameters[name] for name in (layer.weight, layer.bias) if name is not None]
+    kept = [value.detach().clone() for value in values]
     with torch.no_grad():
-        weight.mul_(head.scale)
-        if bias is not None:
-            bias.mul_(head.scale).add_(head.shift)
+        for value in values:
+            value.mul_(head.scale)
+        if layer.bias is not None:
+            parameters[layer.bias].add_(head.shift)
     try:
         yield
     finally:
         with torch.no_grad():
-            for value, before in zip((weight, bias), kept, strict=False):
-                if value is not None:
-                    value.copy_(before)
-
-
-def _last_layer(trained: Mapping[str, nn.Parameter], head: Head) -> tuple[Tensor, Tensor | None]:
-    """The weight and bias of the last trained layer that has the head's outputs."""
-    names = [name for name, value in trained.items() if value.ndim == 2 and len(value) == head.num_outputs]
-    if not names:
-        raise RunError("E406", "the model's head has no linear layer at its end", "choose another model")
-    bias = trained.get(names[-1].removesuffix("weight") + "bias")
-    if bias is None and head.shift:
-        raise RunError("E406", "the model's head has no bias to put the mean on", 'set "mean": 0 in the task')
-    return trained[names[-1]], bias
+            for value, before in zip(values, kept, strict=True):
+                value.copy_(before)

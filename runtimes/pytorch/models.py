@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
+from compiler.files import write_json
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.initial import New, initial_values
+from runtimes.pytorch.heads import LastLayer, last_layer
 from runtimes.pytorch.methods import lora, module_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
@@ -91,6 +94,7 @@ class Wrapped:
     model: nn.Module
     inner: PreTrainedModel
     values: Mapping[str, npt.NDArray[np.float32]]
+    last_layer: LastLayer | None  # where a task's scale and shift are folded into; None where there is nothing to fold
 
 
 def wrapped_model(step: Train, folder: Path, init_file: Path) -> Wrapped:
@@ -108,13 +112,19 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
     method = module_of(step.method.type)
     # The head's names in the file are those of the bare model; a method may copy its parameters.
     bare: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
-    task_type = tasks.module_of(step.task).head(step.task).peft_task
-    model = method.wrap(loaded.model, loaded.head, step.method, task_type, step.model.id)
+    head = tasks.module_of(step.task).head(step.task)
+    last = last_layer(loaded.model, loaded.head, head)
+    model = method.wrap(loaded.model, loaded.head, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
     values = initial_values([*heads, *added], step.seed, init_file)
     places = _places(model, bare)
     found = {place: values[new.name] for new in heads for place in places[new.name]}
-    return Wrapped(model=model, inner=loaded.model, values={**found, **{new.name: values[new.name] for new in added}})
+    return Wrapped(
+        model=model,
+        inner=loaded.model,
+        values={**found, **{new.name: values[new.name] for new in added}},
+        last_layer=last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1]),
+    )
 
 
 def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, list[str]]:
@@ -154,6 +164,16 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
         else:
             model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
     (folder / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
+    _sort_sets(folder / "adapter_config.json")
+
+
+def _sort_sets(file: Path) -> None:
+    """Gives the modules of an adapter one order: PEFT writes sets, whose order changes from process to process."""
+    if file.exists():
+        value = json.loads(file.read_text(encoding="utf-8"))
+        names = ("target_modules", "exclude_modules", "modules_to_save")
+        lists = {name: sorted(value[name]) for name in names if isinstance(value.get(name), list)}
+        write_json(file, value | lists)
 
 
 def merge(base_folder: Path, adapter_folder: Path, out: Path, head: Head) -> None:

@@ -59,7 +59,7 @@ class ExportError(RunError):
         super().__init__("E501", message, hint)
 
 
-def export_onnx(
+def export(
     model_folder: Path, out: Path, *, opset: int | None = None, auto_class: str = SEQUENCE_CLASSIFIER
 ) -> ExportFacts:
     """Facts about the graph written to `out`, float32, its weights inside; ExportError when there is none.

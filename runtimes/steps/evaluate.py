@@ -39,7 +39,8 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     if step.baseline_model is not None:
         before = yield from _outputs(back.model_scores(step.task, base, device), features, train, step.id)
         baseline["untuned"] = _metrics(step, train, features, before)
-    result = {"split": step.split, "rows": len(features), "metrics": metrics, **details, "baseline": baseline}
+    described = {"task": step.task.type, "split": step.split, "rows": len(features)}
+    result = {**described, "metrics": metrics, **details, "baseline": baseline}
     write_json(context.folder / "evaluation.json", result)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     yield Said(step=step.id, message=f"{len(features):,} {step.split} rows: {shown}")

@@ -22,7 +22,7 @@ from runtimes import tasks
 from runtimes.events import Progress, Said
 from runtimes.features import FeatureFacts, write_features
 from runtimes.steps import Context
-from runtimes.tokens import chunks, open_encoder
+from runtimes.tokens import chunks, open_encoder, pad_id
 
 ROWS = "rows.jsonl"
 _ROWS_AT_ONCE = 1_000
@@ -84,7 +84,10 @@ def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[
 
 def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path) -> FeatureFacts:
     """The facts of the features of some rows; the rows are written to rows.jsonl as they pass."""
-    module, pad_token_id = tasks.module_of(step.task), _pad_token_id(tokenizer)
+    module, pad_token_id = (
+        tasks.module_of(step.task),
+        pad_id(*(_json(tokenizer / name) for name in ("config.json", "tokenizer.json"))),
+    )
     encoder = open_encoder(tokenizer / "tokenizer.json", max_length=step.max_length, pad_id=pad_token_id)
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(folder / ROWS) as copy:
@@ -103,14 +106,8 @@ def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: 
         )
 
 
-def _pad_token_id(folder: Path) -> int:
-    """The padding token's id, which config.json or else the tokenizer's own padding names; 0 when neither does."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = config.get("pad_token_id")
-    if found is None:
-        padding = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("padding") or {}
-        found = padding.get("pad_id", 0)
-    return int(found)
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def read_prepared(folder: Path) -> tuple[Mapping[str, Any], ...]:

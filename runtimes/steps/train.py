@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def _moved(step: Train, journal: Journal) -> Iterator[Said]:
     """Says so when the training goes on on another engine than before."""
     before = journal.engines()
     if before and before[-1]["engine"] != journal.engine:
-        moved = f"goes on on {journal.engine}, from a checkpoint of {before[-1]['engine']}"
+        moved = f"{journal.engine} goes on from a checkpoint of {before[-1]['engine']}"
         yield Said(step=step.id, message=f"{moved}: dropout is drawn otherwise from here")
 
 
@@ -113,8 +114,11 @@ class Journal:
         """The reports so far; a line that a killed process left half-written is passed over."""
         if not self.file.exists():
             return []
-        lines = self.file.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        found: list[dict[str, Any]] = []
+        for line in self.file.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Sums and curves for the report of the run."""

@@ -9,7 +9,7 @@ from typing import cast
 from compiler.tasks import Task
 from runtimes.tasks.interface import Answer, Head, TaskModule
 
-__all__ = ["Answer", "Head", "TaskModule", "module_of"]
+__all__ = ["Answer", "Head", "TaskModule", "module_named", "module_of"]
 
 MODULES: Mapping[str, str] = {
     "text-classification": "runtimes.tasks.text_classification",
@@ -19,4 +19,9 @@ MODULES: Mapping[str, str] = {
 
 def module_of(task: Task) -> TaskModule:
     """The module of a task."""
-    return cast(TaskModule, importlib.import_module(MODULES[task.type]))
+    return module_named(task.type)
+
+
+def module_named(name: str) -> TaskModule:
+    """The module of a task by its word in recipes."""
+    return cast(TaskModule, importlib.import_module(MODULES[name]))

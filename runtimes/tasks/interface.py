@@ -74,6 +74,10 @@ class TaskModule(Protocol):
         """What a report shows beside the metrics."""
         ...
 
+    def detail_lines(self, details: Mapping[str, Any]) -> list[str]:
+        """The details for a terminal."""
+        ...
+
     def baseline(self, task: Task, train_targets: Array, count: int) -> tuple[str, Floats]:
         """What can be answered without looking at a row: its name, and the outputs [count, C] that say so."""
         ...
@@ -82,10 +86,6 @@ class TaskModule(Protocol):
 
     def settle(self, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
         """The other side's outputs, but the source's where the difference is one that the gate excuses."""
-        ...
-
-    def favour(self, outputs: Scores, targets: Array, tolerance: float) -> Scores:
-        """Outputs moved by what the tolerance allows towards the targets."""
         ...
 
     def probe_row(self, text: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion
-from runtimes.gate import Scores, argmax, margins
+from runtimes.gate import Scores, argmax
 from runtimes.metrics import confusion_matrix, score_decisions
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
@@ -94,6 +94,22 @@ def details(task: TextClassification, targets: Array, outputs: Floats) -> dict[s
     return {"confusion": {"labels": list(names), "rows_true_columns_decided": matrix.tolist()}}
 
 
+def detail_lines(details: Mapping[str, Any]) -> list[str]:
+    """The confusion matrix for a terminal, unless there are too many labels for one."""
+    confusion = details["confusion"]
+    labels = confusion["labels"]
+    if len(labels) > 12:
+        return []
+    width = max(8, *(len(label) + 2 for label in labels))
+    lines = [
+        "    confusion (rows: true, columns: decided)",
+        "    " + " " * width + "".join(f"{name:>{width}}" for name in labels),
+    ]
+    for name, row in zip(labels, confusion["rows_true_columns_decided"], strict=True):
+        lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
+    return lines
+
+
 def baseline(task: TextClassification, train_targets: Array, count: int) -> tuple[str, Floats]:
     """Always the commonest label of the train rows."""
     counts = np.bincount(train_targets, minlength=len(labels_of(task)))
@@ -111,14 +127,6 @@ def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolera
         return other
     settled_NC: Scores = np.where(excused[:, None], source, other)
     return settled_NC
-
-
-def favour(outputs: Scores, targets: Array, tolerance: float) -> Scores:
-    """Logits in which near ties fall to the true label."""
-    tied_N = margins(outputs) < tolerance
-    favoured_NC = outputs.copy()
-    favoured_NC[tied_N, targets[tied_N]] = np.inf
-    return favoured_NC
 
 
 def probe_row(text: str) -> Mapping[str, Any]:

@@ -84,6 +84,11 @@ def details(task: TextRegression, targets: Array, outputs: Floats) -> dict[str, 
     return {}
 
 
+def detail_lines(details: Mapping[str, Any]) -> list[str]:
+    """None."""
+    return []
+
+
 def baseline(task: TextRegression, train_targets: Array, count: int) -> tuple[str, Floats]:
     """Always the mean of the train rows."""
     return "mean", np.full((count, 1), np.mean(train_targets, dtype=np.float64), np.float32)
@@ -98,13 +103,6 @@ def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolera
         return other
     settled: Scores = np.where(np.abs(source - other) <= tolerance, source, other)
     return settled
-
-
-def favour(outputs: Scores, targets: Array, tolerance: float) -> Scores:
-    """Numbers moved towards the targets by at most the tolerance."""
-    away = targets[:, None] - outputs
-    favoured: Scores = outputs + np.clip(away, -tolerance, tolerance)
-    return favoured
 
 
 def probe_row(text: str) -> Mapping[str, Any]:

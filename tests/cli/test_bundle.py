@@ -61,6 +61,22 @@ def test_a_folder_that_is_no_bundle_is_one_error(recipe, tmp_path: Path) -> None
     assert "Traceback" not in done.output
 
 
+def test_a_run_without_an_export_says_how_to_get_one(finished: Path, recipe, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+    changes = ["--set", "/export=[]", "--set", "/name=bare", "--target", "cpu", "--runs", project / "runs", "--quiet"]
+    assert recipe("run", project / "recipe.json", *changes).exit_code == 0
+    done = recipe("predict", project / "runs" / "bare", "--text", "a")
+    assert done.exit_code == 2
+    assert 'its recipe has no export; add "export": ["onnx"]' in done.output
+
+
+def test_a_link_that_was_copied_without_its_bundle_says_how_to_copy_it(recipe, tmp_path: Path) -> None:
+    (tmp_path / "bundle").symlink_to("gone")
+    done = recipe("verify", tmp_path / "bundle")
+    assert done.exit_code == 2
+    assert "cp -rL" in done.output
+
+
 def test_a_whole_bundle_is_verified(bundle: Path, recipe) -> None:
     done = recipe("verify", bundle)
     assert done.exit_code == 0, done.output

@@ -32,7 +32,7 @@ def test_a_worse_export_fails_the_run_with_its_edge_check_and_rows(damaged: Path
     assert "error[E602]: trained -> onnx: outputs" in done.output
     verification = damaged / "runs" / "tiny" / "verification.json"
     rows = verification.resolve().with_name("disagreements.jsonl").read_text().splitlines()
-    assert {"row", "text", "source", "other"} <= set(json.loads(rows[0]))
+    assert {"row", "values", "source", "other"} <= set(json.loads(rows[0]))
     report = json.loads((damaged / "runs" / "tiny" / "report.json").read_text())
     assert (report["state"], report["gate_passed"]) == ("gate failed", False)
 

@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -280,6 +280,14 @@ def test_no_network_says_so_at_once(tmp_path):
 @pytest.mark.parametrize("model_id", ["a/b/c", "org/na me", "", "org/../x", "-x/y", "org/x--y"])
 def test_what_is_neither_a_path_nor_an_id_is_named(sources, tmp_path, model_id):
     assert failure(sources, tmp_path, model_id=model_id or " ").code == "R402"
+
+
+def test_a_folder_without_a_model_is_not_taken_for_a_hub_id(sources, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(SourceError) as caught:
+        open_model("mine", None, tmp_path, replace(sources, offline=True))
+    assert caught.value.code == "R402"
+    assert "has no config.json" in caught.value.message
 
 
 def test_a_missing_folder_names_the_nearest_beside_it(sources, tmp_path):

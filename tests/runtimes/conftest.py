@@ -66,7 +66,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from runtimes.export.session import onnx_scores
     from runtimes.package import Parts, package
     from runtimes.pytorch.noise import float32_noise
-    from runtimes.pytorch.onnx import export_onnx
+    from runtimes.pytorch.onnx import export
     from runtimes.pytorch.scores import torch_scores
     from runtimes.tokens import open_encoder
     from runtimes.verify import HeldOut, verify_export
@@ -74,7 +74,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     root = tmp_path_factory.mktemp("tiny")
     model = root / "model"
     save_bert(model)
-    export_onnx(model, root / "model.onnx")
+    export(model, root / "model.onnx")
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
     texts = sentences(120)
     source = torch_scores(model)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from runtimes import batches
 from runtimes.batches import collate, epoch_batches, evaluation_batches, micro_batches, padded_lengths
+from runtimes.features import Column, Features, Portion, write_features
 from tests.runtimes.tiny import features, train_step, weigh
 
 GRID = (4, 8, 12, 16)
@@ -102,7 +103,19 @@ def test_a_batch_holds_its_rows_tokens_labels_and_weights(tmp_path: Path) -> Non
         assert batch.inputs["attention_mask"][place].sum() == len(tokens)
         assert batch.weights[place] == (1.0, 2.0, 0.5)[int(found.row(row)["targets"])]
     assert batch.targets.tolist() == found.targets[rows].tolist()
-    assert batch.num_tokens == found.lengths[rows].sum()
+    assert batch.inputs["attention_mask"].sum() == found.lengths[rows].sum()
+
+
+def test_fractions_stay_fractions(tmp_path: Path) -> None:
+    columns = (
+        Column(name="values", dtype="float32", axis="tokens", padding=-1),
+        Column(name="targets", dtype="int64"),
+    )
+    rows = [np.asarray([0.5, 1.5], np.float32), np.asarray([2.25], np.float32)]
+    portion = Portion(ragged={"values": rows}, fixed={"targets": np.asarray([1, 0])}, truncated=0)
+    write_features([portion], columns, tmp_path, max_length=4, pad_token_id=0)
+    batch = collate(Features(tmp_path), np.asarray([0, 1]), grid=(4,))
+    assert batch.inputs["values"].tolist() == [[0.5, 1.5, -1.0, -1.0], [2.25, -1.0, -1.0, -1.0]]
 
 
 def test_filling_rows_weigh_nothing_and_are_marked(tmp_path: Path) -> None:

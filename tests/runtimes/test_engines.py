@@ -35,6 +35,7 @@ METHODS: dict[str, Method] = {
     "head": Head(),
     "freeze": Freeze(layers=1),
     "lora": LoRA(rank=4, alpha=8.0, target_modules=("query", "value", "dense")),
+    "lora of rank 1": LoRA(rank=1, alpha=2.0, target_modules=("query", "dense")),
 }
 TASKS: dict[str, dict[str, Any]] = {
     "text-classification": {"class_weights": (2.0, 1.0, 0.5), "label_smoothing": 0.1},
@@ -183,6 +184,41 @@ def test_bf16_keeps_float32_masters_and_stays_near(model: Path, rows: Features, 
         assert {value.dtype for value in load_file(tmp_path / "state.safetensors").values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.03)
     assert losses["bf16"] != losses["fp32"]
+
+
+def test_bf16_keeps_the_angles_of_long_rows(tmp_path: Path) -> None:
+    """Rotary frequencies in bfloat16 are off by a thousandth, which is half a turn after some hundred positions."""
+    from transformers import LlamaConfig, LlamaModel
+
+    from runtimes.pytorch.quiet import quiet
+
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=600,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
+    with quiet():
+        LlamaModel(config).save_pretrained(tmp_path / "model")
+    outputs = {}
+    ids = np.random.default_rng(0).integers(5, 60, (2, 500))
+    batch = Batch(
+        inputs={"input_ids": ids, "attention_mask": np.ones_like(ids)},
+        targets=np.zeros(2, np.int64),
+        weights=np.ones(2, np.float32),
+        rows=np.arange(2),
+    )
+    for precision in ("fp32", "bf16"):
+        for name in BACKENDS:
+            engine = loaded(name, step_of("head", precision=precision), tmp_path / "model", tmp_path)
+            outputs[precision, name] = engine.evaluate(batch).outputs
+    scale = np.abs(outputs["fp32", "pytorch"]).max()
+    away = {name: np.abs(outputs["bf16", name] - outputs["fp32", "pytorch"]).max() / scale for name in BACKENDS}
+    assert away["mlx"] < max(2 * away["pytorch"], 0.05)
 
 
 def test_a_model_that_does_not_trace_is_named_before_its_weights_are_loaded(tmp_path: Path) -> None:

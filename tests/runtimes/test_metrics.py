@@ -99,6 +99,10 @@ def test_a_constant_answer_correlates_with_nothing() -> None:
     assert found == {"pearson": 0.0, "spearman": 0.0, "r2": 0.0}
 
 
+def test_constant_targets_leave_no_variance_to_explain() -> None:
+    assert score_values((R2(),), np.full(4, 2.0), np.asarray([0.0, 9.0, 5.0, 1.0])) == {"r2": 0.0}
+
+
 def test_a_metric_of_the_other_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="mse is no metric of decisions"):
         score_decisions((MSE(),), TARGETS, GIVEN, LABELS)

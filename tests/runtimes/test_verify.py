@@ -216,7 +216,7 @@ def test_rows_that_disagree_are_written_with_both_answers(verify: Callable[..., 
     assert sorted(line["row"] for line in decided) == sorted(decisions.disagreeing)
     first = decided[0]
     assert first["edge"] == "merged -> onnx"
-    assert first["text"].startswith("w")
+    assert first["values"]["text"].startswith("w")
     assert {first["source"]["decision"], first["other"]["decision"]} == {"no", "maybe"}
     assert first["max_abs"] == max(line["max_abs"] for line in decided)
 

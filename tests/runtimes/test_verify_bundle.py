@@ -176,6 +176,22 @@ def test_the_held_out_rows_are_known_by_their_hash_and_their_metrics_checked(tin
     assert (check.passed, check.fallen) == (False, ("accuracy",))
 
 
+def test_the_metrics_over_the_held_out_rows_are_settled_by_what_the_trained_model_answered(
+    tiny, bundle_copy: Path
+) -> None:
+    """Answers within the tolerance count as the trained model's; a decision far from a tie does not."""
+    manifest = read_manifest(bundle_copy)
+    outputs = np.load(bundle_copy / "held_out.npy")
+    outputs[:6] = outputs[:6, ::-1]  # as if the trained model had decided six rows otherwise
+    np.save(bundle_copy / "held_out.npy", outputs)
+    seal(bundle_copy, replace(manifest, tolerance=100.0))  # every row is a near tie: its decisions count
+    loose = metrics_of(verify_bundle(bundle_copy, rows_of(tiny))).other["accuracy"]
+    seal(bundle_copy, manifest)
+    strict = metrics_of(verify_bundle(bundle_copy, rows_of(tiny))).other["accuracy"]
+    assert strict == 0.9
+    assert loose != 0.9
+
+
 def test_other_rows_are_measured_for_information(tiny) -> None:
     check = metrics_of(verify_bundle(tiny.bundle, rows_of(tiny, 50)))
     assert check.passed

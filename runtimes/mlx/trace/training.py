@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from runtimes.errors import RunError
 from runtimes.features import TARGETS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
-from runtimes.mlx.trace.convert import to_graph
-from runtimes.mlx.trace.export import export
+from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless
 from runtimes.mlx.trace.names import names_in_model
 from runtimes.pytorch.engine import frozen_modules
-from runtimes.pytorch.heads import folded
+from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
+from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Loaded, head_of, save_pretrained, wrap
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.quiet import quiet
@@ -43,6 +43,7 @@ class Traced:
     """A train step's model without weights, its two graphs, and what is known of its parameters."""
 
     model: nn.Module
+    last_layer: LastLayer | None
     train: Graph
     evaluate: Graph
     names: Mapping[str, str]  # from the files' names to the model's
@@ -87,16 +88,23 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
         loaded, names = build(folder, head, stored)
         wrapped = wrap(step, loaded, init_file)
     if step.precision == "bf16":
-        wrapped.model.to(torch.bfloat16)
+        _cast(wrapped.model, torch.bfloat16)
     objective = Objective(step, wrapped.model)
     [targets] = [column for column in tasks.module_of(step.task).columns(0) if column.name == TARGETS]
     inputs = {**inputs_of(wrapped.inner), TARGETS: Input(dtype=targets.dtype, axes=("batch",))}
     objective.train()
-    for module in frozen_modules(wrapped.inner) if step.method.type in ("head", "freeze") else ():
+    for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
         module.eval()
     train = _graph(_training(objective, inputs), inputs, "inner.model")
     evaluate = _graph(_training(objective.eval(), inputs), inputs, "inner.model")
-    return Traced(model=wrapped.model, train=train, evaluate=evaluate, names=names, values=wrapped.values)
+    return Traced(
+        model=wrapped.model,
+        last_layer=wrapped.last_layer,
+        train=train,
+        evaluate=evaluate,
+        names=names,
+        values=wrapped.values,
+    )
 
 
 def trace_saved(
@@ -142,27 +150,29 @@ def inputs_of(model: PreTrainedModel) -> dict[str, Input]:
 def _graph(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
     """The graph of a module, its parameters named from `root`. Raises RunError E408 with what can't be traced."""
     try:
-        return simplify(to_graph(export(module, inputs), module, inputs, root))
+        return simplify(trace(module, inputs, root=root))
     except TraceError as error:
         hint = "run it on PyTorch: --runtime pytorch; and please report it with the model's config.json"
         raise RunError("E408", f"the model does not trace: {error}", hint) from error
 
 
-def save(model: nn.Module, head: Head, values: Mapping[str, Array], out: Path) -> None:
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters in another dtype; buffers keep theirs: rotary frequencies in bfloat16 would turn long rows astray."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def save(traced: Traced, head: Head, values: Mapping[str, Array], out: Path) -> None:
     """Writes a model without weights as its library reads it, with these values by the names of its parameters."""
-    trained: dict[str, nn.Parameter] = {}
+    model = traced.model
+    parameters: dict[str, nn.Parameter] = {}
     for name, value in values.items():
         place, _, own = name.rpartition(".")
         parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
         module = model.get_submodule(place)
         if own in module._parameters:  # noqa: SLF001  (the one place where a parameter can be replaced)
-            trained[name] = module._parameters[own] = parameter  # noqa: SLF001
+            parameters[name] = module._parameters[own] = parameter  # noqa: SLF001
         else:
             module._buffers[own] = parameter.data  # noqa: SLF001
-    with folded(trained, head):
+    with folded(parameters, traced.last_layer, head):
         save_pretrained(model, out)
-
-
-def trained_names(model: nn.Module) -> Sequence[str]:
-    """The parameters that a method trains, in the model's order."""
-    return [name for name, value in model.named_parameters() if value.requires_grad]

@@ -28,6 +28,8 @@ class MethodModule(Protocol):
     """What a method's module holds."""
 
     FOLDER: str
+    DROPS_IN_FROZEN: bool
+    """Whether modules without a trained parameter have dropout in training."""
 
     def wrap(
         self, model: PreTrainedModel, head: tuple[str, ...], method: Method, task_type: str, model_id: str

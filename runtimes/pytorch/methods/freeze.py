@@ -10,6 +10,7 @@ from runtimes.errors import RunError
 from runtimes.initial import New
 
 FOLDER = "model"
+DROPS_IN_FROZEN = False
 
 
 def wrap(

@@ -8,6 +8,7 @@ from compiler.methods import Full
 from runtimes.initial import New
 
 FOLDER = "model"
+DROPS_IN_FROZEN = True
 
 
 def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Full, task_type: str, model_id: str) -> PreTrainedModel:

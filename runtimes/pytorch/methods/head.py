@@ -8,6 +8,7 @@ from compiler.methods import Head
 from runtimes.initial import New
 
 FOLDER = "model"
+DROPS_IN_FROZEN = False
 
 
 def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Head, task_type: str, model_id: str) -> PreTrainedModel:

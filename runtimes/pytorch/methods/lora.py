@@ -19,6 +19,7 @@ from runtimes.initial import New
 from runtimes.pytorch.quiet import quiet
 
 FOLDER = "adapter"
+DROPS_IN_FROZEN = True
 
 
 def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, task_type: str, model_id: str) -> nn.Module:

@@ -48,6 +48,15 @@ def test_a_head_without_a_bias_takes_no_mean_off() -> None:
     assert choice.reason == "the head of llama has no bias that it could be put on"
 
 
+def test_a_mean_that_has_no_bias_to_go_into_is_an_error() -> None:
+    decoder = replace(MODEL, model_type="llama", head_has_bias=False)
+    with pytest.raises(RecipeError) as caught:
+        regression(task={"type": "text-regression", "mean": 3}, model_facts=decoder)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R213", "/task/mean")
+    assert regression(task={"type": "text-regression", "mean": 0}, model_facts=decoder).task.mean == 0.0
+
+
 def test_less_error_is_better_when_checkpoints_are_compared() -> None:
     def greater(metric: str) -> bool:
         step = planned(data_facts=NUMBERS, task="text-regression", metrics=[metric]).step("train")
@@ -81,6 +90,21 @@ def test_numbers_are_read_as_json_and_csv_write_them(value: object, number: floa
 def test_what_is_no_finite_number_is_refused(value: object) -> None:
     with pytest.raises(BadValueError, match=r'the column "stars": expected a number'):
         number_of({"stars": value}, "stars")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("0,50", 'the text "0,50"'),
+        ("3%", 'the text "3%"'),
+        ("x" * 99, f'the text "{"x" * 40}..."'),
+        ("", "an empty string"),
+    ],
+)
+def test_a_text_that_is_no_number_is_shown(value: str, found: str) -> None:
+    with pytest.raises(BadValueError) as caught:
+        number_of({"stars": value}, "stars")
+    assert str(caught.value) == f'the column "stars": expected a number, found {found}'
 
 
 def test_a_method_that_freezes_everything_is_still_named() -> None:

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from compiler.weights import read_header
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.trace import names_in_model
-from runtimes.mlx.weights import Weights, load_weights, stored_names, weight_files
+from runtimes.mlx.weights import Weights, load_weights, weight_files
 from runtimes.pytorch.quiet import quiet
 from tests.runtimes.mlx.architectures import ARCHITECTURES
 from tests.runtimes.mlx.running import buffers_of, graph_of, parameters_of
@@ -35,7 +36,9 @@ def saved(name: str, folder: Path, **settings: object) -> PreTrainedModel:
 def loaded(graph: Graph, model: nn.Module, folder: Path, **dtypes: Any) -> Weights:
     assert isinstance(model, PreTrainedModel)
     files = weight_files(folder)
-    return load_weights(graph, files, names_in_model(model, stored_names(files)), **dtypes)
+    return load_weights(
+        graph, files, names_in_model(model, [name for file in files for name in read_header(file)]), **dtypes
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

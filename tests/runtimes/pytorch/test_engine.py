@@ -427,7 +427,7 @@ def test_an_adapter_names_its_base_by_id_and_its_head(encoder: Path, rows: Featu
     written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert written["base_model_name_or_path"] == "tiny"
     assert written["modules_to_save"] == ["classifier"]
-    assert set(written["target_modules"]) == set(TARGETS)
+    assert written["target_modules"] == sorted(TARGETS), "PEFT writes a set, in another order in every process"
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from compiler.tasks import TextRegression
 from runtimes.errors import RunError
 from runtimes.protocol import Batch
 from runtimes.pytorch.engine import load
-from runtimes.pytorch.heads import folded
+from runtimes.pytorch.heads import LastLayer, folded, last_layer
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import adapter_scores, torch_scores
 from runtimes.tasks import text_regression
@@ -84,9 +85,26 @@ def test_a_saved_adapter_answers_in_the_rows_unit(encoder: Path, batch: Batch, t
     np.testing.assert_allclose(found, engine.evaluate(batch).outputs, rtol=1e-5)
 
 
-def test_a_mean_without_a_bias_to_put_it_on_is_an_error() -> None:
-    weight = {"score.weight": torch.nn.Parameter(torch.ones(1, 4))}
-    with pytest.raises(RunError, match="no bias to put the mean on"), folded(weight, HEAD):
-        pass
-    with pytest.raises(RunError, match="no linear layer at its end"), folded({}, HEAD):
-        pass
+class Scored(torch.nn.Module):
+    """A head without a bias, as decoders have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(4, 1, bias=False)
+
+
+def test_what_can_not_be_folded_is_an_error_before_training() -> None:
+    with pytest.raises(RunError, match="no bias to put the mean on"):
+        last_layer(Scored(), ["score"], HEAD)
+    with pytest.raises(RunError, match="no linear layer at its end"):
+        last_layer(Scored(), [], HEAD)
+    assert last_layer(Scored(), ["score"], replace(HEAD, shift=0.0)) == LastLayer("score.weight", None)
+    assert last_layer(Scored(), [], replace(HEAD, shift=0.0, scale=1.0)) is None
+
+
+def test_a_scale_alone_is_folded_and_taken_back_to_the_bit() -> None:
+    model, head = Scored(), replace(HEAD, shift=0.0)
+    weight, x = model.score.weight.detach().clone(), torch.ones(4)
+    with folded(dict(model.named_parameters()), LastLayer("score.weight", None), head):
+        assert torch.allclose(model.score(x), 8.0 * (x @ weight.t()))
+    assert torch.equal(model.score.weight, weight)

@@ -27,7 +27,7 @@ from transformers import (
 from runtimes.export import ExportFacts
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import float32_noise, load_source, outputs
-from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export_onnx
+from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export
 from runtimes.tolerance import tolerance
 
 Exported = tuple[Path, Path, ExportFacts]
@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     out = tmp_path_factory.mktemp("bundle") / "model.onnx"
-    return source, out, export_onnx(source, out)
+    return source, out, export(source, out)
 
 
 def padded(num_rows: int, num_tokens: int) -> dict[str, np.ndarray]:
@@ -117,7 +117,7 @@ def test_the_export_is_silent_deterministic_and_restores_what_it_silenced(
 ) -> None:
     source, out, facts = exported
     before = logging.root.manager.disable, list(warnings.filters)
-    assert export_onnx(source, tmp_path / "again.onnx") == facts
+    assert export(source, tmp_path / "again.onnx") == facts
     assert (logging.root.manager.disable, list(warnings.filters)) == before
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
@@ -134,7 +134,7 @@ def test_a_model_that_fixes_its_length_in_the_graph_is_refused(tmp_path: Path) -
     sizes = {"vocab_size": 99, "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 16, "block_sizes": [1]}
     FunnelForSequenceClassification(FunnelConfig.from_dict(sizes)).save_pretrained(tmp_path / "funnel")
     with pytest.raises(ExportError, match="runs only at the size it was traced with"):
-        export_onnx(tmp_path / "funnel", tmp_path / "model.onnx")
+        export(tmp_path / "funnel", tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["funnel"]
 
 
@@ -170,6 +170,6 @@ def test_a_folder_that_is_no_whole_model_is_named_and_nothing_is_written(
         (folder / file.name).write_bytes(file.read_bytes())
     damage(folder)
     with pytest.raises(ExportError, match=said) as caught:
-        export_onnx(folder, tmp_path / "model.onnx")
+        export(folder, tmp_path / "model.onnx")
     assert caught.value.code == "E501"
     assert not (tmp_path / "model.onnx").exists()

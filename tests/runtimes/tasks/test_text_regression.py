@@ -44,11 +44,6 @@ def test_differences_within_the_tolerance_settle_on_the_source() -> None:
     assert task.settle(source, other[:, :0], np.zeros(3, bool), 0.1).shape == (3, 0)
 
 
-def test_the_tolerance_moves_an_output_towards_its_target_and_not_past_it() -> None:
-    favoured = task.favour(np.asarray([[1.05], [4.0], [-3.0]]), TARGETS.astype(np.float64), 0.1)
-    assert favoured[:, 0] == pytest.approx([1.0, 4.1, -2.9])
-
-
 def test_an_answer_is_the_number() -> None:
     answer = task.answer(TASK, np.asarray([2.5], np.float32))
     assert (answer, task.decision(answer), task.line(answer)) == ({"value": 2.5}, None, "2.5000")
