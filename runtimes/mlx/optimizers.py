@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import assert_never
 
 import mlx.core as mx
@@ -42,15 +43,16 @@ def update(
     """The parameters and moments after a step. `step` counts from 1; matrices decay, vectors do not."""
     new_parameters: dict[str, mx.array] = {}
     new_moments: Moments = {}
+    scales = _scales(optimizer, step, learning_rate, weight_decay)
     for name, value in parameters.items():
         decay = weight_decay if value.ndim > 1 else 0.0
         own = moments[name]
         match optimizer:
             case AdamW():
-                shrunk = value * (1 - learning_rate * decay) if decay else value
-                found = _adam(optimizer, shrunk, gradients[name], own, step, learning_rate)
+                shrunk = value * scales.shrink if decay else value
+                found = _adam(optimizer, shrunk, gradients[name], own, scales)
             case Adam():
-                found = _adam(optimizer, value, _decayed(gradients[name], value, decay), own, step, learning_rate)
+                found = _adam(optimizer, value, _decayed(gradients[name], value, decay), own, scales)
             case SGD():
                 found = _sgd(optimizer, value, _decayed(gradients[name], value, decay), own, learning_rate)
             case _:
@@ -63,20 +65,35 @@ def _decayed(gradient: mx.array, value: mx.array, decay: float) -> mx.array:
     return gradient + decay * value if decay else gradient
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scales:
+    """Numbers that all parameters share. A number made for one alone, mx.compile makes anew for each element of it."""
+
+    rate: mx.array  # the learning rate over the correction of the mean
+    root: mx.array  # the root of the correction of the mean square
+    shrink: mx.array  # what AdamW's decay leaves
+
+
+def _scales(optimizer: Optimizer, step: mx.array, learning_rate: mx.array, weight_decay: float) -> _Scales:
+    match optimizer:
+        case AdamW(beta1=beta1, beta2=beta2) | Adam(beta1=beta1, beta2=beta2):
+            rate = learning_rate / _bias_correction(beta1, step)
+            root = mx.sqrt(_bias_correction(beta2, step))
+            return _Scales(rate=rate, root=root, shrink=1 - learning_rate * weight_decay)
+        case SGD():
+            return _Scales(rate=learning_rate, root=mx.array(1.0), shrink=mx.array(1.0))
+        case _:
+            assert_never(optimizer)
+
+
 def _adam(
-    optimizer: Adam | AdamW,
-    value: mx.array,
-    gradient: mx.array,
-    moments: Mapping[str, mx.array],
-    step: mx.array,
-    learning_rate: mx.array,
+    optimizer: Adam | AdamW, value: mx.array, gradient: mx.array, moments: Mapping[str, mx.array], scales: _Scales
 ) -> tuple[mx.array, dict[str, mx.array]]:
     """A step of Adam (Kingma and Ba 2015, arXiv:1412.6980); epsilon is added outside the root, as in torch."""
     beta1, beta2 = optimizer.beta1, optimizer.beta2
     mean = beta1 * moments["exp_avg"] + (1 - beta1) * gradient
     square = beta2 * moments["exp_avg_sq"] + (1 - beta2) * mx.square(gradient)
-    root = mx.sqrt(square) / mx.sqrt(_bias_correction(beta2, step)) + optimizer.epsilon
-    moved = value - (learning_rate / _bias_correction(beta1, step)) * (mean / root)
+    moved = value - scales.rate * (mean / (mx.sqrt(square) / scales.root + optimizer.epsilon))
     return moved, {"exp_avg": mean, "exp_avg_sq": square}
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import pytest
 
 pytest.importorskip("torch", reason="needs the torch extra")
@@ -100,3 +102,22 @@ def test_the_first_corrections_keep_their_digits() -> None:
     )
     # 1 - 0.9999 in float32 is off by 3e-4 relative, half of it after the root; the closed form has none of that.
     np.testing.assert_allclose(np.array(moved["x"]), [-1.0, 1.0, -1.0], rtol=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), AdamW()], ids=str)
+def test_the_corrections_are_computed_once_for_all_parameters(optimizer: Optimizer) -> None:
+    """A number that one parameter alone reads is computed anew for each of its elements by a compiled step."""
+    parameters = {name: mx.zeros((2, 2)) for name in "abc"}
+    step, rate = mx.array(1), mx.array(1.0)
+    moved, _ = update(
+        optimizer,
+        parameters,
+        parameters,
+        zero_moments(optimizer, parameters),
+        step=step,
+        learning_rate=rate,
+        weight_decay=0.1,
+    )
+    drawn = io.StringIO()
+    mx.export_to_dot(drawn, *moved.values())
+    assert drawn.getvalue().lower().count("expm1") == 2
