@@ -189,6 +189,12 @@ class MlxEngine:
         """How many graphs were compiled, one for each shape of batches in training and in evaluation."""
         return len(self.shapes)
 
+    @property
+    def frozen_bytes(self) -> tuple[int, int]:
+        """Bytes of the parameters that are not trained: as they are held, and as float32 would hold them."""
+        trained, total = self.num_parameters
+        return sum(value.nbytes for value in self.frozen.values()), 4 * (total - trained)
+
     def peak_memory(self) -> int:
         """The most bytes that arrays held."""
         return int(mx.get_peak_memory())
