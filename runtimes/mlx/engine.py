@@ -18,6 +18,7 @@ from runtimes import tasks
 from runtimes.features import TARGETS
 from runtimes.mlx.lower import Arrays, lower, value_and_grad
 from runtimes.mlx.optimizers import Moments, clip, global_norm, update, zero_moments
+from runtimes.mlx.quantization import write_record
 from runtimes.mlx.trace.training import Traced, save
 from runtimes.mlx.weights import Weights, load_weights, weight_files
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
@@ -177,6 +178,8 @@ class MlxEngine:
         values = {**whole.parameters, **whole.buffers, **new, **self.trained, **self._persistent_buffers()}
         head = tasks.module_of(self.step.task).head(self.step.task)
         save(self.traced.model, head, {name: _numbers(value) for name, value in values.items()}, folder)
+        if self.traced.held is not None:
+            write_record(folder, self.traced.held, self.step.model.id)
 
     @property
     def num_parameters(self) -> tuple[int, int]:

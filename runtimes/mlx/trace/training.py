@@ -22,6 +22,7 @@ from runtimes.errors import RunError
 from runtimes.features import TARGETS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
+from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace.convert import to_graph
 from runtimes.mlx.trace.export import export
 from runtimes.mlx.trace.fakes import TraceError, weightless
@@ -47,6 +48,7 @@ class Traced:
     evaluate: Graph
     names: Mapping[str, str]  # from the files' names to the model's
     values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
+    held: Quantization | None = None  # which weights the graphs read as codes of a few bits
 
 
 def _flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:

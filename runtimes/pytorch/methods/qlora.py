@@ -1,0 +1,7 @@
+"""QLoRA: what PEFT adds is LoRA's; how the weights beside it are held is the runtime's matter."""
+
+from __future__ import annotations
+
+from runtimes.pytorch.methods.lora import FOLDER, new_parameters, wrap
+
+__all__ = ["FOLDER", "new_parameters", "wrap"]
