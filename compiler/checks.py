@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from compiler import tasks
+from compiler import methods, tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.metrics import F1, Precision, Recall, name_of
+from compiler.placement import Runtime, Target, choose_runtime
 from compiler.recipe import Export, Recipe, Split
 
 OPSET = 18
@@ -28,6 +29,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_held_out(recipe)
     yield from check_exports(recipe)
     yield from check_unread_gate(recipe)
+    yield from check_runtime(recipe)
 
 
 def _unread(recipe: Recipe, pointer: str, reason: str, hint: str) -> Diagnostic:
@@ -137,6 +139,26 @@ def check_held_out(recipe: Recipe) -> Iterator[Diagnostic]:
     if recipe.export and recipe.dataset.test is None and recipe.dataset.validation is None:
         message = "the export gate needs held-out rows, and there are none"
         yield recipe.finding("R211", "/dataset", message, 'add "test": {"fraction": 0.1}')
+
+
+def check_runtime(recipe: Recipe) -> Iterator[Diagnostic]:
+    """The method runs on the runtime that the recipe names."""
+    runtimes = methods.module_of(recipe.method).RUNTIMES
+    if recipe.runtime != "auto" and recipe.runtime not in runtimes:
+        message = f'the method "{recipe.method.type}" runs on {", ".join(runtimes)}, not on {recipe.runtime}'
+        yield recipe.finding("R213", "/runtime", message, f'write "runtime": "{runtimes[0]}", or use another method')
+
+
+def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> Iterator[Diagnostic]:
+    """The method runs on the runtime that the command line asks for, or that is chosen for the target."""
+    runtimes = methods.module_of(recipe.method).RUNTIMES
+    engine, reason = choose_runtime(target, runtime or recipe.runtime)
+    if engine not in runtimes:
+        chosen = f"{engine} was chosen on {target.kind}: {reason}"
+        message = f'the method "{recipe.method.type}" runs on {", ".join(runtimes)}, and {chosen}'
+        yield recipe.finding(
+            "R213", "/method", message, f'write "runtime": "{runtimes[0]}", or --runtime {runtimes[0]}'
+        )
 
 
 def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:

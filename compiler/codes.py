@@ -91,12 +91,23 @@ CODES: dict[str, Code] = {
         "no held-out rows for the gate",
         "An export is proven on rows that were not trained on: the test rows, or else the validation rows.",
     ),
-    "R213": Code(
+    "R215": Code(
         "the model has nowhere to put the mean",
         "Targets are learnt without their mean, which is put on the bias of the model's head afterwards. The heads of "
         "decoders have no bias.",
     ),
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
+    "R213": Code(
+        "the method does not run on this runtime",
+        "Some methods need what only one runtime has: `qlora` holds weights as MLX quantizes them. The runtime is the "
+        'recipe\'s "runtime", or --runtime on the command line; "auto" is mlx on Apple silicon, else pytorch. MLX also '
+        "computes on Linux, on CPU or CUDA.",
+    ),
+    "R214": Code(
+        "a group size that does not fit the layers",
+        "A quantized layer holds one scale and one offset for each group of its inputs, so that group_size must divide "
+        "their number: 32, 64 or 128. A layer that none of the three divides stays as it is, and the plan says so.",
+    ),
     "R407": Code(
         "no tokenizer.json",
         "Rows are read with the model's own fast tokenizer, the file tokenizer.json, in training and in the bundle "
@@ -139,6 +150,11 @@ CODES: dict[str, Code] = {
         "no such device",
         "The plan was placed on a device that this installation of the framework can't use. `recipe "
         "doctor` lists the devices.",
+    ),
+    "E409": Code(
+        "the method does not run on this runtime",
+        "A plan is the same for every runtime, but some methods need what only one of them has: `qlora` runs on MLX. "
+        "Nothing was loaded. `--runtime` names the runtime of a plan.",
     ),
     "E501": Code(
         "the export failed",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.diagnostics import Diagnostic
+from compiler.checks import check_placement
+from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.document import Document
 from compiler.facts import DataFacts, FactSource, ModelFacts
-from compiler.placement import Placement, Target, place
+from compiler.placement import Placement, Runtime, Target, place
 from compiler.plan import Plan
 from compiler.planning import plan
 from compiler.reading import read_recipe
@@ -28,9 +29,13 @@ class Compiled:
     findings: tuple[Diagnostic, ...]
 
 
-def compile_recipe(document: Document, facts: FactSource, target: Target) -> Compiled:
-    """The plan of a document. Raises RecipeError with every finding of the pass that failed."""
+def compile_recipe(document: Document, facts: FactSource, target: Target, runtime: Runtime | None = None) -> Compiled:
+    """The plan of a document. `runtime`: instead of the recipe's.
+
+    Raises RecipeError with every finding of the pass that failed.
+    """
     recipe = read_recipe(document)
+    stop_on_error(check_placement(recipe, target, runtime))
     found = facts.gather(recipe)
     resolved = resolve(recipe, found.model, found.data, target)
     training = resolved.training
@@ -40,6 +45,6 @@ def compile_recipe(document: Document, facts: FactSource, target: Target) -> Com
         data=found.data,
         resolved=resolved,
         plan=plan(resolved),
-        placement=place(target, training.batch_size, training.micro_batch_size, recipe.runtime),
+        placement=place(target, training.batch_size, training.micro_batch_size, runtime or recipe.runtime),
         findings=found.findings,
     )

@@ -35,6 +35,7 @@ class ModelFacts:
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
+    linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
     head_has_bias: bool = True  # a task head of this architecture
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
 

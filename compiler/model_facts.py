@@ -130,6 +130,7 @@ def model_facts(files: Files) -> ModelFacts:
         num_parameters=weights.num_parameters(tensors),
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
+        linear_inputs=weights.linear_inputs(tensors),
         labels=_labels(config, tensors),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,

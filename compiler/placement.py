@@ -7,10 +7,11 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 Runtime = Literal["pytorch", "mlx"]
+EVERY_RUNTIME: tuple[Runtime, ...] = get_args(Runtime)
 _TARGET = re.compile(r"(cpu|cuda|mps)(?::([1-9][0-9]*)GiB)?", re.IGNORECASE)
 
 

@@ -116,6 +116,11 @@ def linear_modules(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not _is_embedding(name) and not _HEADS & set(name.split("."))))
 
 
+def linear_inputs(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The inputs of each linear module, in the order of `linear_modules`."""
+    return {name: tensors[f"{name}.weight"].shape[1] for name in linear_modules(tensors)}
+
+
 def _is_embedding(name: str) -> bool:
     return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
 

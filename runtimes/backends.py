@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
+from compiler import methods
 from compiler.plan import Train
 from compiler.tasks import Task
+from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Engine
 from runtimes.tokens import Inputs
@@ -41,8 +43,8 @@ class Backend(Protocol):
         """The outputs of a saved model, in float32."""
         ...
 
-    def merge(self, base: Path, adapter: Path, out: Path, task: Task) -> None:
-        """Writes a base model with an adapter merged into it."""
+    def merge(self, step: Train, base: Path, adapter: Path, out: Path) -> None:
+        """Writes a base model with the adapter of a train step merged into it."""
         ...
 
     def float32_noise(self, task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
@@ -53,3 +55,11 @@ class Backend(Protocol):
 def backend(name: str) -> Backend:
     """The back end of a name."""
     return cast(Backend, importlib.import_module(MODULES[name]))
+
+
+def require_runtime(step: Train, name: str) -> None:
+    """Nothing when a step's method runs on a back end. Raises RunError E409 when it does not."""
+    runtimes = methods.module_of(step.method).RUNTIMES
+    if name not in runtimes:
+        message = f'the method "{step.method.type}" runs on {", ".join(runtimes)}, and the plan was placed on {name}'
+        raise RunError("E409", message, f"run it with --runtime {runtimes[0]}")

@@ -14,8 +14,9 @@ from typing import Any, TextIO
 from compiler.files import write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
-from compiler.plan import Plan, Step
+from compiler.plan import Plan, Step, Train
 from runtimes import checkpoints, steps
+from runtimes.backends import require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
 from runtimes.report import write_report
@@ -36,6 +37,9 @@ def execute(
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
     """The events of a run. Raises RunError when a step fails, GateError when the gate does, Interrupted if stopped."""
+    for step in plan.steps:
+        if isinstance(step, Train):
+            require_runtime(step, placement.engine)
     store = Store(runs)
     run = runs / plan.name
     run.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,11 @@ class Engine(Protocol):
         """How many graphs were compiled, one for each shape of batches; 0 where nothing is compiled."""
         ...
 
+    @property
+    def frozen_bytes(self) -> tuple[int, int]:
+        """Bytes of the parameters that are not trained: as they are held, and as float32 would hold them."""
+        ...
+
     def peak_memory(self) -> int:
         """Most bytes held so far: on the device, or of the process on CPU."""
         ...

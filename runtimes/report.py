@@ -89,8 +89,15 @@ def _sections(report: Report) -> Iterator[list[str]]:
 def _training_line(training: Mapping[str, Any]) -> str:
     trained, total = training["parameters"]["trained"], training["parameters"]["total"]
     speed = f", {training['tokens_per_second']:,.0f} tokens/s" if training["tokens_per_second"] else ""
-    memory = training["peak_memory_bytes"] / 2**30
-    return f"  trained {trained:,} of {total:,} parameters ({trained / total:.2%}){speed}, peak memory {memory:.2f} GiB"
+    memory = f"{_frozen(training)}, peak memory {training['peak_memory_bytes'] / 2**30:.2f} GiB"
+    return f"  trained {trained:,} of {total:,} parameters ({trained / total:.2%}){speed}{memory}"
+
+
+def _frozen(training: Mapping[str, Any]) -> str:
+    """How small the frozen weights are held, where they are not in float32; runs of older versions don't tell."""
+    found = training.get("frozen_bytes") or {"held": 0, "float32": 0}
+    held, in_float32 = found["held"], found["float32"]
+    return f", frozen weights in {held / 2**20:,.2f} of {in_float32 / 2**20:,.2f} MiB" if held < in_float32 else ""
 
 
 def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:

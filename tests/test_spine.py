@@ -34,3 +34,16 @@ def test_every_task_has_a_module_in_both_halves() -> None:
         assert compiler_tasks.module_of(owner()).COLUMNS
         missing = [name for name in vars(runtime_tasks.TaskModule) if not name.startswith("_")]
         assert [name for name in missing if not hasattr(module, name)] == []
+
+
+def test_every_method_has_a_whole_module_in_both_halves() -> None:
+    pytest.importorskip("torch", reason="needs the torch extra")
+    from compiler import methods as compiler_methods
+    from compiler.typed import members, tag
+    from runtimes.pytorch import methods
+
+    named = {word for owner in members(compiler_methods.Method) if (found := tag(owner)) for word in [found[1]]}
+    assert named == set(methods.MODULES)
+    wanted = ("FOLDER", "DROPS_IN_FROZEN", "wrap", "new_parameters")
+    for name in named:
+        assert [word for word in wanted if not hasattr(methods.module_of(name), word)] == []

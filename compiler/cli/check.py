@@ -14,7 +14,7 @@ from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runtime_option, target_option
 from compiler.diagnostics import Diagnostic, Format, RecipeError, errors, render
 from compiler.loading import load
-from compiler.placement import Runtime, Target, choose_runtime
+from compiler.placement import Runtime, Target
 from compiler.reading import read_recipe
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def check(
     form: Format,
 ) -> None:
     """Find every mistake in RECIPES. Exits 1 when one has an error."""
-    if runtime is not None and not trace:
-        raise click.UsageError("--runtime is read by --trace alone: a plan is the same for every runtime")
+    if runtime is not None and not facts:
+        raise click.UsageError("--runtime is looked at with the target, which --no-facts leaves out")
     if trace and not facts:
         raise click.UsageError("--trace needs the model, which --no-facts does not look at")
     source = fact_source(allowed)
-    look = partial(looked_at, target=target, source=source, traces=partial(traced, target, runtime) if trace else None)
+    look = partial(looked_at, target=target, runtime=runtime, source=source, traces=traced if trace else None)
     findings: list[Diagnostic] = []
     summaries: list[str] = []
     for path in recipes:
@@ -90,27 +90,32 @@ def alone(document: Document) -> tuple[Sequence[Diagnostic], list[str]]:
 
 
 def looked_at(
-    document: Document, root: Path, *, target: Target, source: LocalFacts, traces: Trace | None
+    document: Document,
+    root: Path,
+    *,
+    target: Target,
+    runtime: Runtime | None,
+    source: LocalFacts,
+    traces: Trace | None,
 ) -> tuple[Sequence[Diagnostic], list[str]]:
     """The findings and lines about a recipe with its data and model. Raises RecipeError."""
     from compiler.driver import compile_recipe
 
-    compiled = compile_recipe(document, source, target)
+    compiled = compile_recipe(document, source, target, runtime)
     return compiled.findings, [summary(compiled), *([traces(compiled, root, source)] if traces else [])]
 
 
-def traced(target: Target, runtime: Runtime | None, compiled: Compiled, root: Path, source: LocalFacts) -> str:
+def traced(compiled: Compiled, root: Path, source: LocalFacts) -> str:
     """A line about the model's graph. Raises RecipeError when the runtime can't train the model."""
     from compiler.hub import fetch_model
     from compiler.plan import Train
     from runtimes.backends import backend
     from runtimes.errors import RunError
 
-    engine, _ = choose_runtime(target, runtime or compiled.recipe.runtime)
     step = compiled.plan.step("train")
     assert isinstance(step, Train), "the step of that name trains"
     try:
-        return backend(engine).check_model(step, fetch_model(step.model, root, source.sources))
+        return backend(compiled.placement.engine).check_model(step, fetch_model(step.model, root, source.sources))
     except RunError as error:
         raise RecipeError([compiled.recipe.finding(error.code, "/model/id", error.message, error.hint)]) from None
 

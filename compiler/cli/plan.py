@@ -9,12 +9,12 @@ import click
 
 from compiler.auto import Choice
 from compiler.cli.files import plan_in
-from compiler.cli.options import fact_source, recipe_options, target_option
+from compiler.cli.options import fact_source, recipe_options, runtime_option, target_option
 from compiler.diagnostics import render
 from compiler.driver import Compiled, compile_recipe
 from compiler.files import write_text
 from compiler.loading import load
-from compiler.placement import Target
+from compiler.placement import Runtime, Target
 from compiler.plan import Plan, changed_steps, identity
 
 
@@ -24,6 +24,7 @@ from compiler.plan import Plan, changed_steps, identity
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @recipe_options
 @target_option
+@runtime_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan here, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option(
@@ -38,6 +39,7 @@ def plan(
     overrides: tuple[str, ...],
     allowed: tuple[Path, ...],
     target: Target,
+    runtime: Runtime | None,
     output: Path | None,
     as_json: bool,
     diff: tuple[Path, Path] | None,
@@ -46,14 +48,14 @@ def plan(
     if diff is not None and (recipe is not None or output is not None or as_json):
         raise click.UsageError("--diff takes two files and no other argument")
     if diff is not None:
-        before, after = (read_plan(path, overrides, allowed, target) for path in diff)
+        before, after = (read_plan(path, overrides, allowed, target, runtime) for path in diff)
         click.echo("\n".join(difference_lines(before, after)))
         return
     if recipe is None:
         raise click.UsageError("name a recipe, or two plans with --diff")
     if output is not None and output.resolve() == recipe.resolve():
         raise click.UsageError(f"{output} is the recipe: name another file for the plan")
-    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target)
+    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target, runtime)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
     if output is not None:
@@ -64,10 +66,12 @@ def plan(
         click.echo("\n".join(plan_lines(compiled)))
 
 
-def read_plan(path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...], target: Target) -> Plan:
+def read_plan(
+    path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...], target: Target, runtime: Runtime | None
+) -> Plan:
     """The plan in a file, or the plan of the recipe in it."""
     found = plan_in(path)
-    return found or compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target).plan
+    return found or compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target, runtime).plan
 
 
 def plan_lines(compiled: Compiled) -> list[str]:

@@ -107,7 +107,7 @@ def compile_to_run(
     """The plan of a recipe and its placement; says the findings and the choices."""
     from compiler.cli.check import summary
 
-    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target)
+    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target, runtime)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
     if not quiet:

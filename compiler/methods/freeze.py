@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Freeze:
 
 LEARNING_RATE = Auto(5e-5, "method freeze: as for full tuning, the trained layers are the same")
 MERGES = False  # whether what it trains is merged into its base before an export
+RUNTIMES = EVERY_RUNTIME
 
 
 def check(recipe: Recipe, method: Freeze, model: ModelFacts) -> Iterator[Diagnostic]:

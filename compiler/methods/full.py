@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Full:
 
 LEARNING_RATE = Auto(5e-5, "method full: usual for tuning every weight of an encoder")
 MERGES = False  # whether what it trains is merged into its base before an export
+RUNTIMES = EVERY_RUNTIME
 
 
 def check(recipe: Recipe, method: Full, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Head:
 
 LEARNING_RATE = Auto(1e-3, "method head: a fresh linear head stands higher rates than an encoder")
 MERGES = False  # whether what it trains is merged into its base before an export
+RUNTIMES = EVERY_RUNTIME
 
 
 def check(recipe: Recipe, method: Head, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ _LAYER = re.compile(r"(?:^|\.)\d+\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoRA:
-    """Low-rank updates beside frozen weights; the task head is trained in full."""
+class LowRank:
+    """What the methods that train low-rank updates have in common."""
 
-    type: Annotated[Literal["lora"], About("Train low-rank updates beside frozen weights.")] = "lora"
+    type: str
     rank: Annotated[int, About("Rank of each update.", minimum=1)] = 8
     alpha: Annotated[
         float | Literal["auto"], About("Scale: an update counts alpha / rank. auto: twice the rank.", above=0)
@@ -34,13 +35,27 @@ class LoRA:
     ] = "auto"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoRA(LowRank):
+    """Low-rank updates beside frozen weights; the task head is trained in full."""
+
+    type: Annotated[Literal["lora"], About("Train low-rank updates beside frozen weights.")] = "lora"
+
+
+M = TypeVar("M", bound=LowRank)
 LEARNING_RATE = Auto(5e-4, "method lora: adapters stand about ten times the rate of full tuning")
 MERGES = True  # whether what it trains is merged into its base before an export
+RUNTIMES = EVERY_RUNTIME
 
 
 def matches(pattern: str, module: str) -> bool:
     """Whether a target pattern means a module: equal to its name or to the end of it after a dot."""
     return module == pattern or module.endswith(f".{pattern}")
+
+
+def is_in_layer(name: str) -> bool:
+    """Whether a module or parameter is inside a numbered layer."""
+    return _LAYER.search(name) is not None
 
 
 def inside_layers(modules: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,7 +64,7 @@ def inside_layers(modules: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(suffixes)))
 
 
-def check(recipe: Recipe, method: LoRA, model: ModelFacts) -> Iterator[Diagnostic]:
+def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every target must name a linear module of the model."""
     if method.target_modules == "auto":
         if not inside_layers(model.linear_modules):
@@ -66,7 +81,7 @@ def check(recipe: Recipe, method: LoRA, model: ModelFacts) -> Iterator[Diagnosti
             yield recipe.finding("R205", f"/method/target_modules/{index}", message, hint)
 
 
-def resolve(method: LoRA, model: ModelFacts) -> tuple[LoRA, tuple[Choice, ...]]:
+def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     choices: list[Choice] = []
     if method.alpha == "auto":

@@ -111,7 +111,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     mean = _task(recipe).mean
     if mean not in ("auto", 0.0) and not model.head_has_bias:
         message = f"the head of {model.model_type} has no bias that the mean could be put on"
-        yield recipe.finding("R213", "/task/mean", message, 'write "mean": 0, or leave it out')
+        yield recipe.finding("R215", "/task/mean", message, 'write "mean": 0, or leave it out')
 
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +21,12 @@ from runtimes.gate import ScoreFunction
 from runtimes.mlx.engine import MlxEngine
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, unlowered
+from runtimes.mlx.quantization import Quantization, dequantized, load_base, quantization_of, quantized, read_record
 from runtimes.mlx.trace.training import trace_saved, trace_step
-from runtimes.mlx.weights import load_weights, weight_files
+from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
+from runtimes.pytorch import models
 from runtimes.tokens import Inputs
 from runtimes.tolerance import Noise
 
@@ -36,7 +39,9 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, device: str) -
     files = weight_files(model_folder)
     traced = trace_step(step, model_folder, headers(files), init_file)
     require_lowered(traced.train, traced.evaluate)
-    weights = load_weights(traced.train, files, traced.names)
+    held = quantization_of(step.method, traced.train, traced.evaluate)
+    train, weights = load_base(traced.train, files, traced.names, held)
+    traced = replace(traced, train=train, evaluate=quantized(traced.evaluate, held), held=held)
     if lost := sorted(set(weights.missing) - set(traced.values)):
         raise RunError("E406", f"the model's files lack {', '.join(lost[:4])}", "name a model with all of its weights")
     return MlxEngine(step, traced, weights, model_folder)
@@ -74,6 +79,7 @@ def check_model(step: Train, model_folder: Path) -> str:
         stored = headers(weight_files(model_folder))
         traced = trace_step(step, model_folder, stored, Path(folder) / "init.safetensors")
     require_lowered(traced.train, traced.evaluate)
+    quantization_of(step.method, traced.train, traced.evaluate)
     operations = {node.op for node in traced.train.nodes}
     return f"MLX runs the model's graph: {len(traced.train.nodes)} operations of {len(operations)} kinds, all lowered"
 
@@ -88,7 +94,7 @@ def trained_scores(step: Train, trained: Path, base: Path, device: str) -> Score
     folder = trained / trained_folder(step)
     if folder.name == "model":
         return model_scores(step.task, folder, device)
-    return _scores(step.task, base, device, adapter=folder)
+    return _scores(step.task, base, device, adapter=folder, held=read_record(step.method, folder))
 
 
 def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
@@ -96,13 +102,15 @@ def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
     return _scores(task, folder, device)
 
 
-def _scores(task: Task, folder: Path, device: str, adapter: Path | None = None) -> ScoreFunction:
+def _scores(
+    task: Task, folder: Path, device: str, adapter: Path | None = None, held: Quantization | None = None
+) -> ScoreFunction:
     use_device(device)
     files = (*weight_files(folder), *(() if adapter is None else (adapter / ADAPTER,)))
     head = tasks.module_of(task).head(task)
     graph, names = trace_saved(folder, head, headers(weight_files(folder)), adapter)
     require_lowered(graph)
-    weights = load_weights(graph, files, names)
+    graph, weights = load_base(graph, files, names, held)
     if weights.missing:
         raise RunError("E502", f"{folder}: the weights lack {', '.join(weights.missing[:4])}", "run the training again")
     return partial(_outputs, mx.compile(lower(graph)), graph, weights.parameters, weights.buffers)
@@ -122,9 +130,14 @@ def _outputs(
     return np.array(outputs["outputs"])
 
 
-def merge(base: Path, adapter: Path, out: Path, task: Task) -> None:
-    """Writes a base model with an adapter merged into it: a matter of files, which PEFT does."""
-    torch_backend.merge(base, adapter, out, task)
+def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
+    """Writes a base model with an adapter merged into it: a matter of files, which PEFT does.
+
+    What was held quantized has its dequantized values there, the update added in float32.
+    """
+    held = read_record(step.method, adapter)
+    changed = {} if held is None else dict.fromkeys(held.weights, partial(dequantized, held=held))
+    models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
 
 
 def float32_noise(task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:

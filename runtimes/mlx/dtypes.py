@@ -17,6 +17,7 @@ Operand = mx.array | Number
 DTYPES: Mapping[str, mx.Dtype] = {
     "bool": mx.bool_,
     "uint8": mx.uint8,
+    "uint32": mx.uint32,  # the packed codes of quantized weights
     "int8": mx.int8,
     "int16": mx.int16,
     "int32": mx.int32,

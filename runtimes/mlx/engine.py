@@ -18,6 +18,7 @@ from runtimes import tasks
 from runtimes.features import TARGETS
 from runtimes.mlx.lower import Arrays, lower, value_and_grad
 from runtimes.mlx.optimizers import Moments, clip, global_norm, update, zero_moments
+from runtimes.mlx.quantization import write_record
 from runtimes.mlx.trace.training import Traced, save
 from runtimes.mlx.weights import Weights, load_weights, weight_files
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
@@ -177,6 +178,8 @@ class MlxEngine:
         values = {**whole.parameters, **whole.buffers, **new, **self.trained, **self._persistent_buffers()}
         head = tasks.module_of(self.step.task).head(self.step.task)
         save(self.traced, head, {name: _numbers(value) for name, value in values.items()}, folder)
+        if self.traced.held is not None:
+            write_record(folder, self.traced.held, self.step.model.id)
 
     @property
     def num_parameters(self) -> tuple[int, int]:
@@ -188,6 +191,12 @@ class MlxEngine:
     def num_graphs(self) -> int:
         """How many graphs were compiled, one for each shape of batches in training and in evaluation."""
         return len(self.shapes)
+
+    @property
+    def frozen_bytes(self) -> tuple[int, int]:
+        """Bytes of the parameters that are not trained: as they are held, and as float32 would hold them."""
+        trained, total = self.num_parameters
+        return sum(value.nbytes for value in self.frozen.values()), 4 * (total - trained)
 
     def peak_memory(self) -> int:
         """The most bytes that arrays held."""

@@ -49,7 +49,7 @@ def load_weights(
     final dtype. Of files with the same name the last wins. A buffer that no file has keeps its module's first value.
     A tied parameter is one array, under its name in the graph.
     """
-    stored = _stored(files, names)
+    stored = stored_arrays(files, names)
     parameters: dict[str, mx.array] = {}
     for name, own in graph.parameters.items():
         dtype = trained_dtype if own.requires_grad else frozen_dtype or own.dtype
@@ -69,8 +69,8 @@ def load_weights(
     return Weights(parameters=parameters, buffers=buffers, missing=missing)
 
 
-def _stored(files: Iterable[Path], names: Mapping[str, str]) -> dict[str, mx.array]:
-    """The arrays of files by their names in the model."""
+def stored_arrays(files: Iterable[Path], names: Mapping[str, str]) -> dict[str, mx.array]:
+    """The arrays of files by their names in the model; each is read when it is first used."""
     found: dict[str, mx.array] = {}
     for file in files:
         arrays = mx.load(str(file))
@@ -81,9 +81,15 @@ def _stored(files: Iterable[Path], names: Mapping[str, str]) -> dict[str, mx.arr
 
 def _find(stored: Mapping[str, mx.array], names: Iterable[str], shape: tuple[int, ...]) -> mx.array | None:
     """The array under the first of the names that there is in this shape."""
+    name = stored_name(stored, names, shape)
+    return None if name is None else stored[name]
+
+
+def stored_name(stored: Mapping[str, mx.array], names: Iterable[str], shape: tuple[int, ...]) -> str | None:
+    """The name by which a file has what a graph calls by one of the names, in this shape."""
     for name in (candidate for own in names for candidate in _candidates(own)):
         if name in stored and tuple(stored[name].shape) == shape:
-            return stored[name]
+            return name
     return None
 
 
@@ -91,8 +97,14 @@ def _candidates(name: str) -> Iterator[str]:
     """The names that a file may have for a parameter: the model's own, PEFT's, and those without PEFT."""
     yield name
     yield name.replace(".default.", ".")
+    bare = bare_name(name)
+    yield _WRAPPER + bare
+    yield bare
+
+
+def bare_name(name: str) -> str:
+    """The name that a parameter has in the model that PEFT wraps."""
     bare = name.removeprefix(_WRAPPER)
     for part in _WRAPPED:
         bare = bare.replace(part, ".")
-    yield _WRAPPER + bare
-    yield bare
+    return bare

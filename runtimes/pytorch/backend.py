@@ -8,6 +8,7 @@ from pathlib import Path
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
+from runtimes.backends import require_runtime
 from runtimes.gate import ScoreFunction
 from runtimes.pytorch import engine, models, noise, scores
 from runtimes.pytorch.devices import require_device
@@ -17,7 +18,8 @@ from runtimes.tolerance import Noise
 
 
 def load_engine(step: Train, model_folder: Path, init_file: Path, device: str) -> engine.TorchEngine:
-    """The engine of a train step on a device that is there. Raises RunError when it is not."""
+    """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method."""
+    require_runtime(step, "pytorch")
     require_device(device)
     return engine.load(step, model_folder, init_file, device)
 
@@ -45,9 +47,9 @@ def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
     return scores.torch_scores(folder, auto_class=tasks.module_of(task).head(task).auto_class, device=device)
 
 
-def merge(base: Path, adapter: Path, out: Path, task: Task) -> None:
-    """Writes a base model with an adapter merged into it."""
-    models.merge(base, adapter, out, tasks.module_of(task).head(task))
+def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
+    """Writes a base model with the adapter of a train step merged into it."""
+    models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task))
 
 
 def float32_noise(task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:

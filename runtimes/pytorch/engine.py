@@ -192,6 +192,12 @@ class TorchEngine:
         """None: the model runs as it is."""
         return 0
 
+    @property
+    def frozen_bytes(self) -> tuple[int, int]:
+        """Bytes of the parameters that are not trained: as they are held, and as float32 would hold them."""
+        frozen = [value for value in self.model.parameters() if not value.requires_grad]
+        return sum(value.nbytes for value in frozen), 4 * sum(value.numel() for value in frozen)
+
     def peak_memory(self) -> int:
         """Bytes: the most that tensors held on CUDA, or the largest resident size of this process."""
         if self.device.type == "cuda":

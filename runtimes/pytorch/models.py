@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from runtimes.pytorch.methods import lora, module_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
+Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 _HEAD_DEVIATION = 0.02  # where the model's configuration does not name its initializer_range
 
 
@@ -176,7 +177,16 @@ def _sort_sets(file: Path) -> None:
         write_json(file, value | lists)
 
 
-def merge(base_folder: Path, adapter_folder: Path, out: Path, head: Head) -> None:
-    """Writes the base model with an adapter merged into it, the trained head included, as a transformers folder."""
+def merge(
+    base_folder: Path, adapter_folder: Path, out: Path, head: Head, changed: Mapping[str, Change] | None = None
+) -> None:
+    """Writes the base model with an adapter merged into it, the trained head included, as a transformers folder.
+
+    `changed`: the parameters of the base that had other values while the adapter was trained, and which.
+    """
     loaded = load_pretrained(base_folder, head)
+    with torch.no_grad():
+        for name, change in (changed or {}).items():
+            parameter = loaded.model.get_parameter(name)
+            parameter.copy_(torch.from_numpy(change(parameter.numpy())))
     save_pretrained(lora.merge(loaded.model, adapter_folder, loaded.missing), out)

@@ -22,6 +22,6 @@ def execute(step: Merge, context: Context) -> Iterator[Any]:
     base = fetch_model(step.model, context.root, context.sources)
     back = backend(context.placement.engine)
     with new_folder(context.folder / "model") as folder, writes(context.folder):
-        back.merge(base, context.inputs["train"] / back.trained_folder(train), folder, train.task)
+        back.merge(train, base, context.inputs["train"] / back.trained_folder(train), folder)
         copy_tokenizer(base, folder)
     yield Said(step=step.id, message="the adapter is merged into its base")

@@ -53,8 +53,10 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         engine.save_model(folder)
         copy_tokenizer(base, folder)
     trained, total = engine.num_parameters
+    held, in_float32 = engine.frozen_bytes
     facts = {
         "parameters": {"trained": trained, "total": total},
+        "frozen_bytes": {"held": held, "float32": in_float32},
         "peak_memory_bytes": engine.peak_memory(),
         "compiled_graphs": engine.num_graphs,
         "stopped": stopped,

@@ -14,7 +14,10 @@ METHODS = {
     "head": {"type": "head"},
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
+    "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
 }
+MERGED = ("lora", "qlora")
+MLX = ("qlora",)  # what runs on MLX only
 TRAINING = {**RECIPE["training"], "learning_rate": 1e-2}
 
 
@@ -24,8 +27,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, name: str) -> Result:
+    if name in MLX:
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    runtime = "mlx" if name in MLX else "pytorch"
     file = folder / f"{name}.json"
-    file.write_text(json.dumps({**RECIPE, "name": name, "method": METHODS[name], "training": TRAINING}))
+    file.write_text(
+        json.dumps({**RECIPE, "name": name, "method": METHODS[name], "training": TRAINING, "runtime": runtime})
+    )
     return invoke("run", file, "--runs", folder / "runs", "--target", "cpu", "--quiet")
 
 
@@ -47,8 +55,10 @@ def test_a_method_passes_the_gate(folder: Path, name: str) -> None:
     report = json.loads((folder / "runs" / name / "report.json").read_text())
     assert report["gate_passed"] is True
     assert 0 < report["training"]["parameters"]["trained"] < report["training"]["parameters"]["total"]
+    frozen = report["training"]["frozen_bytes"]
+    assert (frozen["held"] < frozen["float32"]) == ("frozen weights in" in done.output) == (name == "qlora")
     edges = [(edge["source"], edge["target"]) for edge in report["gates"]["verify"]["verification"]["edges"]]
-    assert edges == ([("trained", "merged"), ("merged", "onnx")] if name == "lora" else [("trained", "onnx")])
+    assert edges == ([("trained", "merged"), ("merged", "onnx")] if name in MERGED else [("trained", "onnx")])
 
 
 @pytest.mark.slow

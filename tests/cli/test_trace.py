@@ -52,7 +52,7 @@ def test_pytorch_traces_nothing(recipe, tmp_path: Path) -> None:
     assert "nothing is traced" in done.output
 
 
-@pytest.mark.parametrize("options", [["--runtime", "mlx"], ["--trace", "--no-facts"]])
+@pytest.mark.parametrize("options", [["--runtime", "mlx", "--no-facts"], ["--trace", "--no-facts"]])
 def test_options_that_nothing_would_read_are_refused(recipe, tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
     assert recipe("check", tmp_path / "recipe.json", *options).exit_code == 2

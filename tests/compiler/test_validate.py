@@ -178,6 +178,6 @@ def test_a_misspelt_key_that_is_needed_gives_one_finding_and_not_two(
 
 
 def test_an_unknown_kind_hides_what_is_inside_it() -> None:
-    found = outcome(json.dumps({**RECIPE, "method": {"type": "qlora", "bits": 4, "rnak": 2}}))
+    found = outcome(json.dumps({**RECIPE, "method": {"type": "rola", "bits": 4, "rnak": 2}}))
     assert isinstance(found, tuple)
     assert [finding.pointer for finding in found] == ["/method/type"]

@@ -148,6 +148,10 @@ class NumpyEngine:
     def num_graphs(self) -> int:
         return 0
 
+    @property
+    def frozen_bytes(self) -> tuple[int, int]:
+        return 0, 0
+
     def peak_memory(self) -> int:
         return sum(value.nbytes for value in self.state.values())
 

@@ -17,6 +17,21 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.ar
     return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
 
 
+def quantized_linear(
+    x: mx.array,
+    codes: mx.array,
+    scales: mx.array,
+    biases: mx.array,
+    bias: mx.array | None = None,
+    *,
+    bits: int,
+    group_size: int,
+) -> mx.array:
+    """As linear, with a weight of a few bits, and a scale and a bias for each group of its inputs."""
+    product = mx.quantized_matmul(x, codes, scales, biases, transpose=True, group_size=group_size, bits=bits)
+    return product if bias is None else product + bias
+
+
 def addmm(bias: mx.array, x: mx.array, y: mx.array, *, beta: Number = 1, alpha: Number = 1) -> mx.array:
     """Beta bias + alpha x y."""
     return mx.addmm(bias, x, y, alpha=alpha, beta=beta)
@@ -75,6 +90,7 @@ def _each(values: Sequence[int] | int, count: int) -> list[int]:
 
 TABLE: Mapping[str, Callable[..., Any]] = {
     "aten.linear.default": linear,
+    "mlx.quantized_linear": quantized_linear,  # what the pass of that name writes
     "aten.matmul.default": mx.matmul,
     "aten.mm.default": mx.matmul,
     "aten.bmm.default": mx.matmul,

@@ -22,6 +22,7 @@ from runtimes.errors import RunError
 from runtimes.features import TARGETS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
+from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless
 from runtimes.mlx.trace.names import names_in_model
@@ -48,6 +49,7 @@ class Traced:
     evaluate: Graph
     names: Mapping[str, str]  # from the files' names to the model's
     values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
+    held: Quantization | None = None  # which weights the graphs read as codes of a few bits
 
 
 def _flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:

@@ -21,6 +21,7 @@ MODULES: Mapping[str, str] = {
     "head": "runtimes.pytorch.methods.head",
     "freeze": "runtimes.pytorch.methods.freeze",
     "lora": "runtimes.pytorch.methods.lora",
+    "qlora": "runtimes.pytorch.methods.qlora",
 }
 
 

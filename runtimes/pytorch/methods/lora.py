@@ -12,8 +12,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from compiler.methods import LoRA
-from compiler.methods.lora import matches
+from compiler.methods.lora import LowRank, matches
 from runtimes.errors import RunError
 from runtimes.initial import New
 from runtimes.pytorch.quiet import quiet
@@ -22,7 +21,7 @@ FOLDER = "adapter"
 DROPS_IN_FROZEN = True
 
 
-def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LoRA, task_type: str, model_id: str) -> nn.Module:
+def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LowRank, task_type: str, model_id: str) -> nn.Module:
     """A PEFT model: updates on the target modules, and a trained copy of the head."""
     configuration = peft.LoraConfig(
         r=method.rank,
@@ -57,7 +56,7 @@ def new_parameters(model: nn.Module) -> list[New]:
     return found
 
 
-def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LoRA) -> list[str]:
+def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LowRank) -> list[str]:
     """The plan's patterns; full names where a pattern would also match inside the head, which is trained anyway."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     matched = [name for name in linear if any(matches(pattern, name) for pattern in method.target_modules)]

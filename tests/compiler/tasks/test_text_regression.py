@@ -53,7 +53,7 @@ def test_a_mean_that_has_no_bias_to_go_into_is_an_error() -> None:
     with pytest.raises(RecipeError) as caught:
         regression(task={"type": "text-regression", "mean": 3}, model_facts=decoder)
     [found] = caught.value.diagnostics
-    assert (found.code, found.pointer) == ("R213", "/task/mean")
+    assert (found.code, found.pointer) == ("R215", "/task/mean")
     assert regression(task={"type": "text-regression", "mean": 0}, model_facts=decoder).task.mean == 0.0
 
 

@@ -1,0 +1,69 @@
+"""Where runtime and method meet: check, plan and run find what a runtime can't do, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the torch extra")
+
+from tests.tiny import write_project
+
+METHOD = {"type": "qlora", "rank": 4, "group_size": 32}
+WITHOUT_A_RUNTIME = [["--target", "cpu"], ["--target", "cuda"], ["--target", "mps", "--runtime", "pytorch"]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_project(tmp_path / "project", method=METHOD)
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+@pytest.mark.parametrize("options", WITHOUT_A_RUNTIME, ids=" ".join)
+def test_a_runtime_that_does_not_fit_the_method_is_a_finding(
+    recipe, folder: Path, command: str, options: list[str]
+) -> None:
+    runs = ["--runs", folder / "runs"] if command == "run" else []
+    done = recipe(command, folder / "recipe.json", *options, *runs)
+    assert done.exit_code == 1
+    assert 'error[R213] /method: the method "qlora" runs on mlx, and pytorch was chosen on' in done.output
+    assert 'hint: write "runtime": "mlx", or --runtime mlx' in done.output
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "plan"])
+@pytest.mark.parametrize("options", [["--target", "mps"], ["--target", "cpu", "--runtime", "mlx"]], ids=" ".join)
+def test_a_runtime_that_fits_has_no_finding(recipe, folder: Path, command: str, options: list[str]) -> None:
+    done = recipe(command, folder / "recipe.json", *options)
+    assert done.exit_code == 0, done.output
+    assert command == "check" or ", mlx, 16 rows at once" in done.output
+
+
+def test_the_recipe_s_own_runtime_is_looked_at_without_data_and_model(recipe, folder: Path) -> None:
+    said = ["--set", "/runtime=pytorch", "--no-facts"]
+    done = recipe("check", folder / "recipe.json", *said)
+    assert done.exit_code == 1
+    assert "error[R213] /runtime" in done.output
+    assert recipe("check", folder / "recipe.json", "--set", "/runtime=mlx", "--no-facts").exit_code == 0
+
+
+def test_a_group_size_that_divides_no_layer_is_a_finding(recipe, folder: Path) -> None:
+    options = ["--runtime", "mlx", "--set", "/method/group_size=64", "--format", "json"]
+    done = recipe("check", folder / "recipe.json", *options)
+    [found] = [finding for finding in json.loads(done.output) if finding["severity"] == "error"]
+    assert (found["code"], found["pointer"]) == ("R214", "/method/group_size")
+    assert found["hint"] == 'write "group_size": 32'
+
+
+@pytest.mark.parametrize("options", [["--target", "cpu"], ["--target", "mps", "--runtime", "pytorch"]], ids=" ".join)
+def test_a_plan_that_is_run_elsewhere_says_so_before_it_does_anything(recipe, folder: Path, options: list[str]) -> None:
+    plan = folder / "plan.json"
+    made = recipe("plan", folder / "recipe.json", "--target", "cpu", "--runtime", "mlx", "-o", plan)
+    assert made.exit_code == 0, made.output
+    done = recipe("run", plan, "--runs", folder / "runs", *options)
+    assert done.exit_code == 4
+    assert 'error[E409]: the method "qlora" runs on mlx, and the plan was placed on pytorch' in done.output
+    assert "hint: run it with --runtime mlx" in done.output
+    assert not (folder / "runs").exists()
