@@ -16,7 +16,7 @@ test: export HF_HUB_OFFLINE := 0
 test: export OMP_NUM_THREADS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check lint fixtures schema bench clean clean-all
+.PHONY: help quickstart test check lint fixtures schema matrix bench clean clean-all
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ fixtures: $(VENV)/with-run  ## get the real model and rows that recipes/ and tes
 schema: $(VENV)/with-run  ## write the generated files anew: the JSON Schema and the reference page
 	$(BIN)/python -m compiler.schema
 	$(BIN)/python -m compiler.reference
+
+matrix: $(VENV)/with-dev  ## run the whole conformance table, MLX beside PyTorch; writes docs/matrix.json and its pages
+	$(BIN)/python -m tools.matrix
 
 bench: $(VENV)/with-dev  ## training speed beside transformers.Trainer, on the same rows
 	@$(BIN)/python -m tools.fetch_fixtures

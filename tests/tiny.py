@@ -72,13 +72,14 @@ def save_encoder(folder: Path) -> None:
         BertModel(config).save_pretrained(folder)
 
 
-def save_tokenizer(folder: Path, words: tuple[str, ...]) -> int:
+def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) -> int:
     """Size of the vocabulary of the WordPiece tokenizer.json that is written: whole words and single letters."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     folder.mkdir(parents=True)
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special.insert(pad_token_id, "[PAD]")
     vocabulary = [*special, *(word for word in words if word not in letters), *letters, *(f"##{c}" for c in letters)]
     numbers = {token: number for number, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))

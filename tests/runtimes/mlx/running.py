@@ -15,16 +15,17 @@ from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, value_and_grad
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.trace import trace, weightless
+from tests.conformance.cells import LIMITS, gradient_difference
 from tests.runtimes.mlx.architectures import ARCHITECTURES, Objective, Rows
 
 Values = dict[str, np.ndarray[Any, Any]]
 
 
 @functools.cache
-def graph_of(architecture: str) -> Graph:
-    """The training graph of an architecture without dropout, traced once from a model without weights."""
+def graph_of(architecture: str, *, training: bool = True) -> Graph:
+    """The graph of an architecture without dropout, traced once from a model without weights."""
     with weightless():
-        objective = ARCHITECTURES[architecture].build()
+        objective = ARCHITECTURES[architecture].build().train(training)
     return simplify(trace(objective, ARCHITECTURES[architecture].inputs, root="model"))
 
 
@@ -76,14 +77,6 @@ def numbers(values: Mapping[str, mx.array]) -> Values:
     }
 
 
-def assert_equal_gradients(found: Values, expected: Values, *, relative: float = 1e-4, floor: float = 1e-5) -> None:
-    """The same parameters, each gradient close: relative to its largest element, above a floor.
-
-    The floor is relative to the largest gradient of all: key-projection biases have a true gradient of zero, and what
-    is there is rounding.
-    """
-    assert found.keys() == expected.keys()
-    largest = max(float(np.abs(value).max()) for value in expected.values())
-    for name, value in expected.items():
-        allowed = relative * float(np.abs(value).max()) + floor * largest
-        assert float(np.abs(found[name] - value).max()) <= allowed, name
+def assert_equal_gradients(found: Values, expected: Values) -> None:
+    """The same parameters, each gradient close: relative to its largest element, above a floor."""
+    assert gradient_difference(found, expected) <= LIMITS["gradients"]

@@ -1,0 +1,205 @@
+"""Tiny projects for every task, loss, method and encoder of the registries; each compiled as a user's is.
+
+What a registry has and a table here lacks is a cell that fails: add its case.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compiler import tasks
+from compiler.driver import Compiled, compile_recipe
+from compiler.facts import LocalFacts
+from compiler.loading import load
+from compiler.methods import Method
+from compiler.placement import EVERY_RUNTIME, Runtime, parse_target
+from compiler.typed import members, tag
+from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_tokenizer
+
+FACTS = LocalFacts(offline=True)
+ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
+# How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
+STORED = ("bare", "masked-lm", "classifier")
+LABELS = ("negative", "positive")
+NUM_ROWS = 150
+
+_TEXT: Mapping[str, Any] = {"text": "snippet", "label": "sentiment"}
+_TASKS: Mapping[str, Mapping[str, Any]] = {
+    "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}},
+    "text-regression": {"columns": {"text": "snippet", "target": "share"}, "training": {}},
+}
+_LOSSES: Mapping[str, Any] = {
+    "cross-entropy": {"type": "cross-entropy", "class_weights": {"negative": 2.0, "positive": 0.5}},
+    "mse": {"type": "mse"},
+    "mae": {"type": "mae"},
+    "huber": {"type": "huber", "delta": 0.5},
+}
+_METHODS: Mapping[str, Any] = {
+    "full": {"type": "full"},
+    "head": {"type": "head"},
+    "freeze": {"type": "freeze", "layers": 1},
+    "lora": {"type": "lora", "rank": 4},
+    "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+}
+_TRAINING: Mapping[str, Any] = {
+    "max_steps": 20,
+    "schedule": {"type": "cosine", "warmup_steps": 3},
+    "learning_rate": 5e-3,
+    "weight_decay": 0.01,
+    "max_grad_norm": 0.5,
+    "batch_size": 9,
+    "micro_batch_size": 5,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is trained in a cell: words of the language, and a tiny encoder as it is stored."""
+
+    task: str
+    loss: str
+    method: str
+    encoder: str = "bert"
+    stored: str = "bare"
+
+    def __str__(self) -> str:
+        return "-".join(asdict(self).values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A folder with model/, rows.jsonl and recipe.json, and what the recipe compiles to."""
+
+    folder: Path
+    compiled: Compiled = field(repr=False)
+
+    @property
+    def model(self) -> Path:
+        """The pretrained model's folder."""
+        return self.folder / "model"
+
+
+def task_names() -> tuple[str, ...]:
+    """Every task of the language."""
+    return tuple(word for owner in members(tasks.Task) if (found := tag(owner)) for word in [found[1]])
+
+
+def method_names() -> tuple[str, ...]:
+    """Every method of the language."""
+    return tuple(word for owner in members(Method) if (found := tag(owner)) for word in [found[1]])
+
+
+def runtimes_of(method: str) -> tuple[Runtime, ...]:
+    """What runs a method."""
+    [owner] = [owner for owner in members(Method) if tag(owner) == ("type", method)]
+    runtimes: tuple[Runtime, ...] = importlib.import_module(owner.__module__).RUNTIMES
+    return runtimes
+
+
+def loss_names(task: str) -> tuple[str, ...]:
+    """Every loss that a task may have, its default first."""
+    [owner] = [owner for owner in members(tasks.Task) if tag(owner) == ("type", task)]
+    return tasks.module_of(owner()).LOSSES
+
+
+def every_method() -> tuple[Subject, ...]:
+    """Each task with each of its losses and each method that every runtime runs."""
+    return tuple(
+        Subject(task=task, loss=loss, method=method)
+        for task in task_names()
+        for loss in loss_names(task)
+        for method in method_names()
+        if set(runtimes_of(method)) == set(EVERY_RUNTIME)
+    )
+
+
+def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
+    """Each task with its usual loss and each method, on each runtime that runs the method."""
+    return tuple(
+        (Subject(task=task, loss=loss_names(task)[0], method=method), runtime)
+        for task in task_names()
+        for method in method_names()
+        for runtime in runtimes_of(method)
+    )
+
+
+def every_encoder() -> tuple[Subject, ...]:
+    """Each encoder as it may be stored, all of it tuned; and by updates beside it, where names are changed twice."""
+    [task, *_] = task_names()
+    pairs = [*((stored, "full") for stored in STORED), ("masked-lm", "lora")]
+    return tuple(
+        Subject(task=task, loss=loss_names(task)[0], method=method, encoder=encoder, stored=stored)
+        for encoder, (stored, method) in itertools.product(ENCODERS, pairs)
+    )
+
+
+def cover() -> tuple[Subject, ...]:
+    """Few subjects with each task and method together, and with each loss, encoder and way of storing somewhere."""
+    return tuple(_cover())
+
+
+def _cover() -> Iterator[Subject]:
+    pairs = dict.fromkeys((subject.task, subject.method) for subject in every_method())
+    for number, (task, method) in enumerate(pairs):
+        losses = loss_names(task)
+        yield Subject(
+            task=task,
+            loss=losses[number % len(losses)],
+            method=method,
+            encoder=ENCODERS[number % len(ENCODERS)],
+            stored=STORED[number % len(STORED)],
+        )
+
+
+def write(subject: Subject, folder: Path) -> Project:
+    """The project of a subject, in an empty folder."""
+    for name, table in ((subject.task, _TASKS), (subject.loss, _LOSSES), (subject.method, _METHODS)):
+        if name not in table:
+            raise LookupError(f"{name} has no case in tests/conformance/subjects.py")
+    save_model(folder / "model", subject.encoder, subject.stored)
+    written = [{**row, "share": len(row["snippet"]) / 40 + (row["sentiment"] == "positive")} for row in rows(NUM_ROWS)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    case = _TASKS[subject.task]
+    recipe = {
+        **RECIPE,
+        "task": subject.task,
+        "dataset": {**RECIPE["dataset"], "columns": case["columns"]},
+        "method": _METHODS[subject.method],
+        "runtime": "auto" if len(runtimes_of(subject.method)) > 1 else runtimes_of(subject.method)[0],
+        "training": {**_TRAINING, **case["training"], "loss": _LOSSES[subject.loss]},
+        "metrics": [],
+    }
+    (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    return Project(folder=folder, compiled=compile_recipe(load(folder / "recipe.json"), FACTS, parse_target("cpu")))
+
+
+def save_model(folder: Path, encoder: str, stored: str) -> None:
+    """A random encoder without dropout, with the tokenizer of the rows' words."""
+    import torch
+    import transformers
+
+    from runtimes.pytorch.quiet import quiet
+    from tests.runtimes.mlx.architectures import ARCHITECTURES
+
+    architecture = ARCHITECTURES[encoder]
+    config = architecture.config()
+    config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
+    for name in architecture.dropouts:
+        setattr(config, name, 0.0)
+    heads = {
+        "bare": "AutoModel",
+        "masked-lm": "AutoModelForMaskedLM",
+        "classifier": "AutoModelForSequenceClassification",
+    }
+    if stored == "classifier":
+        config.id2label = dict(enumerate(LABELS))
+        config.label2id = {name: number for number, name in enumerate(LABELS)}
+    torch.manual_seed(0)
+    with quiet():
+        getattr(transformers, heads[stored]).from_config(config).save_pretrained(folder)

@@ -1,0 +1,106 @@
+"""Every cell of the conformance table."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from compiler.placement import DeviceKind, Runtime
+from tests.conformance.cells import Cell, Figures, UnrunError
+from tests.conformance.subjects import Subject, every_encoder, every_gate, every_method, write
+
+# What a machine may have: engine, kind of device, and what it is in words.
+DEVICES: tuple[tuple[Runtime, DeviceKind, str], ...] = (
+    ("mlx", "mps", "an Apple GPU"),
+    ("mlx", "cuda", "an NVIDIA GPU"),
+    ("pytorch", "cuda", "an NVIDIA GPU"),
+    ("pytorch", "mps", "an Apple GPU"),
+)
+
+
+def cells() -> tuple[Cell, ...]:
+    """Every cell, in the order of the tables."""
+    return (*_architectures(), *_methods(), *_gates(), *_encoders(), *_encoder_gates(), *_devices())
+
+
+def _architectures() -> Iterator[Cell]:
+    """Each architecture that is lowered, with its natural objective."""
+    from tests.runtimes.mlx.architectures import ARCHITECTURES
+
+    for name, architecture in ARCHITECTURES.items():
+        names = {"architecture": name, "objective": architecture.objective.__name__.lower()}
+        yield Cell(table="architectures", names=names, measure=partial(_beside_torch, name))
+
+
+def _methods() -> Iterator[Cell]:
+    """Each task with each loss and method: MLX beside PyTorch."""
+    for subject in every_method():
+        names = {"task": subject.task, "loss": subject.loss, "method": subject.method}
+        yield Cell(table="methods", names=names, measure=partial(_beside_pytorch, subject, "mlx", "cpu"))
+
+
+def _gates() -> Iterator[Cell]:
+    """Each task with its usual loss and each method: a whole run on each engine that runs the method."""
+    for subject, engine in every_gate():
+        names = {"task": subject.task, "method": subject.method, "engine": engine}
+        yield Cell(table="gates", names=names, measure=partial(_through_the_gate, subject, engine))
+
+
+def _encoders() -> Iterator[Cell]:
+    """Each encoder as it may be stored: MLX beside PyTorch."""
+    for subject in every_encoder():
+        names = {"encoder": subject.encoder, "stored": subject.stored, "method": subject.method}
+        yield Cell(table="encoders", names=names, measure=partial(_beside_pytorch, subject, "mlx", "cpu"))
+
+
+def _encoder_gates() -> Iterator[Cell]:
+    """Each encoder with updates that are merged: a whole run on MLX."""
+    for subject in every_encoder():
+        if subject.method == "lora":
+            names = {"encoder": subject.encoder, "stored": subject.stored, "method": subject.method}
+            yield Cell(table="encoder gates", names=names, measure=partial(_through_the_gate, subject, "mlx"))
+
+
+def _devices() -> Iterator[Cell]:
+    """Each engine on each kind of device beside PyTorch on the CPU, by one subject."""
+    [subject, *_] = (subject for subject in every_method() if subject.method == "lora")
+    for engine, device, needed in DEVICES:
+        measure = partial(_on_device, subject, engine, device, needed)
+        yield Cell(table="devices", names={"engine": engine, "device": device}, measure=measure)
+
+
+def _beside_torch(architecture: str, folder: Path) -> Figures:
+    from tests.conformance.architectures import measure
+
+    return measure(architecture)
+
+
+def _beside_pytorch(subject: Subject, engine: Runtime, device: DeviceKind, folder: Path) -> Figures:
+    from tests.conformance.engines import measure
+
+    return measure(write(subject, folder), engine, device)
+
+
+def _through_the_gate(subject: Subject, engine: Runtime, folder: Path) -> Figures:
+    from tests.conformance.engines import gate
+
+    return gate(write(subject, folder), engine)
+
+
+def _on_device(subject: Subject, engine: Runtime, device: DeviceKind, needed: str, folder: Path) -> Figures:
+    if not _has(engine, device):
+        system = f"{platform.system()} {platform.machine()}"
+        raise UnrunError(f"it needs {needed}, and {engine} found none here ({system})")
+    return _beside_pytorch(subject, engine, device, folder)
+
+
+def _has(engine: Runtime, device: DeviceKind) -> bool:
+    """Whether an engine can use a kind of device here."""
+    import mlx.core as mx
+    import torch
+
+    if engine == "mlx":
+        return mx.is_available(mx.Device(mx.gpu)) and (device == "mps") is (platform.system() == "Darwin")
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()

@@ -1,0 +1,84 @@
+"""The committed conformance table is that of these sources, has every cell, and is what its pages show."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conformance.cells import LIMITS
+from tests.conformance.subjects import ENCODERS, STORED, cover, every_method, loss_names, method_names, task_names
+from tools import matrix
+from tools.matrix_pages import page, with_table
+
+AGAIN = "run `make matrix` and commit what it writes"
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((matrix.PROJECT / matrix.RESULT).read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_table_was_made_with_these_sources_and_versions(result: dict[str, Any]) -> None:
+    assert result["sources"] == matrix.sources_hash(), f"docs/matrix.json is stale: {AGAIN}"
+    assert result["versions"] == matrix.constraints(), f"docs/matrix.json is of other versions: {AGAIN}"
+    assert result["limits"] == LIMITS
+
+
+def test_no_cell_is_red_and_what_is_unrun_says_why(result: dict[str, Any]) -> None:
+    assert [row for row in result["cells"] if row["status"] == "red"] == []
+    assert all(row["reason"] for row in result["cells"] if row["status"] == "unrun")
+    assert {row["table"] for row in result["cells"] if row["status"] == "unrun"} <= {"devices"}
+
+
+def test_the_pages_show_the_committed_result(result: dict[str, Any]) -> None:
+    again = "run `python -m tools.matrix --render`"
+    readme = (matrix.PROJECT / matrix.README).read_text(encoding="utf-8")
+    assert (matrix.PROJECT / matrix.PAGE).read_text(encoding="utf-8") == page(result), again
+    assert readme == with_table(readme, result), again
+
+
+def test_every_cell_of_the_table_was_run(result: dict[str, Any]) -> None:
+    pytest.importorskip("torch", reason="needs the torch extra")
+    pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    from tests.conformance.table import cells
+
+    run = [(row["table"], row["names"]) for row in result["cells"]]
+    assert run == [(cell.table, cell.names) for cell in cells()], AGAIN
+
+
+def test_the_table_has_every_task_loss_and_method() -> None:
+    found = {(subject.task, subject.loss, subject.method) for subject in every_method()}
+    assert found == {
+        (task, loss, method) for task in task_names() for loss in loss_names(task) for method in method_names()
+    }
+
+
+def test_the_cover_has_every_task_with_every_method_and_everything_else_once() -> None:
+    subjects = cover()
+    pairs = {(subject.task, subject.method) for subject in subjects}
+    assert pairs == {(task, method) for task in task_names() for method in method_names()}
+    assert {subject.encoder for subject in subjects} == set(ENCODERS)
+    assert {subject.stored for subject in subjects} == set(STORED)
+    assert {subject.loss for subject in subjects} == {loss for task in task_names() for loss in loss_names(task)}
+
+
+def test_a_change_of_what_the_figures_depend_on_changes_the_hash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "runtimes").mkdir()
+    (tmp_path / "constraints.txt").write_text("".join(f"{name}==1\n" for name in matrix.PACKAGES))
+    monkeypatch.setattr(matrix, "PROJECT", tmp_path)
+    (tmp_path / "runtimes" / "a.py").write_text("one")
+    (tmp_path / "README.md").write_text("one")
+    before = matrix.sources_hash()
+    (tmp_path / "README.md").write_text("two")
+    assert matrix.sources_hash() == before
+    (tmp_path / "runtimes" / "a.py").write_text("two")
+    assert matrix.sources_hash() != before
+    (tmp_path / "runtimes" / "a.py").rename(tmp_path / "runtimes" / "b.py")
+    named = matrix.sources_hash()
+    (tmp_path / "constraints.txt").write_text("".join(f"{name}==2\n" for name in matrix.PACKAGES))
+    assert len({before, named, matrix.sources_hash()}) == 3

@@ -1,0 +1,180 @@
+"""The conformance table, run and written: docs/matrix.json, docs/matrix.md, and the part of README.md between markers.
+
+python -m tools.matrix             every cell, on two processes
+python -m tools.matrix --render    the pages alone, from docs/matrix.json
+python -m tools.matrix bert lora   only cells that have these words; prints, and writes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from compiler.files import write_json, write_text
+from tools.matrix_pages import page, with_table
+
+PROJECT = Path(__file__).resolve().parent.parent
+RESULT = Path("docs/matrix.json")
+PAGE = Path("docs/matrix.md")
+README = Path("README.md")
+# What the figures depend on. The command line, the data readers and the reports' looks are not among it.
+SOURCES = (
+    "runtimes/**/*.py",
+    "compiler/methods/*.py",
+    "compiler/tasks/*.py",
+    "compiler/model_facts.py",
+    "compiler/plan.py",
+    "compiler/planning.py",
+    "compiler/recipe.py",
+    "compiler/resolve.py",
+    "compiler/weights.py",
+    "tests/conformance/*.py",
+    "tests/runtimes/mlx/architectures.py",
+    "tests/runtimes/mlx/running.py",
+    "tests/tiny.py",
+)
+PACKAGES = ("torch", "transformers", "peft", "mlx", "onnxscript", "onnxruntime")
+
+
+def sources_hash() -> str:
+    """The sha256 over the files of SOURCES, and over the lines of constraints.txt about PACKAGES."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in SOURCES for path in PROJECT.glob(pattern)}):
+        digest.update(f"{path.relative_to(PROJECT).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(json.dumps(constraints()).encode())
+    return digest.hexdigest()
+
+
+def constraints() -> dict[str, str]:
+    """The versions of PACKAGES in constraints.txt."""
+    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found = dict(line.split("==") for line in lines if "==" in line)
+    return {package: found[package] for package in PACKAGES}
+
+
+def versions() -> dict[str, str]:
+    """The installed versions, without the name of the build."""
+    return {package: version(package).partition("+")[0] for package in PACKAGES}
+
+
+def hardware() -> str:
+    """The machine in words."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
+    name = found[1] if found else platform.processor() or "CPU"
+    return f"{os.cpu_count()} cores of {name}, {platform.system()} {platform.machine()}"
+
+
+def run(words: Sequence[str], processes: int) -> list[dict[str, Any]]:
+    """The rows of the cells that have these words, in the table's order; prints each as it is done."""
+    from tests.conformance.table import cells
+
+    wanted = [at for at, cell in enumerate(cells()) if {*words} <= {cell.table, *cell.names.values()}]
+    start, rows = time.monotonic(), {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin) as pool:
+        futures: dict[Future[dict[str, Any]], int] = {pool.submit(_measure, at): at for at in wanted}
+        for done, future in enumerate(as_completed(futures), start=1):
+            row = rows[futures[future]] = future.result()
+            seconds = time.monotonic() - start
+            print(f"[{done}/{len(wanted)}] {seconds // 60:.0f}:{seconds % 60:02.0f}  {_line(row)}", flush=True)
+    return [rows[at] for at in wanted]
+
+
+def _begin() -> None:
+    """What holds in a process that measures: nobody is asked over the network, a thread each."""
+    quiet = {"TRANSFORMERS_VERBOSITY": "error"}  # configurations talk about the ids of tokens that nothing uses
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **quiet}
+
+
+def _measure(at: int) -> dict[str, Any]:
+    """The row of a cell by its number."""
+    from tests.conformance.cells import result_of
+    from tests.conformance.table import cells
+
+    cell, start = cells()[at], time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result = result_of(cell, Path(folder))
+    figures = {name: float(f"{value:.2g}") if name != "rows" else int(value) for name, value in result.figures.items()}
+    return {
+        "table": cell.table,
+        "names": dict(cell.names),
+        "status": result.status,
+        "figures": figures,
+        "reason": result.reason,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    figures = ", ".join(f"{name} {value:g}" for name, value in row["figures"].items())
+    return f"{row['status']:<6}{row['table']}: {', '.join(row['names'].values())}  {row['reason'] or figures}"
+
+
+def measured(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """The committed result: the rows, and what they were measured with."""
+    from runtimes.mlx.ops import LOWERINGS
+    from tests.conformance.cells import LIMITS
+
+    return {
+        "matrix": 1,
+        "sources": sources_hash(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "seconds": round(seconds),
+        "versions": versions(),
+        "lowered_operations": len(LOWERINGS),
+        "limits": dict(LIMITS),
+        "cells": rows,
+    }
+
+
+def render(result: dict[str, Any]) -> None:
+    """Writes the pages that show a result."""
+    write_text(PROJECT / PAGE, page(result))
+    readme = PROJECT / README
+    write_text(readme, with_table(readme.read_text(encoding="utf-8"), result))
+
+
+def main() -> None:
+    """Runs the table and writes it; exits 1 when a cell is red."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="only cells that have all of these words; nothing is written")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--render", action="store_true", help="write the pages from docs/matrix.json")
+    given = parser.parse_args()
+    if given.render:
+        render(json.loads((PROJECT / RESULT).read_text(encoding="utf-8")))
+        return
+    if differing := [f"{name} {own}" for name, own in versions().items() if own != constraints()[name]]:
+        sys.exit(f"installed are {', '.join(differing)}, not the versions of constraints.txt: run `make matrix`")
+    start, sources = time.monotonic(), sources_hash()
+    rows = run(given.words, given.processes)
+    if sources != sources_hash():
+        sys.exit("the sources changed while the table ran: nothing is written, run it again")
+    if not given.words:
+        result = measured(rows, time.monotonic() - start)
+        write_json(PROJECT / RESULT, result)
+        render(result)
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("green", "red", "unrun")}
+    print(", ".join(f"{count} {status}" for status, count in counts.items()), f"in {time.monotonic() - start:.0f} s")
+    sys.exit(1 if counts["red"] else 0)
+
+
+if __name__ == "__main__":
+    main()
