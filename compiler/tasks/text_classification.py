@@ -10,7 +10,7 @@ from compiler.data.texts import label_of, text_of
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import F1, Accuracy
 from compiler.tasks import labels
-from compiler.tasks.interface import Example, ResolvedTask
+from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compiler.recipe import Recipe
     from compiler.tasks.interface import Targets
 
-COLUMNS = ("text", "label")
+COLUMNS: Mapping[str, Kind] = {"text": "text", "label": "label"}
 TEXTS = ("text",)
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())

@@ -480,6 +480,16 @@ WRONG_COLUMNS = {
         '40 of 40 rows have no text in the column "stars": expected text, found the number 0, first data/rows.jsonl:1',
         'the column "review" looks like the text',
     ),
+    "fractions-as-label": (
+        {"text": [text for text, _ in ROWS], "stars": [1, 1.5, 2, 3, 4] * 8},
+        {"label": "stars"},
+        "/dataset/columns/label",
+        (
+            '8 of 40 rows have no label in the column "stars": expected a label, found the number 1.5, '
+            "first data/rows.jsonl:2"
+        ),
+        'the task "text-regression" reads such a column, as its target',
+    ),
     "nothing-alike": (
         {"text": [None] * 21 + ["film"] * 19, "label": [label for _, label in ROWS]},
         {},
