@@ -96,6 +96,11 @@ CODES: dict[str, Code] = {
         "Targets are learnt without their mean, which is put on the bias of the model's head afterwards. The heads of "
         "decoders have no bias.",
     ),
+    "R214": Code(
+        "a column that is to be two things",
+        "/dataset/columns names one column for two roles, or names a column whose own name is another role's default: "
+        "what the model reads would be what it is to answer.",
+    ),
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
     "R407": Code(
         "no tokenizer.json",
@@ -246,6 +251,12 @@ CODES: dict[str, Code] = {
         "the answers are all equal",
         "Every train row has the same target, so there is nothing to learn. Look at the column that "
         "/dataset/columns/target names.",
+    ),
+    "R317": Code(
+        "nearly as many labels as rows",
+        "More than half of the rows have a label of their own, so there is nothing to learn about them: "
+        "/dataset/columns/label names a column of texts, ids or numbers. Numbers are for a task that answers numbers. "
+        "Labels that are declared in /task/labels are taken as they are.",
     ),
     "R315": Code(
         "a split that the hub dataset does not have",

@@ -13,11 +13,9 @@ from compiler import tasks
 from compiler.cli.draft import DEFAULT_MODEL, METHODS, Draft, flag_of
 from compiler.cli.options import fact_source
 from compiler.data.guesses import LOOKED_AT, Column, guess_roles, other_task
-from compiler.diagnostics import RecipeError, did_you_mean, printable
+from compiler.diagnostics import RecipeError, did_you_mean, printable, short
 from compiler.recipe import NAME
 from compiler.tasks import Kind, Task
-
-_SHOWN = 40  # characters of a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +201,6 @@ def _described(column: Column) -> str:
 def _values(column: Column) -> str:
     if not column.filled:
         return "nothing"
-    shown = [printable(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…") for value in column.examples]
+    shown = [printable(short(value)) for value in column.examples]
     more = ", …" if column.distinct > len(shown) else ""
     return f"{column.distinct:,} value{'' if column.distinct == 1 else 's'}: {', '.join(shown)}{more}"

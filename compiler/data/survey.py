@@ -22,7 +22,7 @@ from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.remembered import RowLengths
 from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError
-from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean
+from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, short
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
@@ -256,8 +256,8 @@ def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator
             break
         more = f"; so do {len(unknown) - LISTED} more labels" if number == LISTED - 1 and len(unknown) > LISTED else ""
         count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
-        message = f'the label "{name}" is not declared, but {count} have it, first {rows.first}{more}'
-        hint = did_you_mean(name, rows.labels, noun="declared")
+        message = f'the label "{short(name)}" is not declared, but {count} have it, first {rows.first}{more}'
+        hint = did_you_mean(short(name), map(short, rows.labels), noun="declared")
         yield recipe.finding("R312", "/task/labels", message, hint)
 
 

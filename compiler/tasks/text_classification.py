@@ -83,6 +83,10 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """Findings about the labels of the rows."""
+    odd = tuple(labels.check_label_column(recipe, _task(recipe).labels, data))
+    yield from odd
+    if odd:
+        return  # the rest would follow from it
     yield from labels.check_label_rows(recipe, _task(recipe).labels, data)
     yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
 

@@ -410,6 +410,7 @@ def test_freeze_keeps_half_of_the_layers(folder: Folder) -> None:
 REFUSED = {
     "model": ("--model", "nope/nope", "--model nope/nope:1:9: error[R403] /model/id: the model nope/nope can't be"),
     "folder": ("--model", "./mode", '--model ./mode:1:9: error[R402] /model/id: there is no folder "./mode"'),
+    "label": ("--label", "review", "--label review:1:9: error[R317] /dataset/columns/label: 40 labels for 40 rows"),
     "name": ("--name", "my recipe", "--name my recipe:1:8: error[R104] /name: "),
 }
 
@@ -422,6 +423,14 @@ def test_a_recipe_that_would_not_pass_check_is_not_written(folder: Folder, flag:
     assert told.startswith(said)
     assert f"(name another with {flag})" in told
     assert not (folder.path / "out.json").exists()
+
+
+def test_the_same_column_twice_is_one_finding(folder: Folder) -> None:
+    rows = folder.write(review=REVIEWS, mood=MOODS)
+    code, told = folder.init(rows, "--yes", "--text", "review", "--label", "review").end()
+    assert code == 1
+    assert told.startswith('--label review:1:9: error[R214] /dataset/columns/label: the column "review" is both')
+    assert told.count("error[") == 1
 
 
 def test_findings_that_no_flag_changes_are_said_of_the_rows(folder: Folder) -> None:

@@ -592,6 +592,38 @@ def test_a_label_that_train_lacks_is_an_error_and_one_that_test_lacks_a_warning(
     assert [(d.severity, d.pointer) for d in found if '"neg"' in d.message] == [("warning", "/dataset/test")]
 
 
+def test_nearly_as_many_labels_as_rows_are_one_finding(project):
+    write_rows(project.root / "data" / "rows.jsonl", [(text, f"{text} {'x' * 100}") for text, _ in ROWS])
+    found = only_error(project.findings())
+    assert (found.code, found.pointer) == ("R317", "/dataset/columns/label")
+    assert found.message == '40 labels for 40 rows: is "label" the right column?'
+
+
+def test_numbers_as_labels_name_the_task_that_reads_numbers(project):
+    write_rows(project.root / "data" / "rows.jsonl", [(text, n * n) for n, (text, _) in enumerate(ROWS)])
+    found = only_error(project.findings())
+    assert (found.code, found.hint) == ("R317", 'the task "text-regression" reads such a column, as its target')
+
+
+def test_as_many_labels_as_are_declared_are_taken(project):
+    write_rows(project.root / "data" / "rows.jsonl", [("good", "a"), ("bad", "b"), ("dull", "c"), ("fine", "d")])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": None}
+    task = {"type": "text-classification", "labels": ["a", "b", "c", "d"]}
+    assert project.gather(dataset=dataset, task=task).data.labels == ("a", "b", "c", "d")
+    assert only_error(project.findings(dataset=dataset)).code == "R317"
+
+
+def test_labels_in_messages_are_cut_at_40_characters(project):
+    long = "l" * 100
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, ("film", long)])
+    write_rows(project.root / "test.jsonl", [("a film", "pos")])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": "test.jsonl"}
+    [found] = [d for d in project.gather(dataset=dataset).findings if d.code == "R307"]
+    assert f'"{"l" * 40}…", "neg"' in found.message
+    unknown = only_error(project.findings(task={"type": "text-classification", "labels": ["neg", "pos"]}))
+    assert unknown.message.startswith(f'the label "{"l" * 40}…" is not declared')
+
+
 def test_one_label_is_too_few(project):
     write_rows(project.root / "data" / "rows.jsonl", [(text, "pos") for text, _ in ROWS])
     assert only_error(project.findings()).code == "R308"
