@@ -40,7 +40,9 @@ CODES: dict[str, Code] = {
     "R008": Code(
         "an override can't be applied",
         "`--set` takes a JSON Pointer, an equals sign and a JSON value: --set /training/epochs=1. A value that is not "
-        'JSON is taken as a string: --set /method=head. Items of lists have numbers, "-" appends.',
+        'JSON is taken as a string: --set /method=head. Items of lists have numbers, "-" appends, also to a default. '
+        "An object merges into the one that is there, as one that extends it would, so an empty one would do nothing. "
+        "`extends` can't be set: the recipes that it names are read before.",
     ),
     "R101": Code(
         "unknown key",
