@@ -207,7 +207,8 @@ CODES: dict[str, Code] = {
     "R305": Code(
         "a row can't be read",
         "Broken JSON, a number of thousands of digits, a CSV line with another number of fields than the header, a "
-        "row that is no object, or text that is not UTF-8. The place is the line; reading of that file stops there.",
+        "row that is no object or has a key twice, two columns of one name, or text that is not UTF-8. The place is "
+        "the line; reading of that file stops there.",
     ),
     "R306": Code(
         "a split is empty",

@@ -578,6 +578,36 @@ def test_an_empty_file_is_an_empty_split_and_nothing_else(project):
     assert (found.code, found.pointer) == ("R306", "/dataset/test")
 
 
+def test_an_empty_file_that_every_split_takes_rows_of_is_one_finding(project):
+    write_rows(project.root / "data" / "rows.jsonl", [])
+    found = only_error(project.findings())
+    assert (found.code, found.pointer, found.message) == ("R306", "/dataset/train", "data/rows.jsonl has no rows")
+
+
+def test_fractions_that_leave_train_none_are_named(project):
+    write_rows(project.root / "data" / "rows.jsonl", ROWS[:2])
+    dataset = {"train": "data/rows.jsonl", "validation": {"fraction": 0.5}, "test": {"fraction": 0.49}}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer) == ("R306", "/dataset/train")
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(project):
+    text, label = [text for text, _ in ROWS], [label for _, label in ROWS]
+    table = pa.Table.from_arrays([pa.array(text), pa.array(label), pa.array(label)], ["text", "label", "label"])
+    pq.write_table(table, project.root / "rows.parquet")
+    found = only_error(project.findings(data="rows.parquet"))
+    assert (found.code, found.at.file) == ("R305", "rows.parquet")
+    assert found.message == 'the column "label" stands twice'
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_key_that_a_row_has_twice_is_a_finding(project, name):
+    good, twice = '{"text": "film", "label": "pos"}', '{"text": "film", "label": "pos", "label": "neg"}'
+    (project.root / name).write_text(f"{good}\n{twice}" if name == "rows.jsonl" else f"[{good},\n{twice}]")
+    found = only_error(project.findings(data=name))
+    assert (found.code, found.at.line, 'key "label" stands twice' in found.message) == ("R305", 2, True)
+
+
 def test_a_fraction_that_leaves_none_is_named(project):
     dataset = {"train": "data/rows.jsonl", "validation": {"fraction": 0.01}}
     found = only_error(project.findings(dataset=dataset))
