@@ -20,6 +20,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_metrics(recipe)
     yield from check_loss(recipe)
     yield from check_columns(recipe)
+    yield from check_distinct_columns(recipe)
     yield from tasks.module_of(recipe.task).check(recipe)
     yield from check_length(recipe)
     yield from check_micro_batch(recipe)
@@ -73,6 +74,17 @@ def check_columns(recipe: Recipe) -> Iterator[Diagnostic]:
         if role not in roles:
             reason = f'with the task "{recipe.task.type}"'
             yield _unread(recipe, f"/dataset/columns/{role}", reason, did_you_mean(role, roles, noun="its columns"))
+
+
+def check_distinct_columns(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Each role has a column of its own."""
+    owners: dict[str, str] = {}
+    for role, column in tasks.columns_of(recipe.task, recipe.dataset.columns).items():
+        owner = owners.setdefault(column, role)
+        if owner != role:
+            written = role if role in recipe.dataset.columns else owner
+            message = f'the column "{column}" is both the {owner} and the {role}'
+            yield recipe.finding("R216", f"/dataset/columns/{written}", message, "name another column for one of them")
 
 
 def check_length(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -40,7 +40,9 @@ CODES: dict[str, Code] = {
     "R008": Code(
         "an override can't be applied",
         "`--set` takes a JSON Pointer, an equals sign and a JSON value: --set /training/epochs=1. A value that is not "
-        'JSON is taken as a string: --set /method=head. Items of lists have numbers, "-" appends.',
+        'JSON is taken as a string: --set /method=head. Items of lists have numbers, "-" appends, also to a default. '
+        "An object merges into the one that is there, as one that extends it would, so an empty one would do nothing. "
+        "`extends` can't be set: the recipes that it names are read before.",
     ),
     "R101": Code(
         "unknown key",
@@ -95,6 +97,11 @@ CODES: dict[str, Code] = {
         "the model has nowhere to put the mean",
         "Targets are learnt without their mean, which is put on the bias of the model's head afterwards. The heads of "
         "decoders have no bias.",
+    ),
+    "R216": Code(
+        "a column that is to be two things",
+        "/dataset/columns names one column for two roles, or names a column whose own name is another role's default: "
+        "what the model reads would be what it is to answer.",
     ),
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
     "R213": Code(
@@ -216,7 +223,8 @@ CODES: dict[str, Code] = {
     "R305": Code(
         "a row can't be read",
         "Broken JSON, a number of thousands of digits, a CSV line with another number of fields than the header, a "
-        "row that is no object, or text that is not UTF-8. The place is the line; reading of that file stops there.",
+        "row that is no object or has a key twice, two columns of one name, or text that is not UTF-8. The place is "
+        "the line; reading of that file stops there.",
     ),
     "R306": Code(
         "a split is empty",
@@ -262,6 +270,12 @@ CODES: dict[str, Code] = {
         "the answers are all equal",
         "Every train row has the same target, so there is nothing to learn. Look at the column that "
         "/dataset/columns/target names.",
+    ),
+    "R317": Code(
+        "nearly as many labels as rows",
+        "More than half of the rows have a label of their own, so there is nothing to learn about them: "
+        "/dataset/columns/label names a column of texts, ids or numbers. Numbers are for a task that answers numbers. "
+        "Labels that are declared in /task/labels are taken as they are.",
     ),
     "R315": Code(
         "a split that the hub dataset does not have",

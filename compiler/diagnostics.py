@@ -9,6 +9,7 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 Format = Literal["text", "json", "github", "sarif"]
+_SHOWN = 40  # characters of a value in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -118,6 +119,11 @@ def _text(d: Diagnostic) -> str:
 def printable(text: str) -> str:
     """The text on one line, with what a terminal would obey (control characters, line breaks) as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def short(text: str) -> str:
+    """The text, cut at 40 characters."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _github(d: Diagnostic) -> str:

@@ -140,14 +140,25 @@ def fetch_rows(split: SplitRows, folder: Path, sources: Sources) -> tuple[Path, 
         files = open_dataset(split.dataset, split.revision, sources)
         root = files.fetch([file.path for file in split.files])
     paths = tuple(root / file.path for file in split.files)
+    if split.dataset is None:
+        _check_here(paths, [file.path for file in split.files], folder)
     for path, file in zip(paths, split.files, strict=True):
         _check_hash(path, file.sha256, f"the data file {file.path}", sources)
     return paths
 
 
+def _check_here(paths: Sequence[Path], written: Sequence[str], folder: Path) -> None:
+    """Raises SourceError for the first path that is no file."""
+    for path, name in zip(paths, written, strict=True):
+        if not is_file(path):
+            message = f'there is no file "{name}" in the folder {folder.absolute()}'
+            hint = "a plan's paths start from its own folder, or the one that --root names"
+            raise SourceError("R301", message, hint)
+
+
 def _check_hash(path: Path, expected: str, what: str, sources: Sources) -> None:
     if not path.is_file():
-        raise SourceError("R402", f"{what} is missing: no file {path}", "put it back, or compile the recipe again")
+        raise SourceError("R402", f"{what} is missing: {path}", "put it back, or compile the recipe again")
     if sha256_of(path, sources.cache) != expected:
         hint = "compile the recipe again: what was planned is not what is there now"
         raise SourceError("R409", f"{what} has changed since the plan was made", hint)

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from compiler.diagnostics import Diagnostic, Place, RecipeError, stop_on_error
 from compiler.document import MAX_DEPTH, Document, Node, decode, escape, index_in, parse, tokens
@@ -14,7 +14,8 @@ from compiler.files import is_file, real_path
 from compiler.project import Project
 from compiler.recipe import Recipe, Split, Training
 from compiler.shorthand import expand
-from compiler.typed import below, records, tag
+from compiler.tasks import TASKS, module_of
+from compiler.typed import below, members, records, tag
 
 _KINDS = frozenset({"path", "name", "fraction"})  # a split is one of these
 _LENGTHS = frozenset({"epochs", "max_steps"})  # a training has one of these
@@ -112,12 +113,12 @@ def merge(base: Node, over: Node, shape: Any = Recipe) -> Node:
     owners = records(shape)
     if _changes_kind(owners, base.value, over.value):
         return over
-    members = dict(base.value)
+    merged = dict(base.value)
     if Training in owners and _LENGTHS & set(over.value):
-        members = {key: value for key, value in members.items() if key not in _LENGTHS}
+        merged = {key: value for key, value in merged.items() if key not in _LENGTHS}
     for key, value in over.value.items():
-        members[key] = merge(members[key], value, below(shape, key)) if key in members else value
-    return Node(members, over.at, over.folder, {**base.keys, **over.keys})
+        merged[key] = merge(merged[key], value, below(shape, key)) if key in merged else value
+    return Node(merged, over.at, over.folder, {**base.keys, **over.keys})
 
 
 def _changes_kind(owners: tuple[type, ...], base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
@@ -128,9 +129,9 @@ def _changes_kind(owners: tuple[type, ...], base: Mapping[str, Node], over: Mapp
 
 
 def set_value(document: Document, override: str) -> Document:
-    """The document with `/pointer=value` set, as if a recipe that says only this extended it.
+    """The document with `/pointer=value` set, as if a recipe that says only this extended it: objects merge.
 
-    The value is JSON, or else taken as a string.
+    The value is JSON, or else taken as a string. An item is appended to a list, or to its default, by the token "-".
     """
     file = f"--set {override}"
     pointer, equals, text = override.partition("=")
@@ -139,8 +140,44 @@ def set_value(document: Document, override: str) -> Document:
     if not (equals and pointer.startswith("/") and pointer.isprintable() and len(path) <= MAX_DEPTH):
         message = "an override is a JSON Pointer, =, and a value"
         raise _not_settable(Place(file=file), "", message, "for instance --set /training/epochs=1")
-    over = _overlay(document.root, path, _override_value(text, place), "")
-    return Document(expand(merge(document.root, expand(over))), document.file)
+    if path[0] == "extends":
+        message, hint = (
+            "a recipe extends others when it is read, before values are set",
+            "write a recipe that extends both",
+        )
+        raise _not_settable(place, pointer, message, hint)
+    value = _override_value(text, place)
+    if value.value == {} and _members(document, pointer):
+        hint = f"set what is in it: --set {pointer}/{next(iter(_members(document, pointer)))}=..."
+        raise _not_settable(place, pointer, "an object merges into what is there: an empty one changes nothing", hint)
+    root = _with_default(document, path, place)
+    return Document(expand(merge(root, expand(_overlay(root, path, value, "")))), document.file)
+
+
+def _members(document: Document, pointer: str) -> Mapping[str, Node]:
+    node = document.find(pointer)
+    return node.value if node is not None and isinstance(node.value, Mapping) else {}
+
+
+def _with_default(document: Document, path: list[str], place: Place) -> Node:
+    """The recipe, with the default of a list that a path goes into and that is not written: items stand beside it."""
+    for length in range(1, len(path)):
+        walked = path[:length]
+        shape = functools.reduce(below, walked, Recipe)
+        written = document.find("".join(f"/{escape(token)}" for token in walked))
+        if written is None and any(get_origin(member) is tuple for member in members(shape)):
+            items = tuple(Node(word, place) for word in _default_words(document, walked))
+            return merge(document.root, expand(_overlay(document.root, walked, Node(items, place), "")))
+    return document.root
+
+
+def _default_words(document: Document, path: list[str]) -> tuple[str, ...]:
+    """The items that a list has when it is not written: of metrics, the task's."""
+    task = document.find("/task/type")
+    known = TASKS.get(task.value) if task is not None and isinstance(task.value, str) else None
+    if path != ["metrics"] or known is None:
+        return ()
+    return tuple(metric.type for metric in module_of(known).DEFAULT_METRICS)
 
 
 def _not_settable(at: Place, pointer: str, message: str, hint: str) -> RecipeError:
@@ -164,8 +201,8 @@ def _moved(node: Node, place: Place) -> Node:
     if isinstance(node.value, tuple):
         return Node(tuple(_moved(item, place) for item in node.value), place, node.folder)
     if isinstance(node.value, Mapping):
-        members = {key: _moved(item, place) for key, item in node.value.items()}
-        return Node(members, place, node.folder, dict.fromkeys(members, place))
+        moved = {key: _moved(item, place) for key, item in node.value.items()}
+        return Node(moved, place, node.folder, dict.fromkeys(moved, place))
     return Node(node.value, place, node.folder)
 
 

@@ -16,7 +16,7 @@ from compiler.methods import Method
 from compiler.metrics import Metric
 from compiler.recipe import NAME, Export, Loss, Optimizer
 from compiler.tasks import Task
-from compiler.typed import About, fields, read, to_json
+from compiler.typed import About, ShapeError, fields, read, to_json
 
 # Raised by hand when the meaning of a kind of step changes, so that old results are not taken for new ones.
 SEMANTICS: Mapping[str, int] = {
@@ -241,7 +241,10 @@ class Plan:
             raise ValueError("a plan is an object with a list of steps")
         steps = [dict(step) if isinstance(step, Mapping) else step for step in value["steps"]]
         written = [step.pop("key", None) if isinstance(step, dict) else None for step in steps]
-        plan = read(Plan, {**value, "steps": steps})
+        try:
+            plan = read(Plan, {**value, "steps": steps})
+        except ShapeError as error:
+            raise ValueError(f"{_named(error.pointer, steps)} {error.wrong}") from None
         _check_names(plan)
         _check_paths(plan)
         for (step_id, key), found in zip(plan.keys().items(), written, strict=True):
@@ -250,12 +253,25 @@ class Plan:
         return plan
 
 
+def _named(pointer: str, steps: list[Any]) -> str:
+    """What a JSON Pointer into a plan points at, in words."""
+    match pointer.split("/")[1:]:
+        case []:
+            return "the plan"
+        case ["steps", number, *inside]:
+            step = steps[int(number)]
+            name = step.get("id", step.get("step", number)) if isinstance(step, dict) else number
+            return f"{'/'.join(inside)} of the step {name}" if inside else f"the step {name}"
+        case inside:
+            return f"{'/'.join(inside)} of the plan"
+
+
 def _check_names(plan: Plan) -> None:
     """Raises ValueError where a name could not be a folder's, stands twice, or is of a step that comes later."""
     seen: set[str] = set()
     for name in (plan.name, *(step.id for step in plan.steps)):
         if not re.fullmatch(NAME, name):
-            raise ValueError(f"{name!r} is not a name of letters, digits, dot, dash and underscore")
+            raise ValueError(f"{json.dumps(name)} is not a name of letters, digits, dot, dash and underscore")
     for step in plan.steps:
         later = [name for name in step.inputs if name not in seen]
         if later or step.id in seen:
@@ -268,7 +284,9 @@ def _check_paths(plan: Plan) -> None:
     for step in plan.steps:
         for file in [file for split in step.splits for file in split.files] if isinstance(step, Prepare) else ():
             if PurePosixPath(file.path).is_absolute() or PureWindowsPath(file.path).is_absolute():
-                raise ValueError(f"{file.path!r} is an absolute path; a plan's paths start from the recipe's folder")
+                raise ValueError(
+                    f"{json.dumps(file.path)} is an absolute path; a plan's paths start from the recipe's folder"
+                )
 
 
 def key_of(step: Step, input_keys: tuple[str, ...]) -> str:

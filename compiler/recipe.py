@@ -44,7 +44,7 @@ class Dataset:
         Split | None, About("The held-out rows of the report and the gate. Default a tenth of train; null for none.")
     ] = field(default_factory=lambda: Split(fraction=0.1))
     columns: Annotated[
-        Mapping[str, str], About("From a column that the task reads to its name in the data.", keys=COLUMNS)
+        Mapping[str, str], About("From a column that the task reads to its name in the data.", keys=tuple(COLUMNS))
     ] = field(default_factory=dict)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from compiler.diagnostics import short
 
 TAGS = ("type", "format", "step")
 
@@ -107,8 +110,17 @@ def to_json(value: Any) -> Any:
 T = TypeVar("T")
 
 
+class ShapeError(ValueError):
+    """A JSON value does not fit its shape: the JSON Pointer of what does not fit, and a verb with what is wrong."""
+
+    def __init__(self, pointer: str, wrong: str) -> None:
+        super().__init__(f"{pointer or 'it'} {wrong}")
+        self.pointer = pointer
+        self.wrong = wrong
+
+
 def read(shape: type[T], value: Any) -> T:
-    """A value of the shape, from JSON. Raises ValueError naming the place inside the value where it does not fit."""
+    """A value of the shape, from JSON. Raises ShapeError naming the place inside the value where it does not fit."""
     return cast(T, _read(shape, value, ""))
 
 
@@ -117,7 +129,7 @@ def read_record(owner: type[T], value: Mapping[str, Any], **hidden: Any) -> T:
     known = {f.name: f for f in fields(owner)}
     unknown = set(value) - set(known)
     if unknown:
-        raise ValueError(f"/: unknown {sorted(unknown)}")
+        raise ShapeError("", _keys(unknown, set()))
     return owner(**{name: _read(known[name].shape, item, f"/{name}") for name, item in value.items()}, **hidden)
 
 
@@ -130,17 +142,19 @@ def _read(shape: Any, value: Any, where: str) -> Any:
     for member in sorted(members(shape), key=lambda kind: kind is not type(value)):  # 2.0 stays a float if it may
         if _fits(member, value):
             return _plain(member, value, where)
-    raise ValueError(f"{where or '/'}: {value!r} is not {describe(shape)}")
+    raise ShapeError(where, f"is {_shown(value)}, expected {describe(shape)}")
 
 
 def _owner(owners: tuple[type, ...], value: Mapping[str, Any], where: str) -> type:
     if len(owners) == 1:
         return owners[0]
-    for owner in owners:
-        named = tag(owner)
-        if named is not None and value.get(named[0]) == named[1]:
+    kinds = {named: owner for owner in owners if (named := tag(owner)) is not None}
+    for (key, word), owner in kinds.items():
+        if value.get(key) == word:
             return owner
-    raise ValueError(f"{where or '/'}: no known kind in {sorted(value)}")
+    key, words = next(iter(kinds))[0], ", ".join(word for _, word in kinds)
+    found = f"has the {key} {_shown(value[key])}" if key in value else f'needs the key "{key}"'
+    raise ShapeError(where, f"{found}, expected one of {words}")
 
 
 def _record(owner: type, value: Mapping[str, Any], where: str) -> Any:
@@ -148,8 +162,25 @@ def _record(owner: type, value: Mapping[str, Any], where: str) -> Any:
     unknown = set(value) - {f.name for f in known}
     missing = {f.name for f in known if f.required} - set(value)
     if unknown or missing:
-        raise ValueError(f"{where or '/'}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+        raise ShapeError(where, _keys(unknown, missing))
     return owner(**{f.name: _read(f.shape, value[f.name], f"{where}/{f.name}") for f in known if f.name in value})
+
+
+def _keys(unknown: set[str], missing: set[str]) -> str:
+    """What is wrong with an object's keys."""
+    wrong = [
+        f"{verb} {', '.join(json.dumps(name, ensure_ascii=False) for name in sorted(names))}"
+        for verb, names in (("has no key", unknown), ("needs", missing))
+        if names
+    ]
+    return ", and ".join(wrong)
+
+
+def _shown(value: Any) -> str:
+    """A JSON value in a message: short ones as they are written, others by their kind."""
+    if isinstance(value, (Mapping, list, tuple)):
+        return "an object" if isinstance(value, Mapping) else "a list"
+    return short(json.dumps(value, ensure_ascii=False))
 
 
 def _fits(shape: Any, value: Any) -> bool:
@@ -182,7 +213,7 @@ def _plain(shape: Any, value: Any, where: str) -> Any:
     try:
         return float(value) if shape is float else value
     except OverflowError:
-        raise ValueError(f"{where or '/'}: the number is too large") from None
+        raise ShapeError(where, "is too large a number") from None
 
 
 _PLURALS = {"an object": "objects", "a string": "strings", "a number": "numbers", "an integer": "integers"}

@@ -2,62 +2,68 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from compiler.cli.options import fact_source
+from compiler import tasks
+from compiler.cli.draft import DEFAULT_MODEL, METHODS, Draft, check_draft, check_rows, flag_of, half_frozen
 from compiler.cli.questions import (
-    DEFAULT_MODEL,
-    METHODS,
     Asker,
+    about_column,
     about_file,
-    about_label,
     about_method,
     about_model,
     about_name,
-    about_text,
+    about_task,
     column_lines,
     known_column,
     output_fault,
 )
 from compiler.cli.rows import file_rows
-from compiler.data.checks import check_data
 from compiler.data.guesses import Column, columns_in
-from compiler.diagnostics import Diagnostic, Place, RecipeError, render, stop_on_error
-from compiler.document import Document, parse
+from compiler.diagnostics import Diagnostic, Place, RecipeError, render
 from compiler.files import write_text
 from compiler.loading import shown_path
-from compiler.reading import read_recipe
-from compiler.recipe import Recipe
-from compiler.shorthand import expand
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def column_options(command: F) -> F:
+    """An option for each role that some task reads a column for: --text, --label."""
+    for role in reversed(list(tasks.COLUMNS)):
+        readers = [name for name, task in tasks.TASKS.items() if role in tasks.module_of(task).COLUMNS]
+        only = f" of {' and '.join(readers)}" if len(readers) < len(tasks.TASKS) else ""
+        command = click.option(flag_of(role), role, help=f"The column with the {role}{only}.")(command)
+    return command
 
 
 @click.command(
     epilog="Examples:  recipe init rows.jsonl    recipe init rows.csv --text review --label stars --yes -o stars.json"
 )
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--text", help="The column with the text.")
-@click.option("--label", help="The column with the label.")
+@click.option("--task", type=click.Choice(tuple(tasks.TASKS)), help="What is learnt. Default: guessed.")
+@column_options
 @click.option("--name", help="The recipe's name. Default: the data file's.")
 @click.option("--model", help=f"A folder or hub id. Default: {DEFAULT_MODEL}.")
-@click.option("--method", type=click.Choice(METHODS), help="What is trained. Default: full.")
+@click.option("--method", type=click.Choice(METHODS), help="What is trained. Default: full; freeze keeps half.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME.json.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing; take what is guessed.")
 @click.option("--force", is_flag=True, help="Replace a recipe that is there.")
 def init(
     data: Path,
-    text: str | None,
-    label: str | None,
+    task: str | None,
     name: str | None,
     model: str | None,
     method: str | None,
     output: Path | None,
     yes: bool,
     force: bool,
+    **flags: str | None,
 ) -> None:
     """Look at the rows in DATA and write a recipe that passes `recipe check`.
 
@@ -65,22 +71,20 @@ def init(
     """
     ask = Asker(terminal=not yes and os.isatty(0))
     columns = look(data)
-    text, label = (None if given is None else known_column(given, columns).name for given in (text, label))
+    named = {role: known_column(column, columns).name for role, column in flags.items() if column is not None}
+    possible = possible_tasks(task, named)
     if ask.terminal:
         click.echo("\n".join(column_lines(data, columns)))
     name = ask(about_name(data), name)
     output = choose_output(ask, output or default_output(name, data), data, force=force)
-
-    def written(text: str, label: str, model: str = DEFAULT_MODEL, method: str = "full") -> str:
-        source = _relative(data, output)
-        return recipe_text(name=name, data=source, text=text, label=label, model=model, method=method)
-
-    text, label = choose_columns(ask, columns, (text, label), lambda *pair: check_rows(written(*pair), output))
-    model = ask(about_model(output.resolve().parent), model)
-    method = ask(about_method(), method)
-    recipe = written(text, label, model, method)
-    recipe_in(recipe, output)
-    write_text(output, recipe)
+    asked = ask(about_task(possible, columns, named), possible[0] if len(possible) == 1 else None)
+    draft = Draft(name=name, data=data, output=output, task=tasks.TASKS[asked], columns={})
+    draft = with_columns(ask, draft, columns, named)
+    draft = replace(draft, model=ask(about_model(draft), model))
+    draft = replace(draft, method=ask(about_method(), method))
+    draft = half_frozen(draft) if draft.method == "freeze" else draft
+    check_draft(draft)
+    write_text(output, draft.text())
     click.echo(f"wrote {output}\nnext: recipe check {output} && recipe run {output}")
 
 
@@ -89,11 +93,22 @@ def look(data: Path) -> tuple[Column, ...]:
     columns = columns_in(row.values for row in file_rows(data))
     if len(columns) < 2:
         found = f'one column, "{columns[0].name}"' if columns else "no column"
-        message = f"the rows have {found}, and a recipe reads two: the text and its label"
+        message = f"the rows have {found}, and a recipe reads two: the text and its answer"
         hint = "commas separate the columns of .csv, tabs those of .tsv; the first line names them"
         at = Place(file=shown_path(data))
         raise RecipeError([Diagnostic(code="R304", at=at, message=message, hint=hint)])
     return columns
+
+
+def possible_tasks(task: str | None, named: Mapping[str, str]) -> list[str]:
+    """The task that a flag says, or those that read every column that a flag names. Raises click's error for none."""
+    roles = {name: tasks.module_of(known).COLUMNS for name, known in tasks.TASKS.items()}
+    possible = [name for name in ([task] if task else roles) if set(named) <= set(roles[name])]
+    if possible:
+        return possible
+    known = "; ".join(f"{name} reads {' and '.join(map(flag_of, read))}" for name, read in roles.items())
+    who = f"the task {task}" if task else "no task"
+    raise click.UsageError(f"{who} does not read {' and '.join(map(flag_of, named))}: {known}")
 
 
 def default_output(name: str, data: Path) -> Path:
@@ -113,73 +128,33 @@ def choose_output(ask: Asker, output: Path, data: Path, *, force: bool) -> Path:
     return Path(ask(about_file(output, data)))
 
 
-def choose_columns(
-    ask: Asker, columns: Sequence[Column], given: tuple[str | None, str | None], check: Callable[[str, str], None]
-) -> tuple[str, str]:
-    """The columns with the text and the label, by which the rows pass `check`.
+def with_columns(ask: Asker, draft: Draft, columns: Sequence[Column], named: Mapping[str, str]) -> Draft:
+    """The draft with a column for each role, by which the rows pass `recipe check`.
 
     Raises RecipeError where they don't, and no other answer could change it.
     """
+    roles = tasks.module_of(draft.task).COLUMNS
     while True:
-        text = ask(about_text(columns, given[1]), given[0])
-        label = ask(about_label(columns, text), given[1])
-        if text == label:
-            raise click.UsageError(f'the text and the label can\'t both be "{text}": name them with --text and --label')
+        chosen = dict(named)
+        for role in roles:
+            others = {other: column for other, column in chosen.items() if other != role}
+            chosen[role] = ask(about_column(draft.task, role, columns, others), named.get(role))
+        complete = replace(draft, columns={role: chosen[role] for role in roles})
         try:
-            check(text, label)
+            check_rows(complete)
         except RecipeError as error:
-            if not (ask.terminal and _is_about(error, given)):
+            if not (ask.terminal and _is_about(error, set(roles) - set(named))):
                 raise
             click.echo(render(error.diagnostics, "text"))
         else:
-            return text, label
+            return complete
 
 
-def _is_about(error: RecipeError, given: tuple[str | None, str | None]) -> bool:
+def _is_about(error: RecipeError, asked: set[str]) -> bool:
     """Whether a column is wrong for its role that was answered, not given by a flag."""
-    asked = {
-        f"/dataset/columns/{role}" for role, column in zip(("text", "label"), given, strict=True) if column is None
-    }
-    return any(found.pointer in asked for found in error.diagnostics)
-
-
-def check_rows(written: str, output: Path) -> None:
-    """Nothing when the recipe and its rows pass `recipe check`; raises RecipeError before anything is written."""
-    recipe = recipe_in(written, output)
-    stop_on_error(check_data(recipe, None, fact_source(()).data(recipe, None)))
-
-
-def recipe_in(written: str, output: Path) -> Recipe:
-    """The recipe that a file would hold. Raises RecipeError."""
-    root = parse(written, str(output), folder=str(output.resolve().parent)).root
-    return read_recipe(Document(expand(root), str(output)))
+    return any(found.pointer in {f"/dataset/columns/{role}" for role in asked} for found in error.diagnostics)
 
 
 def _or_force(output: Path, data: Path) -> str:
     replaceable = output.is_file() and output.resolve() != data.resolve()
     return ", or replace it with --force" if replaceable else ""
-
-
-def _relative(data: Path, output: Path) -> str:
-    return Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
-
-
-def recipe_text(*, name: str, data: str, text: str, label: str, model: str, method: str) -> str:
-    """The recipe as its file holds it."""
-    recipe = {
-        "recipe": 1,
-        "name": name,
-        "task": "text-classification",
-        "dataset": {
-            "train": data,
-            "validation": {"fraction": 0.1},
-            "test": {"fraction": 0.1},
-            "columns": {"text": text, "label": label},
-        },
-        "model": model,
-        "method": method,
-        "training": {"epochs": 3},
-        "metrics": ["accuracy", "f1"],
-        "export": ["onnx"],
-    }
-    return json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"

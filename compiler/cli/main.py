@@ -138,6 +138,7 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, (RunError, SourceError)):
         code = EXIT_GATE if isinstance(error, GateError) else EXIT_RUN
         code = EXIT_INTERRUPTED if isinstance(error, Interrupted) else code
+        code = EXIT_RECIPE if error.code == "R301" else code  # not the machine's: a path that leads nowhere
         hint = [f"    hint: {error.hint}"] if error.hint else []
         return code, [f"error[{error.code}]: {error.message}", *hint]
     if isinstance(error, OSError):

@@ -22,7 +22,8 @@ def recipe_options(command: F) -> F:
         "overrides",
         multiple=True,
         metavar="/POINTER=VALUE",
-        help="Override a value, for instance --set /training/epochs=1. Can be repeated.",
+        help="Override a value, for instance --set /training/epochs=1. An object merges into the one that is there; "
+        'a list or a word replaces; "-" appends to a list: --set /metrics/-=matthews. Can be repeated.',
     )(command)
     return click.option(
         "--allow",

@@ -11,11 +11,11 @@ from compiler.auto import Choice
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runtime_option, target_option
 from compiler.diagnostics import render
-from compiler.driver import Compiled, compile_recipe
+from compiler.driver import compile_recipe
 from compiler.files import write_text
 from compiler.loading import load
-from compiler.placement import Runtime, Target
-from compiler.plan import Plan, changed_steps, identity
+from compiler.placement import Placement, Runtime, Target, place
+from compiler.plan import Plan, Train, changed_steps, identity
 
 
 @click.command(
@@ -44,7 +44,7 @@ def plan(
     as_json: bool,
     diff: tuple[Path, Path] | None,
 ) -> None:
-    """Print the plan of RECIPE: its steps, their keys, and every choice with its reason."""
+    """Print the plan of RECIPE (or a plan): its steps, their keys, and every choice with its reason."""
     if diff is not None and (recipe is not None or output is not None or as_json):
         raise click.UsageError("--diff takes two files and no other argument")
     if diff is not None:
@@ -55,15 +55,41 @@ def plan(
         raise click.UsageError("name a recipe, or two plans with --diff")
     if output is not None and output.resolve() == recipe.resolve():
         raise click.UsageError(f"{output} is the recipe: name another file for the plan")
-    compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target, runtime)
+    made, placement = placed_plan(recipe, overrides, allowed, target, runtime)
+    if output is not None:
+        write_text(output, made.text())
+    if as_json:
+        click.echo(made.text(), nl=False)
+    else:
+        click.echo("\n".join(plan_lines(made, placement)))
+
+
+def placed_plan(
+    path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...], target: Target, runtime: Runtime | None
+) -> tuple[Plan, Placement]:
+    """The plan in a file, or that of the recipe in it, of which the findings are said; and where it would run."""
+    found = plan_in(path)
+    if found is not None:
+        refuse_overrides(overrides)
+        return found, place_plan(found, target, runtime, None)
+    compiled = compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target, runtime)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
-    if output is not None:
-        write_text(output, compiled.plan.text())
-    if as_json:
-        click.echo(compiled.plan.text(), nl=False)
-    else:
-        click.echo("\n".join(plan_lines(compiled)))
+    return compiled.plan, compiled.placement
+
+
+def refuse_overrides(overrides: tuple[str, ...]) -> None:
+    """Raises click's error for overrides of a plan."""
+    if overrides:
+        raise click.UsageError("--set is for recipes: a plan is already compiled")
+
+
+def place_plan(plan: Plan, target: Target, runtime: Runtime | None, micro_batch_size: int | None) -> Placement:
+    """The placement of a plan that was made elsewhere."""
+    train = next((step for step in plan.steps if isinstance(step, Train)), None)
+    if train is None:
+        raise click.ClickException(f"the plan {plan.name} has no train step: there is nothing to run")
+    return place(target, train.batch_size, micro_batch_size, runtime or "auto")
 
 
 def read_plan(
@@ -74,12 +100,15 @@ def read_plan(
     return found or compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target, runtime).plan
 
 
-def plan_lines(compiled: Compiled) -> list[str]:
+def plan_lines(made: Plan, placement: Placement) -> list[str]:
     """The plan as a person reads it."""
-    made, keys, place = compiled.plan, compiled.plan.keys(), compiled.placement
+    keys = made.keys()
     lines = [
         f"plan {made.name} for {made.target}",
-        f"  placed on {place.device} ({place.device_reason}), {place.engine}, {place.micro_batch_size} rows at once",
+        (
+            f"  placed on {placement.device} ({placement.device_reason}), {placement.engine}, "
+            f"{placement.micro_batch_size} rows at once"
+        ),
         "",
         "steps",
     ]

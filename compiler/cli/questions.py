@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from compiler import tasks
+from compiler.cli.draft import DEFAULT_MODEL, METHODS, Draft, flag_of
 from compiler.cli.options import fact_source
-from compiler.data.guesses import LOOKED_AT, Column, guess
-from compiler.diagnostics import did_you_mean, printable
-from compiler.hub import SourceError, open_model
+from compiler.data.guesses import LOOKED_AT, Column, guess_roles, other_task
+from compiler.diagnostics import RecipeError, did_you_mean, printable, short
 from compiler.recipe import NAME
-
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-METHODS = ("full", "head", "lora")
-_SHOWN = 40  # characters of a value
+from compiler.tasks import Kind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,7 @@ class Question:
     what: str
     guess: str | None
     read: Callable[[str], str]
+    flag: str = "a flag"  # what answers it on the command line
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,7 @@ class Asker:
                 value_proc=lambda answer: question.read(answer.strip()),
             )
         if question.guess is None:
-            raise click.UsageError(
-                f"the {question.what} can't be guessed: name it with a flag (see recipe init --help)"
-            )
+            raise click.UsageError(f"the {question.what} can't be guessed: name it with {question.flag}")
         return question.guess
 
 
@@ -93,35 +90,58 @@ def output_fault(output: Path, data: Path, *, force: bool) -> str | None:
     return f"{output} is there already" if output.exists() and not force else None
 
 
-def about_text(columns: Sequence[Column], label: str | None) -> Question:
-    """The column with the text."""
+def about_task(possible: Sequence[str], columns: Sequence[Column], named: Mapping[str, str]) -> Question:
+    """The task, of those that are possible. `named`: role -> the column that a flag says."""
+
+    def read(answer: str) -> str:
+        if answer not in possible:
+            raise click.UsageError(f'no task "{printable(answer)}": {did_you_mean(answer, possible, noun="tasks")}')
+        return answer
+
+    roles = {name: tasks.module_of(tasks.TASKS[name]).COLUMNS for name in possible}
+    filled = [name for name in possible if len(guess_roles(roles[name], columns, named)) == len(roles[name])]
+    meanings = "; ".join(f"{name}: {_meaning(tasks.TASKS[name])}" for name in possible)
+    return Question(f"task ({meanings})", (filled or possible)[0], read)
+
+
+def _meaning(task: Task) -> str:
+    """What a task is, in the words that its documentation begins with."""
+    sentence = (type(task).__doc__ or "").partition(".")[0]
+    return sentence[:1].lower() + sentence[1:]
+
+
+def about_column(task: Task, role: str, columns: Sequence[Column], others: Mapping[str, str]) -> Question:
+    """The column of a role. `others`: the other roles that have their column already."""
+    roles = tasks.module_of(task).COLUMNS
 
     def read(answer: str) -> str:
         column = known_column(answer, columns)
-        if column.name == label:
-            raise click.UsageError(f'"{label}" is the column with the label')
-        if not column.is_text:
-            raise click.UsageError(f'"{column.name}" has no text in most rows ({_values(column)})')
+        owner = next((other for other, name in others.items() if name == column.name), None)
+        if owner is not None:
+            raise click.UsageError(f'"{column.name}" is the column with the {owner}')
+        fault = _unfit(roles[role], column)
+        if fault:
+            raise click.UsageError("; ".join(filter(None, (fault, other_task(task, role, column)))))
         return column.name
 
-    return Question("column with the text", guess("text", columns, [label or guess("label", columns)]), read)
+    guessed = guess_roles(roles, columns, others).get(role)
+    return Question(f"column with the {role}", guessed, read, flag=flag_of(role))
 
 
-def about_label(columns: Sequence[Column], text: str) -> Question:
-    """The column with the label."""
-
-    def read(answer: str) -> str:
-        column = known_column(answer, columns)
-        if column.name == text:
-            raise click.UsageError(f'"{text}" is the column with the text')
-        if 2 * column.labels <= column.filled:
+def _unfit(kind: Kind, column: Column) -> str:
+    """Why a column can't be of a kind; empty where it can."""
+    match kind:
+        case "text" if not column.is_text:
+            return f'"{column.name}" has no text in most rows ({_values(column)})'
+        case "label" if 2 * column.labels <= column.filled:
             kinds = "a label is a name, a whole number, or true or false"
-            raise click.UsageError(f'"{column.name}" has no label in most rows ({_values(column)}): {kinds}')
-        if column.distinct == column.filled > 2:
-            raise click.UsageError(f'"{column.name}" has another value in every row: labels repeat')
-        return column.name
-
-    return Question("column with the label", guess("label", columns, [text]), read)
+            return f'"{column.name}" has no label in most rows ({_values(column)}): {kinds}'
+        case "label" if column.distinct == column.filled > 2:
+            return f'"{column.name}" has another value in every row: labels repeat'
+        case "number" if 2 * column.numbers <= column.filled:
+            return f'"{column.name}" has no number in most rows ({_values(column)})'
+        case _:
+            return ""
 
 
 def known_column(answer: str, columns: Sequence[Column]) -> Column:
@@ -134,15 +154,15 @@ def known_column(answer: str, columns: Sequence[Column]) -> Column:
     return (exact or alike)[0]
 
 
-def about_model(folder: Path) -> Question:
-    """The model. `folder`: the recipe's, where a path starts from."""
+def about_model(draft: Draft) -> Question:
+    """The model of a recipe, which has to be there."""
 
     def read(answer: str) -> str:
         try:
-            open_model(answer, None, folder, replace(fact_source(()).sources, offline=True))
-        except SourceError as error:
-            if error.code != "R403":  # that one is only not on this machine yet
-                raise click.UsageError(f"{error.message}: {error.hint}") from None
+            fact_source(()).model(replace(draft, model=answer).recipe())
+        except RecipeError as error:
+            found = error.diagnostics[0]
+            raise click.UsageError(f"{found.message}: {found.hint}") from None
         return answer
 
     return Question("model (a folder, or an id on the hub)", DEFAULT_MODEL, read)
@@ -150,7 +170,8 @@ def about_model(folder: Path) -> Question:
 
 def about_method() -> Question:
     """What is trained."""
-    return Question("method (full; head: only the last layer; lora: small additions)", "full", _method)
+    kinds = "full; freeze: the later half of the layers; head: only the last layer; lora: small additions"
+    return Question(f"method ({kinds})", "full", _method)
 
 
 def _method(answer: str) -> str:
@@ -180,6 +201,6 @@ def _described(column: Column) -> str:
 def _values(column: Column) -> str:
     if not column.filled:
         return "nothing"
-    shown = [printable(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…") for value in column.examples]
+    shown = [printable(short(value)) for value in column.examples]
     more = ", …" if column.distinct > len(shown) else ""
     return f"{column.distinct:,} value{'' if column.distinct == 1 else 's'}: {', '.join(shown)}{more}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from compiler.data.locate import missing_file, unreadable
 from compiler.data.readers import SUFFIXES, DataError, Row, format_of, read_lines, read_rows
 from compiler.data.texts import BadValueError, UnknownLabelError, text_of
-from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean
+from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean, short
 from compiler.facts import RowPlace
 from compiler.files import is_file
 from compiler.loading import shown_path
@@ -69,7 +69,11 @@ def text_in(row: GivenRow, column: str, rename: str) -> str:
 
 def refused(row: GivenRow, error: BadValueError, rename: str) -> RecipeError:
     """A bad value as a finding about its row. `rename`: what to do about a column of another name."""
-    hint = did_you_mean(error.name, error.labels, noun="the labels") if isinstance(error, UnknownLabelError) else ""
+    hint = (
+        did_you_mean(short(error.name), map(short, error.labels), noun="the labels")
+        if isinstance(error, UnknownLabelError)
+        else ""
+    )
     where = "" if row.place.line else f" in row {row.place.row}"
     code, message = "R312" if isinstance(error, UnknownLabelError) else "R313", str(error)
     if row.values and error.column not in row.values:

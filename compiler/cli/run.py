@@ -13,12 +13,12 @@ import click
 
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runs_option, runtime_option, target_option
-from compiler.cli.plan import choice_lines
+from compiler.cli.plan import choice_lines, place_plan, refuse_overrides
 from compiler.diagnostics import render
 from compiler.driver import compile_recipe
 from compiler.loading import load
 from compiler.placement import Placement, Runtime, Target, place
-from compiler.plan import Plan, Train
+from compiler.plan import Plan
 
 
 @click.command(
@@ -59,9 +59,8 @@ def run(
     found = plan_in(recipe)
     if found is None and root is not None:
         raise click.UsageError("--root is for plans: a recipe's paths start from its own folder")
-    if found is not None and overrides:
-        raise click.UsageError("--set is for recipes: a plan is already compiled")
     if found is not None:
+        refuse_overrides(overrides)
         made, placement = found, place_plan(found, target, runtime, micro_batch_size)
         root = root or recipe.parent
     else:
@@ -116,14 +115,6 @@ def compile_to_run(
     training = compiled.resolved.training
     portion = micro_batch_size or training.micro_batch_size
     return compiled.plan, place(target, training.batch_size, portion, runtime or compiled.recipe.runtime)
-
-
-def place_plan(plan: Plan, target: Target, runtime: Runtime | None, micro_batch_size: int | None) -> Placement:
-    """The placement of a plan that was made elsewhere."""
-    train = next((step for step in plan.steps if isinstance(step, Train)), None)
-    if train is None:
-        raise click.ClickException(f"the plan {plan.name} has no train step: there is nothing to run")
-    return place(target, train.batch_size, micro_batch_size, runtime or "auto")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from compiler.lengths import auto_length
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
+    from compiler.plan import File
     from compiler.recipe import Recipe, Split
 
 
@@ -63,21 +64,23 @@ def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Ite
 
 
 def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
-    """Every split has rows."""
+    """Every split has rows. Of files without a row it is said once, not of every split that takes a share of them."""
+    empty: set[tuple[File, ...]] = set()
     for split in data.splits:
         name, rule = split.rows.split, split.rows
-        if rule.num_rows:
+        if rule.num_rows or rule.files in empty:
             continue
-        if rule.fraction > 0:
+        if not any(other.rows.num_rows for other in data.splits if other.rows.files == rule.files):
+            empty.add(rule.files)
+            pointer, message = f"/dataset/{name}", f"{', '.join(file.path for file in rule.files)} has no rows"
+            hint = "is it the right file?"
+        elif rule.fraction > 0:
             pointer = f"/dataset/{name}/fraction"
             message = f"a fraction of {rule.fraction:g} leaves no row for {name}"
             hint = f'take a larger fraction, name a file, or go without: "{name}": null'
-        elif name == "train" and any(other.rows.fraction > 0 and other.rows.num_rows for other in data.splits):
+        else:
             pointer, message = "/dataset/train", "the other splits leave no row for train"
             hint = "take smaller fractions, or add rows"
-        else:
-            pointer, message = f"/dataset/{name}", f"the {name} split has no rows"
-            hint = "the file has no rows: is it the right one?"
         yield recipe.finding("R306", pointer, message, hint)
 
 

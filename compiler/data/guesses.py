@@ -1,13 +1,16 @@
-"""Which column of a file looks like which role, told from its first rows."""
+"""Which column of a file looks like what a task reads, told from its first rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
+from typing import assert_never
 
+from compiler import tasks
 from compiler.data.texts import BadValueError, label_of, number_of, text_of
+from compiler.tasks import Kind, Task
 
 LOOKED_AT = 1000  # rows
 _MOST_LABELS = 50
@@ -23,6 +26,8 @@ class Column:
     texts: int  # rows whose value is a text
     labels: int  # rows whose value can be a label
     numbers: int  # rows whose value is a number
+    fractions: int  # rows whose value is a number that is not whole
+    counts: bool  # whether the values are the numbers of the rows
     mean_length: float  # characters of the texts
     distinct: int
     examples: tuple[str, ...]  # the first few distinct values
@@ -34,14 +39,14 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Whether most values are numbers, and not all the same."""
-        return self.distinct > 1 and 2 * self.numbers > self.filled
+        """Whether most values are numbers, not all the same, and not those of the rows."""
+        return self.distinct > 1 and 2 * self.numbers > self.filled and not self.counts
 
     @property
     def is_label(self) -> bool:
         """Whether most values can be labels, and they repeat as labels do."""
         few = 2 <= self.distinct <= max(2, min(_MOST_LABELS, self.filled // 2))
-        return few and 2 * self.labels > self.filled
+        return few and 2 * self.labels > self.filled and not (self.is_number and self.fractions)
 
 
 def columns_in(rows: Iterable[Mapping[str, object]]) -> tuple[Column, ...]:
@@ -55,13 +60,16 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
     filled = [row for row in rows if row.get(name) not in (None, "")]
     texts = _readable(lambda row: text_of(row, name), filled)
     labels = _readable(lambda row: label_of(row, name, None), filled)
+    numbers = [float(number) for number in _readable(lambda row: str(number_of(row, name)), filled)]
     distinct = tuple(dict.fromkeys(str(row[name]) for row in filled))
     return Column(
         name=name,
         filled=len(filled),
         texts=len(texts),
         labels=len(labels),
-        numbers=len(_readable(lambda row: str(number_of(row, name)), filled)),
+        numbers=len(numbers),
+        fractions=sum(not number.is_integer() for number in numbers),
+        counts=len(numbers) > 1 and all(after == before + 1 for before, after in pairwise(numbers)),
         mean_length=sum(map(len, texts)) / max(1, len(texts)),
         distinct=len(distinct),
         examples=distinct[:_SHOWN],
@@ -76,18 +84,56 @@ def _readable(read: Callable[[Mapping[str, object]], str], rows: Sequence[Mappin
     return found
 
 
-def guess(role: str, columns: Sequence[Column], taken: Collection[str | None] = ()) -> str | None:
-    """The column that looks most like a role, but for those that are taken; None when none does."""
-    free = [column for column in columns if column.name not in taken]
-    match role:
+def looks_like(kind: Kind, column: Column) -> bool:
+    """Whether a column looks as if such values stood in it."""
+    match kind:
         case "text":
-            texts = [column for column in free if column.is_text]
-            return max(texts, key=lambda column: column.mean_length).name if texts else None
+            return column.is_text
         case "label":
-            labels = [column for column in free if column.is_label]
-            return min(labels, key=lambda column: (column.distinct, column.mean_length)).name if labels else None
-        case "target":
-            numbers = [column for column in free if column.is_number]
-            return max(numbers, key=lambda column: column.distinct).name if numbers else None
+            return column.is_label
+        case "number":
+            return column.is_number
         case _:
-            return None
+            assert_never(kind)
+
+
+def guess(kind: Kind, columns: Sequence[Column], taken: Collection[str | None] = ()) -> str | None:
+    """The column that looks most like a kind, but for those that are taken; None when none does."""
+    alike = [column for column in columns if column.name not in taken and looks_like(kind, column)]
+    return max(alike, key=lambda column: _likeness(kind, column)).name if alike else None
+
+
+def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
+    """By what columns of a kind are compared: long texts, few short labels, numbers with fractions and many values."""
+    match kind:
+        case "text":
+            return column.mean_length, 0.0
+        case "label":
+            return -column.distinct, -column.mean_length
+        case "number":
+            return bool(column.fractions), column.distinct
+        case _:
+            assert_never(kind)
+
+
+def guess_roles(
+    roles: Mapping[str, Kind], columns: Sequence[Column], given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The column of each role: those that are given, and for the rest what looks like it; each column once."""
+    found = dict(given or {})
+    for role, kind in sorted(roles.items(), key=lambda item: item[1] == "text"):  # last: labels are texts as well
+        best = guess(kind, columns, found.values()) if role not in found else None
+        if best is not None:
+            found[role] = best
+    return found
+
+
+def other_task(task: Task, role: str, column: Column) -> str:
+    """A hint that names the task whose answers look like a column, where a task's own don't; else nothing."""
+    if role != tasks.answer_of(task) or looks_like(tasks.COLUMNS[role], column):
+        return ""
+    for name, other in tasks.TASKS.items():
+        answer = tasks.answer_of(other)
+        if looks_like(tasks.COLUMNS[answer], column):
+            return f'the task "{name}" reads such a column, as its {answer}'
+    return ""

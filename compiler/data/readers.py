@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from compiler.diagnostics import short
+
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 SUFFIXES: Mapping[str, Format] = {
     ".jsonl": "jsonl",
@@ -22,8 +24,23 @@ SUFFIXES: Mapping[str, Format] = {
 }
 _LONGEST_FIELD = 2**31 - 1  # characters; the largest limit that the csv module takes on every platform
 _FIRST_ROWS = 100  # rows that name the columns of a JSON file, whose rows need not all have the same
-_DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
+
+
+class _RepeatedKeyError(ValueError):
+    """An object of a JSON text has a key twice."""
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of these members. Raises _RepeatedKeyError: readers disagree about which of two equal keys counts."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+    return members
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once_each)
 
 
 class DataError(Exception):
@@ -127,6 +144,8 @@ def _decode(text: str, position: int) -> tuple[Any, int]:
         raise
     except RecursionError:
         raise json.JSONDecodeError("Nested too deeply", text, position) from None
+    except _RepeatedKeyError as error:
+        raise json.JSONDecodeError(f'The key "{short(str(error))}" stands twice in an object', text, position) from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
         raise json.JSONDecodeError("A number has too many digits", text, position) from None
 
@@ -252,9 +271,13 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 def _check_header(header: list[str], path: Path) -> None:
     if not header:
         raise DataError(path, 1, "the file is empty", "the first line names the columns")
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    _check_names(header, path, 1)
+
+
+def _check_names(names: list[str], path: Path, line: int) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(path, 1, f'the header names the column "{repeated[0]}" twice', "give each its own name")
+        raise DataError(path, line, f'the column "{short(repeated[0])}" stands twice', "give each its own name")
 
 
 def _header(path: Path, separator: str) -> tuple[str, ...]:
@@ -271,6 +294,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         number = 0
         with parquet.ParquetFile(path) as file:
+            _check_names(file.schema_arrow.names, path, 0)
             for batch in file.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
                     yield Row(number, 0, values)
@@ -282,11 +306,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 def _parquet_columns(path: Path) -> tuple[str, ...]:
     parquet, broken = _pyarrow(path)
     try:
-        return tuple(parquet.read_schema(path).names)
+        names = parquet.read_schema(path).names
     except broken as error:
         raise _not_parquet(path, error) from None
     except OSError as error:
         raise DataError(path, 0, f"the file can't be read: {error}", "check the path and its permissions") from None
+    _check_names(names, path, 0)
+    return tuple(names)
 
 
 def _pyarrow(path: Path) -> tuple[Any, type[Exception]]:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler import tasks
-from compiler.data.guesses import columns_in, guess
+from compiler.data.guesses import Column, columns_in, guess, other_task
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.remembered import RowLengths
 from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError
-from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean
+from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, short
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
@@ -101,9 +101,10 @@ class _Faults:
         """All of them."""
         yield from self._broken
         for (data, column), bad in self._bad.items():
+            there = columns_in(_values(data))
             num_rows = sum(1 for _ in _values(data))
-            if 2 * bad.num_rows > num_rows:
-                yield _bad_column(recipe, data, column, bad, num_rows)
+            if 2 * bad.num_rows > num_rows or _is_for_another_task(recipe, column, there):
+                yield _bad_column(recipe, there, column, bad, num_rows)
             else:
                 yield from _bad_rows(bad)
 
@@ -124,22 +125,40 @@ def _bad_rows(bad: _BadValues) -> Iterator[Diagnostic]:
         yield Diagnostic(code="R313", at=place.at, message=message, hint=hint)
 
 
-def _bad_column(recipe: Recipe, data: DataFile, column: str, bad: _BadValues, num_rows: int) -> Diagnostic:
-    """The finding that a column is not what the task reads it as, with the column that looks as if it were."""
-    roles = columns(recipe)
-    role = next(role for role, name in roles.items() if name == column)
+def _is_for_another_task(recipe: Recipe, column: str, there: Sequence[Column]) -> bool:
+    """Whether numbers stand in a label's column of which those with a fraction can't be labels, however few."""
+    role = _role_of(recipe, column)
+    found = next((other for other in there if other.name == column and other.fractions), None)
+    return tasks.COLUMNS[role] == "label" and found is not None and bool(other_task(recipe.task, role, found))
+
+
+def _role_of(recipe: Recipe, column: str) -> str:
+    return next(role for role, name in columns(recipe).items() if name == column)
+
+
+def _bad_column(recipe: Recipe, there: Sequence[Column], column: str, bad: _BadValues, num_rows: int) -> Diagnostic:
+    """The finding that a column is not what the task reads it as, with what looks as if it were."""
+    role = _role_of(recipe, column)
     place, error = bad.first[0]
     message = (
         f'{bad.num_rows:,} of {num_rows:,} rows have no {role} in the column "{column}": {error.message}, first {place}'
     )
-    there = columns_in(_values(data))
-    named = [other.name for other in there if other.name in roles.values() and other.is_label]
-    best = guess(role, there, taken=[column, *named])
+    best = _best_column(recipe, role, there)
     hint = f'the column "{best}" looks like the {role}' if best else f"its columns: {', '.join(c.name for c in there)}"
-    if role in recipe.dataset.columns:
-        return recipe.finding("R313", f"/dataset/columns/{role}", message, hint)
-    written = f'"{best}"' if best else "..."
-    return recipe.finding("R313", "/dataset", message, f'{hint}; say which it is: "columns": {{"{role}": {written}}}')
+    pointer = f"/dataset/columns/{role}"
+    if role not in recipe.dataset.columns:
+        pointer, written = "/dataset", f'"{best}"' if best else "..."
+        hint += f'; say which it is: "columns": {{"{role}": {written}}}'
+    if other := next((other_task(recipe.task, role, found) for found in there if found.name == column), ""):
+        hint = f"{other}; or {hint}" if best else other
+    return recipe.finding("R313", pointer, message, hint)
+
+
+def _best_column(recipe: Recipe, role: str, there: Sequence[Column]) -> str | None:
+    """The column that looks most like a role, but for its own and those that other roles have with good reason."""
+    roles = columns(recipe)
+    named = [other.name for other in there if other.name in roles.values() and other.is_label]
+    return guess(tasks.COLUMNS[role], there, taken=[roles[role], *named])
 
 
 @dataclass(slots=True)
@@ -237,8 +256,8 @@ def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator
             break
         more = f"; so do {len(unknown) - LISTED} more labels" if number == LISTED - 1 and len(unknown) > LISTED else ""
         count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
-        message = f'the label "{name}" is not declared, but {count} have it, first {rows.first}{more}'
-        hint = did_you_mean(name, rows.labels, noun="declared")
+        message = f'the label "{short(name)}" is not declared, but {count} have it, first {rows.first}{more}'
+        hint = did_you_mean(short(name), map(short, rows.labels), noun="declared")
         yield recipe.finding("R312", "/task/labels", message, hint)
 
 

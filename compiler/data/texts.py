@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from compiler.diagnostics import short
+
 LONGEST_TEXT = 10_000_000  # characters; tokens of a longer one would fill the memory
 _MOST_DIGITS = 18  # of a number that counts into the labels
 _SHOWN = 40  # characters of a text in a message
@@ -28,7 +30,7 @@ class UnknownLabelError(BadValueError):
     """A row's label is none of the labels: its name, and theirs."""
 
     def __init__(self, column: str, name: str, labels: tuple[str, ...]) -> None:
-        super().__init__(column, f'"{name}" is none of the labels')
+        super().__init__(column, f'"{short(name)}" is none of the labels')
         self.name, self.labels = name, labels
 
 

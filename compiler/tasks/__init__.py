@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, assert_never, cast
+from typing import Any, assert_never, cast, get_args
 
 from compiler.tasks import text_classification, text_regression
-from compiler.tasks.interface import Example, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_regression import TextRegression
 
 __all__ = [
     "COLUMNS",
+    "TASKS",
     "Example",
+    "Kind",
     "ResolvedTask",
     "RowReader",
     "Task",
     "TaskModule",
     "TextClassification",
     "TextRegression",
+    "answer_of",
     "columns_of",
     "module_of",
     "texts_of",
 ]
 
 Task = TextClassification | TextRegression
-COLUMNS = tuple(dict.fromkeys([*text_classification.COLUMNS, *text_regression.COLUMNS]))
-"""Every role that some task reads a column for."""
+TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
+"""Every task by its name, with its defaults."""
+COLUMNS: Mapping[str, Kind] = {**text_classification.COLUMNS, **text_regression.COLUMNS}
+"""Every role that some task reads a column for, with what stands in such a column."""
 
 
 def module_of(task: Task) -> TaskModule:
@@ -48,3 +53,9 @@ def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     """From each role of a task to the name of its column: the one that the recipe gives, or else the role itself."""
     return {role: named.get(role, role) for role in module_of(task).COLUMNS}
+
+
+def answer_of(task: Task) -> str:
+    """The role of what the model is to answer: of the column that it does not read."""
+    module = module_of(task)
+    return next(role for role in module.COLUMNS if role not in module.TEXTS)

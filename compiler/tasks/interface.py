@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     Targets = npt.NDArray[np.float64]
     """[N] the answer of each row as a number: of its label, or the value itself."""
+
+
+Kind = Literal["text", "label", "number"]
+"""What stands in a column: texts, names that repeat, or numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,8 @@ class ResolvedTask:
 class TaskModule(Protocol):
     """One module a task."""
 
-    COLUMNS: tuple[str, ...]
-    """The roles of the columns that it reads."""
+    COLUMNS: Mapping[str, Kind]
+    """The roles of the columns that it reads, each with what stands in such a column."""
     TEXTS: tuple[str, ...]
     """The roles of what the model reads: one text, or a pair."""
     METRICS: tuple[str, ...]

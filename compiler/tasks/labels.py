@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compiler.auto import Choice
 from compiler.data.texts import label_names
-from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.diagnostics import Diagnostic, did_you_mean, short
 from compiler.document import escape
 from compiler.metrics import F1, Metric, Precision, Recall
 
@@ -68,11 +68,15 @@ def check_labels(recipe: Recipe, labels: Labels) -> Iterator[Diagnostic]:
         yield recipe.finding("R208", "/task/labels", f"a classifier needs at least two labels, found {len(labels)}")
     for index, label in enumerate(labels):
         if label in labels[:index]:
-            yield recipe.finding("R208", f"/task/labels/{index}", f'the label "{label}" stands twice', "remove one")
+            yield recipe.finding(
+                "R208", f"/task/labels/{index}", f'the label "{short(label)}" stands twice', "remove one"
+            )
     for pointer, label in named_labels(recipe):
         if label not in labels:
-            hint = did_you_mean(label, labels, noun="labels")
-            yield recipe.finding("R208", pointer, f'"{label}" is not a label', hint, key=pointer.startswith(_WEIGHTS))
+            hint = did_you_mean(short(label), map(short, labels), noun="labels")
+            yield recipe.finding(
+                "R208", pointer, f'"{short(label)}" is not a label', hint, key=pointer.startswith(_WEIGHTS)
+            )
 
 
 def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -90,11 +94,27 @@ def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
 # --- findings about the rows
 
 
+def check_label_column(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
+    """Labels that are not declared repeat: there are at most half as many as rows."""
+    from compiler.data.guesses import columns_in, other_task
+
+    role = "label"
+    column = recipe.dataset.columns.get(role, role)
+    num_rows = sum(split.rows.num_rows for split in data.splits)
+    found = dict.fromkeys(label for split in data.splits for label, count in split.label_counts.items() if count)
+    if labels == "auto" and len(found) > 2 and 2 * len(found) > num_rows:
+        [described] = columns_in({column: label} for label in found)
+        other = other_task(recipe.task, role, described)
+        message = f'{len(found):,} labels for {num_rows:,} rows: is "{column}" the right column?'
+        hint = "labels repeat; if these are all there are, declare them in /task/labels"
+        yield recipe.finding("R317", f"/dataset/columns/{role}", message, other or hint)
+
+
 def check_label_rows(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
     """There are two labels or more, and train has rows of each that is declared."""
     column = recipe.dataset.columns.get("label", "label")
     if len(data.labels) < 2:
-        found = f'all rows have the label "{data.labels[0]}"' if data.labels else "the rows have no label"
+        found = f'all rows have the label "{short(data.labels[0])}"' if data.labels else "the rows have no label"
         hint = f'a classifier needs at least two; is "{column}" the right column?'
         yield recipe.finding("R308", "/dataset/columns/label", found, hint)
         return
@@ -102,7 +122,7 @@ def check_label_rows(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterato
         return
     train = data.label_counts("train")
     for label in [label for label in data.labels if not train.get(label)][:LISTED]:
-        message = f'no train row has the label "{label}"'
+        message = f'no train row has the label "{short(label)}"'
         seen = [name for name in data.labels if train.get(name)]
         hint = f"add rows of it, or remove it from the labels; train has {_listed(seen)}"
         yield recipe.finding("R308", f"/task/labels/{data.labels.index(label)}", message, hint)
@@ -132,14 +152,14 @@ def check_found_labels(recipe: Recipe, labels: Labels, data: DataFacts) -> Itera
         return
     for pointer, label in named_labels(recipe):
         if label not in data.labels:
-            hint = did_you_mean(label, data.labels, noun="labels")
-            yield recipe.finding("R208", pointer, f'no row has the label "{label}"', hint)
+            hint = did_you_mean(short(label), map(short, data.labels), noun="labels")
+            yield recipe.finding("R208", pointer, f'no row has the label "{short(label)}"', hint)
 
 
 def _listed(labels: list[str]) -> str:
     """The first few labels in quotes."""
     more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
-    return ", ".join(f'"{label}"' for label in labels[:LISTED]) + more
+    return ", ".join(f'"{short(label)}"' for label in labels[:LISTED]) + more
 
 
 # --- choices

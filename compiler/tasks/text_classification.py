@@ -10,7 +10,7 @@ from compiler.data.texts import label_of, text_of
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import F1, Accuracy
 from compiler.tasks import labels
-from compiler.tasks.interface import Example, ResolvedTask
+from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compiler.recipe import Recipe
     from compiler.tasks.interface import Targets
 
-COLUMNS = ("text", "label")
+COLUMNS: Mapping[str, Kind] = {"text": "text", "label": "label"}
 TEXTS = ("text",)
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())
@@ -83,6 +83,10 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """Findings about the labels of the rows."""
+    odd = tuple(labels.check_label_column(recipe, _task(recipe).labels, data))
+    yield from odd
+    if odd:
+        return  # the rest would follow from it
     yield from labels.check_label_rows(recipe, _task(recipe).labels, data)
     yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
 

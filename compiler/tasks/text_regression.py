@@ -10,7 +10,7 @@ from compiler.auto import Choice
 from compiler.data.texts import number_of, text_of
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import MAE, R2, RMSE, Pearson
-from compiler.tasks.interface import Example, ResolvedTask
+from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compiler.recipe import Recipe
     from compiler.tasks.interface import Targets
 
-COLUMNS = ("text", "target")
+COLUMNS: Mapping[str, Kind] = {"text": "text", "target": "number"}
 TEXTS = ("text",)
 METRICS = ("mse", "rmse", "mae", "pearson", "spearman", "r2")
 DEFAULT_METRICS = (RMSE(), MAE(), Pearson(), R2())

@@ -14,6 +14,7 @@ from compiler.cli.main import COMMANDS
 from compiler.codes import CODES
 from compiler.schema import schema_text
 from tests.handmade import RECIPE, planned
+from tests.small import write_without_framework
 
 PROJECT = Path(__file__).parents[2]
 
@@ -203,6 +204,43 @@ def test_an_edited_plan_is_refused() -> None:
     done = recipe("plan", "--diff", "a.json", "a.json")
     assert done.exit_code == 1
     assert "the plan was edited" in done.output
+
+
+def test_a_plan_is_printed_as_the_recipe_that_it_was_made_of(folder: Path) -> None:
+    write_without_framework(folder)
+    made = recipe("plan", "r.json", "-o", "plan.json", "--target", "cpu")
+    shown = recipe("plan", "plan.json", "--target", "cpu")
+    ordered = made.output.replace('{"text": "text", "label": "label"}', '{"label": "label", "text": "text"}')
+    assert (shown.exit_code, shown.output) == (0, ordered)  # a plan's file sorts keys
+    assert recipe("plan", "plan.json", "--json").output == Path("plan.json").read_text(encoding="utf-8")
+
+
+def test_a_plan_takes_no_overrides() -> None:
+    Path("a.json").write_text(planned().text(), encoding="utf-8")
+    done = recipe("plan", "a.json", "--set", "/training/epochs=1")
+    assert done.exit_code == 2
+    assert "a plan is already compiled" in done.output
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_plan_with_a_key_that_no_plan_has_is_a_sentence(command: str) -> None:
+    value = planned().to_json()
+    value["steps"][1]["foo"] = value["steps"][1].pop("seed")
+    Path("a.json").write_text(json.dumps(value), encoding="utf-8")
+    done = recipe(command, "a.json")
+    assert (done.exit_code, done.output) == (1, 'Error: a.json: the step train has no key "foo", and needs "seed"\n')
+
+
+def test_a_data_file_that_a_plan_lacks_is_named_with_the_folder_that_was_looked_in(folder: Path) -> None:
+    write_without_framework(folder)
+    assert recipe("plan", "r.json", "-o", "plan.json", "--target", "cpu").exit_code == 0
+    (folder / "elsewhere").mkdir()
+    done = recipe("run", "plan.json", "--root", "elsewhere", "--target", "cpu", "--quiet")
+    assert done.exit_code == 1, done.output
+    assert done.output.splitlines() == [
+        f'error[R301]: there is no file "rows.jsonl" in the folder {folder / "elsewhere"}',
+        "    hint: a plan's paths start from its own folder, or the one that --root names",
+    ]
 
 
 def test_plan_without_a_recipe_is_wrong_usage() -> None:

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from compiler.cli.draft import DEFAULT_MODEL
+from tests.small import write_model
+
 pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +30,10 @@ main(prog_name="recipe")
 """
 REVIEWS = [f"a review of {number} words, more or less" for number in range(40)]
 MOODS = ["good", "bad"] * 20
-NAME, FILE, TEXT, LABEL = "name of the recipe", "another file", "column with the text", "column with the label"
+NAME, FILE, TASK, TEXT = "name of the recipe", "another file", "task (", "column with the text"
+LABEL, TARGET = "column with the label", "column with the target"
 MODEL, METHOD = "model (a folder", "method (full"
+QUESTIONS = {"name": NAME, "task": TASK, "text": TEXT, "label": LABEL, "model": MODEL, "method": METHOD}
 
 
 class Terminal:
@@ -38,7 +43,7 @@ class Terminal:
         self.screen, inside = os.openpty()
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TERM": "dumb"}
         environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HOME": str(folder / "hub")}
-        environment.pop("RECIPE_MIRROR", None)
+        environment["RECIPE_MIRROR"] = str(folder / "mirror")
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN, "init", *arguments],
             cwd=folder,
@@ -92,11 +97,19 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        for model in (DEFAULT_MODEL, "org/model"):
+            write_model(path / "mirror" / model)
         self.opened: list[Terminal] = []
 
     def init(self, *arguments: str) -> Terminal:
         self.opened.append(Terminal(self.path, *arguments))
         return self.opened[-1]
+
+    def recipe_of(self, *arguments: str) -> Any:
+        """The recipe that is written with Enter at every question but those that flags answer."""
+        code, said = self.init("rows.jsonl", "--yes", *arguments).end()
+        assert code == 0, said
+        return self.recipe()
 
     def write(self, name: str = "rows.jsonl", **columns: list[Any]) -> str:
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -117,7 +130,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 def answer_all(terminal: Terminal, **answers: str) -> tuple[int, str]:
     """Answers each question by its name here, with Enter where nothing is named; exit code and last words."""
-    for name, question in (("name", NAME), ("text", TEXT), ("label", LABEL), ("model", MODEL), ("method", METHOD)):
+    for name, question in QUESTIONS.items():
         terminal.answer(question, answers.get(name, ""))
     return terminal.end()
 
@@ -145,10 +158,12 @@ def test_the_columns_are_shown_before_anything_is_asked(folder: Folder) -> None:
 # The question, an answer that can't be, what is said to it, and an answer that can.
 WRONG_ANSWERS = {
     "name": (NAME, "my recipe", "letters, digits, dots, dashes and underscores", "mine"),
+    "task": (TASK, "regresion", 'no task "regresion": did you mean', "text-classification"),
     "misspelt": (TEXT, "reveiw", 'no column "reveiw": did you mean "review"?', "review"),
     "not-text": (TEXT, "id", '"id" has no text in most rows (40 values: 0, 1, 2, …)', "review"),
     "text-as-label": (LABEL, "review", '"review" is the column with the text', "mood"),
     "no-label": (LABEL, "score", '"score" has no label in most rows (2 values: 0.5, 1.5): a label is', "mood"),
+    "other-task": (LABEL, "score", '; the task "text-regression" reads such a column, as its target', "mood"),
     "all-different": (LABEL, "id", '"id" has another value in every row: labels repeat', "stars"),
     "spaces": (LABEL, "   moood  ", 'no column "moood": did you mean "mood"?', "  mood "),
     "no-folder": (MODEL, "./mode", 'there is no folder "./mode": did you mean "model"?', "org/model"),
@@ -166,7 +181,7 @@ def test_a_wrong_answer_is_told_what_is_expected_and_asked_again(
     rows = folder.write(id=list(range(40)), review=REVIEWS, mood=MOODS, stars=stars, score=[0.5, 1.5] * 20)
     (folder.path / "model").mkdir()
     terminal = folder.init(rows)
-    for asked in (NAME, TEXT, LABEL, MODEL, METHOD):
+    for asked in QUESTIONS.values():
         if asked == question:
             terminal.answer(asked, wrong)
             assert said in terminal.until(asked)
@@ -181,9 +196,8 @@ def test_a_wrong_answer_is_told_what_is_expected_and_asked_again(
 def test_an_empty_answer_without_a_guess_is_told_what_there_is(folder: Folder) -> None:
     rows = folder.write(title=[f"title {number}" for number in range(40)], review=REVIEWS)
     terminal = folder.init(rows)
-    terminal.answer(NAME, "")
-    terminal.answer(TEXT, "")
-    terminal.answer(LABEL, "")
+    for question in (NAME, TASK, TEXT, LABEL):
+        terminal.answer(question, "")
     assert 'no column "": columns: review, title' in terminal.until(LABEL)
 
 
@@ -192,10 +206,12 @@ def test_a_column_with_one_value_in_all_rows_is_asked_for_again(folder: Folder) 
     reviews = [f"review {number}" for number in range(many)]
     rows = folder.write(review=reviews, source=["web"] * many, mood=["good", "bad"] * (many // 2))
     terminal = folder.init(rows)
-    terminal.answer(NAME, "")
-    terminal.answer(TEXT, "")
+    for question in (NAME, TASK, TEXT):
+        terminal.answer(question, "")
     terminal.answer(LABEL, "source")
-    assert 'error[R308] /dataset/columns/label: all rows have the label "web"' in terminal.answer(TEXT, "")
+    assert '--label source:1:9: error[R308] /dataset/columns/label: all rows have the label "web"' in terminal.answer(
+        TEXT, ""
+    )
     for question in (LABEL, MODEL, METHOD):
         terminal.answer(question, "")
     assert terminal.end()[0] == 0
@@ -204,17 +220,18 @@ def test_a_column_with_one_value_in_all_rows_is_asked_for_again(folder: Folder) 
 
 def test_a_flag_that_is_wrong_for_the_rows_is_said_and_not_asked_about(folder: Folder) -> None:
     terminal = folder.init(folder.write(id=list(range(40)), review=REVIEWS, mood=MOODS), "--text", "id")
-    for question in (NAME, LABEL):
+    for question in (NAME, TASK, LABEL):
         terminal.answer(question, "")
     code, said = terminal.end()
     assert code == 1
-    assert "error[R313] /dataset/columns/text: 40 of 40 rows have no text" in said
+    assert "--text id:1:8: error[R313] /dataset/columns/text: 40 of 40 rows have no text" in said
+    assert 'hint: the column "review" looks like the text (name another with --text)' in said
 
 
 def test_bad_rows_that_no_answer_can_mend_end_it(folder: Folder) -> None:
     rows = folder.write(review=[*REVIEWS, 3], mood=[*MOODS, "good"])
     terminal = folder.init(rows)
-    for question in (NAME, TEXT, LABEL):
+    for question in (NAME, TASK, TEXT, LABEL):
         terminal.answer(question, "")
     code, said = terminal.end()
     assert code == 1
@@ -234,7 +251,7 @@ def test_a_file_that_is_there_is_not_replaced_but_another_asked_for(folder: Fold
     assert "rows.json is there already: name one that is not there" in terminal.answer(FILE, "folder")
     assert "folder is a folder" in terminal.answer(FILE, rows)
     assert "rows.jsonl holds the rows" in terminal.answer(FILE, "")
-    for question in (TEXT, LABEL, MODEL, METHOD):
+    for question in (TASK, TEXT, LABEL, MODEL, METHOD):
         terminal.answer(question, "")
     assert terminal.end()[0] == 0
     assert (folder.path / "rows.json").read_text(encoding="utf-8") == "mine"
@@ -329,3 +346,95 @@ def test_a_long_file_name_gives_a_name_that_can_be(folder: Folder) -> None:
     assert answer_all(folder.init(rows))[0] == 0
     [written] = folder.path.glob("*.json")
     assert written.stem == ("donn-es-" + "x" * 80)[:64]
+
+
+# the task
+
+SCORES = [number / 8 for number in range(40)]
+
+
+def test_a_column_of_numbers_is_guessed_as_the_target_of_a_regression(folder: Folder) -> None:
+    folder.write(id=list(range(40)), review=REVIEWS, score=SCORES)
+    recipe = folder.recipe_of()
+    assert (recipe["task"], recipe["metrics"]) == ("text-regression", ["rmse", "mae", "pearson", "r2"])
+    assert recipe["dataset"]["columns"] == {"text": "review", "target": "score"}
+
+
+def test_a_column_of_labels_is_guessed_before_one_of_numbers(folder: Folder) -> None:
+    folder.write(review=REVIEWS, score=SCORES, mood=MOODS)
+    recipe = folder.recipe_of()
+    assert (recipe["task"], recipe["metrics"]) == ("text-classification", ["accuracy", "f1"])
+
+
+@pytest.mark.parametrize("flags", [("--task", "text-regression"), ("--target", "score")], ids=str)
+def test_a_flag_says_the_task(folder: Folder, flags: tuple[str, ...]) -> None:
+    folder.write(review=REVIEWS, score=SCORES, mood=MOODS)
+    assert folder.recipe_of(*flags)["dataset"]["columns"] == {"text": "review", "target": "score"}
+
+
+def test_the_task_that_is_answered_asks_for_its_own_columns(folder: Folder) -> None:
+    terminal = folder.init(folder.write(review=REVIEWS, score=SCORES, mood=MOODS))
+    answers = {NAME: "", TASK: "text-regression", TEXT: "", TARGET: "mood", MODEL: "", METHOD: ""}
+    for question, answer in answers.items():
+        terminal.answer(question, answer)
+        if answer == "mood":
+            assert '"mood" has no number in most rows (2 values: good, bad); the task' in terminal.answer(TARGET, "")
+    assert terminal.end()[0] == 0
+    assert folder.recipe()["dataset"]["columns"] == {"text": "review", "target": "score"}
+
+
+def test_numbers_given_as_labels_name_the_task_that_reads_numbers(folder: Folder) -> None:
+    code, said = folder.init(folder.write(review=REVIEWS, score=SCORES), "--yes", "--label", "score").end()
+    assert code == 1
+    assert said.startswith("--label score:1:9: error[R313] /dataset/columns/label: 35 of 40 rows have no label")
+    assert 'hint: the task "text-regression" reads such a column, as its target (name another with --label)' in said
+    assert not (folder.path / "rows.json").exists()
+
+
+@pytest.mark.parametrize("flags", [("--task", "text-regression", "--label", "mood"), ("--label", "a", "--target", "b")])
+def test_a_column_that_the_task_does_not_read_is_wrong_usage(folder: Folder, flags: tuple[str, ...]) -> None:
+    code, said = folder.init(folder.write(review=REVIEWS, mood=MOODS, a=MOODS, b=MOODS), "--yes", *flags).end()
+    assert code == 2
+    assert "text-regression reads --text and --target" in " ".join(said.split())
+
+
+# the model and the method
+
+
+def test_freeze_keeps_half_of_the_layers(folder: Folder) -> None:
+    folder.write(review=REVIEWS, mood=MOODS)
+    assert folder.recipe_of("--method", "freeze")["method"] == {"type": "freeze", "layers": 1}
+
+
+# A flag, and what is said where it can't be: nothing is written.
+REFUSED = {
+    "model": ("--model", "nope/nope", "--model nope/nope:1:9: error[R403] /model/id: the model nope/nope can't be"),
+    "folder": ("--model", "./mode", '--model ./mode:1:9: error[R402] /model/id: there is no folder "./mode"'),
+    "label": ("--label", "review", "--label review:1:9: error[R317] /dataset/columns/label: 40 labels for 40 rows"),
+    "name": ("--name", "my recipe", "--name my recipe:1:8: error[R104] /name: "),
+}
+
+
+@pytest.mark.parametrize(("flag", "value", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_recipe_that_would_not_pass_check_is_not_written(folder: Folder, flag: str, value: str, said: str) -> None:
+    rows = folder.write(review=REVIEWS, mood=MOODS)
+    code, told = folder.init(rows, "--yes", flag, value, "-o", "out.json").end()
+    assert code == 1
+    assert told.startswith(said)
+    assert f"(name another with {flag})" in told
+    assert not (folder.path / "out.json").exists()
+
+
+def test_the_same_column_twice_is_one_finding(folder: Folder) -> None:
+    rows = folder.write(review=REVIEWS, mood=MOODS)
+    code, told = folder.init(rows, "--yes", "--text", "review", "--label", "review").end()
+    assert code == 1
+    assert told.startswith('--label review:1:9: error[R216] /dataset/columns/label: the column "review" is both')
+    assert told.count("error[") == 1
+
+
+def test_findings_that_no_flag_changes_are_said_of_the_rows(folder: Folder) -> None:
+    folder.write(review=REVIEWS[:4], mood=MOODS[:4])
+    code, said = folder.init("rows.jsonl", "--yes").end()
+    assert code == 1
+    assert said.startswith("rows.jsonl:1:1: error[R306] /dataset/validation/fraction: ")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.small import write_model
 from tests.tiny import RECIPE
 
 
@@ -93,7 +94,8 @@ def test_init_never_writes_over_the_rows(tmp_path: Path, recipe, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     rows = json.dumps([{"text": f"row {number}", "label": "ab"[number % 2]} for number in range(40)])
     (tmp_path / "data.json").write_text(rows)
-    done = recipe("init", "data.json", "--yes", "--force")
+    write_model(tmp_path / "model")
+    done = recipe("init", "data.json", "--yes", "--force", "--model", "./model")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "data-recipe.json").is_file()
     refused = recipe("init", "data.json", "--yes", "--force", "-o", "data.json")

@@ -480,6 +480,16 @@ WRONG_COLUMNS = {
         '40 of 40 rows have no text in the column "stars": expected text, found the number 0, first data/rows.jsonl:1',
         'the column "review" looks like the text',
     ),
+    "fractions-as-label": (
+        {"text": [text for text, _ in ROWS], "stars": [1, 1.5, 2, 3, 4] * 8},
+        {"label": "stars"},
+        "/dataset/columns/label",
+        (
+            '8 of 40 rows have no label in the column "stars": expected a label, found the number 1.5, '
+            "first data/rows.jsonl:2"
+        ),
+        'the task "text-regression" reads such a column, as its target',
+    ),
     "nothing-alike": (
         {"text": [None] * 21 + ["film"] * 19, "label": [label for _, label in ROWS]},
         {},
@@ -568,6 +578,36 @@ def test_an_empty_file_is_an_empty_split_and_nothing_else(project):
     assert (found.code, found.pointer) == ("R306", "/dataset/test")
 
 
+def test_an_empty_file_that_every_split_takes_rows_of_is_one_finding(project):
+    write_rows(project.root / "data" / "rows.jsonl", [])
+    found = only_error(project.findings())
+    assert (found.code, found.pointer, found.message) == ("R306", "/dataset/train", "data/rows.jsonl has no rows")
+
+
+def test_fractions_that_leave_train_none_are_named(project):
+    write_rows(project.root / "data" / "rows.jsonl", ROWS[:2])
+    dataset = {"train": "data/rows.jsonl", "validation": {"fraction": 0.5}, "test": {"fraction": 0.49}}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer) == ("R306", "/dataset/train")
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(project):
+    text, label = [text for text, _ in ROWS], [label for _, label in ROWS]
+    table = pa.Table.from_arrays([pa.array(text), pa.array(label), pa.array(label)], ["text", "label", "label"])
+    pq.write_table(table, project.root / "rows.parquet")
+    found = only_error(project.findings(data="rows.parquet"))
+    assert (found.code, found.at.file) == ("R305", "rows.parquet")
+    assert found.message == 'the column "label" stands twice'
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_key_that_a_row_has_twice_is_a_finding(project, name):
+    good, twice = '{"text": "film", "label": "pos"}', '{"text": "film", "label": "pos", "label": "neg"}'
+    (project.root / name).write_text(f"{good}\n{twice}" if name == "rows.jsonl" else f"[{good},\n{twice}]")
+    found = only_error(project.findings(data=name))
+    assert (found.code, found.at.line, 'key "label" stands twice' in found.message) == ("R305", 2, True)
+
+
 def test_a_fraction_that_leaves_none_is_named(project):
     dataset = {"train": "data/rows.jsonl", "validation": {"fraction": 0.01}}
     found = only_error(project.findings(dataset=dataset))
@@ -580,6 +620,38 @@ def test_a_label_that_train_lacks_is_an_error_and_one_that_test_lacks_a_warning(
     found = [d for d in project.findings(dataset=dataset) if d.code == "R307"]
     assert [(d.severity, d.pointer) for d in found if '"mixed"' in d.message] == [("error", "/dataset/test")]
     assert [(d.severity, d.pointer) for d in found if '"neg"' in d.message] == [("warning", "/dataset/test")]
+
+
+def test_nearly_as_many_labels_as_rows_are_one_finding(project):
+    write_rows(project.root / "data" / "rows.jsonl", [(text, f"{text} {'x' * 100}") for text, _ in ROWS])
+    found = only_error(project.findings())
+    assert (found.code, found.pointer) == ("R317", "/dataset/columns/label")
+    assert found.message == '40 labels for 40 rows: is "label" the right column?'
+
+
+def test_numbers_as_labels_name_the_task_that_reads_numbers(project):
+    write_rows(project.root / "data" / "rows.jsonl", [(text, n * n) for n, (text, _) in enumerate(ROWS)])
+    found = only_error(project.findings())
+    assert (found.code, found.hint) == ("R317", 'the task "text-regression" reads such a column, as its target')
+
+
+def test_as_many_labels_as_are_declared_are_taken(project):
+    write_rows(project.root / "data" / "rows.jsonl", [("good", "a"), ("bad", "b"), ("dull", "c"), ("fine", "d")])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": None}
+    task = {"type": "text-classification", "labels": ["a", "b", "c", "d"]}
+    assert project.gather(dataset=dataset, task=task).data.labels == ("a", "b", "c", "d")
+    assert only_error(project.findings(dataset=dataset)).code == "R317"
+
+
+def test_labels_in_messages_are_cut_at_40_characters(project):
+    long = "l" * 100
+    write_rows(project.root / "data" / "rows.jsonl", [*ROWS, ("film", long)])
+    write_rows(project.root / "test.jsonl", [("a film", "pos")])
+    dataset = {"train": "data/rows.jsonl", "validation": None, "test": "test.jsonl"}
+    [found] = [d for d in project.gather(dataset=dataset).findings if d.code == "R307"]
+    assert f'"{"l" * 40}…", "neg"' in found.message
+    unknown = only_error(project.findings(task={"type": "text-classification", "labels": ["neg", "pos"]}))
+    assert unknown.message.startswith(f'the label "{"l" * 40}…" is not declared')
 
 
 def test_one_label_is_too_few(project):

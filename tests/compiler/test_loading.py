@@ -342,6 +342,44 @@ def test_a_bad_override_is_a_finding_with_its_place(override: str) -> None:
     assert found.hint
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("/export/-=onnx", {"export": [{"format": "onnx"}]}),
+        ('/export/-={"format": "onnx", "opset": 20}', {"export": [{"format": "onnx", "opset": 20}]}),
+        ("/method/target_modules/-=query", {"method": {"type": "lora", "target_modules": ["query"]}}),
+        ("/metrics/-=matthews", {"metrics": [{"type": "accuracy"}, {"type": "f1"}, {"type": "matthews"}]}),
+        ("/metrics/1/average=micro", {"metrics": [{"type": "accuracy"}, {"type": "f1", "average": "micro"}]}),
+        ("/task/labels/-=good", {"task": {"type": "text-classification", "labels": ["good"]}}),
+    ],
+)
+def test_an_item_stands_beside_those_of_a_list_that_is_not_written(override: str, expected: dict[str, object]) -> None:
+    recipe: dict[str, object] = {"task": {"type": "text-classification"}, "method": {"type": "lora"}}
+    assert with_set(recipe, override) == {**recipe, **expected}
+
+
+def test_a_number_outside_of_a_default_list_is_a_finding() -> None:
+    [found] = findings(lambda: set_value(load_text("{}", "r.json"), "/export/0=onnx"))
+    assert (found.code, found.message) == ("R008", "the list has 0 items, and no item 0")
+
+
+@pytest.mark.parametrize("override", ["/extends=base.json", "/extends/-=base.json", "/extends="])
+def test_extends_can_not_be_set(override: str) -> None:
+    [found] = findings(lambda: set_value(load_text('{"name": "r"}', "r.json"), override))
+    assert (found.code, found.hint) == ("R008", "write a recipe that extends both")
+
+
+def test_an_empty_object_that_would_change_nothing_is_a_finding() -> None:
+    recipe = '{"training": {"seed": 1}, "dataset": {"columns": {}}}'
+    [found] = findings(lambda: set_value(load_text(recipe, "r.json"), "/training={}"))
+    assert (found.code, found.hint) == ("R008", "set what is in it: --set /training/seed=...")
+    assert with_set({"dataset": {"columns": {}}}, "/dataset/columns={}") == {"dataset": {"columns": {}}}
+
+
+def test_an_object_from_the_command_line_merges() -> None:
+    assert with_set({"training": {"seed": 1}}, '/training={"epochs": 2}') == {"training": {"seed": 1, "epochs": 2}}
+
+
 def test_a_value_from_the_command_line_has_its_place_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     document = set_value(load_text('{"training": {"seed": 1, "epochs": 2}}', "r.json"), "/training/seed=x")

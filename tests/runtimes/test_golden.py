@@ -81,7 +81,7 @@ def test_golden_rows_come_back_as_they_were_to_the_bit(
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{", "line 2"), ('{"row": {"text": "a"}}', "line 2.*missing"), ("[]", "line 2.*is not an object")],
+    [("{", "line 2"), ('{"row": {"text": "a"}}', "line 2.*needs"), ("[]", "line 2.*is a list, expected an object")],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     row = Golden(row={"text": "a"}, probe="empty", ids=(1,), outputs=(0.5, 1.0), decision="x")

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from compiler.data.guesses import LOOKED_AT, columns_in, guess
+from compiler import tasks
+from compiler.data.guesses import LOOKED_AT, columns_in, guess, guess_roles, other_task
+from compiler.tasks import Kind
 
 REVIEWS = [f"a review of {number} words, more or less" for number in range(20)]
 MOODS = ["good", "bad"] * 10
@@ -48,8 +50,39 @@ def test_a_column_that_is_taken_is_not_guessed() -> None:
     assert guess("label", found, ["mood"]) is None
 
 
-def test_a_role_that_nobody_can_guess_is_none() -> None:
-    assert guess("pixels", columns(review=REVIEWS, mood=MOODS)) is None
+# Columns, and which of them looks like the number to predict.
+NUMBERS = {
+    "fractions": ({"review": REVIEWS, "score": [n / 4 for n in range(20)]}, "score"),
+    "before-whole-numbers": ({"price": [n * n for n in range(20)], "score": [n % 4 / 2 for n in range(20)]}, "score"),
+    "as-text-of-csv": ({"review": REVIEWS, "score": [f"{n / 4}" for n in range(20)]}, "score"),
+    "rows-that-are-counted": ({"id": list(range(20)), "review": REVIEWS}, None),
+    "one-value": ({"score": [0.5] * 20}, None),
+}
+
+
+@pytest.mark.parametrize(("values", "number"), NUMBERS.values(), ids=NUMBERS)
+def test_numbers_differ_and_do_not_count_the_rows(values: dict[str, list[Any]], number: str | None) -> None:
+    assert guess("number", columns(**values)) == number
+
+
+def test_half_steps_are_no_labels_though_most_are_whole() -> None:
+    found = columns(score=[1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5] * 2)
+    assert (guess("label", found), guess("number", found)) == (None, "score")
+
+
+def test_roles_get_a_column_each_and_those_that_are_given_stay() -> None:
+    found = columns(review=REVIEWS, title=[f"title {number}" for number in range(20)], mood=MOODS)
+    roles: dict[str, Kind] = {"text": "text", "label": "label"}
+    assert guess_roles(roles, found) == {"text": "review", "label": "mood"}
+    assert guess_roles(roles, found, {"text": "mood"}) == {"text": "mood"}
+
+
+def test_a_column_of_another_task_names_it() -> None:
+    [score, mood] = columns(score=[n / 4 for n in range(20)], mood=MOODS)
+    classification, regression = tasks.TASKS["text-classification"], tasks.TASKS["text-regression"]
+    assert other_task(classification, "label", score) == 'the task "text-regression" reads such a column, as its target'
+    assert other_task(regression, "target", mood) == 'the task "text-classification" reads such a column, as its label'
+    assert [other_task(classification, "label", mood), other_task(classification, "text", score)] == ["", ""]
 
 
 def test_a_column_is_described_by_its_values() -> None:

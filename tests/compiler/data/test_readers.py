@@ -156,7 +156,7 @@ def test_an_unclosed_quote_is_named_by_the_line_it_opens_at(tmp_path):
 
 
 def test_a_header_with_a_repeated_name_is_refused(tmp_path):
-    assert '"text" twice' in fault(write(tmp_path, "rows.csv", "text,text\na,b\n")).message
+    assert '"text" stands twice' in fault(write(tmp_path, "rows.csv", "text,text\na,b\n")).message
 
 
 def test_an_empty_csv_is_refused_and_an_empty_jsonl_has_no_rows(tmp_path):
