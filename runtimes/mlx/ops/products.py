@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -28,8 +29,32 @@ def quantized_linear(
     group_size: int,
 ) -> mx.array:
     """As linear, with a weight of a few bits, and a scale and a bias for each group of its inputs."""
-    product = mx.quantized_matmul(x, codes, scales, biases, transpose=True, group_size=group_size, bits=bits)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        product = _unpacked_product(bits, group_size)(x, codes, scales, biases)
+    else:
+        product = mx.quantized_matmul(x, codes, scales, biases, transpose=True, group_size=group_size, bits=bits)
     return product if bias is None else product + bias
+
+
+@functools.cache
+def _unpacked_product(bits: int, group_size: int) -> Callable[..., mx.array]:
+    """The product by way of the weight's values: on a CPU with a real BLAS, many times faster than `quantized_matmul`.
+
+    They are made anew for the gradient, so that only the few weights in flight are held in float.
+    """
+    unpack = functools.partial(mx.dequantize, bits=bits, group_size=group_size)
+
+    @mx.custom_function
+    def product(x: mx.array, codes: mx.array, scales: mx.array, biases: mx.array) -> mx.array:
+        return x @ unpack(codes, scales, biases).T
+
+    @product.vjp
+    def gradient(primals: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+        _, *held = primals
+        later = mx.depends(held, cotangent)  # else a compiled graph keeps the values of the forward pass
+        return cotangent @ unpack(*later), *(mx.zeros_like(part) for part in held)
+
+    return cast(Callable[..., mx.array], product)
 
 
 def addmm(bias: mx.array, x: mx.array, y: mx.array, *, beta: Number = 1, alpha: Number = 1) -> mx.array:

@@ -34,6 +34,7 @@ from runtimes.loop import train
 from runtimes.mlx import backend as mlx
 from runtimes.mlx.engine import MlxEngine
 from runtimes.mlx.graph import Graph, Node, Ref
+from runtimes.mlx.ops.products import quantized_linear
 from runtimes.mlx.passes.quantized_linear import OP, linear_weights, quantize_linear
 from runtimes.mlx.quantization import RECORD, Quantization, dequantized, load_base, quantization_of
 from runtimes.mlx.trace.training import trace_step
@@ -198,6 +199,27 @@ def test_a_dequantized_weight_is_scale_times_code_plus_bias(bits: int, group_siz
     groups = weight.reshape(6, -1, group_size)
     step = (groups.max(-1) - groups.min(-1)) / (2**bits - 1)  # the distance of two codes
     assert (np.abs(found - weight).reshape(groups.shape) <= 1.01 * step[..., None]).all()
+
+
+@pytest.mark.parametrize(("bits", "group_size"), SIZES)
+def test_the_product_on_a_cpu_is_the_one_that_a_gpu_computes_from_the_codes(bits: int, group_size: int) -> None:
+    """Both ways of the lowering, with the gradient by their input."""
+    mx.set_default_device(mx.Device(mx.cpu))
+    random = np.random.default_rng(0)
+    x, weight, bias = (
+        mx.array(random.normal(size=shape).astype(np.float32)) for shape in ((3, 5, 256), (6, 256), (6,))
+    )
+    parts = mx.quantize(weight, bits=bits, group_size=group_size)
+
+    def ours(x: mx.array) -> mx.array:
+        return mx.tanh(quantized_linear(x, *parts, bias, bits=bits, group_size=group_size))
+
+    def theirs(x: mx.array) -> mx.array:
+        product = mx.quantized_matmul(x, *parts, transpose=True, bits=bits, group_size=group_size)
+        return mx.tanh(product + bias)
+
+    for one, other in ((ours, theirs), *((mx.grad(lambda x, f=f: f(x).sum()) for f in (ours, theirs)),)):
+        np.testing.assert_allclose(np.array(mx.compile(one)(x)), np.array(other(x)), rtol=1e-4, atol=1e-5)
 
 
 def test_linear_weights_inside_the_layers_are_held_and_nothing_else(
