@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -117,8 +118,21 @@ def _text(d: Diagnostic) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what a terminal would obey (control characters, line breaks) as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """The text on one line, with what a terminal would obey (control characters, line breaks) as escapes.
+
+    Spaces of every width stay: texts in Chinese and Japanese have them.
+    """
+    shown = (c if c.isprintable() or unicodedata.category(c) == "Zs" else _as_escape(c) for c in text)
+    return "".join(shown)
+
+
+def _as_escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 row, 2,000 rows."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def short(text: str) -> str:

@@ -154,7 +154,7 @@ def _as_expected(error: Fault) -> str:
     kinds = error.schema.get("type", ())
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if "array" in kinds and isinstance(error.value, (str, dict)):
-        return "put it in a list: [...]"
+        return f"write [{_shown(error.value)}]" if isinstance(error.value, str) else "put it in a list: [...]"
     if {"integer", "number", "boolean"} & set(kinds) and isinstance(error.value, str):
         return _without_quotes(error.value)
     return ""
@@ -171,8 +171,10 @@ def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
     strings = [word for word in words if isinstance(word, str)]
     if isinstance(error.value, str) and strings:
         numeric = "a number" in expected or "an integer" in expected
-        unquoted = _without_quotes(error.value) if numeric else ""
-        hint = unquoted or did_you_mean(error.value, strings, noun="choose from")
+        better = _without_quotes(error.value) if numeric else ""
+        if "a list of strings" in expected and nearest(error.value, strings) is None:
+            better = f"write [{_shown(error.value)}]"
+        hint = better or did_you_mean(error.value, strings, noun="choose from")
         return _at(document, "R103", pointer, message, hint)
     return _at(document, "R103", pointer, message, f"write {' or '.join(map(str, words))}")
 

@@ -19,7 +19,7 @@ from runtimes import checkpoints, steps
 from runtimes.backends import require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
-from runtimes.report import write_report
+from runtimes.report import Ended, write_report
 from runtimes.store import Receipt, Store
 
 # Output of a step -> the name by which the run's folder refers to it.
@@ -47,20 +47,21 @@ def execute(
         write_text(run / "plan.json", plan.text())
         write_json(run / "placement.json", asdict(placement))
         done: dict[str, Receipt] = {}
+        ended = Ended()
         _link(plan, store, run, done)
-        write_report(plan, store, run, done)
+        write_report(plan, store, run, done, ended)
         with _log_file(run / "events.jsonl") as log:
             try:
                 for event in _steps(plan, placement, store, root, sources, stop, done):
                     _log(log, event)
                     yield event
             except Exception as error:
-                kind = "Interrupted" if isinstance(error, Interrupted) else "Failed"
-                _log(log, {"event": kind, "error": type(error).__name__, "message": str(error)})
+                ended = Ended("interrupted" if isinstance(error, Interrupted) else "failed", str(error))
+                _log(log, {"event": ended.state.capitalize(), "error": type(error).__name__, "message": str(error)})
                 raise
             finally:
                 _link(plan, store, run, done)
-                write_report(plan, store, run, done)
+                write_report(plan, store, run, done, ended)
 
 
 def _log_file(path: Path) -> TextIO:

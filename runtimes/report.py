@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from compiler.files import write_json, write_text
 from compiler.plan import Plan, VerifyExport
@@ -17,14 +18,22 @@ from runtimes.store import Receipt, Store
 Report = Mapping[str, Any]
 
 
-def write_report(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> None:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended that did not do all of its steps: as far as is known while it goes on, or after a kill."""
+
+    state: Literal["unfinished", "interrupted", "failed"] = "unfinished"
+    message: str = ""
+
+
+def write_report(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt], ended: Ended) -> None:
     """Writes report.json and report.html from what the finished steps left."""
-    report = collect(plan, store, done)
+    report = collect(plan, store, done, ended)
     write_json(run / "report.json", report)
     write_text(run / "report.html", report_html(report))
 
 
-def collect(plan: Plan, store: Store, done: Mapping[str, Receipt]) -> dict[str, Any]:
+def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended) -> dict[str, Any]:
     """The report as JSON. A part is null while its step is not done; a gate's findings are kept when it fails."""
     keys = plan.keys()
     receipts = {step.id: to_json(done[step.id]) if step.id in done else None for step in plan.steps}
@@ -41,7 +50,8 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt]) -> dict[str, 
     return {
         "report": 1,
         "name": plan.name,
-        "state": _state(receipts, verdicts),
+        "state": _state(receipts, verdicts, ended),
+        "message": ended.message,
         "gate_passed": None if not verdicts or None in verdicts else all(verdicts),
         "target": plan.target,
         "steps": [{"id": name, "key": keys[name], "receipt": receipt} for name, receipt in receipts.items()],
@@ -58,10 +68,10 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _state(receipts: Mapping[str, Any], verdicts: list[bool | None]) -> str:
+def _state(receipts: Mapping[str, Any], verdicts: list[bool | None], ended: Ended) -> str:
     if all(receipts.values()):
         return "done"
-    return "gate failed" if False in verdicts else "unfinished"
+    return "gate failed" if False in verdicts else ended.state
 
 
 def report_lines(report: Report) -> list[str]:
@@ -70,7 +80,7 @@ def report_lines(report: Report) -> list[str]:
 
 
 def _sections(report: Report) -> Iterator[list[str]]:
-    yield [f"{report['name']}: {report['state']}"]
+    yield [f"{report['name']}: {report['state']}{_how_far(report)}"]
     if report["data"]:
         yield [
             f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens" for split, facts in report["data"].items()
@@ -84,6 +94,15 @@ def _sections(report: Report) -> Iterator[list[str]]:
             yield _gate_lines(name, gate)
     seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
     yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
+
+
+def _how_far(report: Report) -> str:
+    """After which step a run that is not done has stopped, and what was said then."""
+    if report["state"] == "done":
+        return ""
+    done = [step["id"] for step in report["steps"] if step["receipt"]]
+    message = report.get("message", "")  # reports of older versions have none
+    return (f" after the step {done[-1]}" if done else " before its first step") + (f": {message}" if message else "")
 
 
 def _training_line(training: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import click
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, input_rows, refused, text_in, typed_rows
 from compiler.data.texts import BadValueError
-from compiler.diagnostics import did_you_mean
+from compiler.diagnostics import counted, did_you_mean, printable
 
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
@@ -69,7 +69,7 @@ def predict(
         write_answers(output, answers)
         return
     for answered in answers:
-        told = f"{line(answered['prediction'])}  {answered[columns[roles[0]]]}"
+        told = printable(f"{line(answered['prediction'])}  {answered[columns[roles[0]]]}")
         click.echo(line_of(answered) if as_json or source else told)
 
 
@@ -162,7 +162,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
         for answered in answers:
             file.write((line_of(answered) + "\n").encode())
             count += 1
-    click.echo(f"wrote {count} answers to {output}", err=True)
+    click.echo(f"wrote {counted(count, 'answer')} to {output}", err=True)
 
 
 @click.command(epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json")

@@ -12,7 +12,7 @@ import click
 from compiler import tasks
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runtime_option, target_option
-from compiler.diagnostics import Diagnostic, Format, RecipeError, errors, render
+from compiler.diagnostics import Diagnostic, Format, RecipeError, counted, errors, render
 from compiler.loading import load
 from compiler.placement import Runtime, Target
 from compiler.reading import read_recipe
@@ -122,7 +122,7 @@ def traced(compiled: Compiled, root: Path, source: LocalFacts) -> str:
 
 def _total(findings: list[Diagnostic]) -> list[str]:
     count = len(errors(findings))
-    return [f"{count} error{'' if count == 1 else 's'}"] if count else []
+    return [counted(count, "error")] if count else []
 
 
 def summary(compiled: Compiled) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -143,12 +144,27 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
         return code, [f"error[{error.code}]: {error.message}", *hint]
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return EXIT_RUN, [f"error[E401]: the system refused: {(error.strerror or str(error)).lower()}{where}"]
+        said = f"error[E401]: the system refused: {(error.strerror or str(error)).lower()}{where}"
+        return EXIT_RUN, [said, f"    hint: {SYSTEM_HINTS.get(error.errno or 0, SYSTEM_HINT)}"]
     lines = [
         f"error[E499]: {type(error).__name__}: {error}",
         "    hint: this is a fault of ours; `recipe --debug ...` shows where",
     ]
     return EXIT_RUN, lines
+
+
+# What the system says -> what to do; the run goes on where it stopped.
+SYSTEM_HINT = "mend what it names; the same command goes on where it stopped"
+SYSTEM_HINTS = {
+    errno.ENOSPC: "make room (`recipe clean` deletes what no run refers to); the same command goes on",
+    errno.EDQUOT: "make room (`recipe clean` deletes what no run refers to); the same command goes on",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "the place can't be written to: name another",
+    errno.ENOENT: "a folder or file that it needs is not there: check the path",
+    errno.ENOTDIR: "a part of the path is a file and no folder: name another place",
+    errno.EEXIST: "a file is where a folder is needed: name another place",
+}
 
 
 # Package -> the extra that brings it.

@@ -10,7 +10,7 @@ import click
 from compiler.auto import Choice
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runtime_option, target_option
-from compiler.diagnostics import render
+from compiler.diagnostics import printable, render
 from compiler.driver import compile_recipe
 from compiler.files import write_text
 from compiler.loading import load
@@ -124,20 +124,22 @@ def _parameters(parameters: dict[str, object]) -> list[str]:
     shown = [
         f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items() if name not in hidden
     ]
-    return [line if len(line) <= 100 else f"{line[:97]}..." for line in shown]
+    return [printable(line) if len(line) <= 100 else printable(f"{line[:97]}...") for line in shown]
 
 
 def choice_lines(choices: tuple[Choice, ...]) -> list[str]:
     """What was chosen for open values, and why."""
-    return [f"{c.pointer} = {json.dumps(c.value, ensure_ascii=False)}: {c.reason}" for c in choices]
+    return [printable(f"{c.pointer} = {json.dumps(c.value, ensure_ascii=False)}: {c.reason}") for c in choices]
 
 
 def difference_lines(before: Plan, after: Plan) -> list[str]:
-    """What a change of plans costs: the steps that would be done again, with what differs."""
+    """What a change of plans costs: the steps that would be done again, with what differs; kept ones; lost ones."""
     changed = dict(changed_steps(before, after))
     kept = [step.id for step in after.steps if step.id not in changed]
     lines = [f"again  {name}: {why}" for name, why in changed.items()]
     lines += [f"kept   {name}" for name in kept]
+    ids = {step.id for step in after.steps}
+    lines += [f"gone   {step.id}" for step in before.steps if step.id not in ids]
     old = {c.pointer: c for c in before.choices}
     for choice in after.choices:
         was = old.get(choice.pointer)

@@ -9,6 +9,7 @@ import click
 
 from compiler.cli.options import runs_option
 from compiler.cli.runs import read_report
+from compiler.diagnostics import printable
 
 
 @click.command(epilog="Examples:  recipe report quickstart    recipe report runs/quickstart --json")
@@ -23,7 +24,7 @@ def report(run: str, runs_folder: Path, as_json: bool) -> None:
         return
     from runtimes.report import report_lines
 
-    click.echo("\n".join(report_lines(read_report(folder))))
+    click.echo("\n".join(map(printable, report_lines(read_report(folder)))))
 
 
 def find_run(run: str, runs_folder: Path) -> Path:

@@ -14,7 +14,7 @@ import click
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runs_option, runtime_option, target_option
 from compiler.cli.plan import choice_lines, place_plan, refuse_overrides
-from compiler.diagnostics import render
+from compiler.diagnostics import printable, render
 from compiler.driver import compile_recipe
 from compiler.loading import load
 from compiler.placement import Placement, Runtime, Target, place
@@ -81,7 +81,7 @@ def run(
         from compiler.cli.runs import read_report
         from runtimes.report import report_lines
 
-        click.echo("\n".join(report_lines(read_report(runs_folder / made.name))))
+        click.echo("\n".join(map(printable, report_lines(read_report(runs_folder / made.name)))))
         click.echo("\n".join(next_lines(runs_folder / made.name)))
 
 

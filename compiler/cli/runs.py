@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from compiler.cli.options import runs_option
-from compiler.diagnostics import did_you_mean
+from compiler.diagnostics import counted, did_you_mean
 
 
 @click.command(epilog="Examples:  recipe runs    recipe runs --json")
@@ -70,7 +70,7 @@ def say(doomed: list[Path], verb: str) -> None:
         click.echo(f"{verb} {folder}")
     files = [path for folder in doomed for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     size = sum(path.stat().st_size for path in files)
-    click.echo(f"{len(doomed)} folders, {size / 2**20:,.1f} MiB" if doomed else "nothing to delete")
+    click.echo(f"{counted(len(doomed), 'folder')}, {size / 2**20:,.1f} MiB" if doomed else "nothing to delete")
 
 
 def run_folders(runs_folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.remembered import RowLengths
 from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError
-from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, short
+from compiler.diagnostics import Diagnostic, RecipeError, counted, did_you_mean, short
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
@@ -120,7 +120,7 @@ def _bad_rows(bad: _BadValues) -> Iterator[Diagnostic]:
     for number, (place, error) in enumerate(bad.first, start=1):
         message = f"{error}" if place.line else f"{error} in row {place.row}"
         if more and number == len(bad.first):
-            message += f"; {more} more rows of the file are like this"
+            message += f"; {more:,} more row{'s of the file are' if more > 1 else ' of the file is'} like this"
         hint = "remove the row or fill it in; columns are named in /dataset/columns"
         yield Diagnostic(code="R313", at=place.at, message=message, hint=hint)
 
@@ -255,8 +255,8 @@ def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator
         if number == LISTED:
             break
         more = f"; so do {len(unknown) - LISTED} more labels" if number == LISTED - 1 and len(unknown) > LISTED else ""
-        count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
-        message = f'the label "{short(name)}" is not declared, but {count} have it, first {rows.first}{more}'
+        count = f"{counted(rows.num_rows, 'row')} {'has' if rows.num_rows == 1 else 'have'}"
+        message = f'the label "{short(name)}" is not declared, but {count} it, first {rows.first}{more}'
         hint = did_you_mean(short(name), map(short, rows.labels), noun="declared")
         yield recipe.finding("R312", "/task/labels", message, hint)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from compiler.auto import Auto, Choice
-from compiler.diagnostics import Diagnostic, did_you_mean
+from compiler.diagnostics import Diagnostic, nearest
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -77,7 +77,8 @@ def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagno
     for index, pattern in enumerate(method.target_modules):
         if not any(matches(pattern, name) for name in model.linear_modules):
             message = f'"{pattern}" matches no linear module of the model'
-            hint = f"{did_you_mean(pattern, existing)} The model has: {', '.join(existing)}"
+            best = nearest(pattern, existing)
+            hint = (f'did you mean "{best}"? ' if best else "") + f"the model has: {', '.join(existing)}"
             yield recipe.finding("R205", f"/method/target_modules/{index}", message, hint)
 
 

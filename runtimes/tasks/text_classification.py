@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.diagnostics import printable, short
 from compiler.metrics import Metric
 from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TextClassification, texts_of
@@ -97,7 +98,7 @@ def details(task: TextClassification, targets: Array, outputs: Floats) -> dict[s
 def detail_lines(details: Mapping[str, Any]) -> list[str]:
     """The confusion matrix for a terminal, unless there are too many labels for one."""
     confusion = details["confusion"]
-    labels = confusion["labels"]
+    labels = [short(printable(label)) for label in confusion["labels"]]
     if len(labels) > 12:
         return []
     width = max(8, *(len(label) + 2 for label in labels))

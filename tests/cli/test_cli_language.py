@@ -178,6 +178,13 @@ def test_diff_of_two_plans_says_what_would_be_done_again() -> None:
     ]
 
 
+def test_diff_names_the_steps_that_fall_away() -> None:
+    Path("a.json").write_text(planned(export=["onnx"]).text(), encoding="utf-8")
+    Path("b.json").write_text(planned().text(), encoding="utf-8")
+    lines = recipe("plan", "--diff", "a.json", "b.json").output.splitlines()
+    assert lines[-3:] == ["gone   export", "gone   verify", "gone   package"]
+
+
 def test_diff_of_equal_plans_keeps_every_step() -> None:
     Path("a.json").write_text(planned().text(), encoding="utf-8")
     assert recipe("plan", "--diff", "a.json", "a.json").output.split() == [

@@ -22,7 +22,19 @@ def test_what_the_system_refuses_is_e401(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_e401() -> None:
     code, lines = explain_failure(OSError(28, "No space left on device", "runs/model.safetensors"))
-    assert (code, lines) == (4, ["error[E401]: the system refused: no space left on device (runs/model.safetensors)"])
+    assert (code, lines) == (
+        4,
+        [
+            "error[E401]: the system refused: no space left on device (runs/model.safetensors)",
+            "    hint: make room (`recipe clean` deletes what no run refers to); the same command goes on",
+        ],
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 13, 17, 20, 30])
+def test_what_the_system_refuses_has_a_hint(number: int) -> None:
+    _, lines = explain_failure(OSError(number, "refused"))
+    assert lines[1].startswith("    hint: ")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import write_model
+from compiler.hub import Sources
+from compiler.placement import Placement
+from compiler.plan import Plan
+from runtimes.errors import Interrupted
+from runtimes.execute import execute
+from tests.small import write_model, write_without_framework
 from tests.tiny import RECIPE
 
 
@@ -126,3 +131,43 @@ def test_labels_that_count_verify_as_they_train(project: Path, recipe) -> None:
     (project / "numbered.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered))
     done = recipe("verify", project / "runs" / "tiny", "--data", project / "numbered.jsonl")
     assert done.exit_code == 0, done.output
+
+
+def test_a_run_that_failed_or_was_interrupted_says_so_and_after_which_step(tmp_path: Path, recipe) -> None:
+    write_without_framework(tmp_path)
+    runs, plan = tmp_path / "runs", tmp_path / "plan.json"
+    assert recipe("plan", tmp_path / "r.json", "-o", plan, "--target", "cpu").exit_code == 0
+    (tmp_path / "elsewhere").mkdir()
+    where = ("--runs", runs)
+    assert recipe("run", plan, "--root", tmp_path / "elsewhere", "--target", "cpu", "-q", *where).exit_code == 1
+    assert recipe("runs", *where).stdout.split()[:2] == ["case", "failed"]
+    assert recipe("report", "case", *where).stdout.startswith('case: failed before its first step: there is no file "')
+    made = Plan.from_json(json.loads(plan.read_text()))
+    place = Placement(engine="pytorch", engine_reason="", device="cpu", device_reason="", micro_batch_size=32)
+    with pytest.raises(Interrupted):
+        list(execute(made, place, runs=runs, root=tmp_path, sources=Sources(), stop=lambda: True))
+    assert recipe("runs", *where).stdout.split()[:2] == ["case", "interrupted"]
+
+
+def test_a_run_that_was_killed_is_unfinished_after_a_step(project: Path, recipe) -> None:
+    path = project / "runs" / "tiny" / "report.json"
+    report = json.loads(path.read_text())
+    report["steps"][1:] = [{**step, "receipt": None} for step in report["steps"][1:]]
+    nothing: dict[str, object] = {"training": None, "evaluation": None, "gates": {}}
+    path.write_text(json.dumps({**report, **nothing, "state": "unfinished"}))
+    shown = recipe("report", "tiny", "--runs", project / "runs").stdout
+    assert shown.startswith("tiny: unfinished after the step prepare\n")
+
+
+def test_one_folder_is_one_folder(project: Path, recipe) -> None:
+    done = recipe("clean", "tiny", "--dry-run", "--runs", project / "runs")
+    assert "folders," in done.stdout
+    (project / "runs" / "stray" / "x").mkdir(parents=True)
+    (project / "runs" / ".steps" / ("0" * 64)).mkdir()
+    assert "\n1 folder, " in recipe("clean", "--dry-run", "--runs", project / "runs").stdout
+
+
+def test_answers_for_a_terminal_are_escaped(project: Path, recipe) -> None:
+    done = recipe("predict", project / "runs" / "tiny", "--text", "a great \x1b[31m movie")
+    assert done.exit_code == 0, done.output
+    assert "a great \\x1b[31m movie" in done.stdout

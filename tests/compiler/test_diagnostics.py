@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Any, get_args
 from urllib.parse import unquote
 
@@ -17,11 +18,14 @@ from compiler.diagnostics import (
     Format,
     Place,
     RecipeError,
+    counted,
     did_you_mean,
     errors,
     in_order,
     nearest,
+    printable,
     render,
+    short,
     stop_on_error,
 )
 
@@ -68,7 +72,7 @@ def test_text_shows_what_a_terminal_would_obey_as_escapes() -> None:
 def test_text_has_one_line_for_a_finding_and_one_for_its_hint(found: list[Diagnostic]) -> None:
     lines = render(found, "text").splitlines()
     assert len(lines) == len(found) + sum(bool(d.hint) for d in found)
-    assert all(line.isprintable() for line in lines)
+    assert all(c.isprintable() or unicodedata.category(c) == "Zs" for line in lines for c in line)
 
 
 def test_json_has_every_field() -> None:
@@ -190,3 +194,15 @@ def test_a_hint_lists_what_there_is_when_nothing_is_near() -> None:
     assert did_you_mean("zzz", ["b", "a"], noun="keys") == "keys: a, b"
     assert did_you_mean("zzz", [f"w{i:02}" for i in range(14)]).endswith("w11, and 2 more")
     assert did_you_mean("zzz", []) == "remove it"
+
+
+def test_a_terminal_obeys_nothing_of_a_text_and_wide_spaces_stay() -> None:
+    assert printable("a\x1b[31m\nb\u202e\u3000c\xa0d") == "a\\x1b[31m\\nb\\u202e\u3000c\xa0d"
+
+
+def test_things_are_counted_in_singular_and_plural() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
+
+
+def test_a_long_text_is_cut() -> None:
+    assert (short("a" * 40), short("a" * 41)) == ("a" * 40, "a" * 40 + "…")

@@ -532,7 +532,7 @@ def test_rows_of_a_file_that_two_splits_name_are_counted_once(project):
     dataset = {"train": "data/rows.jsonl", "validation": None, "test": "data/rows.jsonl"}
     found = [d for d in project.findings(dataset=dataset) if d.code == "R313"]
     assert [d.at.line for d in found] == [41, 42, 43, 44, 45]
-    assert found[-1].message.endswith("; 1 more rows of the file are like this")
+    assert found[-1].message.endswith("; 1 more row of the file is like this")
 
 
 def test_a_bad_column_of_parquet_has_its_first_place_by_number(project):

@@ -60,6 +60,14 @@ def test_a_model_without_numbered_layers_needs_named_targets() -> None:
     assert (found.code, found.pointer) == ("R205", "/method/target_modules")
 
 
+def test_a_target_without_a_near_one_lists_the_modules_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolved(method={"type": "lora", "target_modules": ["zzz", "qeury"]})
+    far, near = caught.value.diagnostics
+    listed = "the model has: attention.self.query, attention.self.value, dense, query, value"
+    assert (far.hint, near.hint) == (listed, f'did you mean "query"? {listed}')
+
+
 def test_class_weights_and_positive_classes_name_labels_that_rows_have() -> None:
     loss = {"type": "cross-entropy", "class_weights": {"good": 1, "a/b": 2}}
     found = findings(training={"loss": loss}, metrics=[{"type": "f1", "average": "binary", "positive": "god"}])
