@@ -13,7 +13,7 @@ import click
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, input_rows, refused, text_in, typed_rows
 from compiler.data.texts import BadValueError
-from compiler.diagnostics import counted, did_you_mean, printable
+from compiler.diagnostics import counted, printable
 
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
@@ -98,10 +98,9 @@ def bundle_folder(named: Path, runs_folder: Path) -> Path:
         message = f"{named} is a link to what is not there: copy a bundle with `cp -rL`, which follows links"
         raise click.UsageError(message)
     if found is None and not named.exists():
-        from compiler.cli.runs import run_folders
+        from compiler.cli.runs import nearest_run
 
-        known = [folder.name for folder in run_folders(runs_folder)]
-        raise click.UsageError(f'no bundle or run "{named}": {did_you_mean(named.name, known, noun="runs")}')
+        raise click.UsageError(f'no bundle or run "{named}": {nearest_run(named.name, runs_folder)}')
     return found or named
 
 

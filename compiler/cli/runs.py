@@ -45,7 +45,7 @@ def clean(names: tuple[str, ...], runs_folder: Path, all_runs: bool, yes: bool, 
     known = [folder.name for folder in run_folders(runs_folder)]
     for name in names:
         if name not in known:
-            raise click.UsageError(f'no run "{name}": {did_you_mean(name, known, noun="runs")}')
+            raise click.UsageError(f'no run "{name}": {nearest_run(name, runs_folder)}')
     store = Store(runs_folder)
     with ExitStack() as locks:  # no run begins or goes on while it is decided and done
         for name in known:
@@ -76,6 +76,12 @@ def say(doomed: list[Path], verb: str) -> None:
 def run_folders(runs_folder: Path) -> list[Path]:
     """The folders of runs, by name."""
     return sorted(path.parent for path in runs_folder.glob("*/plan.json"))
+
+
+def nearest_run(name: str, runs_folder: Path) -> str:
+    """A hint: the run whose name is nearest, or which runs there are."""
+    known = [folder.name for folder in run_folders(runs_folder)]
+    return did_you_mean(name, known, noun="runs") if known else f"there are no runs in {runs_folder}"
 
 
 def keys_of(run: Path) -> set[str]:
@@ -110,8 +116,5 @@ def read_report(run: Path) -> dict[str, Any]:
             f"{run / 'report.json'} can't be read: run the recipe again, finished steps are kept"
         )
     if report is None:
-        known = [folder.name for folder in run_folders(run.parent)]
-        raise click.UsageError(
-            f'no run "{run.name}" in {run.parent}: {did_you_mean(run.name, known, noun="runs")}'
-        ) from None
+        raise click.UsageError(f'no run "{run.name}" in {run.parent}: {nearest_run(run.name, run.parent)}')
     return report

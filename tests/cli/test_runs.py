@@ -171,3 +171,11 @@ def test_answers_for_a_terminal_are_escaped(project: Path, recipe) -> None:
     done = recipe("predict", project / "runs" / "tiny", "--text", "a great \x1b[31m movie")
     assert done.exit_code == 0, done.output
     assert "a great \\x1b[31m movie" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["predict", "report", "clean"])
+def test_a_run_that_is_not_there_says_when_there_are_none(tmp_path: Path, recipe, command: str) -> None:
+    text = ("--text", "a") if command == "predict" else ()
+    done = recipe(command, "nothing", *text, "--runs", tmp_path / "runs")
+    assert done.exit_code == 2
+    assert f"there are no runs in {tmp_path / 'runs'}" in " ".join(done.output.split())
