@@ -93,7 +93,8 @@ def _summary(result: Mapping[str, Any]) -> Iterator[str]:
 def _methods(cells: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """A line for each task and method: the worst of its losses, and its gates."""
     compared = [row for row in cells if row["table"] == "methods"]
-    for task, method in dict.fromkeys((row["names"]["task"], row["names"]["method"]) for row in compared):
+    run = [row for row in cells if row["table"] in ("methods", "gates")]
+    for task, method in dict.fromkeys((row["names"]["task"], row["names"]["method"]) for row in run):
         own = {"task": task, "method": method}
         rows = [row for row in compared if own.items() <= row["names"].items()]
         gates = {
@@ -102,10 +103,12 @@ def _methods(cells: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             if row["table"] == "gates" and own.items() <= row["names"].items()
         }
         worst = (_worst(rows, name) for name in ("gradients", "steps"))
-        yield (task, method, *worst, *(gates.get(engine, "no cell") for engine in ("pytorch", "mlx")))
+        yield (task, method, *worst, *(gates.get(engine, "runs not here") for engine in ("pytorch", "mlx")))
 
 
 def _worst(rows: Sequence[Row], name: str) -> str:
+    if not rows:
+        return "one engine"
     bad = next((row["status"] for row in rows if row["status"] != "green"), None)
     return bad or f"{max(row['figures'][name] for row in rows):.1e}"
 

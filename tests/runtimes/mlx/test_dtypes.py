@@ -12,7 +12,7 @@ import torch
 
 from runtimes.mlx.dtypes import DTYPES, Number, result_dtype
 
-NAMES = [name for name in DTYPES if name != "float64"]
+NAMES = [name for name in DTYPES if name not in ("float64", "uint32")]  # torch promotes no uint32
 NUMBERS: list[Number] = [True, 2, 0.5]
 
 
