@@ -7,8 +7,19 @@ from typing import Any
 
 import pytest
 
+from compiler.placement import EVERY_RUNTIME
 from tests.conformance.cells import LIMITS
-from tests.conformance.subjects import ENCODERS, STORED, cover, every_method, loss_names, method_names, task_names
+from tests.conformance.subjects import (
+    ENCODERS,
+    STORED,
+    cover,
+    every_gate,
+    every_method,
+    loss_names,
+    method_names,
+    runtimes_of,
+    task_names,
+)
 from tools import matrix
 from tools.matrix_pages import page, with_table
 
@@ -49,17 +60,27 @@ def test_every_cell_of_the_table_was_run(result: dict[str, Any]) -> None:
     assert run == [(cell.table, cell.names) for cell in cells()], AGAIN
 
 
+def shared() -> list[str]:
+    """The methods that every runtime runs: the others have nothing to be compared with."""
+    return [method for method in method_names() if set(runtimes_of(method)) == set(EVERY_RUNTIME)]
+
+
 def test_the_table_has_every_task_loss_and_method() -> None:
     found = {(subject.task, subject.loss, subject.method) for subject in every_method()}
+    assert found == {(task, loss, method) for task in task_names() for loss in loss_names(task) for method in shared()}
+
+
+def test_every_task_and_method_goes_through_the_gate_on_each_runtime_that_runs_it() -> None:
+    found = {(subject.task, subject.method, runtime) for subject, runtime in every_gate()}
     assert found == {
-        (task, loss, method) for task in task_names() for loss in loss_names(task) for method in method_names()
+        (task, method, runtime) for task in task_names() for method in method_names() for runtime in runtimes_of(method)
     }
 
 
 def test_the_cover_has_every_task_with_every_method_and_everything_else_once() -> None:
     subjects = cover()
     pairs = {(subject.task, subject.method) for subject in subjects}
-    assert pairs == {(task, method) for task in task_names() for method in method_names()}
+    assert pairs == {(task, method) for task in task_names() for method in shared()}
     assert {subject.encoder for subject in subjects} == set(ENCODERS)
     assert {subject.stored for subject in subjects} == set(STORED)
     assert {subject.loss for subject in subjects} == {loss for task in task_names() for loss in loss_names(task)}
