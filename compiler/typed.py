@@ -185,6 +185,8 @@ def _shown(value: Any) -> str:
 
 def _fits(shape: Any, value: Any) -> bool:
     origin = get_origin(shape)
+    if shape is Any:
+        return True
     if origin is Literal:
         return any(value == word and type(value) is type(word) for word in get_args(shape))
     if origin is tuple:

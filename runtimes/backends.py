@@ -12,8 +12,7 @@ from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
-from runtimes.protocol import Engine
-from runtimes.tokens import Inputs
+from runtimes.protocol import Batch, Engine
 from runtimes.tolerance import Noise
 
 # Engine of the placement -> its module.
@@ -47,7 +46,7 @@ class Backend(Protocol):
         """Writes a base model with the adapter of a train step merged into it."""
         ...
 
-    def float32_noise(self, task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
+    def float32_noise(self, task: Task, folder: Path, batches: Iterable[Batch]) -> Noise:
         """The float32 rounding noise of a saved model's outputs."""
         ...
 

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.features import TARGETS, TOKENS, Features
+from runtimes.features import IGNORED, TARGETS, TOKENS, Ragged, Table
 from runtimes.protocol import Batch
 from runtimes.randomness import number, order
 
@@ -22,8 +22,8 @@ WINDOW = 100_000
 
 
 def evenly(targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """[B] ones: every row counts the same."""
-    return np.ones(len(targets), np.float32)
+    """Ones in the shape of the targets, and zeros where there is nothing to answer: each counts the same."""
+    return np.asarray(targets != IGNORED, np.float32)
 
 
 def padded_lengths(lengths: npt.NDArray[np.int64], grid: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -75,47 +75,42 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], size: int) -> tuple[Rows,
     return micro_batches(np.arange(len(lengths)), lengths, size)
 
 
-def collate(features: Features, rows: Rows, *, grid: Sequence[int], weigh: Weigh = evenly, fill_to: int = 0) -> Batch:
+def collate(table: Table, rows: Rows, *, grid: Sequence[int] = (), weigh: Weigh = evenly, fill_to: int = 0) -> Batch:
     """Rows padded to the smallest length of the grid; rows of weight zero fill the batch up to `fill_to` rows.
 
-    `weigh`: from targets [B] to the rows' weights [B] in the loss.
+    Without a grid they are padded to the longest of them. `weigh`: from targets to their weights in the loss.
     """
     fill = max(0, fill_to - len(rows))
-    inputs = {name: _filled(values, fill) for name, values in _inputs(features, rows, grid)}
-    targets = features.targets[rows]
+    masks = {axis: _mask(offsets, rows, grid) for axis, offsets in table.offsets.items()}
+    inputs = {name: _placed(table, name, rows, masks) for name in table.columns if name != TARGETS}
+    if TOKENS in masks:
+        inputs = {"attention_mask": masks[TOKENS].astype(np.int64), **inputs}
+    targets = _placed(table, TARGETS, rows, masks)
+    axis = table.columns[TARGETS].axis
+    answered = masks[axis] if axis else np.ones(len(rows), bool)
     return Batch(
-        inputs=inputs,
+        inputs={name: _filled(values, fill) for name, values in inputs.items()},
         targets=_filled(targets, fill),
-        weights=np.concatenate([weigh(targets), np.zeros(fill, np.float32)]),
+        weights=_followed(weigh(targets), fill),
+        positions=_followed(answered, fill),
         rows=np.concatenate([rows, np.full(fill, -1, np.int64)]),
     )
-
-
-def _inputs(features: Features, rows: Rows, grid: Sequence[int]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """The arrays of a batch by the model's argument name; the mask says where there are tokens."""
-    masks = {axis: _mask(offsets, rows, grid) for axis, offsets in features.offsets.items()}
-    if TOKENS in masks:
-        yield "attention_mask", masks[TOKENS].astype(np.int64)
-    for name, column in features.columns.items():
-        if name == TARGETS:
-            continue
-        if not column.axis:
-            yield name, features.arrays[name][rows]
-            continue
-        mask = masks[column.axis]
-        places = (features.offsets[column.axis][rows][:, None] + np.arange(mask.shape[1]))[mask]
-        yield name, _placed(features.arrays[name][places], mask, column.padding)
 
 
 def _mask(offsets: npt.NDArray[np.int64], rows: Rows, grid: Sequence[int]) -> npt.NDArray[np.bool_]:
     """[B, T] where a row has a value of its own."""
     lengths = offsets[rows + 1] - offsets[rows]
-    return np.arange(int(padded_lengths(lengths, grid).max())) < lengths[:, None]
+    longest = int(padded_lengths(lengths, grid).max()) if grid else max(1, int(lengths.max()))
+    return np.arange(longest) < lengths[:, None]
 
 
-def _placed(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], padding: int) -> npt.NDArray[Any]:
-    """[B, T] whole numbers as int64, as models take them; fractions as they are."""
-    placed = np.full(mask.shape, padding, values.dtype if values.dtype.kind == "f" else np.int64)
+def _placed(table: Table, name: str, rows: Rows, masks: Mapping[str, npt.NDArray[np.bool_]]) -> npt.NDArray[Any]:
+    """[B] or [B, T] the values of a column; padded ones are int64, as models take them, or fractions."""
+    column = table.columns[name]
+    if not column.axis:
+        return table.arrays[name][rows]
+    values, mask = table.ragged(name).take(rows).values, masks[column.axis]
+    placed = np.full(mask.shape, column.padding, values.dtype if values.dtype.kind == "f" else np.int64)
     placed[mask] = values
     return placed
 
@@ -123,3 +118,20 @@ def _placed(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], padding: int)
 def _filled(values: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
     """`fill` copies of the first row are appended: a row that an engine can compute without special cases."""
     return np.concatenate([values, np.repeat(values[:1], fill, axis=0)])
+
+
+def _followed(values: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+    """`fill` rows of zeros are appended."""
+    return np.concatenate([values, np.zeros((fill, *values.shape[1:]), values.dtype)])
+
+
+def answered(batch: Batch, values: npt.NDArray[Any]) -> Ragged:
+    """What belongs to the rows of a batch, of values [B, ...] or [B, T, ...]: neither padding nor filling rows."""
+    counts = batch.positions.reshape(len(batch.rows), -1).sum(axis=1)[batch.rows >= 0]
+    return Ragged(values[batch.positions], np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
+
+
+def in_order(batches: Sequence[Rows], found: Sequence[Ragged]) -> Ragged:
+    """The values of batches as those of rows 0, 1, 2, ...; one batch at least."""
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([part.lengths for part in found]))])
+    return Ragged(np.concatenate([part.values for part in found]), offsets).take(np.argsort(np.concatenate(batches)))

@@ -1,10 +1,10 @@
 """A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone."""
 
-# Axes: B = rows of a batch, C = outputs of a row, N = rows
+# Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from compiler.tasks import Task, texts_of
+from compiler.tasks import Example, Task
 from runtimes import tasks
-from runtimes.comparison import Row
+from runtimes.comparison import Row, encoded, outputs_of
 from runtimes.errors import RunError
+from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
 from runtimes.manifest import Manifest, broken, read_json, read_manifest
-from runtimes.tasks import Answer
-from runtimes.tokens import Encoder, Tokens, chunks, open_encoder, pad_id
+from runtimes.protocol import Batch
+from runtimes.readings import read_outputs
+from runtimes.tasks import Answer, Head
+from runtimes.tokens import Encoder, open_encoder, pad_id
 
 if TYPE_CHECKING:
     from runtimes.export.session import Session
@@ -30,7 +33,7 @@ TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
-"""What the trained model answered on the held-out rows, float32 [N, C]: the rows themselves are not in a bundle."""
+"""What the trained model answered on the held-out rows, float32 [P, C]: the rows themselves are not in a bundle."""
 OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 """Files that other readers of the tokenizer want; carried where the model has them."""
 BATCH_SIZE = 32
@@ -47,35 +50,40 @@ class Bundle:
     threads: int
 
     @property
+    def head(self) -> Head:
+        """What the graph's outputs are."""
+        return tasks.module_of(self.task).head(self.task)
+
+    @property
     def num_outputs(self) -> int:
-        """Outputs of the graph for a row."""
-        return tasks.module_of(self.task).head(self.task).num_outputs
+        """Outputs for a position."""
+        return self.head.num_outputs
 
     def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> list[Answer]:
         """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""
         module = tasks.module_of(self.task)
-        return [module.answer(self.task, outputs_C) for outputs_C in self.outputs(rows, batch_size)]
+        outputs = self.outputs([Example(row=row, target=0) for row in rows], batch_size)
+        return [module.answer(self.task, row, outputs.row(number), self.encoder) for number, row in enumerate(rows)]
 
-    def outputs(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> npt.NDArray[np.float32]:
-        """[N, C], in order. Rows of like length share a batch, so that little is padded."""
-        encoded = list(self.encode(rows))
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
-        found_NC = np.empty((len(encoded), self.num_outputs), np.float32)
-        for indices in chunks(order, batch_size):
-            found_NC[indices] = self.run([encoded[index] for index in indices])
-        return found_NC
+    def outputs(self, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> Ragged:
+        """[P, C] of each row, in order. Rows of like length share a batch, so that little is padded."""
+        if not examples:
+            return Ragged.of((), np.empty((0, self.num_outputs), np.float32))
+        table = self.encode(examples)
+        order = np.argsort(table.lengths, kind="stable")
+        return outputs_of(self.run, table, order, batch_size).take(np.argsort(order))
 
-    def encode(self, rows: Iterable[Row]) -> Iterator[Tokens]:
-        """The tokens of each row."""
-        return self.encoder.encode(map(partial(texts_of, self.task), rows))
+    def encode(self, examples: Sequence[Example]) -> Table:
+        """The columns of each row."""
+        return encoded(self.task, examples, self.encoder)
 
-    def run(self, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
-        """[B, C] of rows as one batch, padded."""
-        outputs_BC = self.session.outputs(self.encoder.pad(rows))
-        if outputs_BC.shape[1:] != (self.num_outputs,):
-            shape = " by ".join(map(str, outputs_BC.shape[1:])) or "no"
+    def run(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """The outputs of a batch, in its targets' shape."""
+        outputs = read_outputs(self.head.reading, self.session.outputs(batch.inputs), batch.targets)
+        if outputs.shape != (*batch.positions.shape, self.num_outputs):
+            shape = " by ".join(map(str, outputs.shape[1:])) or "no"
             raise broken(self.folder, f"the task has {self.num_outputs} outputs for a row, the graph gives {shape}")
-        return outputs_BC
+        return outputs
 
     def golden(self) -> tuple[Golden, ...]:
         """The golden rows. Raises RunError E601."""
@@ -85,12 +93,12 @@ class Bundle:
             raise broken(self.folder, f"{GOLDEN} can't be read: {error}") from error
 
     def held_out(self) -> npt.NDArray[np.float32]:
-        """[N, C] what the trained model answered on the held-out rows, in their order. Raises RunError E601."""
+        """[P, C] what the trained model answered on the held-out rows, in their order. Raises RunError E601."""
         try:
             found = np.load(self.folder / HELD_OUT, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise broken(self.folder, f"{HELD_OUT} can't be read: {error}") from error
-        if found.shape != (self.manifest.held_out.rows, self.num_outputs) or found.dtype != np.float32:
+        if found.ndim != 2 or found.shape[1] != self.num_outputs or found.dtype != np.float32:
             raise broken(self.folder, f"{HELD_OUT} has not the outputs of {self.manifest.held_out.rows} rows")
         return np.asarray(found, np.float32)
 

@@ -4,32 +4,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.tasks import Task, texts_of
+from compiler import tasks as compiler_tasks
+from compiler.tasks import Example, Task, texts_of
 from runtimes import tasks
+from runtimes.batches import Rows as Places
+from runtimes.batches import answered, collate, in_order
+from runtimes.features import Ragged, Table, table_of
 from runtimes.golden import Probe, alternate, choose_rows, make_probes, spread
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder, Texts, chunks
+from runtimes.tokens import Encoder, chunks
 
 Row = Mapping[str, Any]
 """The values of a row by role."""
 NOISE_ROWS = 64
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """The held-out rows: their values by role, and their true answers as arrays [N]."""
+    """The held-out rows: their values by role, true answers among them."""
 
     task: Task
     rows: Sequence[Row]
-    targets: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,76 +42,98 @@ class HeldOut:
 class Rows:
     """What is compared: held-out rows, and probes, whose numbers go on where those of the split end."""
 
-    held_out: HeldOut
-    numbers: npt.NDArray[np.int64]  # [N] in the split
-    lengths: npt.NDArray[np.int64]  # [N] in tokens
-    golden: npt.NDArray[np.int64]  # places among the numbers
+    task: Task
+    values: Sequence[Row]  # held-out rows, then probes
+    table: Table  # of them
+    numbers: npt.NDArray[np.int64]  # [N] of the held-out rows in the split
+    golden: npt.NDArray[np.int64]  # places among the held-out rows
     probes: tuple[Probe, ...]
+    num_rows: int  # of the split
 
     @property
-    def targets(self) -> npt.NDArray[Any]:
-        """[N] true answers."""
-        return self.held_out.targets[self.numbers]
+    def places(self) -> Places:
+        """[N] of the held-out rows in the table."""
+        return np.arange(len(self.numbers))
 
     @property
-    def probe_numbers(self) -> npt.NDArray[np.int64]:
-        """Numbers of the probes."""
-        return len(self.held_out) + np.arange(len(self.probes))
+    def probe_places(self) -> Places:
+        """Of the probes in the table."""
+        return len(self.numbers) + np.arange(len(self.probes))
 
     @property
-    def alone_numbers(self) -> npt.NDArray[np.int64]:
-        """Numbers of the golden rows, then of the probes."""
-        return np.concatenate([self.numbers[self.golden], self.probe_numbers])
+    def alone_places(self) -> Places:
+        """Of the golden rows, then of the probes."""
+        return np.concatenate([self.golden, self.probe_places])
 
-    def row(self, number: int) -> Row:
-        """The row of a number."""
-        past = number - len(self.held_out)
-        if past < 0:
-            return self.held_out.rows[number]
-        return tasks.module_of(self.held_out.task).probe_row(self.probes[past].text)
+    @property
+    def all_numbers(self) -> npt.NDArray[np.int64]:
+        """The number of each row of the table."""
+        return np.concatenate([self.numbers, self.num_rows + np.arange(len(self.probes))])
 
-    def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
-        """The row of each number, one after another."""
-        return map(self.row, numbers)
-
-    def texts(self, numbers: Iterable[int]) -> Iterator[Texts]:
-        """What of each row is tokenized."""
-        return map(partial(texts_of, self.held_out.task), self.rows(numbers))
+    @property
+    def targets(self) -> Ragged:
+        """The true answers of the held-out rows."""
+        return self.table.targets.take(self.places)
 
 
 def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
-    numbers = spread(len(held_out), max_rows or len(held_out))
-    lengths = encoder.lengths(texts_of(held_out.task, held_out.rows[number]) for number in numbers)
+    task, numbers = held_out.task, spread(len(held_out), max_rows or len(held_out))
+    chosen = [held_out.rows[number] for number in numbers]
+    examples = examples_of(task, chosen)
+    lengths = encoded(task, examples, encoder).lengths
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
-    probes = make_probes(
-        [texts_of(held_out.task, held_out.rows[number])[0] for number in numbers[by_length]], encoder.cuts
+    probes = make_probes([texts_of(task, chosen[place])[0] for place in by_length], encoder.cuts)
+    made = [tasks.module_of(task).probe_row(probe.text) for probe in probes]
+    return Rows(
+        task=task,
+        values=[*chosen, *made],
+        table=encoded(task, [*examples, *(Example(row=row, target=0) for row in made)], encoder),
+        numbers=numbers,
+        golden=golden,
+        probes=probes,
+        num_rows=len(held_out),
     )
-    return Rows(held_out=held_out, numbers=numbers, lengths=lengths, golden=golden, probes=probes)
 
 
-def noise_batches(rows: Rows, encoder: Encoder, batch_size: int) -> Iterator[Batch]:
+def examples_of(task: Task, rows: Iterable[Row]) -> list[Example]:
+    """Rows by role, as their task reads them. Raises BadValueError."""
+    reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, {}))
+    return [reader.read(row) for row in rows]
+
+
+def encoded(task: Task, examples: Iterable[Example], encoder: Encoder) -> Table:
+    """The columns of some rows, in memory."""
+    module = tasks.module_of(task)
+    portions = (module.encode(task, portion, encoder) for portion in chunks(examples, _ROWS_AT_ONCE))
+    return table_of(portions, module.columns(encoder.pad_id))
+
+
+def noise_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:
     """NOISE_ROWS rows spread over the lengths, the longest text of all the last one: rounding grows with length."""
-    chosen = rows.numbers[choose_rows(rows.lengths, NOISE_ROWS - 1)]
-    yield from batches(rows.texts(chosen), encoder, batch_size)
+    lengths = rows.table.lengths
+    yield from batches(rows.table, choose_rows(lengths[rows.places], NOISE_ROWS - 1), batch_size)
     if rows.probes:
-        longest = max(rows.probe_numbers, key=lambda number: len(rows.probes[number - len(rows.held_out)].text))
-        yield from batches(rows.texts([longest]), encoder, 1)
+        longest = max(rows.probe_places, key=lambda place: len(rows.probes[place - len(rows.numbers)].text))
+        yield from batches(rows.table, np.asarray([longest]), 1)
 
 
-def batches(texts: Iterable[Texts], encoder: Encoder, batch_size: int) -> Iterator[Batch]:
+def batches(table: Table, places: Places, batch_size: int) -> Iterator[Batch]:
     """Rows in padded batches, in the order in which they come."""
-    start = 0
-    for tokens in chunks(encoder.encode(texts), batch_size):
-        places = np.arange(start, start + len(tokens))
-        start += len(tokens)
-        yield Batch(
-            inputs=encoder.pad(tokens),
-            targets=np.zeros(len(tokens), np.int64),
-            weights=np.ones(len(tokens), np.float32),
-            rows=places,
-        )
+    return (collate(table, places[start : start + batch_size]) for start in range(0, len(places), batch_size))
+
+
+def outputs_of(
+    scores: Callable[[Batch], npt.NDArray[np.floating[Any]]], table: Table, places: Places, batch_size: int
+) -> Ragged:
+    """What a model answers for some rows, float32 [P, C], in their order; batches are made in the order given."""
+    if not len(places):
+        return Ragged.of((), np.empty((0, 1), np.float32))
+    found = [answered(batch, scores(batch)) for batch in batches(table, places, batch_size)]
+    order = [np.arange(start, min(start + batch_size, len(places))) for start in range(0, len(places), batch_size)]
+    whole = in_order(order, found)
+    return Ragged(whole.values.astype(np.float32), whole.offsets)
 
 
 def mixed_order(count: int) -> npt.NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """The rows over which two models disagree, for the eye: disagreements.jsonl."""
 
-# Axes: B = rows, C = outputs of a row
+# Axes: P = positions of all rows, C = outputs of a position
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from compiler.tasks import Task
 from runtimes import tasks
+from runtimes.features import Ragged
 from runtimes.gate import Scores
 
 NUM_OVER = 20
@@ -19,43 +20,47 @@ NUM_OVER = 20
 
 
 def disagreements(
-    task: Task, numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], source: Scores, other: Scores, allowed: float
+    task: Task, numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], source: Ragged, other: Ragged, allowed: float
 ) -> Iterator[dict[str, Any]]:
     """A JSON object for each row decided otherwise, and for the worst of those that are over what is allowed.
 
-    `numbers`: of the rows in the split.
+    `numbers`: of the rows in the split. A row with several positions is told of by the worst of them.
     """
-    if source.shape != other.shape or not source.size:
+    if source.values.shape != other.values.shape or not source.values.size:
         return
     module = tasks.module_of(task)
     with np.errstate(invalid="ignore"):
-        delta_B = np.nan_to_num(np.abs(source - other).max(axis=1), nan=np.inf)
-    differ_B, tied_B = np.zeros(len(source), bool), np.zeros(len(source), bool)
+        delta_P = np.nan_to_num(np.abs(source.values - other.values).max(axis=1), nan=np.inf)
+    differ_P, tied_P = np.zeros(len(delta_P), bool), np.zeros(len(delta_P), bool)
     if module.DECIDE is not None:
-        decided_B, margin_B = module.DECIDE(source)
-        differ_B, tied_B = decided_B != module.DECIDE(other)[0], margin_B < allowed
-    over_B = ~differ_B & (delta_B > allowed)
-    for index in [*_worst(differ_B, delta_B), *_worst(over_B, delta_B)[:NUM_OVER]]:
+        decided_P, margin_P = module.DECIDE(source.values)
+        differ_P, tied_P = decided_P != module.DECIDE(other.values)[0], margin_P < allowed
+    over_P = ~differ_P & (delta_P > allowed)
+    for place in [*_worst(differ_P, delta_P, source), *_worst(over_P, delta_P, source)[:NUM_OVER]]:
+        index = int(source.rows[place])
         yield {
             "row": numbers[index],
+            "position": int(place - source.offsets[index]),
             "values": dict(rows[index]),
-            "differs": "decision" if differ_B[index] else "outputs",
-            "near_tie": bool(differ_B[index] and tied_B[index]),
-            "max_abs": _finite(delta_B[index]),
-            "source": _answer(task, source[index]),
-            "other": _answer(task, other[index]),
+            "differs": "decision" if differ_P[place] else "outputs",
+            "near_tie": bool(differ_P[place] and tied_P[place]),
+            "max_abs": _finite(delta_P[place]),
+            "source": _answer(task, source.row(index), source.values[place]),
+            "other": _answer(task, other.row(index), other.values[place]),
         }
 
 
-def _worst(chosen_B: npt.NDArray[np.bool_], delta_B: npt.NDArray[np.floating[Any]]) -> list[int]:
-    found = np.flatnonzero(chosen_B)
-    return [int(index) for index in found[np.argsort(-delta_B[found], kind="stable")]]
+def _worst(chosen_P: npt.NDArray[np.bool_], delta_P: npt.NDArray[np.floating[Any]], of: Ragged) -> list[int]:
+    """The worst chosen position of each row that has one, the worst first."""
+    found = np.flatnonzero(chosen_P)
+    found = found[np.argsort(-delta_P[found], kind="stable")]
+    _, first = np.unique(of.rows[found], return_index=True)
+    return [int(place) for place in found[np.sort(first)]]
 
 
-def _answer(task: Task, outputs_C: Scores) -> dict[str, Any]:
-    module = tasks.module_of(task)
+def _answer(task: Task, row_PC: Scores, outputs_C: Scores) -> dict[str, Any]:
     outputs = [_finite(output) for output in outputs_C]
-    decided = None if None in outputs else module.decision(module.answer(task, outputs_C))
+    decided = tasks.module_of(task).decision(task, row_PC) if np.isfinite(row_PC).all() else None
     return {"decision": decided, "outputs": outputs}
 
 

@@ -1,54 +1,64 @@
 """A model's figures on every row of a split."""
 
-# N = rows, C = outputs of a row
+# P = positions of all rows, C = outputs of a position
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.batches import Rows, collate, evaluation_batches
+from runtimes.batches import Rows, answered, collate, evaluation_batches, in_order
 from runtimes.errors import RunError
-from runtimes.features import Features
-from runtimes.protocol import Engine, OutOfMemory, RowResults
+from runtimes.features import IGNORED, Ragged, Table
+from runtimes.protocol import Engine, OutOfMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of all rows of a split, in its order."""
+
+    losses: Ragged
+    outputs: Ragged  # [P, C]
 
 
 def evaluate(
     engine: Engine,
-    features: Features,
+    features: Table,
     *,
     grid: Sequence[int],
     batch_size: int,
     on_halved: Callable[[int], None] = lambda _: None,
-) -> RowResults:
-    """Losses [N] and outputs [N, C] of all rows, each computed once, in the order of the split.
+) -> Evaluation:
+    """Losses and outputs of all rows, each computed once, in the order of the split.
 
     When the device has no room the batch size is halved for the rest, and `on_halved` is told.
     """
     order: list[Rows] = []
-    found: list[RowResults] = []
+    losses: list[Ragged] = []
+    outputs: list[Ragged] = []
     waiting = list(reversed(evaluation_batches(features.lengths, batch_size)))
     while waiting:
         rows = waiting.pop()
-        fill_to = batch_size if engine.fixed_shapes else 0
+        batch = collate(features, rows, grid=grid, fill_to=batch_size if engine.fixed_shapes else 0)
         try:
-            found.append(engine.evaluate(collate(features, rows, grid=grid, fill_to=fill_to)))
+            found = engine.evaluate(batch)
         except OutOfMemory:
             batch_size = halved(batch_size)
             on_halved(batch_size)
             waiting = [part for whole in [*waiting, rows] for part in _parts(whole, batch_size)]
             continue
         order.append(rows)
-    return _in_order(order, found)
+        losses.append(answered(batch, found.losses))
+        outputs.append(answered(batch, found.outputs))
+    return Evaluation(in_order(order, losses), in_order(order, outputs))
 
 
-def _in_order(order: Sequence[Rows], found: Sequence[RowResults]) -> RowResults:
-    """The results of batches as those of their rows, filling rows left out."""
-    places = np.argsort(np.concatenate(order))
-    losses = [result.losses[: len(rows)] for rows, result in zip(order, found, strict=True)]
-    outputs = [result.outputs[: len(rows)] for rows, result in zip(order, found, strict=True)]
-    return RowResults(losses=np.concatenate(losses)[places], outputs=np.concatenate(outputs)[places])
+def mean_loss(losses: Ragged, targets: Ragged) -> float:
+    """The mean over all that was to be answered."""
+    counted = targets.values != IGNORED
+    return float(np.mean(losses.values[counted], dtype=np.float64)) if counted.any() else 0.0
 
 
 def _parts(rows: Rows, size: int) -> list[Rows]:

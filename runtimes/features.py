@@ -1,6 +1,6 @@
-"""The rows of a split as columns on disk: written in one pass, read through memory maps."""
+"""Rows as columns of arrays: those of a split on disk, written in one pass and read through memory maps."""
 
-# N = rows, S = values of all rows along an axis
+# N = rows, P = positions: values of all rows along an axis
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from compiler.typed import read, to_json
 TOKENS = "tokens"
 """The axis of the tokens that a model reads: it decides which rows share a batch."""
 TARGETS = "targets"
+IGNORED = -100
+"""The target of a position that should be answered with nothing: it bears no loss, and no metric counts it."""
 Array = npt.NDArray[Any]
 
 
@@ -43,6 +45,53 @@ class Portion:
     fixed: Mapping[str, Array]
     truncated: int  # of the rows
 
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter((*self.fixed.values(), *self.ragged.values()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Values of rows that may have any number of them: those of row i are values[offsets[i]:offsets[i + 1]]."""
+
+    values: Array  # [P, ...]
+    offsets: npt.NDArray[np.int64]  # [N + 1]
+
+    @staticmethod
+    def single(values: Array) -> Ragged:
+        """One value a row."""
+        return Ragged(values, np.arange(len(values) + 1))
+
+    @staticmethod
+    def of(parts: Sequence[Array], empty: Array) -> Ragged:
+        """The values of each row; `empty` says what they are like where there are no rows."""
+        return Ragged(np.concatenate([empty[:0], *parts]), _offsets(array("q", map(len, parts))))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """[N] how many values each row has."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """[P] the row that each value is of."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def row(self, index: int) -> Array:
+        """The values of one row."""
+        return self.values[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Ragged:
+        """Some of the rows, in this order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[places], offsets)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureFacts:
@@ -57,20 +106,17 @@ class FeatureFacts:
     columns: tuple[Column, ...]
 
 
-class Features:
-    """The rows of a split. Row i of a column with an axis is at offsets[axis][i] to offsets[axis][i + 1]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows as flat arrays. Row i of a column with an axis is at offsets[axis][i] to offsets[axis][i + 1]."""
 
-    def __init__(self, folder: Path) -> None:
-        self.facts = read(FeatureFacts, json.loads((folder / "facts.json").read_text(encoding="utf-8")))
-        self.columns = {column.name: column for column in self.facts.columns}
-        self.arrays = {name: _mapped(folder / f"{name}.bin", column.dtype) for name, column in self.columns.items()}
-        axes = {column.axis for column in self.facts.columns if column.axis}
-        self.offsets: dict[str, npt.NDArray[np.int64]] = {
-            axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes
-        }
+    num_rows: int
+    columns: Mapping[str, Column]
+    arrays: Mapping[str, Array]
+    offsets: Mapping[str, npt.NDArray[np.int64]]
 
     def __len__(self) -> int:
-        return self.facts.num_rows
+        return self.num_rows
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -78,9 +124,15 @@ class Features:
         return np.diff(self.offsets[TOKENS]) if TOKENS in self.offsets else np.ones(len(self), np.int64)
 
     @property
-    def targets(self) -> Array:
-        """[N] what each row should be answered with."""
-        return self.arrays[TARGETS]
+    def targets(self) -> Ragged:
+        """What each row should be answered with."""
+        return self.ragged(TARGETS)
+
+    def ragged(self, name: str) -> Ragged:
+        """The values of a column."""
+        column = self.columns[name]
+        offsets = self.offsets[column.axis] if column.axis else np.arange(len(self) + 1)
+        return Ragged(self.arrays[name], offsets)
 
     def row(self, index: int) -> dict[str, Array]:
         """The values of one row by column."""
@@ -89,8 +141,44 @@ class Features:
     def _row(self, column: Column, index: int) -> Array:
         if not column.axis:
             return np.asarray(self.arrays[column.name][index])
-        offsets = self.offsets[column.axis]
-        return self.arrays[column.name][int(offsets[index]) : int(offsets[index + 1])]
+        return self.ragged(column.name).row(index)
+
+
+class Features(Table):
+    """The rows of a split, on disk."""
+
+    facts: FeatureFacts
+
+    def __init__(self, folder: Path) -> None:
+        facts = read(FeatureFacts, json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+        axes = {column.axis for column in facts.columns if column.axis}
+        object.__setattr__(self, "facts", facts)
+        super().__init__(
+            num_rows=facts.num_rows,
+            columns={column.name: column for column in facts.columns},
+            arrays={column.name: _mapped(folder / f"{column.name}.bin", column.dtype) for column in facts.columns},
+            offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
+        )
+
+
+def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
+    """The rows of some portions, in memory."""
+    found = list(portions)
+    axes = dict.fromkeys(column.axis for column in columns if column.axis)
+    lengths = {axis: array("q") for axis in axes}
+    for portion in found:
+        for axis, counted in lengths.items():
+            counted.extend(map(len, portion.ragged[_first_of(columns, axis)]))
+    arrays = {
+        column.name: np.concatenate([np.zeros(0, column.dtype), *(_values(column, portion) for portion in found)])
+        for column in columns
+    }
+    return Table(
+        num_rows=sum(portion.num_rows for portion in found),
+        columns={column.name: column for column in columns},
+        arrays=arrays,
+        offsets={axis: _offsets(counted) for axis, counted in lengths.items()},
+    )
 
 
 def write_features(
@@ -104,7 +192,7 @@ def write_features(
         files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
         for portion in portions:
             truncated += portion.truncated
-            num_rows += len(next(iter(portion.fixed.values())))
+            num_rows += portion.num_rows
             for axis, found in lengths.items():
                 found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
             for column in columns:
@@ -132,8 +220,15 @@ def _first_of(columns: Sequence[Column], axis: str) -> str:
 
 
 def _append(column: Column, portion: Portion, file: IO[bytes]) -> None:
-    values = np.concatenate(portion.ragged[column.name]) if column.axis else portion.fixed[column.name]
-    file.write(np.ascontiguousarray(values, column.dtype).tobytes())
+    file.write(_values(column, portion).tobytes())
+
+
+def _values(column: Column, portion: Portion) -> Array:
+    """The values of a column, flat."""
+    if not column.axis:
+        return np.ascontiguousarray(portion.fixed[column.name], column.dtype)
+    parts = portion.ragged[column.name]
+    return np.concatenate([np.zeros(0, column.dtype), *parts]).astype(column.dtype, copy=False)
 
 
 def _is_dropped(file: Path) -> bool:

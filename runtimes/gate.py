@@ -1,9 +1,10 @@
 """The gate's comparisons: what a source answered against what another model answered. Pure functions over arrays.
 
-Nothing passes by being empty: a comparison of no rows is a failure.
+Nothing passes by being empty: a comparison of no rows is a failure. A row may have several positions, each with outputs
+of its own; `rows` then says of each position which row it is of.
 """
 
-# Axes: B = rows, C = outputs of a row
+# Axes: P = positions (one a row, or one for each token of a row), C = outputs of a position
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ from runtimes.errors import GateError
 from runtimes.protocol import Batch
 
 Scores = npt.NDArray[np.floating[Any]]
-"""[B, C] outputs: logits, or values in the targets' unit."""
+"""[P, C] outputs: logits, readings of them, or values in the targets' unit."""
 ScoreFunction = Callable[[Batch], Scores]
-"""The outputs of a batch by some model, in some runtime: one stage on the way to the deployed graph."""
+"""The outputs of a batch by some model, in some runtime, in its targets' shape: one stage on the way to deployment."""
 Decide = Callable[[Scores], tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-"""From outputs to decisions [B], equal where rows are decided alike, and how far each is from another decision [B]."""
+"""From outputs to decisions [P], equal where the answers are, and how far each is from another decision [P]."""
 ROUNDING = 1e-12
 """Metrics are float64 quotients of counts; a drop below this is not one."""
 
@@ -53,32 +54,36 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
-    """How many rows are decided alike. Only near ties of the source are excused."""
+    """How many answers are decided alike: one a row, or one a position. Only near ties of the source are excused."""
 
     type: Literal["decisions"] = "decisions"
     name: str
     passed: bool
     rows: int
-    agreeing: int
-    excused: tuple[int, ...]
-    disagreeing: tuple[int, ...]  # not excused
+    positions: int  # as many as rows where each has one answer
+    agreeing: int  # positions
+    num_excused: int  # positions
+    excused: tuple[int, ...]  # rows that have one
+    disagreeing: tuple[int, ...]  # rows that have one that is not excused
     tolerance: float
     max_excused: float
 
     @property
     def agreement(self) -> float:
-        """Share of rows decided alike, near ties not helping."""
-        return self.agreeing / self.rows if self.rows else 0.0
+        """Share of positions decided alike, near ties not helping."""
+        return self.agreeing / self.positions if self.positions else 0.0
 
     def says(self) -> str:
         """The figures in a sentence."""
-        if not self.rows:
+        if not self.positions:
             return "no row was compared"
-        counts = f"{self.agreeing} of {self.rows} rows decided alike, {len(self.excused)} near ties excused"
+        unit = "rows" if self.positions == self.rows else f"positions in {self.rows} rows"
+        counts = f"{self.agreeing} of {self.positions} {unit} decided alike, {self.num_excused} near ties excused"
         if self.disagreeing:
-            return f"{counts}, {len(self.disagreeing)} differ: rows {_some(self.disagreeing)}"
+            number = self.positions - self.agreeing - self.num_excused
+            return f"{counts}, {number} differ: rows {_some(self.disagreeing)}"
         if not self.passed:
-            return f"{counts}, more than {self.max_excused:.1%} of the rows"
+            return f"{counts}, more than {self.max_excused:.1%} of them"
         return counts
 
 
@@ -166,24 +171,24 @@ class Verification:
 
 
 def compare_outputs(
-    source_BC: Scores,
-    other_BC: Scores,
+    source_PC: Scores,
+    other_PC: Scores,
     tolerance: float,
     *,
     name: str = "outputs",
     rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
 ) -> Outputs:
-    """The largest |source - other| and its place. `rows`: the number of each row in its file, where not 0, 1, 2, ...
+    """The largest |source - other| and its place. `rows`: [P] the number of each position's row, where not 0, 1, 2, ...
 
     Fails when it is over the tolerance, when any value is not finite, when shapes differ, when there are no rows.
     """
-    numbers = range(len(source_BC)) if rows is None else rows
+    numbers = _numbers(source_PC, rows)
 
     def check(max_abs: float | None, place: tuple[int, int] | None, note: str = "") -> Outputs:
         return Outputs(
             name=name,
             passed=max_abs is not None and max_abs <= tolerance,
-            rows=len(source_BC),
+            rows=len(np.unique(numbers)),
             max_abs=max_abs,
             row=int(numbers[place[0]]) if place else None,
             column=place[1] if place else None,
@@ -191,27 +196,27 @@ def compare_outputs(
             note=note,
         )
 
-    if source_BC.shape != other_BC.shape:
-        return check(None, None, f"outputs of shape {list(other_BC.shape)}, the source has {list(source_BC.shape)}")
-    if not source_BC.size:
+    if source_PC.shape != other_PC.shape:
+        return check(None, None, f"outputs of shape {list(other_PC.shape)}, the source has {list(source_PC.shape)}")
+    if not source_PC.size:
         return check(None, None, "no row was compared")
-    bad_BC = ~(np.isfinite(source_BC) & np.isfinite(other_BC))
-    if bad_BC.any():
-        place = _place(bad_BC)
-        return check(None, place, f"{bad_BC.sum()} outputs are not finite, the first in row {int(numbers[place[0]])}")
-    delta_BC = np.abs(source_BC.astype(np.float64) - other_BC.astype(np.float64))
-    place = _place(delta_BC)
-    return check(float(delta_BC[place]), place)
+    bad_PC = ~(np.isfinite(source_PC) & np.isfinite(other_PC))
+    if bad_PC.any():
+        place = _place(bad_PC)
+        return check(None, place, f"{bad_PC.sum()} outputs are not finite, the first in row {int(numbers[place[0]])}")
+    delta_PC = np.abs(source_PC.astype(np.float64) - other_PC.astype(np.float64))
+    place = _place(delta_PC)
+    return check(float(delta_PC[place]), place)
 
 
-def argmax(outputs_BC: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def argmax(outputs_PC: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The number of each row's best score, and how far that is above the next one."""
-    return outputs_BC.argmax(axis=1), margins(outputs_BC)
+    return outputs_PC.argmax(axis=1), margins(outputs_PC)
 
 
 def compare_decisions(
-    source_BC: Scores,
-    other_BC: Scores,
+    source_PC: Scores,
+    other_PC: Scores,
     tolerance: float,
     max_excused: float,
     *,
@@ -221,28 +226,39 @@ def compare_decisions(
 ) -> Decisions:
     """Whether both decide alike.
 
-    A row decided otherwise is excused only where the source is nearer than the tolerance to another decision. Fails
-    on a row that is not excused, on more than `max_excused` (a share of the rows) excused ones, and on no rows.
+    A position decided otherwise is excused only where the source is nearer than the tolerance to another decision.
+    Fails on one that is not excused, on more than `max_excused` (a share of all) excused ones, and on none at all.
     """
-    numbers = np.arange(len(source_BC)) if rows is None else np.asarray(rows)
-    if not len(source_BC) or not other_BC.shape[-1]:
-        differ_B = tied_B = np.ones(len(source_BC), dtype=bool)
-    else:
-        finite_B = np.isfinite(source_BC).all(axis=1) & np.isfinite(other_BC).all(axis=1)
-        decided_B, margin_B = decide(source_BC)
-        differ_B = (decided_B != decide(other_BC)[0]) | ~finite_B
-        tied_B = (margin_B < tolerance) & finite_B
-    excused_B = differ_B & tied_B
+    numbers = _numbers(source_PC, rows)
+    differ_P, tied_P = compare_each_decision(source_PC, other_PC, tolerance, decide)
+    excused_P, wrong_P = differ_P & tied_P, differ_P & ~tied_P
     return Decisions(
         name=name,
-        passed=bool(len(source_BC) and not (differ_B & ~tied_B).any() and excused_B.mean() <= max_excused),
-        rows=len(source_BC),
-        agreeing=int((~differ_B).sum()),
-        excused=tuple(int(row) for row in numbers[excused_B]),
-        disagreeing=tuple(int(row) for row in numbers[differ_B & ~tied_B]),
+        passed=bool(len(source_PC) and not wrong_P.any() and excused_P.mean() <= max_excused),
+        rows=len(np.unique(numbers)),
+        positions=len(source_PC),
+        agreeing=int((~differ_P).sum()),
+        num_excused=int(excused_P.sum()),
+        excused=tuple(np.unique(numbers[excused_P]).tolist()),
+        disagreeing=tuple(np.unique(numbers[wrong_P]).tolist()),
         tolerance=tolerance,
         max_excused=max_excused,
     )
+
+
+def compare_each_decision(
+    source_PC: Scores, other_PC: Scores, tolerance: float, decide: Decide
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """[P] where the two decide otherwise, and [P] where the source was so near to another decision that it may."""
+    if not len(source_PC) or source_PC.shape != other_PC.shape or not other_PC.shape[-1]:
+        return np.ones(len(source_PC), bool), np.zeros(len(source_PC), bool)
+    finite_P = np.isfinite(source_PC).all(axis=1) & np.isfinite(other_PC).all(axis=1)
+    decided_P, margin_P = decide(source_PC)
+    return (decided_P != decide(other_PC)[0]) | ~finite_P, (margin_P < tolerance) & finite_P
+
+
+def _numbers(source_PC: Scores, rows: Sequence[int] | npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+    return np.arange(len(source_PC)) if rows is None else np.asarray(rows, np.int64)
 
 
 def compare_metrics(
@@ -276,12 +292,12 @@ def compare_each(faults: Sequence[str], compared: int, *, name: str) -> Findings
     return Findings(name=name, passed=bool(compared) and not faults, compared=compared, faults=tuple(faults))
 
 
-def margins(scores_BC: Scores) -> npt.NDArray[np.float64]:
+def margins(scores_PC: Scores) -> npt.NDArray[np.float64]:
     """How far the best score of each row is above the next one, [B]; infinite where there is only one class."""
-    if scores_BC.shape[1] < 2:
-        return np.full(len(scores_BC), np.inf)
-    best_B2 = np.partition(scores_BC.astype(np.float64), -2, axis=1)[:, -2:]
-    found: npt.NDArray[np.float64] = best_B2[:, 1] - best_B2[:, 0]
+    if scores_PC.shape[1] < 2:
+        return np.full(len(scores_PC), np.inf)
+    best_P2 = np.partition(scores_PC.astype(np.float64), -2, axis=1)[:, -2:]
+    found: npt.NDArray[np.float64] = best_P2[:, 1] - best_P2[:, 0]
     return found
 
 
@@ -310,8 +326,8 @@ def require_passed(verification: Verification, *, code: str, hint: str = "") -> 
     raise GateError(code, message, hint)
 
 
-def _place(values_BC: npt.NDArray[Any]) -> tuple[int, int]:
-    row, column = np.unravel_index(int(values_BC.argmax()), values_BC.shape)
+def _place(values_PC: npt.NDArray[Any]) -> tuple[int, int]:
+    row, column = np.unravel_index(int(values_PC.argmax()), values_PC.shape)
     return int(row), int(column)
 
 

@@ -4,7 +4,7 @@ Real rows show that the numbers are right. Probes are made from them to show fau
 hides: a tokenizer that lower-cases no more, accents, odd spaces, an empty text, a text that has to be cut.
 """
 
-# Axes: B = rows, C = outputs of a row, N = texts
+# Axes: N = texts, P = positions of a row, C = outputs of a position
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from compiler.files import write_text
 from compiler.typed import read, to_json
+from runtimes.features import Ragged, Table
 
+INPUT_IDS = "input_ids"
 NUM_ROWS = 200
 NUM_VARIED = 6
 """Real texts of which variants are made."""
@@ -31,10 +33,10 @@ _ACCENTED = str.maketrans("aeiounAEIOUN", "áèîöúñÁÈÎÖÚÑ")
 class Golden:
     """A row, its tokens, and what the trained model made of it."""
 
-    row: Mapping[str, str | float]  # by role; a probe has no true answer
+    row: Mapping[str, Any]  # by role; a probe has no true answer
     probe: str | None  # how it was made; None for a real row
-    ids: tuple[int, ...]
-    outputs: tuple[float, ...]  # [C]
+    ids: tuple[int, ...]  # of its tokens
+    outputs: tuple[tuple[float, ...], ...]  # [P, C]
     decision: str | None  # what was decided, where the task decides
 
     @property
@@ -145,10 +147,20 @@ def _read_lines(path: Path) -> Iterator[Golden]:
             raise ValueError(f"{path.name} line {number}: {error}") from error
 
 
-def outputs_of(rows: Sequence[Golden]) -> npt.NDArray[np.float32]:
-    """The trained model's outputs, [B, C]."""
-    return np.asarray([row.outputs for row in rows], dtype=np.float32)
+def outputs_of(rows: Sequence[Golden], num_outputs: int) -> Ragged:
+    """The trained model's outputs, [P, C]. Raises ValueError where a row has others than the task has."""
+    nothing = np.empty((0, num_outputs), np.float32)
+    if any(len(outputs) != num_outputs for row in rows for outputs in row.outputs):
+        raise ValueError(f"golden rows have not the {num_outputs} outputs of the task each")
+    parts = [np.asarray(row.outputs, np.float32).reshape(-1, num_outputs) for row in rows]
+    return Ragged.of(parts, nothing)
+
+
+def ids_of(table: Table, place: int) -> tuple[int, ...]:
+    """The token ids of a row; none where a model reads no tokens."""
+    return tuple(table.ragged(INPUT_IDS).row(place).tolist()) if INPUT_IDS in table.columns else ()
 
 
 def _short(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {**value, "outputs": [float(str(np.float32(output))) for output in value["outputs"]]}
+    """Outputs with as many digits as tell one float32 from the next."""
+    return {**value, "outputs": [[float(str(np.float32(one))) for one in outputs] for outputs in value["outputs"]]}

@@ -16,7 +16,7 @@ from compiler.typed import read, to_json
 from runtimes import checkpoints, tasks
 from runtimes.batches import Rows, collate, epoch_batches, micro_batches, num_batches, padded_lengths
 from runtimes.errors import Interrupted, RunError
-from runtimes.evaluation import evaluate, halved
+from runtimes.evaluation import evaluate, halved, mean_loss
 from runtimes.features import Features
 from runtimes.protocol import Batch, Engine, OutOfMemory, PendingStep
 from runtimes.randomness import number
@@ -225,7 +225,7 @@ class _Loop:
             self.state = replace(self.state, micro_batch_size=sizes[-1])
             yield MicroBatchReport(step=self.state.step, micro_batch_size=sizes[-1])
         metrics = self.task.score(self.plan.task, self.plan.metrics, self.validation.targets, results.outputs)
-        metrics["loss"] = float(np.mean(results.losses, dtype=np.float64))
+        metrics["loss"] = mean_loss(results.losses, self.validation.targets)
         if not math.isfinite(metrics["loss"]):
             self._diverged(self.state.step, f"the validation loss is {metrics['loss']:g}")
         yield self._judge(metrics)
@@ -320,7 +320,7 @@ def _gain(metrics: dict[str, float], state: LoopState, selection: Selection) -> 
 
 
 def _total_weight(batches: Sequence[Batch]) -> float:
-    """The weights of all rows of a step, by which its loss is divided once."""
+    """The weights of all targets of a step, by which its loss is divided once."""
     return float(sum(batch.weights.sum(dtype=np.float64) for batch in batches))
 
 

@@ -19,7 +19,7 @@ from runtimes.errors import RunError
 from runtimes.gate import Verification
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Figures:
 class Manifest:
     """What a bundle says of itself."""
 
-    bundle: Literal[2] = 2  # version of the layout
+    bundle: Literal[3] = 3  # version of the layout
     name: str
     task: Task
     plan_key: str  # key of the plan's step that made it

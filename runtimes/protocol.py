@@ -1,6 +1,6 @@
 """What a framework must supply: batches in, results out. All arrays are numpy; no framework is imported here."""
 
-# B = batch, T = tokens, C = outputs of a row
+# B = batch, T = positions of a row, C = outputs of a position
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Array = npt.NDArray[np.generic]
 class Batch:
     """Rows padded to one length. Rows of weight zero only fill the shape and count nowhere."""
 
-    inputs: Mapping[str, npt.NDArray[Any]]  # [B, T] by the model's argument name: input_ids, attention_mask, ...
-    targets: npt.NDArray[Any]  # [B] label numbers, or values
-    weights: npt.NDArray[np.float32]  # [B] of each row in the loss
+    inputs: Mapping[str, npt.NDArray[Any]]  # by the model's argument name: input_ids [B, T], attention_mask, ...
+    targets: npt.NDArray[Any]  # [B] one a row, or [B, T]: numbers of labels or tokens, or values
+    weights: npt.NDArray[np.float32]  # of each target in the loss
+    positions: npt.NDArray[np.bool_]  # in the targets' shape: where a row has an answer, neither padding nor filling
     rows: npt.NDArray[np.int64]  # [B] row numbers in the split; -1 where the row only fills
 
 
@@ -43,10 +44,10 @@ class PendingStep(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowResults:
-    """Per-row figures of an evaluated batch, in its order, filling rows included."""
+    """Figures of an evaluated batch, in the targets' shape: one a row [B], or one a position [B, T]."""
 
-    losses: npt.NDArray[np.float32]  # [B] unweighted, not smoothed
-    outputs: npt.NDArray[np.float32]  # [B, C] logits, or values in the targets' unit
+    losses: npt.NDArray[np.float32]  # unweighted, not smoothed
+    outputs: npt.NDArray[np.float32]  # [..., C] logits, readings of them, or values in the targets' unit
 
 
 class OutOfMemory(Exception):

@@ -1,32 +1,16 @@
-"""Texts -> token ids -> padded arrays, as a bundle does it: the tokenizer's own file, numpy, nothing else."""
-
-# Axes: B = rows, T = tokens
+"""Texts -> token ids, as a bundle does it: the tokenizer's own file, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-Inputs = Mapping[str, npt.NDArray[np.int64]]
-"""[B, T] by the model's argument name."""
 Texts = tuple[str, ...]
 """What of a row is tokenized together: one text, or a pair."""
-CHUNK = 512
-"""Rows tokenized at once, so that memory does not grow with the number of texts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One row: its token ids and the segment of each."""
-
-    ids: tuple[int, ...]
-    type_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,30 +27,9 @@ class Encoder:
         found: list[Encoding] = self.tokenizer.encode_batch_fast(inputs)
         return found
 
-    def encode(self, texts: Iterable[Texts]) -> Iterator[Tokens]:
-        """The tokens of each row, in order."""
-        for chunk in chunks(texts, CHUNK):
-            for found in self.encodings(chunk):
-                yield Tokens(tuple(found.ids), tuple(found.type_ids))
-
-    def lengths(self, texts: Iterable[Texts]) -> npt.NDArray[np.int64]:
-        """Tokens of each row after the cut, [N]."""
-        return np.fromiter((len(tokens.ids) for tokens in self.encode(texts)), dtype=np.int64)
-
     def cuts(self, text: str) -> bool:
         """Whether a text is longer than the maximum."""
         return bool(self.tokenizer.encode(text).overflowing)
-
-    def pad(self, rows: Sequence[Tokens]) -> dict[str, npt.NDArray[np.int64]]:
-        """input_ids, attention_mask and token_type_ids, int64 [B, T], padded on the right to the longest row."""
-        num_tokens = max(1, *(len(row.ids) for row in rows))
-        shape = (len(rows), num_tokens)
-        ids, mask, types = np.full(shape, self.pad_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row.ids)] = row.ids
-            mask[index, : len(row.ids)] = 1
-            types[index, : len(row.type_ids)] = row.type_ids
-        return {"input_ids": ids.astype(np.int64), "attention_mask": mask, "token_type_ids": types}
 
 
 def open_encoder(tokenizer_file: Path, *, max_length: int, pad_id: int = 0) -> Encoder:

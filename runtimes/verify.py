@@ -1,10 +1,10 @@
 """The gate: every edge from the trained model to the exported graph, compared on the held-out rows.
 
 The source is the untouched trained model in float32; what it answers is kept as golden rows, which travel with the
-bundle. Rows stream: what grows with them is the [N, C] scores of each stage, nothing else.
+bundle. Rows stream: what grows with them is their token ids and the [P, C] outputs of each stage, nothing else.
 """
 
-# Axes: C = classes, N = rows of a set
+# Axes: P = positions of all rows of a set (one a row, or one for each token), C = outputs of a position
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ import numpy.typing as npt
 from compiler.files import new_file, write_json, write_text
 from compiler.metrics import Metric
 from compiler.plan import VerifyExport
-from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes import tasks
-from runtimes.comparison import HeldOut, Rows, batches, choose, mixed_order, noise_batches
+from runtimes.batches import Rows as Places
+from runtimes.comparison import HeldOut, Rows, choose, mixed_order, noise_batches, outputs_of
 from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
+from runtimes.features import Ragged
 from runtimes.gate import (
     Check,
     Edge,
     ScoreFunction,
-    Scores,
     Verification,
     compare_decisions,
+    compare_each_decision,
     compare_metrics,
     compare_outputs,
 )
-from runtimes.golden import Golden, write_golden
+from runtimes.golden import Golden, ids_of, write_golden
 from runtimes.manifest import Figures, digest_of_rows
-from runtimes.tokens import Encoder, Inputs
+from runtimes.protocol import Batch
+from runtimes.tokens import Encoder
 from runtimes.tolerance import Noise, tolerance
 
 __all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", "verify_export"]
@@ -51,16 +53,16 @@ GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
 BATCH_SIZE = 16
 
-NoiseFunction = Callable[[Iterable[Inputs]], Noise]
+NoiseFunction = Callable[[Iterable[Batch]], Noise]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What one stage answered, [N, C] each."""
+    """What one stage answered, float32 [P, C] each."""
 
-    rows: npt.NDArray[np.float32]  # held-out rows in padded batches
-    probes: npt.NDArray[np.float32]  # likewise
-    alone: npt.NDArray[np.float32]  # golden rows, then probes, each in a batch of its own
+    rows: Ragged  # held-out rows in padded batches
+    probes: Ragged  # likewise
+    alone: Ragged  # golden rows, then probes, each in a batch of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +116,9 @@ def verify_export(
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
     stages = {"trained": trained, "merged": merged, "onnx": exported}
     rows = choose(held_out, encoder, step.rows)
-    found = noise(batch.inputs for batch in noise_batches(rows, encoder, BATCH_SIZE))
-    answers = {name: _answer(scores, rows, encoder) for name, scores in stages.items() if scores is not None}
-    verified = _compare(step, rows, answers, found, encoder)
+    found = noise(noise_batches(rows, BATCH_SIZE))
+    answers = {name: _answer(scores, rows) for name, scores in stages.items() if scores is not None}
+    verified = _compare(step, rows, answers, found)
     _write(verified, rows, out)
     return verified
 
@@ -130,30 +132,27 @@ def read_report(folder: Path) -> Report:
         raise RunError("E606", message, "run the gate again") from error
 
 
-def _answer(scores: ScoreFunction, rows: Rows, encoder: Encoder) -> Answers:
+def _answer(scores: ScoreFunction, rows: Rows) -> Answers:
     """What one stage answers. One stage after another: the idle threads of two runtimes get in each other's way."""
 
-    def answer(numbers: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.float32]:
-        order = mixed_order(len(numbers))
-        found = [scores(batch) for batch in batches(rows.texts(numbers[order]), encoder, size)]
-        return np.concatenate(found)[np.argsort(order)].astype(np.float32)
+    def answer(places: Places, size: int) -> Ragged:
+        order = mixed_order(len(places))
+        return outputs_of(scores, rows.table, places[order], size).take(np.argsort(order))
 
     return Answers(
-        rows=answer(rows.numbers, BATCH_SIZE),
-        probes=answer(rows.probe_numbers, BATCH_SIZE),
-        alone=answer(rows.alone_numbers, 1),
+        rows=answer(rows.places, BATCH_SIZE),
+        probes=answer(rows.probe_places, BATCH_SIZE),
+        alone=answer(rows.alone_places, 1),
     )
 
 
-def _compare(
-    step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], noise: Noise, encoder: Encoder
-) -> Verified:
+def _compare(step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], noise: Noise) -> Verified:
     allowed = tolerance(noise, step.tolerance_factor)
     edges = [
         Edge(source=source, target=target, checks=tuple(_checks(step, rows, answers[source], answers[target], allowed)))
         for source, target in pairwise(answers)
     ]
-    golden = tuple(_golden_rows(step.task, rows, answers["trained"].alone, encoder))
+    golden = tuple(_golden_rows(rows, answers["trained"].alone))
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
         tolerance=allowed,
@@ -162,57 +161,75 @@ def _compare(
         max_metric_drop=step.max_metric_drop,
         metrics=step.metrics,
         held_out=Figures(
-            rows=len(rows.numbers), sha256=digest_of_rows(rows.rows(rows.numbers)), metrics=stages["trained"]
+            rows=len(rows.numbers),
+            sha256=digest_of_rows(rows.values[: len(rows.numbers)]),
+            metrics=stages["trained"],
         ),
         golden=Figures(
             rows=len(rows.golden),
-            sha256=digest_of_rows(rows.rows(rows.numbers[rows.golden])),
-            metrics=_measure(step, rows.targets[rows.golden], answers["trained"].alone[: len(rows.golden)]),
+            sha256=digest_of_rows(rows.values[place] for place in rows.golden),
+            metrics=_measure(
+                step,
+                rows.targets.take(rows.golden),
+                answers["trained"].alone.take(np.arange(len(rows.golden))),
+            ),
         ),
         stages=stages,
-        longest=max(len(row.ids) for row in golden),
+        longest=int(rows.table.lengths[rows.alone_places].max()),
         verification=Verification.of(*edges),
     )
     return Verified(report=report, golden=golden, answers=answers, numbers=rows.numbers)
 
 
 def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, allowed: float) -> Iterator[Check]:
-    yield compare_outputs(source.rows, other.rows, allowed, rows=rows.numbers)
-    yield compare_outputs(source.alone, other.alone, allowed, name="outputs_batch_1", rows=rows.alone_numbers)
-    yield compare_outputs(source.probes, other.probes, allowed, name="outputs_probes", rows=rows.probe_numbers)
-    module, excused = tasks.module_of(step.task), np.zeros(len(rows.numbers), bool)
+    numbers = {
+        "rows": rows.all_numbers[rows.places][source.rows.rows],
+        "probes": rows.all_numbers[rows.probe_places][source.probes.rows],
+        "alone": rows.all_numbers[rows.alone_places][source.alone.rows],
+    }
+    one, two = source.rows.values, other.rows.values
+    yield compare_outputs(one, two, allowed, rows=numbers["rows"])
+    yield compare_outputs(
+        source.alone.values, other.alone.values, allowed, name="outputs_batch_1", rows=numbers["alone"]
+    )
+    if rows.probes:
+        yield compare_outputs(
+            source.probes.values, other.probes.values, allowed, name="outputs_probes", rows=numbers["probes"]
+        )
+    module, excused_P = tasks.module_of(step.task), np.zeros(len(one), bool)
     if module.DECIDE is not None:
         compare = partial(compare_decisions, tolerance=allowed, max_excused=step.max_excused, decide=module.DECIDE)
-        decisions = compare(source.rows, other.rows, rows=rows.numbers)
-        yield decisions
-        yield compare(source.probes, other.probes, name="decisions_probes", rows=rows.probe_numbers)
-        excused = np.isin(rows.numbers, decisions.excused)
-    settled_NC = module.settle(source.rows, other.rows, excused, allowed)
+        yield compare(one, two, rows=numbers["rows"])
+        if rows.probes:
+            yield compare(source.probes.values, other.probes.values, name="decisions_probes", rows=numbers["probes"])
+        differ_P, tied_P = compare_each_decision(one, two, allowed, module.DECIDE)
+        excused_P = differ_P & tied_P
+    settled = Ragged(module.settle(one, two, excused_P, allowed), source.rows.offsets)
     yield compare_metrics(
-        _measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled_NC), step.max_metric_drop
+        _measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), step.max_metric_drop
     )
 
 
-def _measure(step: VerifyExport, targets: npt.NDArray[Any], outputs_NC: Scores) -> dict[str, float]:
+def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """The step's metrics by name; none where there are not as many outputs as the task has."""
     module = tasks.module_of(step.task)
-    if outputs_NC.shape[1] != module.head(step.task).num_outputs:
+    if outputs.values.shape[1] != module.head(step.task).num_outputs:
         return {}
-    return module.score(step.task, step.metrics, targets, outputs_NC)
+    return module.score(step.task, step.metrics, targets, outputs)
 
 
-def _golden_rows(task: Task, rows: Rows, alone_NC: npt.NDArray[np.float32], encoder: Encoder) -> Iterator[Golden]:
+def _golden_rows(rows: Rows, alone: Ragged) -> Iterator[Golden]:
     """The golden rows with the trained model's answers: real ones, then probes."""
-    module, numbers = tasks.module_of(task), rows.alone_numbers
+    module = tasks.module_of(rows.task)
     probes = [*(None for _ in rows.golden), *(probe.name for probe in rows.probes)]
-    tokens = encoder.encode(rows.texts(numbers))
-    for number, probe, encoded, outputs_C in zip(numbers, probes, tokens, alone_NC, strict=True):
+    for number, (place, probe) in enumerate(zip(rows.alone_places, probes, strict=True)):
+        outputs_PC = alone.row(number)
         yield Golden(
-            row=rows.row(number),
+            row=rows.values[place],
             probe=probe,
-            ids=encoded.ids,
-            outputs=tuple(float(value) for value in outputs_C),
-            decision=module.decision(module.answer(task, outputs_C)),
+            ids=ids_of(rows.table, place),
+            outputs=tuple(tuple(float(value) for value in outputs_C) for outputs_C in outputs_PC),
+            decision=module.decision(rows.task, outputs_PC),
         )
 
 
@@ -220,7 +237,7 @@ def _write(verified: Verified, rows: Rows, out: Path) -> None:
     """Writes verification.json, disagreements.jsonl, golden.jsonl and held_out.npy, the trained model's outputs."""
     write_golden(out / GOLDEN, verified.golden)
     with new_file(out / HELD_OUT) as file:
-        np.save(file, verified.answers["trained"].rows)
+        np.save(file, verified.answers["trained"].rows.values)
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows))
     write_text(out / DISAGREEMENTS, "".join(lines))
     write_json(out / VERIFICATION, to_json(verified.report))
@@ -228,11 +245,15 @@ def _write(verified: Verified, rows: Rows, out: Path) -> None:
 
 def _disagreements(verified: Verified, rows: Rows) -> Iterator[dict[str, Any]]:
     """The rows over which the two ends of each edge disagree."""
-    task, allowed = rows.held_out.task, verified.report.tolerance
-    real, probes = rows.numbers.tolist(), rows.probe_numbers.tolist()
+
+    def told(places: Places, source: Ragged, other: Ragged) -> Iterator[dict[str, Any]]:
+        values = [rows.values[place] for place in places]
+        numbers = rows.all_numbers[places].tolist()
+        return disagreements(rows.task, numbers, values, source, other, verified.report.tolerance)
+
     for edge in verified.verification.edges:
         source, other = verified.answers[edge.source], verified.answers[edge.target]
-        for line in disagreements(task, real, list(rows.rows(real)), source.rows, other.rows, allowed):
+        for line in told(rows.places, source.rows, other.rows):
             yield {"edge": str(edge), **line}
-        for line in disagreements(task, probes, list(rows.rows(probes)), source.probes, other.probes, allowed):
+        for line in told(rows.probe_places, source.probes, other.probes):
             yield {"edge": str(edge), "probe": True, **line}

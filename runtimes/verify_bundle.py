@@ -4,25 +4,23 @@ Needs onnxruntime, tokenizers and numpy. The hashes show damage; the other check
 a bundle that was changed and sealed again is caught by what it answers.
 """
 
-# Axes: B = rows, C = outputs of a row
+# Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from compiler import tasks as compiler_tasks
 from compiler.data.texts import BadValueError, UnknownLabelError
+from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
-from runtimes.comparison import Row
+from runtimes.comparison import Row, examples_of, outputs_of
 from runtimes.errors import RunError
-from runtimes.features import TARGETS
+from runtimes.features import Ragged, Table
 from runtimes.gate import (
     Check,
     Decide,
@@ -30,16 +28,16 @@ from runtimes.gate import (
     Edge,
     Findings,
     Metrics,
-    Scores,
     Verification,
     compare_decisions,
     compare_each,
+    compare_each_decision,
     compare_metrics,
     compare_outputs,
 )
-from runtimes.golden import Golden, outputs_of
+from runtimes.golden import Golden, ids_of
+from runtimes.golden import outputs_of as golden_outputs
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
-from runtimes.tokens import chunks
 
 BATCH_SIZES = (1, 32)
 
@@ -70,18 +68,19 @@ def verify_bundle(
 def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[int]) -> Iterator[Check]:
     golden = bundle.golden()
     yield _compare_names(bundle)
-    yield _compare_tokens(bundle, golden)
-    outputs_BC = np.empty((0, bundle.num_outputs), np.float32)
+    # What the rows should be answered with is not known before the labels are: outputs don't depend on it.
+    table = bundle.encode([Example(row=row.row, target=0) for row in golden])
+    yield _compare_tokens(table, golden)
+    source = found = _source_outputs(bundle, golden)
     for size in batch_sizes:
-        outputs_BC = _golden_outputs(bundle, golden, size)
-        yield _compare_outputs(bundle, golden, outputs_BC, f"outputs_batch_{size}")
-    excused: tuple[int, ...] = ()
+        found = outputs_of(bundle.run, table, np.arange(len(golden)), size) if golden else source
+        yield compare_outputs(
+            source.values, found.values, bundle.manifest.tolerance, name=f"outputs_batch_{size}", rows=source.rows
+        )
     decide = tasks.module_of(bundle.task).DECIDE
     if decide is not None:
-        decisions = _compare_decisions(bundle, golden, outputs_BC, decide)
-        excused = decisions.excused
-        yield decisions
-    yield _compare_golden_metrics(bundle, golden, outputs_BC, excused)
+        yield _compare_decisions(bundle, golden, source, found, decide)
+    yield _compare_golden_metrics(bundle, golden, source, found)
     if rows is not None:
         yield compare_rows(bundle, rows)
 
@@ -93,67 +92,66 @@ def _compare_names(bundle: Bundle) -> Findings:
     return compare_each(faults, compared, name="labels")
 
 
-def _compare_tokens(bundle: Bundle, golden: Sequence[Golden]) -> Findings:
+def _compare_tokens(table: Table, golden: Sequence[Golden]) -> Findings:
     """The token ids that the bundle's tokenizer gives, against those of the source's."""
-    found = bundle.encode(row.row for row in golden)
     faults = [
         f"row {number} ({row.probe or 'held-out'})"
-        for number, (row, tokens) in enumerate(zip(golden, found, strict=True))
-        if tokens.ids != row.ids
+        for number, row in enumerate(golden)
+        if ids_of(table, number) != row.ids
     ]
     return compare_each(faults, len(golden), name="tokens")
 
 
-def _golden_outputs(bundle: Bundle, golden: Sequence[Golden], batch_size: int) -> npt.NDArray[np.float32]:
-    """What the bundle makes of the golden rows, [B, C], in their order, in which neighbours differ in length."""
-    rows = bundle.encode(row.row for row in golden)
-    nothing = np.empty((0, bundle.num_outputs), np.float32)
-    return np.concatenate([nothing, *map(bundle.run, chunks(rows, batch_size))])
+def _source_outputs(bundle: Bundle, golden: Sequence[Golden]) -> Ragged:
+    try:
+        return golden_outputs(golden, bundle.num_outputs)
+    except ValueError as error:
+        raise broken(bundle.folder, str(error)) from error
 
 
-def _source_outputs(bundle: Bundle, golden: Sequence[Golden]) -> Scores:
-    if any(len(row.outputs) != bundle.num_outputs for row in golden):
-        raise broken(bundle.folder, f"golden rows have not the {bundle.num_outputs} outputs of the task each")
-    return outputs_of(golden) if golden else np.empty((0, bundle.num_outputs), np.float32)
-
-
-def _compare_outputs(bundle: Bundle, golden: Sequence[Golden], outputs_BC: Scores, name: str) -> Check:
-    return compare_outputs(_source_outputs(bundle, golden), outputs_BC, bundle.manifest.tolerance, name=name)
-
-
-def _compare_decisions(bundle: Bundle, golden: Sequence[Golden], outputs_BC: Scores, decide: Decide) -> Decisions:
+def _compare_decisions(
+    bundle: Bundle, golden: Sequence[Golden], source: Ragged, found: Ragged, decide: Decide
+) -> Decisions:
     """What is decided here, by name, against what was decided there. A near tie excuses a score, never a name."""
     manifest, module = bundle.manifest, tasks.module_of(bundle.task)
-    source_BC = _source_outputs(bundle, golden)
-    found = compare_decisions(source_BC, outputs_BC, manifest.tolerance, manifest.max_excused, decide=decide)
+    compared = compare_decisions(
+        source.values, found.values, manifest.tolerance, manifest.max_excused, decide=decide, rows=source.rows
+    )
     misnamed = {
         number
-        for number, (row, outputs_C) in enumerate(zip(golden, outputs_BC, strict=True))
-        if number not in found.excused and row.decision != module.decision(module.answer(bundle.task, outputs_C))
+        for number, row in enumerate(golden)
+        if number not in compared.excused and row.decision != module.decision(bundle.task, found.row(number))
     }
-    disagreeing = tuple(sorted({*found.disagreeing, *misnamed}))
+    new = misnamed - {*compared.disagreeing}
     return replace(
-        found,
-        passed=found.passed and not disagreeing,
-        agreeing=len(golden) - len(disagreeing) - len(found.excused),
-        disagreeing=disagreeing,
+        compared,
+        passed=compared.passed and not misnamed,
+        agreeing=compared.agreeing - int(np.isin(source.rows, sorted(new)).sum()),
+        disagreeing=tuple(sorted({*compared.disagreeing, *misnamed})),
     )
 
 
-def _compare_golden_metrics(
-    bundle: Bundle, golden: Sequence[Golden], outputs_BC: Scores, excused: Sequence[int]
-) -> Metrics:
+def _compare_golden_metrics(bundle: Bundle, golden: Sequence[Golden], source: Ragged, found: Ragged) -> Metrics:
     """The metrics over the real golden rows, against those of the trained model. Excused rows count as it decided."""
-    manifest, module = bundle.manifest, tasks.module_of(bundle.task)
-    excused_B = np.isin(np.arange(len(golden)), excused)
-    settled_BC = module.settle(_source_outputs(bundle, golden), outputs_BC, excused_B, manifest.tolerance)
-    real_B = np.array([row.real for row in golden], bool)
+    manifest = bundle.manifest
+    real = [number for number, row in enumerate(golden) if row.real]
+    settled = _settled(bundle, source, found)
     try:
-        targets = _targets(bundle, [row.row for row in golden if row.real])
-        found = measure(bundle, targets, settled_BC[real_B])
+        targets = _targets(bundle, [golden[number].row for number in real])
+        measured = measure(bundle, targets, settled.take(np.asarray(real, np.int64)))
     except BadValueError:
-        found = {}  # what the rows were labelled with has no name here: nothing can be measured, and that is a failure
-    return compare_metrics(manifest.golden.metrics, found, manifest.max_metric_drop)
+        measured = {}  # the rows' answers have no name here: nothing can be measured, and that is a failure
+    return compare_metrics(manifest.golden.metrics, measured, manifest.max_metric_drop)
+
+
+def _settled(bundle: Bundle, source: Ragged, found: Ragged) -> Ragged:
+    """What was found, but the source's outputs where the difference is one that the gate excuses."""
+    manifest, module = bundle.manifest, tasks.module_of(bundle.task)
+    excused_P = np.zeros(len(source.values), bool)
+    if module.DECIDE is not None:
+        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, module.DECIDE)
+        excused_P = differ_P & tied_P
+    return Ragged(module.settle(source.values, found.values, excused_P, manifest.tolerance), found.offsets)
 
 
 def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
@@ -164,27 +162,24 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     """
     if not rows:
         raise RunError("E605", "there are no rows to verify with", "give a file with at least one row")
-    manifest, module = bundle.manifest, tasks.module_of(bundle.task)
+    manifest = bundle.manifest
     try:
-        targets = _targets(bundle, rows)
+        examples = examples_of(bundle.task, rows)
     except BadValueError as error:
         hint = f"it knows {', '.join(error.labels[:8])}" if isinstance(error, UnknownLabelError) else ""
         raise RunError("E605", f"the bundle can't be measured on the rows: {error}", hint) from error
-    outputs_NC = bundle.outputs(rows)
+    targets, found = bundle.encode(examples).targets, bundle.outputs(examples)
     if digest_of_rows(rows) != manifest.held_out.sha256:
-        return _told(measure(bundle, targets, outputs_NC), len(rows), manifest)
-    source_NC, excused_N = bundle.held_out(), np.zeros(len(rows), bool)
-    if module.DECIDE is not None:
-        decided = compare_decisions(source_NC, outputs_NC, manifest.tolerance, 1.0, decide=module.DECIDE)
-        excused_N[list(decided.excused)] = True
-    found = measure(bundle, targets, module.settle(source_NC, outputs_NC, excused_N, manifest.tolerance))
-    return compare_metrics(manifest.held_out.metrics, found, manifest.max_metric_drop, name="metrics_rows")
+        return _told(measure(bundle, targets, found), len(rows), manifest)
+    source = Ragged(bundle.held_out(), found.offsets)
+    measured = measure(bundle, targets, _settled(bundle, source, found))
+    return compare_metrics(manifest.held_out.metrics, measured, manifest.max_metric_drop, name="metrics_rows")
 
 
-def measure(bundle: Bundle, targets: npt.NDArray[Any], outputs_NC: Scores) -> Mapping[str, float]:
+def measure(bundle: Bundle, targets: Ragged, outputs: Ragged) -> Mapping[str, float]:
     """The manifest's metrics by name; none over no rows."""
     module = tasks.module_of(bundle.task)
-    return module.score(bundle.task, bundle.manifest.metrics, targets, outputs_NC) if len(targets) else {}
+    return module.score(bundle.task, bundle.manifest.metrics, targets, outputs) if len(targets) else {}
 
 
 def _told(found: Mapping[str, float], num_rows: int, manifest: Manifest) -> Metrics:
@@ -200,8 +195,6 @@ def _told(found: Mapping[str, float], num_rows: int, manifest: Manifest) -> Metr
     )
 
 
-def _targets(bundle: Bundle, rows: Sequence[Row]) -> npt.NDArray[Any]:
-    """[N] the true answers of rows by role, as numbers. Raises BadValueError."""
-    reader = compiler_tasks.module_of(bundle.task).reader(bundle.task, compiler_tasks.columns_of(bundle.task, {}))
-    [column] = [column for column in tasks.module_of(bundle.task).columns(0) if column.name == TARGETS]
-    return np.array([reader.read(row).target for row in rows], column.dtype)
+def _targets(bundle: Bundle, rows: Sequence[Row]) -> Ragged:
+    """The true answers of rows by role, as numbers. Raises BadValueError."""
+    return bundle.encode(examples_of(bundle.task, rows)).targets

@@ -18,7 +18,7 @@ from compiler.weights import Tensor, read_header
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
-from runtimes.mlx.engine import MlxEngine
+from runtimes.mlx.engine import MlxEngine, given_inputs
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, unlowered
 from runtimes.mlx.quantization import Quantization, dequantized, load_base, quantization_of, quantized, read_record
@@ -27,7 +27,6 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models
-from runtimes.tokens import Inputs
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -107,8 +106,7 @@ def _scores(
 ) -> ScoreFunction:
     use_device(device)
     files = (*weight_files(folder), *(() if adapter is None else (adapter / ADAPTER,)))
-    head = tasks.module_of(task).head(task)
-    graph, names = trace_saved(folder, head, headers(weight_files(folder)), adapter)
+    graph, names = trace_saved(folder, task, headers(weight_files(folder)), adapter)
     require_lowered(graph)
     graph, weights = load_base(graph, files, names, held)
     if weights.missing:
@@ -123,10 +121,8 @@ def _outputs(
     buffers: Mapping[str, mx.array],
     batch: Batch,
 ) -> npt.NDArray[np.float32]:
-    """The outputs [B, C] of a batch; inputs that it lacks are zero."""
-    nothing = np.zeros_like(batch.inputs["input_ids"])
-    inputs = {name: mx.array(batch.inputs.get(name, nothing)) for name in graph.inputs}
-    outputs, _ = run(parameters, buffers, inputs, None)
+    """The outputs of a batch, [..., C]; inputs that it lacks are zero."""
+    outputs, _ = run(parameters, buffers, given_inputs(graph, batch), None)
     return np.array(outputs["outputs"])
 
 
@@ -140,6 +136,6 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
 
 
-def float32_noise(task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
+def float32_noise(task: Task, folder: Path, batches: Iterable[Batch]) -> Noise:
     """The float32 rounding noise of a saved model's outputs, by torch: MLX has no float64 on a GPU."""
     return torch_backend.float32_noise(task, folder, batches)

@@ -1,6 +1,6 @@
 """The MLX engine: the graph of the torch objective, differentiated and compiled."""
 
-# B = batch, T = tokens, C = outputs of a row
+# B = batch, T = positions of a row, C = outputs of a position
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.features import TARGETS
+from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.lower import Arrays, lower, value_and_grad
 from runtimes.mlx.optimizers import Moments, clip, global_norm, update, zero_moments
 from runtimes.mlx.quantization import write_record
@@ -51,7 +52,7 @@ class MlxEngine:
         self.frozen, self.buffers = parameters, dict(weights.buffers)
         self.moments: Moments = zero_moments(step.optimizer, self.trained)
         self.count = mx.array(0)
-        self.shapes: set[tuple[str, int, int]] = set()  # each is a compiled graph
+        self.shapes: set[tuple[object, ...]] = set()  # each is a compiled graph
         self._differentiate = mx.compile(self._differentiated())
         self._update = mx.compile(self._updated)
         self._evaluate = mx.compile(lower(traced.evaluate))
@@ -100,11 +101,11 @@ class MlxEngine:
         run = lower(self.traced.train)
 
         def step(
-            trained: Arrays, frozen: Arrays, buffers: Arrays, inputs: Arrays, weights_B: mx.array, key: mx.array
+            trained: Arrays, frozen: Arrays, buffers: Arrays, inputs: Arrays, weights: mx.array, key: mx.array
         ) -> tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]:
-            differentiated = value_and_grad(run, lambda outputs: (outputs["losses"] * weights_B).sum())
+            differentiated = value_and_grad(run, lambda outputs: (outputs["losses"] * weights).sum())
             (outputs, after), gradients = differentiated(trained, frozen, buffers, inputs, key)
-            return (outputs["losses"] * weights_B).sum(), after, gradients
+            return (outputs["losses"] * weights).sum(), after, gradients
 
         return step
 
@@ -122,11 +123,9 @@ class MlxEngine:
 
     def _inputs(self, batch: Batch, graph: str) -> dict[str, mx.array]:
         """The graph's inputs; what a batch leaves out is zero everywhere."""
-        shape = batch.inputs["input_ids"].shape
-        self.shapes.add((graph, *shape))
-        given = {**batch.inputs, TARGETS: batch.targets}
-        nothing = np.zeros(shape, np.int64)
-        return {name: mx.array(given.get(name, nothing)) for name in self.traced.train.inputs}
+        inputs = given_inputs(self.traced.train, batch)
+        self.shapes.add((graph, *(value.shape for value in inputs.values())))
+        return inputs
 
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
@@ -201,6 +200,23 @@ class MlxEngine:
     def peak_memory(self) -> int:
         """The most bytes that arrays held."""
         return int(mx.get_peak_memory())
+
+
+def given_inputs(graph: Graph, batch: Batch) -> dict[str, mx.array]:
+    """A graph's inputs; what a batch leaves out is zero everywhere."""
+    given = {**batch.inputs, TARGETS: batch.targets}
+    known = {name: values.shape for name, values in given.items() if name in graph.inputs}
+    sizes = {
+        axis: size for name, shape in known.items() for axis, size in zip(graph.inputs[name].axes, shape, strict=True)
+    }
+
+    def values(name: str, described: Input) -> mx.array:
+        if name in given:
+            return mx.array(given[name])
+        shape = [sizes[axis] if isinstance(axis, str) else axis for axis in described.axes]
+        return mx.array(np.zeros(shape, described.dtype))
+
+    return {name: values(name, described) for name, described in graph.inputs.items()}
 
 
 def _number(value: mx.array) -> float:

@@ -10,10 +10,10 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.backends import require_runtime
 from runtimes.gate import ScoreFunction
+from runtimes.protocol import Batch
 from runtimes.pytorch import engine, models, noise, scores
 from runtimes.pytorch.devices import require_device
 from runtimes.pytorch.methods import module_of
-from runtimes.tokens import Inputs
 from runtimes.tolerance import Noise
 
 
@@ -38,13 +38,13 @@ def trained_scores(step: Train, trained: Path, base: Path, device: str) -> Score
     """The outputs of a trained model, or of an adapter on its base, in float32."""
     folder, head = trained / trained_folder(step), tasks.module_of(step.task).head(step.task)
     if folder.name == "model":
-        return scores.torch_scores(folder, auto_class=head.auto_class, device=device)
-    return scores.adapter_scores(base, folder, config=head.config, auto_class=head.auto_class, device=device)
+        return scores.torch_scores(folder, head, device=device)
+    return scores.adapter_scores(base, folder, head, device=device)
 
 
 def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
     """The outputs of a saved model, in float32."""
-    return scores.torch_scores(folder, auto_class=tasks.module_of(task).head(task).auto_class, device=device)
+    return scores.torch_scores(folder, tasks.module_of(task).head(task), device=device)
 
 
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
@@ -52,6 +52,6 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task))
 
 
-def float32_noise(task: Task, folder: Path, batches: Iterable[Inputs]) -> Noise:
+def float32_noise(task: Task, folder: Path, batches: Iterable[Batch]) -> Noise:
     """The float32 rounding noise of a saved model's outputs."""
-    return noise.float32_noise(folder, batches, auto_class=tasks.module_of(task).head(task).auto_class)
+    return noise.float32_noise(folder, batches, tasks.module_of(task).head(task))

@@ -1,6 +1,6 @@
 """The PyTorch engine: transformers models and PEFT methods on CPU, CUDA or MPS."""
 
-# B = batch, T = tokens, C = outputs of a row
+# B = batch, T = positions of a row, C = outputs of a position
 
 from __future__ import annotations
 
@@ -96,18 +96,18 @@ class TorchEngine:
         """Adds the gradients of the loss to the parameters; returns the loss."""
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
-            losses_B, _ = self._forward(batch)
-            loss = (losses_B * self._tensor(batch.weights)).sum() / denominator
+            losses, _ = self._forward(batch)
+            loss = (losses * self._tensor(batch.weights)).sum() / denominator
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The losses [B] and the outputs [B, C] in float32."""
+        """The losses, in the targets' shape, and the outputs [..., C] in float32."""
         inputs = {name: self._tensor(values) for name, values in batch.inputs.items() if name in self.inputs}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step.precision == "bf16"):
-            losses_B, outputs_BC = self.objective(inputs, self._tensor(batch.targets))
-        return losses_B, outputs_BC
+            losses, outputs = self.objective(inputs, self._tensor(batch.targets))
+        return losses, outputs
 
     def _tensor(self, values: object) -> Tensor:
         return torch.as_tensor(values).to(self.device, non_blocking=True)
@@ -126,8 +126,8 @@ class TorchEngine:
         """Losses and outputs of a batch, dropout off."""
         self._mode(training=False)
         with self._frees_memory(), torch.inference_mode():
-            losses_B, outputs_BC = self._forward(batch)
-            return RowResults(losses=losses_B.cpu().numpy(), outputs=outputs_BC.cpu().numpy())
+            losses, outputs = self._forward(batch)
+            return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
     def _mode(self, *, training: bool) -> None:
         if self.objective.training != training:

@@ -1,10 +1,10 @@
 """The source's own noise: what float32 rounding alone does to the outputs of a saved model."""
 
-# Axes: B = rows, T = tokens, C = classes
+# Axes: P = positions of the rows, C = outputs of a position
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import starmap
 from pathlib import Path
 
@@ -14,12 +14,12 @@ import transformers
 from transformers import PreTrainedModel
 
 from runtimes.errors import RunError
+from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
+from runtimes.pytorch.objective import read_outputs
 from runtimes.pytorch.quiet import quiet
+from runtimes.tasks.interface import Head, Reading
 from runtimes.tolerance import Noise
-
-Batch = Mapping[str, np.ndarray]
-"""int64 arrays [B, T]: input_ids, attention_mask and, where the model reads them, token_type_ids."""
 
 NOISE_ROWS = 64
 SEQUENCE_CLASSIFIER = "AutoModelForSequenceClassification"
@@ -32,13 +32,7 @@ class SourceError(RunError):
         super().__init__("E502", message, hint)
 
 
-def float32_noise(
-    model_folder: Path,
-    batches: Iterable[Batch],
-    *,
-    auto_class: str = SEQUENCE_CLASSIFIER,
-    max_rows: int = NOISE_ROWS,
-) -> Noise:
+def float32_noise(model_folder: Path, batches: Iterable[Batch], head: Head, *, max_rows: int = NOISE_ROWS) -> Noise:
     """Largest |float32 - float64| over the first `max_rows` rows, on CPU; SourceError where an output is not finite.
 
     Reads no further batch than it needs. Holds the weights once, in float32 and then in float64: 8 bytes a parameter.
@@ -46,14 +40,14 @@ def float32_noise(
     rows = list(first_rows(batches, max_rows))
     if not rows:
         raise ValueError("noise is measured on at least one row, no batch was given")
-    model = load_source(model_folder, auto_class=auto_class)
-    singles = [outputs(model, batch) for batch in rows]
+    model = load_source(model_folder, auto_class=head.auto_class)
+    singles = [outputs(model, batch, head.reading) for batch in rows]
     model.double()
-    doubles = [outputs(model, batch) for batch in rows]
+    doubles = [outputs(model, batch, head.reading) for batch in rows]
     return Noise(
         max_abs=max(starmap(_largest_difference, zip(singles, doubles, strict=True))),
         scale=max(float(np.abs(double).max()) for double in doubles),
-        rows=sum(len(batch["input_ids"]) for batch in rows),
+        rows=sum(len(batch.rows) for batch in rows),
     )
 
 
@@ -61,17 +55,23 @@ def first_rows(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
     """The batches that hold the first `count` rows, the last one cut to fit."""
     left = count
     for batch in batches:
-        yield {name: values[:left] for name, values in batch.items()}
-        left -= len(batch["input_ids"])
+        yield Batch(
+            inputs={name: values[:left] for name, values in batch.inputs.items()},
+            targets=batch.targets[:left],
+            weights=batch.weights[:left],
+            positions=batch.positions[:left],
+            rows=batch.rows[:left],
+        )
+        left -= len(batch.rows)
         if left <= 0:
             return
 
 
-def outputs(model: PreTrainedModel, batch: Batch) -> np.ndarray:
-    """The logits of a batch, [B, C], in the model's own dtype."""
+def outputs(model: PreTrainedModel, batch: Batch, reading: Reading = "logits") -> np.ndarray:
+    """The outputs of a batch's positions, [P, C], in the model's own dtype."""
     with torch.inference_mode():
-        logits = model(**taken_inputs(model, batch)).logits
-    found: np.ndarray = logits.numpy()
+        logits = model(**taken_inputs(model, batch.inputs)).logits
+        found: np.ndarray = read_outputs(reading, logits, torch.from_numpy(batch.targets)).numpy()[batch.positions]
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")
     return found

@@ -1,18 +1,22 @@
 """The training objective of a task as a torch module: what PyTorch trains, and what other engines trace."""
 
-# B = batch, C = outputs of a row
+# B = batch, T = positions of a row, C = outputs of a position, V = vocabulary
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import assert_never
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
 
 from compiler.plan import Train
 from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from runtimes import tasks
+from runtimes.features import IGNORED
+from runtimes.readings import sample
+from runtimes.tasks.interface import Reading
 
 
 class Objective(nn.Module):
@@ -22,29 +26,56 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.loss, self.label_smoothing = step.loss, step.label_smoothing
-        head = tasks.module_of(step.task).head(step.task)
-        self.scale, self.shift = head.scale, head.shift
+        self.head = tasks.module_of(step.task).head(step.task)
 
-    def forward(self, inputs: Mapping[str, Tensor], targets_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each row [B], and the outputs [B, C] in the targets' unit; float32."""
-        raw_BC = self.model(**inputs).logits.float()
+    def forward(self, inputs: Mapping[str, Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each target, [B] or [B, T], and the outputs [..., C] in the targets' unit; float32.
+
+        While it trains, the outputs are the raw ones: nobody reads them.
+        """
+        raw = self.model(**inputs).logits.float()
         smoothing = self.label_smoothing if self.training else 0.0
-        if (self.scale, self.shift) == (1.0, 0.0):
-            return row_losses(self.loss, raw_BC, targets_B, smoothing), raw_BC
-        standard_B = (targets_B - self.shift) / self.scale
-        return row_losses(self.loss, raw_BC, standard_B, smoothing), raw_BC * self.scale + self.shift
+        scale, shift = self.head.scale, self.head.shift
+        if (scale, shift) != (1.0, 0.0):
+            return target_losses(self.loss, raw, (targets - shift) / scale, smoothing), raw * scale + shift
+        losses = target_losses(self.loss, raw, targets, smoothing)
+        return losses, raw if self.training else read_outputs(self.head.reading, raw, targets)
 
 
-def row_losses(loss: Loss, outputs_BC: Tensor, targets_B: Tensor, label_smoothing: float) -> Tensor:
-    """[B] the loss of each row: cross-entropy in nats, or the difference of its first output from the target."""
+def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """The loss of each target: cross-entropy in nats, or the difference of a position's first output from it.
+
+    `outputs` [..., C], `targets` [...]; where the target is IGNORED, cross-entropy is zero.
+    """
     match loss:
         case CrossEntropy():
-            return cross_entropy(outputs_BC, targets_B, reduction="none", label_smoothing=label_smoothing)
+            flat = cross_entropy(
+                outputs.flatten(0, -2),
+                targets.flatten(),
+                reduction="none",
+                label_smoothing=label_smoothing,
+                ignore_index=IGNORED,
+            )
+            return flat.view(targets.shape)
         case MeanSquaredError():
-            return mse_loss(outputs_BC[:, 0], targets_B, reduction="none")
+            return mse_loss(outputs[..., 0], targets, reduction="none")
         case MeanAbsoluteError():
-            return l1_loss(outputs_BC[:, 0], targets_B, reduction="none")
+            return l1_loss(outputs[..., 0], targets, reduction="none")
         case Huber(delta=delta):
-            return huber_loss(outputs_BC[:, 0], targets_B, reduction="none", delta=delta)
+            return huber_loss(outputs[..., 0], targets, reduction="none", delta=delta)
         case _:
             assert_never(loss)
+
+
+def read_outputs(reading: Reading, logits: Tensor, targets: Tensor) -> Tensor:
+    """What is kept of logits [..., V], on their device: as runtimes.readings has it."""
+    if reading == "logits":
+        return logits
+    answered = targets != IGNORED
+    best = logits.amax(dim=-1, keepdim=True)
+    others = logits.scatter(-1, logits.argmax(dim=-1, keepdim=True), -torch.inf)
+    second = others.amax(dim=-1, keepdim=True)
+    chosen = logits.gather(-1, torch.where(answered, targets, 0)[..., None])
+    sampled = logits[..., torch.from_numpy(sample(logits.shape[-1])).to(logits.device)]
+    figures = torch.cat([chosen, best, second, sampled], dim=-1) - logits.logsumexp(dim=-1, keepdim=True)
+    return torch.cat([figures[..., :1] * answered[..., None], figures[..., 1:]], dim=-1)

@@ -3,7 +3,7 @@
 The untouched transformers (or peft) model, float32, eval mode, with tensor-float arithmetic off.
 """
 
-# Axes: B = rows, C = outputs of a row
+# Axes: B = rows, C = outputs of a position
 
 from __future__ import annotations
 
@@ -23,49 +23,44 @@ from safetensors import safe_open
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
-from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
+from runtimes.pytorch.noise import SourceError, first_line, load_source
+from runtimes.pytorch.objective import read_outputs
 from runtimes.pytorch.quiet import quiet
+from runtimes.tasks.interface import Head, Reading
 
 ADAPTER = "adapter_model.safetensors"
 
 
-def torch_scores(model_folder: Path, *, auto_class: str = SEQUENCE_CLASSIFIER, device: str = "cpu") -> ScoreFunction:
-    """The logits of batches by a saved transformers model. Raises SourceError when the folder is not a whole one."""
-    return scores_of(load_source(model_folder, auto_class=auto_class), device=device)
+def torch_scores(model_folder: Path, head: Head, *, device: str = "cpu") -> ScoreFunction:
+    """The outputs of batches by a saved transformers model. Raises SourceError when the folder is not a whole one."""
+    return scores_of(load_source(model_folder, auto_class=head.auto_class), head.reading, device=device)
 
 
-def adapter_scores(
-    base_folder: Path,
-    adapter_folder: Path,
-    *,
-    config: Mapping[str, Any],
-    auto_class: str = SEQUENCE_CLASSIFIER,
-    device: str = "cpu",
-) -> ScoreFunction:
-    """The logits of batches by a base model and a peft adapter that is not merged.
+def adapter_scores(base_folder: Path, adapter_folder: Path, head: Head, *, device: str = "cpu") -> ScoreFunction:
+    """The outputs of batches by a base model and a peft adapter that is not merged.
 
-    `config`: what the base's config.json says of the head. Raises SourceError when a weight is in
-    neither folder; peft would go on with a random head.
+    Raises SourceError when a weight is in neither folder; peft would go on with a random head.
     """
-    base = _load_base(base_folder, adapter_folder, config, auto_class)
+    base = _load_base(base_folder, adapter_folder, head.config, head.auto_class)
     with quiet():
         try:
             model = PeftModel.from_pretrained(base, str(adapter_folder))
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise SourceError(f"{adapter_folder}: peft can't load it: {first_line(error)}") from error
-    return scores_of(model.float().eval(), device=device)
+    return scores_of(model.float().eval(), head.reading, device=device)
 
 
-def scores_of(model: Any, *, device: str = "cpu") -> ScoreFunction:
-    """The logits of batches by a loaded model; arrays that its `forward` does not take are left out."""
+def scores_of(model: Any, reading: Reading = "logits", *, device: str = "cpu") -> ScoreFunction:
+    """The outputs of batches by a loaded model; arrays that its `forward` does not take are left out."""
     model = model.to(device)
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
-        inputs = taken_inputs(inner, batch.inputs, device)
+        inputs, targets = taken_inputs(inner, batch.inputs, device), torch.from_numpy(batch.targets).to(device)
         with torch.inference_mode(), exact_float32():
-            logits: npt.NDArray[np.float32] = model(**inputs).logits.float().cpu().numpy()
-        return logits
+            outputs = read_outputs(reading, model(**inputs).logits.float(), targets)
+            found: npt.NDArray[np.float32] = outputs.cpu().numpy()
+        return found
 
     return scores
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from compiler.files import write_json
 from compiler.hub import fetch_model
 from compiler.plan import Evaluate, Train
 from runtimes import tasks
 from runtimes.backends import backend
-from runtimes.batches import collate, evaluation_batches
+from runtimes.batches import answered, collate, evaluation_batches, in_order
+from runtimes.evaluation import mean_loss
 from runtimes.events import Progress, Said
-from runtimes.features import Features
-from runtimes.gate import ScoreFunction, Scores
+from runtimes.features import Features, Ragged
+from runtimes.gate import ScoreFunction
 from runtimes.steps import Context
 
 _BATCH_SIZE = 32
@@ -33,9 +31,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     outputs = yield from _outputs(tuned, features, train, step.id)
     metrics = _metrics(step, train, features, outputs)
     details = module.details(step.task, features.targets, outputs)
-    train_targets = Features(context.inputs["prepare"] / "train").targets
-    name, unseen = module.baseline(step.task, train_targets, len(features))
-    baseline = {name: module.score(step.task, step.metrics, features.targets, unseen)}
+    baseline = _unlearnt(step, Features(context.inputs["prepare"] / "train").targets, features.targets)
     if step.baseline_model is not None:
         before = yield from _outputs(back.model_scores(step.task, base, device), features, train, step.id)
         baseline["untuned"] = _metrics(step, train, features, before)
@@ -46,19 +42,30 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     yield Said(step=step.id, message=f"{len(features):,} {step.split} rows: {shown}")
 
 
+def _unlearnt(step: Evaluate, train: Ragged, targets: Ragged) -> dict[str, dict[str, float]]:
+    """The metrics of what can be answered without looking at a row, by its name; none where nothing can."""
+    module = tasks.module_of(step.task)
+    found = module.baseline(step.task, train.values, len(targets.values))
+    if found is None:
+        return {}
+    name, outputs = found
+    return {name: module.score(step.task, step.metrics, targets, Ragged(outputs, targets.offsets))}
+
+
 def _outputs(
     function: ScoreFunction, features: Features, train: Train, step_id: str
-) -> Generator[Progress, None, npt.NDArray[np.float32]]:
-    """Yields progress; returns the outputs [N, C] of every row, in the split's order."""
+) -> Generator[Progress, None, Ragged]:
+    """Yields progress; returns the outputs [P, C] of every row, in the split's order."""
     batches = evaluation_batches(features.lengths, _BATCH_SIZE)
-    found: list[Scores] = []
+    found: list[Ragged] = []
     for rows in batches:
-        found.append(function(collate(features, rows, grid=train.lengths)))
+        batch = collate(features, rows, grid=train.lengths)
+        found.append(answered(batch, function(batch)))
         yield Progress(step=step_id, done=len(found), total=len(batches), unit="batches")
-    return np.concatenate(found)[np.argsort(np.concatenate(batches))].astype(np.float32)
+    return in_order(batches, found)
 
 
-def _metrics(step: Evaluate, train: Train, features: Features, outputs: Scores) -> dict[str, float]:
+def _metrics(step: Evaluate, train: Train, features: Features, outputs: Ragged) -> dict[str, float]:
     module, targets = tasks.module_of(step.task), features.targets
-    loss = float(module.losses(train.loss, step.task, targets, outputs).mean())
-    return {**module.score(step.task, step.metrics, targets, outputs), "loss": loss}
+    losses = Ragged(module.losses(train.loss, step.task, targets.values, outputs.values), targets.offsets)
+    return {**module.score(step.task, step.metrics, targets, outputs), "loss": mean_loss(losses, targets)}

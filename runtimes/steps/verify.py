@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from compiler.hub import fetch_model
 from compiler.plan import Train, VerifyExport
+from runtimes import tasks
 from runtimes.backends import backend
 from runtimes.comparison import HeldOut
 from runtimes.events import Said
@@ -29,19 +28,19 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     train = context.plan.step("train")
     assert isinstance(train, Train)
     prepared = context.inputs["prepare"] / step.split
-    features = Features(prepared)
-    facts = features.facts
+    facts = Features(prepared).facts
     base = fetch_model(step.model, context.root, context.sources)
     model = context.inputs.get("merge", context.inputs["train"]) / "model"
     back = backend(context.placement.engine)
+    reading = tasks.module_of(step.task).head(step.task).reading
 
     verified = verify_export(
         step,
-        held_out=HeldOut(task=step.task, rows=read_prepared(prepared), targets=np.asarray(features.targets)),
+        held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id),
         trained=back.trained_scores(train, context.inputs["train"], base, context.placement.device),
         merged=back.model_scores(step.task, model, context.placement.device) if "merge" in context.inputs else None,
-        exported=onnx_scores(context.inputs[step.inputs[-1]] / "model.onnx"),
+        exported=onnx_scores(context.inputs[step.inputs[-1]] / "model.onnx", reading),
         noise=partial(back.float32_noise, step.task, model),
         out=context.folder,
     )

@@ -1,12 +1,12 @@
 """What a task's module holds: rows -> columns of arrays, losses, metrics, what is decided, and natural answers."""
 
-# N = rows of a split, B = rows of a batch, C = outputs of a row
+# P = positions: one a row, or one for each token of a row; C = outputs of a position
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +14,30 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, Task
-from runtimes.features import Column, Portion
+from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores
 from runtimes.tokens import Encoder
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
+Reading = Literal["logits", "tokens"]
+"""What is kept of a model's logits: all of them, or of a language model a few figures for each token (see readings)."""
 Answer = dict[str, Any]
 """What a task answers for a row, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The head that a model needs for a task. Answers are raw outputs * scale + shift, folded into what is saved."""
+    """The head that a model needs for a task, and what is read from its logits.
+
+    Answers are raw outputs * scale + shift, folded into what is saved.
+    """
 
     auto_class: str  # of transformers
     peft_task: str  # one of peft's TaskType
     config: Mapping[str, Any]  # what config.json says of it
-    num_outputs: int
+    num_outputs: int  # of a position
+    reading: Reading = "logits"
     scale: float = 1.0
     shift: float = 0.0
 
@@ -57,20 +63,20 @@ class TaskModule(Protocol):
         ...
 
     def weights(self, task: Task, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:
-        """[B] of each row in the training loss."""
+        """The weight of each target in the training loss, in the shape of the batch's targets."""
         ...
 
     # --- measuring
 
     def losses(self, loss: Loss, task: Task, targets: Array, outputs: Floats) -> npt.NDArray[np.float64]:
-        """[N] of each row: unweighted, not smoothed."""
+        """[P] of each position: unweighted, not smoothed; zero where nothing is to be answered."""
         ...
 
-    def score(self, task: Task, metrics: Sequence[Metric], targets: Array, outputs: Floats) -> dict[str, float]:
+    def score(self, task: Task, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
         """Each metric by its name."""
         ...
 
-    def details(self, task: Task, targets: Array, outputs: Floats) -> dict[str, Any]:
+    def details(self, task: Task, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
         """What a report shows beside the metrics."""
         ...
 
@@ -78,7 +84,7 @@ class TaskModule(Protocol):
         """The details for a terminal."""
         ...
 
-    def baseline(self, task: Task, train_targets: Array, count: int) -> tuple[str, Floats]:
+    def baseline(self, task: Task, train_targets: Array, count: int) -> tuple[str, Floats] | None:
         """What can be answered without looking at a row: its name, and the outputs [count, C] that say so."""
         ...
 
@@ -89,17 +95,17 @@ class TaskModule(Protocol):
         ...
 
     def probe_row(self, text: str) -> Mapping[str, Any]:
-        """A row with a text that was made up."""
+        """A row with a text that was made up, and no true answer or any."""
         ...
 
     # --- answering
 
-    def answer(self, task: Task, outputs: Floats) -> Answer:
-        """The natural answer for one row, from its outputs [C]."""
+    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
+        """The natural answer for one row, from the outputs of its positions [P, C]."""
         ...
 
-    def decision(self, answer: Answer) -> str | None:
-        """The name of what was decided, where something is."""
+    def decision(self, task: Task, outputs: Floats) -> str | None:
+        """The name of what the outputs [P, C] of one row decide, where they decide something."""
         ...
 
     def line(self, answer: Answer) -> str:

@@ -16,7 +16,7 @@ from compiler.metrics import Metric
 from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
-from runtimes.features import Column, Portion
+from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores, argmax
 from runtimes.metrics import confusion_matrix, score_decisions
 from runtimes.tasks.interface import Answer, Array, Floats, Head
@@ -83,15 +83,15 @@ def losses(loss: Loss, task: TextClassification, targets: Array, outputs: Floats
     return found
 
 
-def score(task: TextClassification, metrics: Sequence[Metric], targets: Array, outputs: Floats) -> dict[str, float]:
+def score(task: TextClassification, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """Each metric by its name. The decision is the label of the highest logit, the first of equal ones."""
-    return score_decisions(metrics, targets, outputs.argmax(axis=1), labels_of(task))
+    return score_decisions(metrics, targets.values, outputs.values.argmax(axis=1), labels_of(task))
 
 
-def details(task: TextClassification, targets: Array, outputs: Floats) -> dict[str, Any]:
+def details(task: TextClassification, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
     """The confusion matrix."""
     names = labels_of(task)
-    matrix = confusion_matrix(targets, outputs.argmax(axis=1), len(names))
+    matrix = confusion_matrix(targets.values, outputs.values.argmax(axis=1), len(names))
     return {"confusion": {"labels": list(names), "rows_true_columns_decided": matrix.tolist()}}
 
 
@@ -138,9 +138,9 @@ def probe_row(text: str) -> Mapping[str, Any]:
 # --- answering
 
 
-def answer(task: TextClassification, outputs: Floats) -> Answer:
+def answer(task: TextClassification, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
     """The label decided, its probability, and that of every label."""
-    shares_C = softmax(outputs[None])[0]
+    [shares_C] = softmax(outputs)
     best = int(shares_C.argmax())
     names = labels_of(task)
     return {
@@ -150,9 +150,9 @@ def answer(task: TextClassification, outputs: Floats) -> Answer:
     }
 
 
-def decision(answer: Answer) -> str | None:
+def decision(task: TextClassification, outputs: Floats) -> str | None:
     """The label."""
-    return str(answer["label"])
+    return labels_of(task)[int(outputs[0].argmax())]
 
 
 def line(answer: Answer) -> str:

@@ -14,7 +14,7 @@ from compiler.metrics import Metric
 from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
-from runtimes.features import Column, Portion
+from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores
 from runtimes.metrics import score_values
 from runtimes.tasks.interface import Answer, Array, Floats, Head
@@ -74,12 +74,12 @@ def losses(loss: Loss, task: TextRegression, targets: Array, outputs: Floats) ->
             assert_never(loss)
 
 
-def score(task: TextRegression, metrics: Sequence[Metric], targets: Array, outputs: Floats) -> dict[str, float]:
+def score(task: TextRegression, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """Each metric by its name, in the targets' unit."""
-    return score_values(metrics, targets, outputs[:, 0])
+    return score_values(metrics, targets.values, outputs.values[:, 0])
 
 
-def details(task: TextRegression, targets: Array, outputs: Floats) -> dict[str, Any]:
+def details(task: TextRegression, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
     """Nothing beside the metrics."""
     return {}
 
@@ -113,12 +113,12 @@ def probe_row(text: str) -> Mapping[str, Any]:
 # --- answering
 
 
-def answer(task: TextRegression, outputs: Floats) -> Answer:
+def answer(task: TextRegression, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
     """The number."""
-    return {"value": float(outputs[0])}
+    return {"value": float(outputs[0, 0])}
 
 
-def decision(answer: Answer) -> str | None:
+def decision(task: TextRegression, outputs: Floats) -> str | None:
     """Nothing: a number is no decision."""
     return None
 

@@ -14,7 +14,9 @@ import pytest
 
 from compiler.metrics import F1, Accuracy
 from compiler.plan import ModelFiles, Package, VerifyExport
+from compiler.tasks import Example
 from compiler.tasks.text_classification import TextClassification
+from runtimes import tasks
 from runtimes.gate import ScoreFunction
 
 LABELS = ("negative", "positive")
@@ -43,6 +45,7 @@ WORDS = [
 ]
 MAX_LENGTH = 48
 TASK = TextClassification(labels=LABELS)
+HEAD = tasks.module_of(TASK).head(TASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +80,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     export(model, root / "model.onnx")
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
     texts = sentences(120)
-    source = torch_scores(model)
+    source = torch_scores(model, HEAD)
     targets = labels_of(source, texts, model)
     verify_export(
         verify_step(),
-        held_out=HeldOut(task=TASK, rows=labelled(texts, targets), targets=targets),
+        held_out=HeldOut(task=TASK, rows=labelled(texts, targets)),
         encoder=encoder,
         trained=source,
         merged=None,
         exported=onnx_scores(root / "model.onnx"),
-        noise=partial(float32_noise, model),
+        noise=partial(float32_noise, model, head=HEAD),
         out=root / "verified",
     )
     parts = Parts(
@@ -134,13 +137,12 @@ def sentences(count: int) -> tuple[str, ...]:
 
 def labels_of(source: ScoreFunction, texts: tuple[str, ...], model: Path) -> np.ndarray:
     """What the source decides, but for every tenth row: it is right nine times in ten."""
-    from runtimes.comparison import batches
+    from runtimes.comparison import encoded, outputs_of
     from runtimes.tokens import open_encoder
 
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
-    decided: np.ndarray = np.concatenate(
-        [source(batch).argmax(axis=1) for batch in batches([(text,) for text in texts], encoder, 16)]
-    )
+    table = encoded(TASK, [Example(row={"text": text}, target=0) for text in texts], encoder)
+    decided: np.ndarray = outputs_of(source, table, np.arange(len(texts)), 16).values.argmax(axis=1)
     decided[::10] = 1 - decided[::10]
     return decided
 

@@ -102,7 +102,7 @@ def test_a_batch_holds_its_rows_tokens_labels_and_weights(tmp_path: Path) -> Non
         assert not batch.inputs["input_ids"][place, len(tokens) :].any()
         assert batch.inputs["attention_mask"][place].sum() == len(tokens)
         assert batch.weights[place] == (1.0, 2.0, 0.5)[int(found.row(row)["targets"])]
-    assert batch.targets.tolist() == found.targets[rows].tolist()
+    assert batch.targets.tolist() == found.targets.values[rows].tolist()
     assert batch.inputs["attention_mask"].sum() == found.lengths[rows].sum()
 
 

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
 from compiler.files import write_text
-from compiler.tasks import TextClassification
+from compiler.tasks import Example, TextClassification
+from runtimes.batches import collate
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
 from runtimes.manifest import check_hashes, files_in, read_manifest, seal
@@ -19,6 +20,10 @@ from runtimes.tasks.text_classification import name_faults, softmax
 
 def rows_of(*texts: str) -> list[dict[str, str]]:
     return [{"text": text} for text in texts]
+
+
+def examples(*texts: str) -> list[Example]:
+    return [Example(row=row, target=0) for row in rows_of(*texts)]
 
 
 def test_predictions_keep_the_order_of_their_texts_whatever_the_batch(tiny) -> None:
@@ -44,26 +49,25 @@ def test_the_bundle_answers_as_the_model_that_it_is_from(tiny) -> None:
     from runtimes.pytorch.noise import load_source, outputs
 
     bundle = open_bundle(tiny.bundle)
-    rows = rows_of(*tiny.texts[:8])
-    inputs = bundle.encoder.pad(list(bundle.encode(rows)))
-    expected = outputs(load_source(tiny.model), inputs)
-    assert np.abs(bundle.outputs(rows) - expected).max() <= bundle.manifest.tolerance
+    rows = examples(*tiny.texts[:8])
+    expected = outputs(load_source(tiny.model), collate(bundle.encode(rows), np.arange(8)))
+    assert np.abs(bundle.outputs(rows).values - expected).max() <= bundle.manifest.tolerance
 
 
 def test_a_text_is_cut_at_the_maximum_and_keeps_its_special_tokens(tiny) -> None:
-    encoder = open_bundle(tiny.bundle).encoder
-    [short, long] = encoder.encode([("film",), ("film " * 500,)])
-    assert len(long.ids) == 48
-    assert (long.ids[0], long.ids[-1]) == (short.ids[0], short.ids[-1])
+    bundle = open_bundle(tiny.bundle)
+    encoder, table = bundle.encoder, bundle.encode(examples("film", "film " * 500))
+    short, long = (table.row(row)["input_ids"] for row in range(2))
+    assert len(long) == 48
+    assert (long[0], long[-1]) == (short[0], short[-1])
     assert (encoder.cuts("film"), encoder.cuts("film " * 500)) == (False, True)
 
 
 def test_rows_are_padded_on_the_right_with_a_mask(tiny) -> None:
-    encoder = open_bundle(tiny.bundle).encoder
-    rows = list(encoder.encode([("film",), ("the film was good",)]))
-    inputs = encoder.pad(rows)
+    table = open_bundle(tiny.bundle).encode(examples("film", "the film was good"))
+    inputs = collate(table, np.arange(2)).inputs
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1] * 6]
-    assert inputs["input_ids"][0].tolist() == [*rows[0].ids, 0, 0, 0]
+    assert inputs["input_ids"][0].tolist() == [*table.row(0)["input_ids"], 0, 0, 0]
     assert {values.dtype for values in inputs.values()} == {np.dtype(np.int64)}
 
 
@@ -134,8 +138,8 @@ def edit_manifest(**changes: object) -> Callable[[Path], None]:
         (remove("manifest.json"), "manifest.json can't be read: No such file"),
         (write("manifest.json", "{"), "manifest.json is not JSON"),
         (write("manifest.json", "[]"), "manifest.json does not fit"),
-        (write("manifest.json", '{"bundle": 1}'), "a bundle of version 1, this program reads version 2"),
-        (write("manifest.json", "{}"), "a bundle of version None, this program reads version 2"),
+        (write("manifest.json", '{"bundle": 1}'), "a bundle of version 1, this program reads version 3"),
+        (write("manifest.json", "{}"), "a bundle of version None, this program reads version 3"),
         (remove("held_out.npy"), "held_out.npy is missing"),
         (edit_manifest(surprise=1), 'has no key "surprise"'),
         (edit_manifest(max_length="long"), '/max_length is "long", expected an integer'),

@@ -27,13 +27,13 @@ from runtimes.loop import train
 from runtimes.mlx import backend as mlx
 from runtimes.mlx.engine import MlxEngine
 from runtimes.mlx.weights import load_weights, weight_files
-from runtimes.protocol import Batch, Engine
+from runtimes.protocol import Engine
 from runtimes.pytorch import backend as pytorch
 from runtimes.reports import StepReport
 from tests.conformance import engines
 from tests.conformance.cells import over_limits
 from tests.conformance.subjects import Subject, cover, write
-from tests.runtimes.tiny import features, train_step
+from tests.runtimes.tiny import batch_of, features, train_step
 from tests.tiny import save_encoder
 
 COVER = cover()
@@ -182,12 +182,7 @@ def test_bf16_keeps_the_angles_of_long_rows(tmp_path: Path) -> None:
     with quiet():
         LlamaModel(config).save_pretrained(tmp_path / "model")
     ids = np.random.default_rng(0).integers(5, 60, (2, 500))
-    batch = Batch(
-        inputs={"input_ids": ids, "attention_mask": np.ones_like(ids)},
-        targets=np.zeros(2, np.int64),
-        weights=np.ones(2, np.float32),
-        rows=np.arange(2),
-    )
+    batch = batch_of({"input_ids": ids, "attention_mask": np.ones_like(ids)})
     outputs = {}
     for precision in ("fp32", "bf16"):
         step = step_of(Head(), precision=precision)

@@ -100,7 +100,7 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(train_rows: Featu
     step = train_step(class_weights=WEIGHTS, label_smoothing=0.1)
     engine = NumpyEngine(step, vocabulary=len(WORDS))
     rows = np.arange(20)
-    denominator = float(np.asarray(WEIGHTS)[train_rows.targets[rows]].sum())
+    denominator = float(np.asarray(WEIGHTS)[train_rows.targets.values[rows]].sum())
 
     def figures(size: int, fill_to: int):
         parts = micro_batches(rows, train_rows.lengths, size)

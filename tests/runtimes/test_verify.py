@@ -12,8 +12,10 @@ import pytest
 
 from compiler.metrics import Accuracy
 from compiler.plan import VerifyExport
+from compiler.tasks import Example
 from compiler.tasks.text_classification import TextClassification
-from runtimes.comparison import HeldOut
+from runtimes.batches import collate
+from runtimes.comparison import HeldOut, encoded, examples_of
 from runtimes.errors import RunError
 from runtimes.gate import Decisions, ScoreFunction
 from runtimes.golden import read_golden
@@ -52,12 +54,10 @@ def encoder(tmp_path: Path) -> Encoder:
 def held_out(encoder: Encoder) -> HeldOut:
     random = np.random.default_rng(1)
     texts = [" ".join(f"w{n}" for n in random.integers(0, 199, random.integers(1, 20))) for _ in range(300)]
-    inputs = encoder.pad(list(encoder.encode((text,) for text in texts)))
-    zeros = np.zeros(len(texts), np.int64)
-    scores = linear(Batch(inputs=inputs, targets=zeros, weights=zeros.astype(np.float32), rows=zeros))
-    targets = scores.argmax(axis=1)
+    table = encoded(TASK, [Example(row={"text": text}, target=0) for text in texts], encoder)
+    targets = linear(collate(table, np.arange(len(texts)))).argmax(axis=1)
     rows = [{"text": text, "label": LABELS[target]} for text, target in zip(texts, targets, strict=True)]
-    return HeldOut(task=TASK, rows=rows, targets=targets)
+    return HeldOut(task=TASK, rows=rows)
 
 
 STEP = VerifyExport(
@@ -84,7 +84,7 @@ def verify(encoder: Encoder, held_out: HeldOut, tmp_path: Path) -> Callable[...,
             trained=linear,
             merged=merged,
             exported=exported,
-            noise=lambda batches: replace(NOISE, rows=sum(len(batch["input_ids"]) for batch in batches)),
+            noise=lambda batches: replace(NOISE, rows=sum(len(batch.rows) for batch in batches)),
             out=tmp_path / "out",
         )
 
@@ -103,7 +103,7 @@ def test_equal_models_pass_every_check_of_every_edge(verify: Callable[..., Verif
     assert verified.report.tolerance == TOLERANCE
     assert verified.report.noise.rows == 64
     assert verified.report.stages == {name: {"accuracy": 1.0} for name in ("trained", "merged", "onnx")}
-    assert verified.answers["onnx"].rows.shape == (300, 3)
+    assert verified.answers["onnx"].rows.values.shape == (300, 3)
 
 
 def test_without_an_adapter_there_is_one_edge(verify: Callable[..., Verified]) -> None:
@@ -122,7 +122,7 @@ def test_the_report_is_read_back(verify: Callable[..., Verified], tmp_path: Path
 
 def test_scores_stand_at_the_row_that_they_are_of(verify: Callable[..., Verified], held_out: HeldOut) -> None:
     answers = verify().answers["trained"]
-    assert (answers.rows.argmax(axis=1) == held_out.targets).all()
+    assert [LABELS[best] for best in answers.rows.values.argmax(axis=1)] == [row["label"] for row in held_out.rows]
 
 
 def rows_of(batch: Batch) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -236,13 +236,13 @@ def test_at_most_the_asked_rows_are_compared_spread_over_the_split(verify: Calla
 def test_an_excused_near_tie_does_not_fall_as_a_metric(
     verify: Callable[..., Verified], encoder: Encoder, held_out: HeldOut
 ) -> None:
-    [tokens] = encoder.encode([(held_out.rows[7]["text"],)])
-    label = int(held_out.targets[7])
+    tokens = encoded(TASK, examples_of(TASK, [held_out.rows[7]]), encoder).row(0)["input_ids"].tolist()
+    label = LABELS.index(held_out.rows[7]["label"])
 
     def tied(other_class_by: float) -> ScoreFunction:
         def scores(batch: Batch) -> np.ndarray:
             scores_BC = linear(batch)
-            row = [list(ids[mask == 1]) == list(tokens.ids) for ids, mask in rows_of(batch)]
+            row = [list(ids[mask == 1]) == tokens for ids, mask in rows_of(batch)]
             scores_BC[row, (label + 1) % 3] = scores_BC[row, label] + np.float32(other_class_by)
             return scores_BC
 
@@ -260,7 +260,7 @@ def test_no_held_out_rows_is_an_error(verify: Callable[..., Verified], encoder: 
     with pytest.raises(RunError, match="no held-out rows") as caught:
         verify_export(
             STEP,
-            held_out=HeldOut(task=TASK, rows=[], targets=np.zeros(0, np.int64)),
+            held_out=HeldOut(task=TASK, rows=[]),
             encoder=encoder,
             trained=linear,
             merged=None,

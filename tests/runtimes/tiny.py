@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from compiler.tasks import Example, TextClassification
 from runtimes import tasks
 from runtimes.batches import Weigh
 from runtimes.features import FeatureFacts, Features, write_features
+from runtimes.protocol import Batch
 from runtimes.tasks import text_classification
 from runtimes.tokens import chunks, open_encoder
 
@@ -111,3 +112,15 @@ def train_step(**changes: Any) -> Train:
         checkpoint_every=4,
     )
     return replace(base, **changes)
+
+
+def batch_of(inputs: Mapping[str, np.ndarray], targets: np.ndarray | None = None) -> Batch:
+    """A batch of rows that all count, with one answer each: zeros where none are given."""
+    count = len(next(iter(inputs.values())))
+    return Batch(
+        inputs=inputs,
+        targets=np.zeros(count, np.int64) if targets is None else targets,
+        weights=np.ones(count, np.float32),
+        positions=np.ones(count, bool),
+        rows=np.arange(count),
+    )

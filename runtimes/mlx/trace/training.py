@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from compiler.plan import Train
+from compiler.tasks import Task
 from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError
-from runtimes.features import TARGETS
+from runtimes.features import TARGETS, TOKENS, Column
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
@@ -31,11 +32,10 @@ from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Loaded, head_of, save_pretrained, wrap
-from runtimes.pytorch.objective import Objective
+from runtimes.pytorch.objective import Objective, read_outputs
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
-TOKENS = Input(dtype="int64", axes=("batch", "tokens"))
 Array = npt.NDArray[np.generic]
 
 
@@ -92,8 +92,7 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
     objective = Objective(step, wrapped.model)
-    [targets] = [column for column in tasks.module_of(step.task).columns(0) if column.name == TARGETS]
-    inputs = {**inputs_of(wrapped.inner), TARGETS: Input(dtype=targets.dtype, axes=("batch",))}
+    inputs = inputs_of(step.task, wrapped.inner)
     objective.train()
     for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
         module.eval()
@@ -110,9 +109,10 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
 
 
 def trace_saved(
-    folder: Path, head: Head, stored: Mapping[str, Stored], adapter: Path | None = None
+    folder: Path, task: Task, stored: Mapping[str, Stored], adapter: Path | None = None
 ) -> tuple[Graph, Mapping[str, str]]:
     """The graph of a saved model's outputs, with an adapter on it where there is one; and the files' names."""
+    head = tasks.module_of(task).head(task)
     with weightless(), quiet():
         loaded, names = build(folder, head, stored)
         model: nn.Module = loaded.model
@@ -120,10 +120,16 @@ def trace_saved(
             import peft
 
             model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
-    inputs = inputs_of(loaded.model)
+    inputs = inputs_of(task, loaded.model)
+    if head.reading == "logits":
+        del inputs[TARGETS]  # nothing reads them
     model.eval()
-    flat = _flat(model, inputs, lambda given: {"outputs": model(**given).logits.float()})
-    return _graph(flat, inputs, "inner"), names
+
+    def call(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        targets = given.pop(TARGETS, torch.zeros(()))
+        return {"outputs": read_outputs(head.reading, model(**given).logits.float(), targets)}
+
+    return _graph(_flat(model, inputs, call), inputs, "inner"), names
 
 
 def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loaded, Mapping[str, str]]:
@@ -144,9 +150,20 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
     return Loaded(model=model, head=head_of(model, missing), missing=tuple(sorted(missing))), names
 
 
-def inputs_of(model: PreTrainedModel) -> dict[str, Input]:
-    """The inputs that a model is given."""
-    return dict.fromkeys(input_names(model), TOKENS)
+def inputs_of(task: Task, model: PreTrainedModel) -> dict[str, Input]:
+    """The inputs that a model is given, by their columns, and the targets."""
+    columns = {column.name: column for column in tasks.module_of(task).columns(0)}
+    named = {
+        name: Input(dtype=_dtype(column), axes=("batch", column.axis) if column.axis else ("batch",))
+        for name, column in columns.items()
+    }
+    masks = {"attention_mask": Input(dtype="int64", axes=("batch", TOKENS))}
+    return {name: (masks | named)[name] for name in (*input_names(model), TARGETS)}
+
+
+def _dtype(column: Column) -> str:
+    """Of a column in a batch: whole numbers are int64 there."""
+    return column.dtype if column.dtype.startswith("float") else "int64"
 
 
 def _graph(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:

@@ -174,7 +174,7 @@ def test_one_step_of_sgd_goes_down_torchs_own_gradient(encoder: Path, rows: Feat
 def test_class_weights_make_rows_count_as_often_as_they_weigh(encoder: Path, rows: Features, tmp_path: Path) -> None:
     weighted = train_step(class_weights=(2.0, 1.0, 1.0))
     once = list(range(12))
-    twice = sorted([*once, *(row for row in once if rows.targets[row] == 0)])
+    twice = sorted([*once, *(row for row in once if rows.targets.values[row] == 0)])
     first, second = engine(weighted, encoder, tmp_path), engine(train_step(), encoder, tmp_path)
     one = do_step(first, whole(rows, weighted, once))
     two = do_step(second, whole(rows, train_step(), twice))

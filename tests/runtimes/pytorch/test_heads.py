@@ -24,7 +24,7 @@ from runtimes.pytorch.heads import LastLayer, folded, last_layer
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import adapter_scores, torch_scores
 from runtimes.tasks import text_regression
-from tests.runtimes.tiny import train_step
+from tests.runtimes.tiny import batch_of, train_step
 from tests.tiny import save_encoder
 
 TASK = TextRegression(mean=50.0, deviation=8.0)
@@ -42,12 +42,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batch() -> Batch:
     random = np.random.default_rng(0)
     mask = (np.arange(8) < random.integers(2, 9, 6)[:, None]).astype(np.int64)
-    return Batch(
-        inputs={"input_ids": random.integers(5, 20, (6, 8)), "attention_mask": mask},
-        targets=random.normal(50.0, 8.0, 6).astype(np.float32),
-        weights=np.ones(6, np.float32),
-        rows=np.arange(6),
-    )
+    inputs = {"input_ids": random.integers(5, 20, (6, 8)), "attention_mask": mask}
+    return batch_of(inputs, random.normal(50.0, 8.0, 6).astype(np.float32))
 
 
 def trained(encoder: Path, batch: Batch, folder: Path, **changes: Any) -> Any:
@@ -72,7 +68,7 @@ def test_a_saved_model_answers_in_the_rows_unit(encoder: Path, batch: Batch, tmp
     engine.save_model(tmp_path / "model")
     assert all(torch.equal(value, before[name]) for name, value in engine.trained.items())
     own = engine.evaluate(batch).outputs
-    np.testing.assert_allclose(torch_scores(tmp_path / "model")(batch), own, rtol=1e-5)
+    np.testing.assert_allclose(torch_scores(tmp_path / "model", HEAD)(batch), own, rtol=1e-5)
     with quiet():
         config = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").config
     assert (config.problem_type, config.num_labels) == ("regression", 1)
@@ -81,7 +77,7 @@ def test_a_saved_model_answers_in_the_rows_unit(encoder: Path, batch: Batch, tmp
 def test_a_saved_adapter_answers_in_the_rows_unit(encoder: Path, batch: Batch, tmp_path: Path) -> None:
     engine = trained(encoder, batch, tmp_path, method=LoRA(rank=1, alpha=2.0, target_modules=("query", "value")))
     engine.save_model(tmp_path / "adapter")
-    found = adapter_scores(encoder, tmp_path / "adapter", config=HEAD.config)(batch)
+    found = adapter_scores(encoder, tmp_path / "adapter", HEAD)(batch)
     np.testing.assert_allclose(found, engine.evaluate(batch).outputs, rtol=1e-5)
 
 

@@ -23,6 +23,10 @@ from runtimes.protocol import Batch
 from runtimes.pytorch.noise import SourceError
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import adapter_scores, exact_float32, torch_scores
+from runtimes.tasks import module_of
+from tests.runtimes.tiny import TASK, batch_of
+
+HEAD = module_of(TASK).head(TASK)  # three classes
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -39,12 +43,7 @@ def batch() -> Batch:
     """Three rows of 3, 6 and 9 tokens."""
     mask_BT = (np.arange(9) < np.array([[3], [6], [9]])).astype(np.int64)
     ids_BT = np.random.default_rng(0).integers(1, 50, (3, 9)) * mask_BT
-    return Batch(
-        inputs={"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": np.zeros_like(ids_BT)},
-        targets=np.zeros(3, np.int64),
-        weights=np.ones(3, np.float32),
-        rows=np.arange(3),
-    )
+    return batch_of({"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": np.zeros_like(ids_BT)})
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def test_an_adapter_on_its_base_scores_as_the_model_that_was_saved(base: Path, b
     model = tune(base, saved=["classifier"])
     with quiet():
         model.save_pretrained(tmp_path / "adapter")
-    found = adapter_scores(base, tmp_path / "adapter", config={"num_labels": 3})(batch)
+    found = adapter_scores(base, tmp_path / "adapter", HEAD)(batch)
     assert found.shape == (3, 3)
     assert np.abs(found - logits(model, batch)).max() < 1e-6
 
@@ -90,27 +89,27 @@ def test_a_merged_model_scores_as_its_adapter(base: Path, batch: Batch, tmp_path
     with quiet():
         model.save_pretrained(tmp_path / "adapter")
         model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    adapter = adapter_scores(base, tmp_path / "adapter", config={"num_labels": 3})(batch)
-    assert np.abs(torch_scores(tmp_path / "merged")(batch) - adapter).max() < 1e-5  # W + BA is rounded once
+    adapter = adapter_scores(base, tmp_path / "adapter", HEAD)(batch)
+    assert np.abs(torch_scores(tmp_path / "merged", HEAD)(batch) - adapter).max() < 1e-5  # W + BA is rounded once
 
 
 def test_an_adapter_without_its_head_is_refused_rather_than_scored_at_random(base: Path, tmp_path: Path) -> None:
     with quiet():
         tune(base, saved=[]).save_pretrained(tmp_path / "adapter")
     with pytest.raises(SourceError, match=r"classifier\.bias, classifier\.weight are neither in"):
-        adapter_scores(base, tmp_path / "adapter", config={"num_labels": 3})
+        adapter_scores(base, tmp_path / "adapter", HEAD)
 
 
 def test_a_folder_without_an_adapter_is_named(base: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not an adapter"):
-        adapter_scores(base, tmp_path, config={"num_labels": 3})
+        adapter_scores(base, tmp_path, HEAD)
 
 
 def test_arrays_that_a_model_does_not_take_are_left_out(batch: Batch, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
     with quiet():
         DistilBertForSequenceClassification(DistilBertConfig(**sizes)).save_pretrained(tmp_path)
-    assert torch_scores(tmp_path)(batch).shape == (3, 2)
+    assert torch_scores(tmp_path, HEAD)(batch).shape == (3, 2)
 
 
 def test_the_process_gets_its_own_precision_back() -> None:

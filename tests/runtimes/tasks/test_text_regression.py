@@ -45,8 +45,9 @@ def test_differences_within_the_tolerance_settle_on_the_source() -> None:
 
 
 def test_an_answer_is_the_number() -> None:
-    answer = task.answer(TASK, np.asarray([2.5], np.float32))
-    assert (answer, task.decision(answer), task.line(answer)) == ({"value": 2.5}, None, "2.5000")
+    outputs = np.asarray([[2.5]], np.float32)
+    answer = task.answer(TASK, {"text": "a"}, outputs, None)  # type: ignore[arg-type]  # a number needs no tokenizer
+    assert (answer, task.decision(TASK, outputs), task.line(answer)) == ({"value": 2.5}, None, "2.5000")
 
 
 def test_a_configuration_that_speaks_of_labels_is_a_fault() -> None:
