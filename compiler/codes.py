@@ -320,4 +320,9 @@ CODES: dict[str, Code] = {
         "a file has changed since the plan was made",
         "The sha256 of a file is not the plan's. Compile the recipe again, or put the old file back.",
     ),
+    "R411": Code(
+        "the task does not fit the model's files",
+        "The task takes something from the files beside the model's tokenizer: a chat template, the token that ends a "
+        "text. It is not there, or can't be read.",
+    ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.checks import check_placement
 from compiler.diagnostics import Diagnostic, stop_on_error
@@ -37,6 +37,7 @@ def compile_recipe(document: Document, facts: FactSource, target: Target, runtim
     recipe = read_recipe(document)
     stop_on_error(check_placement(recipe, target, runtime))
     found = facts.gather(recipe)
+    recipe = replace(recipe, task=found.task)
     resolved = resolve(recipe, found.model, found.data, target)
     training = resolved.training
     return Compiled(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from compiler.hub import Sources
     from compiler.plan import SplitRows
     from compiler.recipe import Recipe
+    from compiler.tasks import Task
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -142,6 +143,7 @@ class DataFacts:
 class Facts:
     """What was found, with the warnings and notes about it."""
 
+    task: Task  # the recipe's, bound to the model's files
     model: ModelFacts
     data: DataFacts
     findings: tuple[Diagnostic, ...]
@@ -160,6 +162,19 @@ def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         message = f'the mirror is taken as it is: it does not say whether it is "{recipe.model.revision}"'
         hint = "the plan pins the files by their hashes all the same"
         yield recipe.finding("R202", "/model/revision", message, hint, severity="warning", key=True)
+
+
+def bound(recipe: Recipe, model: ModelFacts) -> Recipe:
+    """The recipe, its task with what it takes from the model's files. Raises RecipeError."""
+    from compiler import tasks
+
+    if model.tokenizer_file is None:
+        return recipe
+    try:
+        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, model.tokenizer_file))
+    except ValueError as error:
+        hint = "name another model, or say it in /task"
+        raise RecipeError([recipe.finding("R411", "/task", str(error), hint)]) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +240,7 @@ class LocalFacts:
         try:
             model = self.model(recipe)
             found += check_revision(recipe, model)
+            recipe = bound(recipe, model)
         except RecipeError as error:
             found += error.diagnostics
         try:
@@ -234,4 +250,4 @@ class LocalFacts:
             found += error.diagnostics
         if model is None or data is None or errors(found):
             raise RecipeError(in_order(found))
-        return Facts(model=model, data=data, findings=in_order(found))
+        return Facts(task=recipe.task, model=model, data=data, findings=in_order(found))

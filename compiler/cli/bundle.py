@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compiler.cli.options import runs_option
-from compiler.cli.rows import GivenRow, file_rows, input_rows, refused, text_in, typed_rows
+from compiler.cli.rows import GivenRow, file_rows, input_rows, refused, typed_rows
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
 
@@ -59,17 +59,18 @@ def predict(
     from runtimes import tasks
 
     opened = open_for(bundle, runs_folder, threads)
-    roles = compiler_tasks.module_of(opened.task).TEXTS
-    columns = {role: opened.manifest.columns[role] for role in roles} | ({roles[0]: column} if column else {})
-    if texts and len(roles) > 1:
-        raise click.UsageError(f"the task reads {' and '.join(roles)}: give rows with --input")
-    answers = answer(opened, given_rows(texts, source, columns[roles[0]]), columns, batch_size)
+    module = compiler_tasks.module_of(opened.task)
+    chief, *others = [role for role in module.INPUTS if role not in module.OPTIONAL] or module.INPUTS[:1]
+    columns = dict(opened.manifest.columns) | ({chief: column} if column else {})
+    if texts and others:
+        raise click.UsageError(f"the task reads {' and '.join((chief, *others))}: give rows with --input")
+    answers = answer(opened, given_rows(texts, source, columns[chief]), columns, batch_size)
     line = tasks.module_of(opened.task).line
     if output is not None:
         write_answers(output, answers)
         return
     for answered in answers:
-        told = printable(f"{line(answered['prediction'])}  {answered[columns[roles[0]]]}")
+        told = printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}")
         click.echo(line_of(answered) if as_json or source else told)
 
 
@@ -120,14 +121,18 @@ def answer(
     bundle: Bundle, rows: Iterator[GivenRow], columns: Mapping[str, str], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
+    from compiler import tasks
+
+    reader = tasks.module_of(bundle.task).reader(bundle.task, columns)
+
+    def read(row: GivenRow) -> Mapping[str, Any]:
+        try:
+            return reader.given(row.values)
+        except BadValueError as error:
+            raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
+
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        inputs = [
-            {
-                role: text_in(row, name, f'rename it to "{name}", or name it with --column')
-                for role, name in columns.items()
-            }
-            for row in portion
-        ]
+        inputs = [read(row) for row in portion]
         for row, prediction in zip(portion, bundle.predict(inputs, batch_size), strict=True):
             yield {**row.values, "prediction": prediction}
 

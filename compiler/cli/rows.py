@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compiler.data.locate import missing_file, unreadable
 from compiler.data.readers import SUFFIXES, DataError, Row, format_of, read_lines, read_rows
-from compiler.data.texts import BadValueError, UnknownLabelError, text_of
+from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean, short
 from compiler.facts import RowPlace
 from compiler.files import is_file
@@ -57,14 +57,6 @@ def _given(path: Path, read: Callable[[], Iterator[Row]]) -> Iterator[GivenRow]:
         raise RecipeError([unreadable(error)]) from None
     if row is None:
         raise _error("R306", file, "there are no rows", "give at least one")
-
-
-def text_in(row: GivenRow, column: str, rename: str) -> str:
-    """The text of a row. `rename`: what to do about a column of another name. Raises RecipeError."""
-    try:
-        return text_of(row.values, column)
-    except BadValueError as error:
-        raise refused(row, error, rename) from None
 
 
 def refused(row: GivenRow, error: BadValueError, rename: str) -> RecipeError:

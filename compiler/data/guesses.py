@@ -134,6 +134,6 @@ def other_task(task: Task, role: str, column: Column) -> str:
         return ""
     for name, other in tasks.TASKS.items():
         answer = tasks.answer_of(other)
-        if looks_like(tasks.COLUMNS[answer], column):
+        if answer is not None and looks_like(tasks.COLUMNS[answer], column):
             return f'the task "{name}" reads such a column, as its {answer}'
     return ""

@@ -162,7 +162,7 @@ def _check_columns(recipe: Recipe, located: Mapping[SplitName, SplitFiles]) -> I
         if not there:
             continue  # no rows: said as an empty split
         for role, column in wanted.items():
-            if column not in there and role not in reported:
+            if column not in there and role not in {*reported, *tasks.module_of(recipe.task).OPTIONAL}:
                 reported.add(role)
                 yield _missing_column(recipe, role, column, data, there)
 

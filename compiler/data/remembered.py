@@ -48,8 +48,11 @@ class _File:
 class RowLengths:
     """Counts the tokens of rows, file by file; those of a file that was counted before come from the cache folder."""
 
-    def __init__(self, load: Callable[[], Tokenizer], tokenizer_file: Path, cache: Path | None) -> None:
+    def __init__(
+        self, load: Callable[[], Tokenizer], tokenizer_file: Path, cache: Path | None, *, special_tokens: bool = True
+    ) -> None:
         self._load, self._tokenizer_file, self._cache = load, tokenizer_file, cache
+        self._special_tokens = special_tokens
         self._files: list[_File] = []
 
     @cached_property
@@ -57,18 +60,19 @@ class RowLengths:
         return self._load()
 
     def begin(self, data: DataFile, columns: tuple[str, ...]) -> None:
-        """The rows that follow are those of a file, in order; their texts stand in `columns`."""
+        """The rows that follow are those of a file, in order; `columns`: what decides which texts are counted."""
         key = self._key(data.file.sha256, data, columns)
         self._files.append(_File(data, columns, key, _read(self._cache, key)))
 
     def count(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
-        """Tokens of the next rows of the file, special tokens included."""
+        """Tokens of the next rows of the file, special tokens included where the tokenizer puts some around."""
         file = self._files[-1]
         done = len(file.counted)
         lengths: list[int] = file.known[done : done + len(texts)].tolist()
         if len(lengths) < len(texts):
             inputs = [row[0] if len(row) == 1 else row for row in texts]
-            lengths = [len(encoding) for encoding in self._tokenizer.encode_batch_fast(inputs)]
+            encodings = self._tokenizer.encode_batch_fast(inputs, add_special_tokens=self._special_tokens)
+            lengths = [len(encoding) for encoding in encodings]
             file.anew = True
         file.counted.extend(lengths)
         return lengths

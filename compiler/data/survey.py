@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
 from compiler.recipe import Recipe, Split
+from compiler.tasks import Task
+from compiler.typed import to_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -195,7 +198,7 @@ class _Reader:
         waiting: list[tuple[str, ...]] = []
         num_characters = 0
         if self.lengths is not None:
-            self.lengths.begin(data, tuple(self.columns[role] for role in tasks.module_of(self.task).TEXTS))
+            self.lengths.begin(data, _read_as(self.task, self.columns))
         for row in read_rows(data.path, data.file.format):
             try:
                 example = self.rows.read(row.values)
@@ -223,6 +226,12 @@ class _Reader:
         waiting.clear()
 
 
+def _read_as(task: Task, named: Mapping[str, str]) -> tuple[str, ...]:
+    """What decides which texts of a file are counted."""
+    read = tuple(named[role] for role in tasks.module_of(task).INPUTS)
+    return (*read, json.dumps(to_json(task), sort_keys=True))
+
+
 def digest(texts: Sequence[str]) -> int:
     """A number of 64 bits that two rows share when their texts differ at most in case and spaces."""
     folded = "\n".join(" ".join(text.casefold().split()) for text in texts)
@@ -232,7 +241,8 @@ def digest(texts: Sequence[str]) -> int:
 def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:
     if tokenizer_file is None:
         return None
-    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache)
+    special_tokens = tasks.module_of(recipe.task).SPECIAL_TOKENS
+    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache, special_tokens=special_tokens)
 
 
 def _tokenizer(recipe: Recipe, path: Path) -> Tokenizer:

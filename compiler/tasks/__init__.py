@@ -46,8 +46,8 @@ def module_of(task: Task) -> TaskModule:
 
 
 def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of a row, given by role, the model reads: one text, or a pair."""
-    return tuple(row[role] for role in module_of(task).TEXTS)
+    """What of a row, given by role, is tokenized together: one text, or a pair."""
+    return module_of(task).texts(task, row)
 
 
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
@@ -55,7 +55,7 @@ def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     return {role: named.get(role, role) for role in module_of(task).COLUMNS}
 
 
-def answer_of(task: Task) -> str:
-    """The role of what the model is to answer: of the column that it does not read."""
+def answer_of(task: Task) -> str | None:
+    """The role of what the model is to answer: of the column that it does not read. None where it reads all."""
     module = module_of(task)
-    return next(role for role in module.COLUMNS if role not in module.TEXTS)
+    return next((role for role in module.COLUMNS if role not in module.INPUTS), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler.auto import Choice
@@ -28,10 +29,10 @@ Kind = Literal["text", "label", "number"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A row as its task reads it: the JSON value of each role, and its answer as a number."""
+    """A row as its task reads it: the JSON value of each role, and its answer as a number where it has one."""
 
     row: Mapping[str, Any]
-    target: float
+    target: float = 0.0
 
 
 class RowReader(Protocol):
@@ -39,6 +40,10 @@ class RowReader(Protocol):
 
     def read(self, values: Mapping[str, object]) -> Example:
         """A row. Raises BadValueError for one that is not what the task reads."""
+        ...
+
+    def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
+        """What the model reads of a row, by role: for a row without an answer. Raises BadValueError."""
         ...
 
     @property
@@ -75,14 +80,26 @@ class TaskModule(Protocol):
 
     COLUMNS: Mapping[str, Kind]
     """The roles of the columns that it reads, each with what stands in such a column."""
-    TEXTS: tuple[str, ...]
-    """The roles of what the model reads: one text, or a pair."""
+    INPUTS: tuple[str, ...]
+    """The roles of what the model reads, the first one the chief; the others are of the answer."""
+    OPTIONAL: frozenset[str]
+    """The roles whose column may be missing."""
+    SPECIAL_TOKENS: bool
+    """Whether the tokenizer puts its special tokens around what it is given."""
     METRICS: tuple[str, ...]
     DEFAULT_METRICS: tuple[Metric, ...]
     LOSSES: tuple[str, ...]
     """The first one is the default."""
     STRATIFIES: bool
     """Whether rows have classes, whose shares a split can keep."""
+
+    def bind(self, task: Task, tokenizer_file: Path) -> Task:
+        """The task with what it takes from the files beside a tokenizer. Raises ValueError with what is wrong."""
+        ...
+
+    def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """What of a row is tokenized together: one text, or a pair."""
+        ...
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:
         """The reader of rows; `columns`: from role to the column's name."""

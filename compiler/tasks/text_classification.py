@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from compiler.data.texts import label_of, text_of
 from compiler.diagnostics import Diagnostic
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Targets
 
 COLUMNS: Mapping[str, Kind] = {"text": "text", "label": "label"}
-TEXTS = ("text",)
+INPUTS = ("text",)
+OPTIONAL: frozenset[str] = frozenset()
+SPECIAL_TOKENS = True
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())
 LOSSES = ("cross-entropy",)
@@ -54,6 +57,10 @@ class Reader:
         label = label_of(values, self.columns["label"], self.found.declared)
         return Example(row={"text": text, "label": label}, target=self.found.number(label))
 
+    def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
+        """The text. Raises BadValueError."""
+        return {"text": text_of(values, self.columns["text"])}
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The label names in order."""
@@ -69,6 +76,16 @@ class Reader:
 
     def values(self, targets: Targets) -> None:
         """Nothing: the answers are labels."""
+
+
+def bind(task: TextClassification, tokenizer_file: Path) -> TextClassification:
+    """The task as it is."""
+    return task
+
+
+def texts(task: TextClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The text."""
+    return (row["text"],)
 
 
 def reader(task: TextClassification, columns: Mapping[str, str]) -> Reader:

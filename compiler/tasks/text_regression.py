@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from compiler.auto import Choice
 from compiler.data.texts import number_of, text_of
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Targets
 
 COLUMNS: Mapping[str, Kind] = {"text": "text", "target": "number"}
-TEXTS = ("text",)
+INPUTS = ("text",)
+OPTIONAL: frozenset[str] = frozenset()
+SPECIAL_TOKENS = True
 METRICS = ("mse", "rmse", "mae", "pearson", "spearman", "r2")
 DEFAULT_METRICS = (RMSE(), MAE(), Pearson(), R2())
 LOSSES = ("mse", "mae", "huber")
@@ -60,6 +63,10 @@ class Reader:
         target = number_of(values, self.columns["target"])
         return Example(row={"text": text_of(values, self.columns["text"]), "target": target}, target=target)
 
+    def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
+        """The text. Raises BadValueError."""
+        return {"text": text_of(values, self.columns["text"])}
+
     def classes(self, targets: Targets) -> npt.NDArray[np.int64]:
         """[N] zeros: the rows have no classes."""
         import numpy as np
@@ -82,6 +89,16 @@ class Reader:
             minimum=float(targets.min()),
             maximum=float(targets.max()),
         )
+
+
+def bind(task: TextRegression, tokenizer_file: Path) -> TextRegression:
+    """The task as it is."""
+    return task
+
+
+def texts(task: TextRegression, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The text."""
+    return (row["text"],)
 
 
 def reader(task: TextRegression, columns: Mapping[str, str]) -> Reader:

@@ -228,5 +228,7 @@ def test_a_near_tie_is_excused_and_counted(bundle_copy: Path) -> None:
 
 def flipped(row):
     return replace(
-        row, outputs=tuple(outputs[::-1] for outputs in row.outputs), decision={"negative": "positive", "positive": "negative"}[row.decision]
+        row,
+        outputs=tuple(outputs[::-1] for outputs in row.outputs),
+        decision={"negative": "positive", "positive": "negative"}[row.decision],
     )
