@@ -35,7 +35,7 @@ def averaged(ratio: Ratio, average: Average, right: Counts, given: Counts, truth
         case "micro":
             return float(ratios(ratio, right.sum()[None], given.sum()[None], truth.sum()[None])[0])
         case "weighted":
-            return divide(ratios(ratio, right, given, truth) @ truth, truth.sum())
+            return divide(float(ratios(ratio, right, given, truth) @ truth), float(truth.sum()))
         case "macro":
             # Classes that neither stand in the rows nor were given say nothing, and are left out.
             seen = (given + truth) > 0

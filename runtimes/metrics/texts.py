@@ -32,6 +32,8 @@ RowScore = Callable[[str, str], float]
 
 def score_texts(metrics: Sequence[Metric], references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Each metric by its name, over the texts that rows have and that they were given. Raises RunError E402."""
+    if len(references) != len(answers):
+        raise ValueError(f"{len(answers)} answers for {len(references)} references")
     return {name_of(metric): measure_texts(metric, references, answers) for metric in metrics}
 
 

@@ -133,13 +133,13 @@ def test_metrics_of_entities_are_what_they_are_by_hand(metric, expected: float) 
 
 @given(iob2_rows)
 def test_f1_is_between_precision_and_recall_and_rows_have_no_order(rows) -> None:
-    sides = [[[pair[side] for pair in row] for row in rows] for side in (0, 1)]
+    true, answered = ([[pair[side] for pair in row] for row in rows] for side in (0, 1))
     metrics = (EntityPrecision(), EntityRecall(), EntityF1())
-    found = score_entities(metrics, *sides)
+    found = score_entities(metrics, true, answered)
     precision, recall, f1 = found.values()
     assert min(precision, recall) - 1e-12 <= f1 <= max(precision, recall) + 1e-12
-    assert score_entities(metrics, sides[0][::-1], sides[1][::-1]) == found
-    swapped = list(score_entities(metrics, sides[1], sides[0]).values())
+    assert score_entities(metrics, true[::-1], answered[::-1]) == found
+    swapped = list(score_entities(metrics, answered, true).values())
     assert swapped == [recall, precision, f1]
 
 
