@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 Script = Literal["han", "kana", "southeast-asian"]
@@ -41,12 +41,16 @@ def words_of(text: str) -> list[str]:
     return unicodedata.normalize("NFKC", text).lower().translate(_PLACES).split()
 
 
-class _Places(dict[int, str]):
-    """What `str.translate` puts for a code point so that words are what stands between spaces; filled as asked."""
+class Translation(dict[int, str]):
+    """What `str.translate` puts for a character, by a function that is asked once for each."""
+
+    def __init__(self, of: Callable[[str], str]) -> None:
+        super().__init__()
+        self.of = of
 
     def __missing__(self, code: int) -> str:
-        place = self[code] = _place(chr(code))
-        return place
+        found = self[code] = self.of(chr(code))
+        return found
 
 
 def _place(character: str) -> str:
@@ -58,7 +62,7 @@ def _place(character: str) -> str:
     return f" {character} " if script_of(character) else character
 
 
-_PLACES = _Places()
+_PLACES = Translation(_place)
 
 
 def tokenization_of(texts: Iterable[str]) -> Tokenization:
