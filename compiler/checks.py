@@ -8,7 +8,7 @@ from dataclasses import replace
 from compiler import methods, tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
-from compiler.metrics import F1, Precision, Recall, name_of
+from compiler.metrics import UNRANKED, OfClasses, name_of
 from compiler.placement import Runtime, Target, choose_runtime
 from compiler.recipe import Export, Recipe, Split
 
@@ -46,7 +46,7 @@ def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
         pointer = f"/metrics/{index}"
         if metric.type not in known:
             message = f'the task "{recipe.task.type}" has no metric "{metric.type}"'
-            hint = did_you_mean(metric.type, known, noun="its metrics")
+            hint = f"its metrics: {', '.join(sorted(known))}"  # no typo: another task has it
             yield recipe.finding("R201", f"{pointer}/type", message, hint)
         name = name_of(metric)
         if name in seen:
@@ -54,7 +54,7 @@ def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
             yield recipe.finding("R203", pointer, message, "remove one")
         seen.setdefault(name, index)
         wrote_positive = recipe.wrote(f"{pointer}/positive") is not None
-        if wrote_positive and isinstance(metric, (F1, Precision, Recall)) and metric.average != "binary":
+        if wrote_positive and isinstance(metric, OfClasses) and metric.average != "binary":
             reason = f'with average "{metric.average}"'
             yield _unread(recipe, f"{pointer}/positive", reason, 'set average to "binary"')
 
@@ -141,7 +141,8 @@ def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def selectable(recipe: Recipe) -> tuple[str, ...]:
     """The words by which validation rows can choose: loss, metrics' names, and types that only one metric has."""
-    metrics = recipe.metrics or tasks.module_of(recipe.task).DEFAULT_METRICS
+    listed = recipe.metrics or tasks.module_of(recipe.task).DEFAULT_METRICS
+    metrics = [metric for metric in listed if name_of(metric) not in UNRANKED]
     types = [metric.type for metric in metrics]
     return ("loss", *dict.fromkeys([*(name_of(m) for m in metrics), *(t for t in types if types.count(t) == 1)]))
 

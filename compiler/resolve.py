@@ -14,7 +14,7 @@ from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
 from compiler.lengths import auto_length
 from compiler.methods import Method
-from compiler.metrics import Metric, name_of
+from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
 from compiler.recipe import AdamW, Loss, Onnx, Optimizer, Recipe, Verify
@@ -229,7 +229,7 @@ def _selection_metric(recipe: Recipe, metrics: tuple[Metric, ...]) -> str:
     stopping = recipe.training.early_stopping
     wanted = stopping.metric if stopping else "auto"
     if wanted == "auto":
-        return name_of(metrics[0])
+        return next((name for metric in metrics if (name := name_of(metric)) not in UNRANKED), "loss")
     if wanted == "loss" or wanted in (name_of(m) for m in metrics):
         return wanted
     assert wanted in selectable(recipe), "checked by check_selection"

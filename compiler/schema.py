@@ -20,6 +20,7 @@ from compiler.typed import About, Field, describe, fields, members, records, tag
 
 SCHEMA_FILE = Path(__file__).with_name("recipe.schema.json")
 Schema = dict[str, Any]
+LISTED = 12  # words in a message
 _SCHEMA: Schema = {"description": "For editors; the compiler ignores it.", "type": "string", "$comment": "a string"}
 _EXTENDS: Schema = {
     "description": "Recipes that this one builds on, in order: objects merge, arrays replace.",
@@ -125,12 +126,17 @@ def _expected(shape: Any) -> str:
     owners = records(shape)
     if not owners:
         return describe(shape)
-    words = [f'"{named[1]}"' for owner in owners if (named := tag(owner))]
+    words = _shortened([f'"{named[1]}"' for owner in owners if (named := tag(owner))])
     plain = [m for m in members(shape) if m not in owners and m is not types.NoneType]
     null = " or null" if types.NoneType in members(shape) else ""
     kinds = f"an object with a {_tag_name(owners)} of {', '.join(words)}" if words else "an object"
     short = f"{', '.join(words)}, or " if words else "a string or " if _shorthand(owners) else ""
     return short + kinds + "".join(f" or {describe(m)}" for m in plain) + null
+
+
+def _shortened(words: list[str]) -> list[str]:
+    """The words, or the first few and how many there are, so that a message stays readable."""
+    return words if len(words) <= LISTED else [*words[:2], f"{words[2]} and {len(words) - 3} more"]
 
 
 def _tag_name(owners: tuple[type, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, nearest,
 from compiler.document import Document, Node, escape, tokens
 from compiler.recipe import Recipe
 from compiler.schema import recipe_schema
+from compiler.tasks import TASKS, module_of
 from compiler.typed import TAGS, below, fields, read_record, records, tag
 
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
@@ -97,7 +98,8 @@ def _unknown_key(key: str, parent: str, error: Fault, document: Document) -> Dia
     siblings = [word for owner, word in _kinds(parent) if key in (f.name for f in fields(owner)) and word != kind]
     if siblings and nearest(key, error.schema["properties"]) is None:
         message = f'nothing reads {_shown(key)} with "{kind}"'
-        hint = f"it belongs to {', '.join(siblings)}: remove it, or change the kind"
+        listed = ", ".join(_of_the_task(siblings, parent, document) or siblings)
+        hint = f"it belongs to {listed}: remove it, or change the kind"
         return Diagnostic(code="R202", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
     where = f' in "{parent[1:]}"' if parent else ""
     hint = _belongs(key, parent) or did_you_mean(key, error.schema["properties"], noun="known keys")
@@ -120,6 +122,19 @@ def _kinds(pointer: str) -> list[tuple[type, str]]:
 
 def _shape_at(pointer: str) -> Any:
     return functools.reduce(below, tokens(pointer), Recipe)
+
+
+def _of_the_task(words: Iterable[str], pointer: str, document: Document) -> list[str]:
+    """Of the words for a metric or a loss, those that the recipe's task has, where it names one; else all of them."""
+    written = document.find("/task/type")
+    task = TASKS.get(written.value) if written is not None and isinstance(written.value, str) else None
+    if task is None:
+        return list(words)
+    module = module_of(task)
+    of_task = {"/metrics": module.METRICS, "/training": module.LOSSES}
+    parent, _, name = pointer.rpartition("/")
+    known = of_task.get(parent) if parent == "/metrics" or name == "loss" else None
+    return [word for word in words if known is None or word in known]
 
 
 def _missing_key(key: str, parent: str, error: Fault, document: Document) -> Iterator[Diagnostic]:
@@ -174,7 +189,8 @@ def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
         better = _without_quotes(error.value) if numeric else ""
         if "a list of strings" in expected and nearest(error.value, strings) is None:
             better = f"write [{_shown(error.value)}]"
-        hint = better or did_you_mean(error.value, strings, noun="choose from")
+        known = _of_the_task(strings, pointer.removesuffix("/type"), document)
+        hint = better or did_you_mean(error.value, known or strings, noun="choose from")
         return _at(document, "R103", pointer, message, hint)
     return _at(document, "R103", pointer, message, f"write {' or '.join(map(str, words))}")
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from compiler.metrics import LOWER_IS_BETTER
+from compiler.metrics import LOWER_IS_BETTER, UNRANKED
 from compiler.typed import to_json
 from runtimes.errors import GateError
 from runtimes.protocol import Batch
@@ -269,10 +269,15 @@ def compare_metrics(
     name: str = "metrics",
     lower_is_better: Container[str] = LOWER_IS_BETTER,
 ) -> Metrics:
-    """Whether no metric of the source is worse by more than `max_drop` on the other side, missing or not a number."""
+    """Whether no metric of the source is worse by more than `max_drop` on the other side, missing or not a number.
+
+    Of a metric of which neither more nor less is better, only that it is there.
+    """
 
     def fell(metric: str) -> bool:
         found = other.get(metric, float("nan"))
+        if metric in UNRANKED:
+            return not np.isfinite(found)
         drop = found - source[metric] if metric in lower_is_better else source[metric] - found
         return not drop <= max_drop + ROUNDING
 

@@ -10,7 +10,7 @@ from compiler.auto import Choice
 from compiler.data.texts import label_names
 from compiler.diagnostics import Diagnostic, did_you_mean, short
 from compiler.document import escape
-from compiler.metrics import F1, Metric, Precision, Recall
+from compiler.metrics import Metric, OfClasses
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +84,7 @@ def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
     from compiler.recipe import CrossEntropy
 
     for index, metric in enumerate(recipe.metrics):
-        if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive != "auto":
+        if isinstance(metric, OfClasses) and metric.average == "binary" and metric.positive != "auto":
             yield f"/metrics/{index}/positive", metric.positive
     match recipe.training.loss:
         case CrossEntropy(class_weights=Mapping() as weights):
@@ -189,7 +189,7 @@ def _why_new(model: ModelFacts, labels: tuple[str, ...]) -> str:
 
 def with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
     """The metric with the class that a binary average scores: the last label where none is named."""
-    if isinstance(metric, (F1, Precision, Recall)) and metric.average == "binary" and metric.positive == "auto":
+    if isinstance(metric, OfClasses) and metric.average == "binary" and metric.positive == "auto":
         return replace(metric, positive=labels[-1])
     return metric
 

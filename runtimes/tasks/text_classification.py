@@ -18,7 +18,7 @@ from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores, argmax
-from runtimes.metrics import confusion_matrix, score_decisions
+from runtimes.metrics.decisions import confusion_matrix, score_decisions
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 

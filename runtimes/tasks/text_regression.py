@@ -16,7 +16,7 @@ from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores
-from runtimes.metrics import score_values
+from runtimes.metrics.values import score_values
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 

@@ -132,6 +132,9 @@ def test_one_class_is_always_decided_alike() -> None:
         ({"loss": 0.5}, {"loss": 0.4}, 0.0, ()),
         ({"loss": 0.5}, {"loss": 0.6}, 0.05, ("loss",)),
         ({"matthews": -0.2}, {"matthews": -0.3}, 0.0, ("matthews",)),
+        ({"perplexity": 9.0, "bleu": 30.0}, {"perplexity": 9.5, "bleu": 29.0}, 0.6, ("bleu",)),
+        ({"mean-length": 9.0}, {"mean-length": 7.0}, 0.0, ()),
+        ({"mean-length": 9.0}, {}, 0.0, ("mean-length",)),
     ],
 )
 def test_a_metric_may_fall_by_the_allowed_drop_and_no_more(
