@@ -192,17 +192,13 @@ class _Turn:
         return found + len(beginning)
 
     def _content(self, text: str, conversation: Conversation) -> Span:
-        """Where the message's content stands in a text rendered from the conversation, without white space around it.
+        """Where the message's content, or without one its call's name, stands in a text rendered from the conversation.
 
         Found by another content in its place: what is the same before and after it is not the content.
         """
-        message = conversation.messages[self.index]
-        content = (message.content or "").strip()
-        if not content:
-            raise self._lost()
         mark = _unused(text)[0]
         messages = list(conversation.messages)
-        messages[self.index] = replace(message, content=mark)
+        messages[self.index] = _with_mark(messages[self.index], mark)
         other = rendered(replace(conversation, messages=tuple(messages)), self.template)
         before, found, after = other.partition(mark)
         start, end = len(before), len(text) - len(after)
@@ -241,6 +237,13 @@ class _Turn:
             f"the chat template writes message {self.index + 1}, of the assistant, so that it can't be told from the "
             'rest: supervise the "last" answer only, or put {% generation %} marks into the template'
         )
+
+
+def _with_mark(message: Message, mark: str) -> Message:
+    """The message with another content or, where it has none, with another name of the first tool that it calls."""
+    if (message.content or "").strip():
+        return replace(message, content=mark)
+    return replace(message, tool_calls=(replace(message.tool_calls[0], name=mark), *message.tool_calls[1:]))
 
 
 def _shared(one: str, other: str) -> int:

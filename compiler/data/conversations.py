@@ -142,11 +142,14 @@ def answer_of(conversation: Conversation) -> str:
 
 
 def _read_messages(row: _Row) -> Conversation:
-    return Conversation(messages=_with_system(row, row.messages("messages"), "messages"), tools=row.tools())
+    messages = messages_in(row.values, row.columns["messages"])
+    return Conversation(messages=_with_system(row, messages, "messages"), tools=row.tools())
 
 
 def _read_prompt(row: _Row) -> Conversation:
-    prompt = _with_system(row, row.messages("prompt"), "prompt")
+    """Answers in the prompt are given, so they bear no loss."""
+    given = tuple(replace(message, learnt=False) for message in row.messages("prompt"))
+    prompt = _with_system(row, given, "prompt")
     return Conversation(messages=(*prompt, *_with_reasoning(row, row.messages("completion"))), tools=row.tools())
 
 
