@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal
 
 from compiler.data.conversations import Conversation
@@ -64,6 +64,21 @@ def prompt_of(conversation: Conversation, template: Template) -> str:
     if conversation.is_passage:
         return conversation.messages[0].content or ""
     return rendered(conversation.until(conversation.last_answer), template, add_generation_prompt=True)
+
+
+def only_in_prompt(template: Template) -> str:
+    """What the template writes to begin an answer but not before an answer that is there; "" where both are the same.
+
+    Some templates begin an answer with <think>, and leave it out of answers without reasoning: what is generated then
+    follows on a text that was never trained on. Raises TemplateError.
+    """
+    conversation = Conversation(messages=_PROBES)
+    prompt, text = prompt_of(conversation, template), rendered(conversation, template)
+    asked = rendered(conversation.until(1), template)
+    if text.startswith(prompt) or not prompt.startswith(asked):
+        return ""
+    shared = next((each for each in _beginnings(prompt[len(asked) :]) if text.startswith(asked + each)), "")
+    return prompt[len(asked) + len(shared) :]
 
 
 def end_of_turn(template: Template) -> str:
@@ -160,10 +175,13 @@ class _Turn:
             return None
         if through.startswith(prompt):
             return len(prompt), len(through)
-        # A prompt may begin more than the turn has, <think> for example: the turn starts where they part.
-        start = _shared(prompt, through)
         before = self._before()
-        return (start, len(through)) if before and prompt.startswith(before) and start >= len(before) else None
+        if not before or not prompt.startswith(before):
+            return None
+        # A prompt may begin more than the turn has, <think> for example: the turn starts where they part.
+        shared = (before + written for written in _beginnings(prompt[len(before) :]))
+        start = next((len(written) for written in shared if through.startswith(written)), None)
+        return None if start is None else (start, len(through))
 
     def _by_content(self) -> Span:
         """Where it stands, found by its content and by what the template writes around that of such a turn."""
@@ -181,15 +199,16 @@ class _Turn:
         prompt = self._prompt()
         if prompt is not None and before.startswith(prompt):
             return len(prompt)
-        beginning = self._beginning(prompt)
+        beginnings = _beginnings(self._beginning(prompt))
         lead = before_last[len(prompt) :] if prompt is not None and before_last.startswith(prompt) else ""
-        for written in dict.fromkeys((lead, "")):
-            if before.endswith(beginning + written):
-                return content_start - len(written)
-        found = before.rfind(beginning)
-        if not beginning or found < 0:
+        for written, led in product(beginnings or [""], dict.fromkeys((lead, ""))):
+            if before.endswith(written + led):
+                return content_start - len(led)
+        # Something is written before the content that was not when the turn was the last one: back to its first line.
+        found = before.rfind(min((each for each in beginnings if each.endswith("\n")), key=len, default=self.text))
+        if found < 0:
             raise self._lost()
-        return found + len(beginning)
+        return found + next(len(each) for each in beginnings if before.startswith(each, found))
 
     def _content(self, text: str, conversation: Conversation) -> Span:
         """Where the message's content, or without one its call's name, stands in a text rendered from the conversation.
@@ -198,6 +217,8 @@ class _Turn:
         """
         mark = _unused(text)[0]
         messages = list(conversation.messages)
+        if not (messages[self.index].content or "").strip() and not messages[self.index].tool_calls:
+            raise self._lost()
         messages[self.index] = _with_mark(messages[self.index], mark)
         other = rendered(replace(conversation, messages=tuple(messages)), self.template)
         before, found, after = other.partition(mark)
@@ -207,8 +228,11 @@ class _Turn:
         return start, end
 
     def _prompt(self) -> str | None:
-        """What the turn would have been generated from; None where the template does not render it."""
-        return self._tried(self.index, add_generation_prompt=True)
+        """What the turn would have been generated from; None where the template does not render it.
+
+        Without a message there is nothing to go by: many templates write the prompt only after one.
+        """
+        return self._tried(self.index, add_generation_prompt=True) if self.index else None
 
     def _before(self) -> str | None:
         return self._tried(self.index)
@@ -246,10 +270,10 @@ def _with_mark(message: Message, mark: str) -> Message:
     return replace(message, tool_calls=(replace(message.tool_calls[0], name=mark), *message.tool_calls[1:]))
 
 
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginnings."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _beginnings(written: str) -> list[str]:
+    """What begins a turn, longest first: all of it, and what a line or a mark like <think> or [INST] in it ends."""
+    ends = {len(written), *(found.end() for found in re.finditer(r"[\n>\]]", written))}
+    return [written[:end] for end in sorted(ends, reverse=True) if end]
 
 
 def spans_of(segments: Segments) -> Iterator[Span]:

@@ -6,6 +6,7 @@ and get tokens that the model never sees afterwards.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -97,6 +98,15 @@ def start_of(template: Template, tokenizer: Tokenizer, conversation: Conversatio
     whole: list[int] = tokenizer.encode("a").ids
     places = [index for index in range(len(whole)) if whole[index : index + len(bare)] == bare]
     return tuple(whole[: places[0]]) if places else ()
+
+
+def source_for_servers(template: Template, tokenizer: Tokenizer) -> str:
+    """The template's source as it belongs beside the tuned model.
+
+    Chat servers tokenize what it writes and add nothing, so it writes itself what start_of puts in front.
+    """
+    start = "".join(str(tokenizer.id_to_token(token)) for token in start_of(template, tokenizer))
+    return f"{{{{- {json.dumps(start, ensure_ascii=False)} }}}}{template.source}" if start else template.source
 
 
 def prompt_tokens(conversation: Conversation, template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -171,6 +171,11 @@ QWEN = """\
     {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
 {%- endif %}
 """
+QWEN_THINKING = QWEN.replace(
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}",
+    "{{- '<think>\\n' }}",
+)
+assert QWEN_THINKING != QWEN
 TEMPLATES: Mapping[str, str] = {
     "chatml": CHATML,
     "chatml-marked": CHATML_MARKED,
@@ -179,6 +184,7 @@ TEMPLATES: Mapping[str, str] = {
     "gemma": GEMMA,
     "zephyr": ZEPHYR,
     "qwen": QWEN,
+    "qwen-thinking": QWEN_THINKING,
 }
 """By the style that they are in."""
 END = {
@@ -189,9 +195,10 @@ END = {
     "gemma": "<end_of_turn>",
     "zephyr": "</s>",
     "qwen": "<|im_end|>",
+    "qwen-thinking": "<|im_end|>",
 }
 """What ends a turn."""
-WITH_TOOLS = ("llama", "mistral", "qwen")
+WITH_TOOLS = ("llama", "mistral", "qwen", "qwen-thinking")
 _MARKS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "zephyr": (
         (

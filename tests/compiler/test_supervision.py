@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.data.conversations import Conversation, Message
-from compiler.supervision import Segments, end_of_turn, prompt_of, render, spans_of
+from compiler.supervision import Segments, end_of_turn, only_in_prompt, prompt_of, render, spans_of
 from compiler.templates import ConversationError, Template, TemplateError, rendered, template_in
 from tests.chats import CALLS, CHATS, END, LONG, REASONED, SHORT, TEMPLATES, TOOLS, WITH_TOOLS, chat, template
 
@@ -107,6 +107,39 @@ def test_a_prompt_that_begins_the_reasoning_itself_ends_where_the_turn_goes_on_o
     assert supervised(render(chat(LONG), thinking))[-1] == "Hi there</s>"
     reasoned = chat([SHORT[0], {"role": "assistant", "content": "<think>so</think>Hello"}])
     assert supervised(render(reasoned, thinking)) == ["so</think>Hello</s>"]
+    called = chat([SHORT[0], {"role": "assistant", "content": "<call>now"}])
+    assert supervised(render(called, thinking)) == ["<call>now</s>"]
+    assert only_in_prompt(thinking) == "<think>"
+
+
+@pytest.mark.parametrize("style", sorted(TEMPLATES))
+def test_what_begins_an_answer_stands_before_answers_that_are_there(style: str) -> None:
+    assert only_in_prompt(template(style)) == ""
+
+
+def test_calls_are_found_where_the_template_takes_their_reasoning_out_afterwards() -> None:
+    first, *_ = supervised(render(chat(CALLS, TOOLS), template("qwen-thinking")))
+    assert first == '<tool_call>\n{"name": "weather", "arguments": {"town": "Zürich"}}\n</tool_call><|im_end|>'
+    reasoned = [CALLS[0], {**CALLS[1], "reasoning_content": "Look it up."}, *CALLS[2:]]
+    for turns, expected in ((reasoned, first), (reasoned[:4], f"Look it up.\n</think>\n\n{first}")):
+        assert supervised(render(chat(turns, TOOLS), template("qwen-thinking")))[0] == expected
+
+
+def test_a_turn_that_ends_otherwise_when_it_is_the_last_is_an_error() -> None:
+    source = (
+        "{% for message in messages %}<{{ message.role }}>{{ message.content }}"
+        "{{ '<|return|>' if loop.last else '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    with pytest.raises(ConversationError, match="message 2"):
+        render(chat(LONG), Template(name="model", source=source))
+
+
+def test_an_assistant_that_speaks_first_is_heard() -> None:
+    for style in ("chatml-marked", "llama", "zephyr", "qwen"):
+        greeting = [{"role": "assistant", "content": "Welcome!"}, *SHORT]
+        found = supervised(render(chat(greeting), template(style)))
+        assert found[0] == f"Welcome!{END[style]}" and len(found) == 2
 
 
 def test_a_message_with_weight_0_bears_no_loss() -> None:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from compiler.data.conversations import Conversation, Message
 from compiler.supervision import Segment, Segments, render
-from compiler.templates import Template, TemplateError, rendered, template_in
+from compiler.templates import BUILT_IN, Template, TemplateError, rendered, template_in
 from compiler.tokens import (
     NothingToLearnError,
     TokenRow,
@@ -20,6 +20,7 @@ from compiler.tokens import (
     marked,
     prompt_tokens,
     rows_of,
+    source_for_servers,
     start_of,
     stop_token,
     tokens_of,
@@ -151,6 +152,21 @@ def test_what_the_tokenizer_puts_in_front_is_put_there_only_where_the_template_l
     assert list(row.ids) == tokenizer().encode("Hi there</s>").ids
     assert row.supervised == (False, *([True] * (len(row.ids) - 1)))
     assert prompt_tokens(passage, plain, tokenizer()) == row.ids[:-1]
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_a_server_that_has_the_template_sees_the_tokens_that_were_trained_on(name: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    built_in = template_in({"tokenizer_config.json": '{"eos_token": "</s>"}'}, name)
+    source = source_for_servers(built_in, tokenizer())
+    server: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer(), eos_token="</s>", chat_template=source)
+    for messages in CHATS.values():
+        row = tokens_of(render(chat(messages), built_in), tokenizer(), start=start_of(built_in, tokenizer()))
+        assert row.ids[0] == 0
+        assert server.apply_chat_template(messages)["input_ids"] == list(row.ids)
+    assert source_for_servers(built_in, metaspace()) == built_in.source
+    assert source_for_servers(template("llama"), tokenizer()) == TEMPLATES["llama"]
 
 
 def test_a_tokenizer_with_a_cut_of_its_own_is_no_tokenizer_for_this() -> None:
