@@ -185,13 +185,15 @@ class _Turn:
 
     def _by_content(self) -> Span:
         """Where it stands, found by its content and by what the template writes around that of such a turn."""
-        start, end = self._content(self.text, self.conversation)
-        through = self._through()
-        last_start, last_end = self._content(through, self.conversation.until(self.index + 1))
-        written_after = through[last_end:].rstrip()
+        before, after = self._around(self.conversation)
+        start, end = len(before), len(self.text) - len(after)
+        if start > end or not (self.text.startswith(before) and self.text.endswith(after)):
+            raise self._lost()
+        before_last, after_last = self._around(self.conversation.until(self.index + 1))
+        written_after = after_last.rstrip()
         if not self.text.startswith(written_after, end):
             raise self._lost()
-        return self._start(through[:last_start], start), end + len(written_after)
+        return self._start(before_last, start), end + len(written_after)
 
     def _start(self, before_last: str, content_start: int) -> int:
         """Where the turn starts of which the content starts here; `before_last`: what is before it as the last one."""
@@ -210,22 +212,20 @@ class _Turn:
             raise self._lost()
         return found + next(len(each) for each in beginnings if before.startswith(each, found))
 
-    def _content(self, text: str, conversation: Conversation) -> Span:
-        """Where the message's content, or without one its call's name, stands in a text rendered from the conversation.
+    def _around(self, conversation: Conversation) -> tuple[str, str]:
+        """What the template writes before and after the message's content, or its call's name where it has none.
 
-        Found by another content in its place: what is the same before and after it is not the content.
+        Found with a character in its place that stands nowhere else.
         """
-        mark = _unused(text)[0]
+        mark = _unused(self.text)[0]
         messages = list(conversation.messages)
         if not (messages[self.index].content or "").strip() and not messages[self.index].tool_calls:
             raise self._lost()
         messages[self.index] = _with_mark(messages[self.index], mark)
-        other = rendered(replace(conversation, messages=tuple(messages)), self.template)
-        before, found, after = other.partition(mark)
-        start, end = len(before), len(text) - len(after)
-        if not found or mark in after or start > end or not (text.startswith(before) and text.endswith(after)):
+        pieces = rendered(replace(conversation, messages=tuple(messages)), self.template).split(mark)
+        if len(pieces) != 2:
             raise self._lost()
-        return start, end
+        return pieces[0], pieces[1]
 
     def _prompt(self) -> str | None:
         """What the turn would have been generated from; None where the template does not render it.

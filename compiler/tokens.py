@@ -67,11 +67,9 @@ def rows_of(rows: Iterable[Segments], tokenizer: Tokenizer, *, start: Sequence[i
 
 
 def _row(segments: Segments, text: str, encoding: Encoding, start: Sequence[int]) -> TokenRow:
-    learnt = bytearray(len(text) + 1)  # of each character; one more for tokens of no character at the end
+    learnt = bytearray(max(1, len(text)))  # of each character
     for begin, end in spans_of(segments):
         learnt[begin:end] = b"\1" * (end - begin)
-    if segments and segments[-1].supervised:
-        learnt[len(text)] = 1
     supervised = (bool(learnt[_first(text, begin, end)]) for begin, end in encoding.offsets)
     return TokenRow((*start, *encoding.ids), (*(False for _ in start), *supervised))
 
@@ -153,13 +151,16 @@ def cut(row: TokenRow, max_length: int, side: Side = "right") -> tuple[TokenRow,
 
 def marked(row: TokenRow, tokenizer: Tokenizer) -> str:
     """The row as text, with ⟦ and ⟧ around what bears loss."""
+    whole: str = tokenizer.decode(list(row.ids), skip_special_tokens=False)
     pieces: list[str] = []
-    written, end = "", 0
+    start = end = 0
     for supervised, group in groupby(row.supervised):
         end += len(list(group))
-        # Some decoders treat the first token otherwise than the rest, so each piece is what its tokens add to the text.
-        text: str = tokenizer.decode(list(row.ids[:end]), skip_special_tokens=False)
-        piece = text.removeprefix(written)
-        pieces.append(f"{OPEN}{piece}{CLOSE}" if supervised else piece)
-        written = text
+        # Some decoders treat the first token otherwise than the rest, so all tokens up to here are decoded; where they
+        # end within a character, it belongs to the next piece.
+        until: str = tokenizer.decode(list(row.ids[:end]), skip_special_tokens=False)
+        while not whole.startswith(until):
+            until = until[:-1]
+        pieces.append(f"{OPEN}{whole[start : len(until)]}{CLOSE}" if supervised else whole[start : len(until)])
+        start = len(until)
     return "".join(pieces)

@@ -92,6 +92,19 @@ def test_reasoning_that_the_template_drops_from_earlier_turns_bears_no_loss_and_
     assert found == ["4<|im_end|>", "<think>\nFour and three.\n</think>\n\n7<|im_end|>"]
 
 
+def test_reasoning_within_the_content_is_what_the_template_makes_of_it() -> None:
+    within = [
+        {**turn, "content": f"<think>\n{turn['reasoning_content']}\n</think>\n\n{turn['content']}"}
+        if turn["role"] == "assistant"
+        else turn
+        for turn in REASONED
+    ]
+    for turn in within:
+        turn.pop("reasoning_content", None)
+    for style in ("qwen", "qwen-thinking"):
+        assert render(chat(within), template(style)) == render(chat(REASONED), template(style))
+
+
 def test_tools_that_the_template_writes_before_the_last_user_message_do_not_hide_earlier_turns() -> None:
     found = supervised(render(chat(CALLS, TOOLS), template("mistral")))
     assert found[0] == '[TOOL_CALLS] [{"name": "weather", "arguments": {"town": "Zürich"}}]</s>'

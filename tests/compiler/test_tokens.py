@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -201,6 +201,7 @@ def test_the_shown_row_has_marks_around_what_bears_loss() -> None:
     assert marked(answer, metaspace()) == "Answer:⟦ 42</s>⟧"
 
 
+@example(pieces=[("👩", True), ("\u200d", False)])  # one token has the end of the first and the beginning of the second
 @given(pieces=PIECES)
 def test_the_shown_row_without_marks_is_the_text(pieces: list[tuple[str, bool]]) -> None:
     shown = marked(tokens_of(segments(*pieces), tokenizer()), tokenizer())
