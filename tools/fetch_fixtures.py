@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compiler.files import write_bytes
 from tools.fixtures.catalogue import FIXTURES
 from tools.fixtures.download import download
 from tools.fixtures.fixture import Fixture, FixtureError, Package, Unpacked, digests, files_on_disk, sha256_of
@@ -47,7 +46,7 @@ def fetch(fixture: Fixture, root: Path) -> Iterator[str]:
     unpacked = unpack(fixture, [root / CACHE / package.filename for package in fixture.packages])
     yield from unpacked.notes
     for name, content in unpacked.files.items():
-        write_bytes(folder / name, content)
+        _write(folder / name, content)
     places = list(files_on_disk(folder, fixture.files))
     if others := {path.relative_to(folder).as_posix() for path in places} - unpacked.files.keys():
         raise FixtureError(f"{fixture.folder} holds files that are not of {fixture.name}: {min(others)}; remove them")
@@ -78,6 +77,14 @@ def unpack(fixture: Fixture, archives: Sequence[Path]) -> Unpacked:
         if got != expected:
             raise FixtureError(f"{name} of {source}: expected sha256 {expected}, found {got}; nothing is written")
     return unpacked
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Puts a file in its place, whole. It does not wait for the disk: what a crash lost does not have its hash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _is_there(fixture: Fixture, folder: Path) -> bool:

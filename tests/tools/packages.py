@@ -23,7 +23,7 @@ def tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
 
 def deb(files: dict[str, bytes]) -> bytes:
     """A Debian package of files, by their path below the root (deb(5))."""
-    control = b"Package: tiny-rows\nVersion: 1.0-1\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: rows\n"
+    control = b"Package: tiny-rows\nVersion: 1.0-1\nArchitecture: all\nMaintainer: nobody\nDescription: rows\n"
     parts = {
         "debian-binary": b"2.0\n",
         "control.tar.xz": tar({"./control": control}, "w:xz"),

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.tools.packages import sha256, tar
-from tools.fetch_fixtures import FIXTURES, PROJECT, main
+from tools.fetch_fixtures import PROJECT, main
 from tools.fixtures.archives import folder_of_wheel
+from tools.fixtures.catalogue import FIXTURES
 from tools.fixtures.fixture import Fixture, FixtureError, Package, Unpacked, digests
 from tools.fixtures.movie_reviews import movie_reviews
 
