@@ -133,20 +133,23 @@ def _recomputed(part: _Part, values: Mapping[str, Any], keys: mx.array | None) -
     numbers = {name: value for name, value in given.items() if not isinstance(value, mx.array)}
     names = [name for name in given if name not in numbers]
 
-    def layer(*arrays: mx.array) -> list[mx.array]:
+    def layer(arrays: Sequence[mx.array]) -> list[mx.array]:
         inside = {**numbers, **dict(zip(names, arrays, strict=True))}
         _compute(part.steps, inside, inside.get(_KEYS))
         return [inside[name] for name in segment.results]
 
     num_differentiated = sum(name in names for name in segment.differentiated)
-    found = recomputed(layer, num_differentiated)(*(given[name] for name in names))
+    found = recomputed(layer, num_differentiated)([given[name] for name in names])
     return dict(zip(segment.results, found, strict=True))
 
 
-def recomputed(layer: Callable[..., list[mx.array]], num_differentiated: int) -> Callable[..., list[mx.array]]:
-    """A function that computes the same, and again for its gradients, those by its first arguments alone.
+Layer = Callable[[Sequence[mx.array]], list[mx.array]]
 
-    `mx.checkpoint` does so for all arguments, which fails for some (quantized weights, indices), and may begin long
+
+def recomputed(layer: Layer, num_differentiated: int) -> Layer:
+    """A function that computes the same, and again for its gradients, those by the first arrays alone.
+
+    `mx.checkpoint` does so for all, which fails for some (quantized weights, indices), and may begin long
     before the gradients are wanted: MLX decides the order. Here it waits for the gradients that flow in.
     """
     function = mx.custom_function(layer)
@@ -157,11 +160,16 @@ def recomputed(layer: Callable[..., list[mx.array]], num_differentiated: int) ->
     ) -> list[mx.array]:
         held = mx.depends(list(primals), list(cotangents))
         moving, still = held[:num_differentiated], held[num_differentiated:]
-        _, found = mx.vjp(lambda *moving: layer(*moving, *still), moving, list(cotangents))
+
+        def again(*moving: mx.array) -> list[mx.array]:
+            # Under a node of their own: vjp takes no cotangent for a result whose gradient was stopped last.
+            return mx.depends(layer([*moving, *still]), [])
+
+        _, found = mx.vjp(again, moving, list(cotangents))
         # All of a layer's gradients before the next layer begins: until then they hold what they are made of.
         return [*mx.depends(found, found), *(mx.zeros_like(value) for value in still)]
 
-    return cast(Callable[..., list[mx.array]], function)
+    return cast(Layer, function)
 
 
 def _apply(step: _Step, values: Mapping[str, Any], keys: mx.array | None) -> Any:
