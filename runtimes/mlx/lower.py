@@ -163,7 +163,8 @@ def recomputed(layer: Layer, num_differentiated: int) -> Layer:
 
         def again(*moving: mx.array) -> list[mx.array]:
             # Under a node of their own: vjp takes no cotangent for a result whose gradient was stopped last.
-            return mx.depends(layer([*moving, *still]), [])
+            results: list[mx.array] = mx.depends(layer([*moving, *still]), [])
+            return results
 
         _, found = mx.vjp(again, moving, list(cotangents))
         # All of a layer's gradients before the next layer begins: until then they hold what they are made of.

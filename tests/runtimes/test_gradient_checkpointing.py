@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from runtimes.pytorch.quiet import quiet
 from tests.conformance.engines import do_step, micro_batches
 from tests.runtimes.tiny import WORDS, features, placed, train_step
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": len(WORDS),
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -87,7 +88,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Features:
 
 
 def step_of(method: Method, precision: str = "fp32") -> Train:
-    changes = {"method": method, "precision": precision, "learning_rate": 1e-2}
+    changes: dict[str, Any] = {"method": method, "precision": precision, "learning_rate": 1e-2}
     return train_step(optimizer=AdamW(), weight_decay=0.01, max_grad_norm=0.5, **changes)
 
 
@@ -114,8 +115,8 @@ TORCH_CASES = [
 ]
 MLX_CASES = [
     ("bert", LORA, "fp32"),
-    ("bert", QLORA, "fp32"),
-    ("bert", Full(), "bf16"),
+    pytest.param("bert", QLORA, "fp32", marks=pytest.mark.slow),
+    pytest.param("bert", Full(), "bf16", marks=pytest.mark.slow),
     ("llama", Full(), "fp32"),
 ]
 
