@@ -47,13 +47,22 @@ def adapter_scores(
     `config`: what the base's config.json says of the head. Raises SourceError when a weight is in
     neither folder; peft would go on with a random head.
     """
+    model = load_adapter(base_folder, adapter_folder, config=config, auto_class=auto_class)
+    return scores_of(model, device=device)
+
+
+def load_adapter(
+    base_folder: Path, adapter_folder: Path, *, config: Mapping[str, Any], auto_class: str = SEQUENCE_CLASSIFIER
+) -> PeftModel:
+    """A base model with a peft adapter that is not merged, float32, on CPU, in eval mode. Raises SourceError."""
     base = _load_base(base_folder, adapter_folder, config, auto_class)
     with quiet():
         try:
             model = PeftModel.from_pretrained(base, str(adapter_folder))
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise SourceError(f"{adapter_folder}: peft can't load it: {first_line(error)}") from error
-    return scores_of(model.float().eval(), device=device)
+    loaded: PeftModel = model.float().eval()
+    return loaded
 
 
 def scores_of(model: Any, *, device: str = "cpu") -> ScoreFunction:
