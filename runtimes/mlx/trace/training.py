@@ -52,7 +52,7 @@ class Traced:
     held: Quantization | None = None  # which weights the graphs read as codes of a few bits
 
 
-def _flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
+def flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
     """A module around `inner` whose inputs are arguments of their own, as torch wants to know them."""
 
     class Flat(nn.Module):
@@ -77,7 +77,7 @@ def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
         losses_B, outputs = objective(given, targets)
         return {"losses": losses_B, "outputs": outputs}
 
-    return _flat(objective, names, call)
+    return flat(objective, names, call)
 
 
 def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path) -> Traced:
@@ -97,8 +97,8 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
     objective.train()
     for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
         module.eval()
-    train = _graph(_training(objective, inputs), inputs, "inner.model")
-    evaluate = _graph(_training(objective.eval(), inputs), inputs, "inner.model")
+    train = graph_of(_training(objective, inputs), inputs, "inner.model")
+    evaluate = graph_of(_training(objective.eval(), inputs), inputs, "inner.model")
     return Traced(
         model=wrapped.model,
         last_layer=wrapped.last_layer,
@@ -122,8 +122,8 @@ def trace_saved(
             model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
     inputs = inputs_of(loaded.model)
     model.eval()
-    flat = _flat(model, inputs, lambda given: {"outputs": model(**given).logits.float()})
-    return _graph(flat, inputs, "inner"), names
+    module = flat(model, inputs, lambda given: {"outputs": model(**given).logits.float()})
+    return graph_of(module, inputs, "inner"), names
 
 
 def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loaded, Mapping[str, str]]:
@@ -149,7 +149,7 @@ def inputs_of(model: PreTrainedModel) -> dict[str, Input]:
     return dict.fromkeys(input_names(model), TOKENS)
 
 
-def _graph(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
+def graph_of(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
     """The graph of a module, its parameters named from `root`. Raises RunError E408 with what can't be traced."""
     try:
         return simplify(trace(module, inputs, root=root))
