@@ -27,7 +27,8 @@ from transformers import (
 from runtimes.export import ExportFacts
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import float32_noise, load_source, outputs
-from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export
+from runtimes.pytorch.onnx import TRACED_LENGTHS, export
+from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.tolerance import tolerance
 
 Exported = tuple[Path, Path, ExportFacts]
