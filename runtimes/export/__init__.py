@@ -36,6 +36,11 @@ class Writer(Protocol):
         ...
 
 
+def data_file(onnx_file: Path) -> Path:
+    """Where the weights of a graph are that are too large for its own file; named as transformers.js looks for them."""
+    return onnx_file.with_name(f"{onnx_file.name}_data")
+
+
 def writer(name: str) -> Writer:
     """The writer of a format."""
     return cast(Writer, importlib.import_module(WRITERS[name]).export)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
 import onnxruntime
 import torch
@@ -16,13 +18,15 @@ import transformers
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from runtimes.errors import RunError
-from runtimes.export import ExportFacts
+from runtimes.export import ExportFacts, data_file
 from runtimes.export.session import session_options
 from runtimes.pytorch.noise import first_line
 
 UNTRACEABLE = "torch.export can't trace this architecture for every size; please report it with its config.json"
 LARGEST_FILE = 2**31 - 1
 """Bytes that one ONNX file can hold: protobuf's limit."""
+LARGEST_INSIDE = 2**30
+"""Bytes of weights that are written into the graph's own file, which is read as a whole; a data file is mapped."""
 Axes = tuple[str | int, ...]
 """The axes of an input: a name where the size varies."""
 
@@ -86,7 +90,7 @@ def check_opset(graph: onnx_ir.Model, opset: int | None) -> None:
 
 
 def check_size(graph: onnx_ir.Model) -> None:
-    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
+    size = _weight_bytes(graph)
     if size > LARGEST_FILE:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit in one ONNX file, which holds 2 GiB")
 
@@ -115,6 +119,64 @@ def new_file(path: Path) -> Iterator[Path]:
         raise ExportError(f"{path} can't be written: {error}") from error
     finally:
         neighbour.unlink(missing_ok=True)
+
+
+def share_embedding(graph: onnx_ir.Model) -> None:
+    """Takes out the second copy of an embedding that is the last layer too.
+
+    The exporter transposes the weights of products beforehand; a tied embedding would be in the file twice.
+    """
+    held = {name: value for name, value in graph.graph.initializers.items() if value.shape and len(value.shape) == 2}
+    tables = [held[name] for node in graph.graph if node.op_type == "Gather" if (name := node.inputs[0].name) in held]
+    for table in tables:
+        for name, other in held.items():
+            if _is_transposed(table, other):
+                turned = onnx_ir.node("Transpose", [table], {"perm": [1, 0]})
+                turned.outputs[0].shape, turned.outputs[0].type = other.shape, other.type
+                turned.outputs[0].name = f"{table.name}.transposed"
+                graph.graph.insert_before(graph.graph[0], turned)
+                other.replace_all_uses_with(turned.outputs[0])
+                del graph.graph.initializers[name]
+
+
+def _is_transposed(table: onnx_ir.Value, other: onnx_ir.Value) -> bool:
+    if other is table or table.shape is None or other.shape is None or tuple(other.shape) != tuple(table.shape)[::-1]:
+        return False
+    one, two = table.const_value, other.const_value
+    return one is not None and two is not None and np.array_equal(one.numpy().T, two.numpy())
+
+
+def write(graph: onnx_ir.Model, out: Path, check: Callable[[Path], object], *, inside: int = LARGEST_INSIDE) -> int:
+    """Bytes of the file `out`, which appears when `check` of it has passed, and of its data file.
+
+    Weights of more than `inside` bytes go into the data file.
+    """
+    neighbour = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        neighbour.mkdir()
+        file = neighbour / out.name
+        if _weight_bytes(graph) > inside:
+            onnx_ir.save(graph, file, external_data=data_file(file).name)
+        else:
+            file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
+        check(file)
+        data_file(out).unlink(missing_ok=True)
+        return sum(_move(written, out.parent) for written in (data_file(file), file) if written.exists())
+    except OSError as error:
+        raise ExportError(f"{out} can't be written: {error}") from error
+    finally:
+        shutil.rmtree(neighbour, ignore_errors=True)
+
+
+def _move(file: Path, folder: Path) -> int:
+    """The bytes of a file, which is safe on disk in its folder."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+    return file.replace(folder / file.name).stat().st_size
+
+
+def _weight_bytes(graph: onnx_ir.Model) -> int:
+    return sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
 
 
 def facts(graph: onnx_ir.Model, *, num_bytes: int) -> ExportFacts:
