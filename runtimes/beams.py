@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.decoded import Decoded, Ends, Floats, read
+from runtimes.decoded import Decoded, Ends, Floats, largest, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,11 @@ def advanced(beam: Beam, logits_HV: Floats, ends: Ends) -> Beam:
     log_probs_HV = logits_HV - reading.totals[:, None]
     totals_HV = log_probs_HV + np.array([[answer.log_prob] for answer in beam.running])
     count = max(2, 1 + len(ends.eos_ids)) * beam.size
-    running, parents, finished = [], [], list(beam.finished)
-    for rank, place in enumerate(_largest(totals_HV.ravel(), count)):
-        parent, token = divmod(int(place), logits_HV.shape[1])
+    running: list[Decoded] = []
+    parents: list[int] = []
+    finished = list(beam.finished)
+    for rank, place in enumerate(largest(totals_HV.ravel(), count).tolist()):
+        parent, token = divmod(place, logits_HV.shape[1])
         longer = beam.running[parent].extended(
             token, float(log_probs_HV[parent, token]), float(reading.margins[parent])
         )
@@ -69,10 +71,3 @@ def advanced(beam: Beam, logits_HV: Floats, ends: Ends) -> Beam:
         parents=tuple(parents),
         finished=tuple(finished[: beam.size]),
     )
-
-
-def _largest(values_N: Floats, count: int) -> list[int]:
-    """The places of the largest values, the largest first, the first of equal ones first."""
-    count = min(count, len(values_N))
-    places = np.sort(np.argpartition(-values_N, count - 1)[:count])
-    return [int(place) for place in places[np.argsort(-values_N[places], kind="stable")]]

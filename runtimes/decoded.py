@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,15 @@ class Ends:
         return "length" if len(answer.ids) >= limit else None
 
 
+def eos_ids(*configs: Any) -> tuple[int, ...]:
+    """The end tokens that the first of some configurations names: a model's generation_config.json, its config.json."""
+    for config in configs:
+        named = config.get("eos_token_id") if isinstance(config, dict) else None
+        if found := tuple(token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)):
+            return found
+    return ()
+
+
 def before_stop(text: str, stop: Sequence[str]) -> str:
     """The text up to the first of the stop strings in it."""
     return text[: min((at for word in stop if (at := text.find(word)) >= 0), default=len(text))]
@@ -97,3 +106,11 @@ def read(logits_BV: Floats) -> Reading:
     others_BV[rows, best_B] = -np.inf
     totals_B = largest_B + np.log(np.exp(logits_BV - largest_B[:, None]).sum(axis=1))
     return Reading(logits_BV, totals_B, best_B, largest_B - others_BV.max(axis=1))
+
+
+def largest(values_N: Floats, count: int) -> Ids:
+    """The places of the `count` largest values, or of all: the largest first, of equal ones the first."""
+    count = min(count, len(values_N))
+    places = np.sort(np.argpartition(-values_N, count - 1)[:count])
+    found: Ids = places[np.argsort(-values_N[places], kind="stable")]
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.generation import Generation
-from runtimes.decoded import Floats, Ids
+from runtimes.decoded import Floats, Ids, largest
 from runtimes.randomness import uniform
 
 
@@ -37,9 +37,21 @@ def _drawn(logits_V: Floats, generation: Generation, row: int, position: int) ->
 
 def candidates(scaled_V: npt.NDArray[np.float64], top_k: int | None, top_p: float) -> Ids:
     """[K] the tokens that may be drawn: the `top_k` likeliest, and of these the fewest with `top_p` of their share."""
-    if top_k is None and top_p >= 1:
-        return np.arange(len(scaled_V))
-    ids_K = np.argsort(-scaled_V, kind="stable")[:top_k]
-    shares_K = np.exp(scaled_V[ids_K] - scaled_V[ids_K[0]])
-    before_K = shares_K.cumsum() - shares_K
-    return ids_K[before_K < top_p * shares_K.sum()]
+    if top_p >= 1:
+        return np.arange(len(scaled_V)) if top_k is None else largest(scaled_V, top_k)
+    shares_V = np.exp(scaled_V - scaled_V.max())
+    ids_K = _enough(shares_V, top_p) if top_k is None else largest(shares_V, top_k)
+    total = shares_V.sum() if top_k is None else shares_V[ids_K].sum()
+    shares_K = shares_V[ids_K]
+    found: Ids = ids_K[shares_K.cumsum() - shares_K < top_p * total]
+    return found
+
+
+def _enough(shares_V: npt.NDArray[np.float64], top_p: float) -> Ids:
+    """The largest shares, at least as many as make up `top_p` of all; a vocabulary is rarely sorted as a whole."""
+    count, wanted = 64, top_p * shares_V.sum()
+    while True:
+        ids_K = largest(shares_V, count)
+        if len(ids_K) == len(shares_V) or shares_V[ids_K].sum() >= wanted:
+            return ids_K
+        count *= 8

@@ -34,10 +34,11 @@ def cache_sizes(model: nn.Module) -> tuple[LayerSizes, ...]:
     with torch.no_grad():
         one = torch.ones((1, 1), dtype=torch.int64)
         model(input_ids=one, attention_mask=one, past_key_values=cache, use_cache=True)
-    kinds = {type(layer) for layer in cache.layers}
+    layers: Sequence[Any] = cache.layers
+    kinds = {type(layer) for layer in layers}
     if others := sorted(kind.__name__ for kind in kinds - {DynamicLayer, DynamicSlidingWindowLayer}):
         raise CacheError(f"it keeps more than keys and values of tokens: {', '.join(others)}")
-    return tuple(LayerSizes(key=_sizes(layer.keys), value=_sizes(layer.values)) for layer in cache.layers)
+    return tuple(LayerSizes(key=_sizes(layer.keys), value=_sizes(layer.values)) for layer in layers)
 
 
 def _sizes(kept_BHSD: Any) -> tuple[int, int]:
@@ -84,7 +85,7 @@ def continued(
 
 def _layer(key_BHPD: Tensor, value_BHPD: Tensor) -> DynamicLayer:
     """A layer of a cache that holds these."""
-    layer = DynamicLayer()
+    layer = DynamicLayer()  # type: ignore[no-untyped-call]
     layer.lazy_initialization(key_BHPD, value_BHPD)
     layer.keys, layer.values = key_BHPD, value_BHPD
     return layer

@@ -62,8 +62,12 @@ def export(
     strip(graph)
     share_embedding(graph)
     check_opset(graph, opset)
-    num_bytes = write(graph, out, lambda file: [check_runs(file, trace_inputs(layers, *sizes)) for sizes in PROBED])
-    return facts(graph, num_bytes=num_bytes)
+
+    def check(file: Path) -> None:
+        for sizes in PROBED:
+            check_runs(file, trace_inputs(layers, *sizes))
+
+    return facts(graph, num_bytes=write(graph, out, check))
 
 
 def _cache_names(num_layers: int) -> Iterator[tuple[str, str]]:
@@ -141,7 +145,7 @@ def _trace(model: nn.Module, layers: tuple[LayerSizes, ...], opset: int | None) 
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=opset)
     with quiet():
         try:
-            module = _Flat(model, len(layers)).eval()
+            module: Any = _Flat(model, len(layers)).eval()
             exported = OnnxExporter().export(module, inputs, config)  # type: ignore[no-untyped-call]
         except Exception as error:  # the exporter is five libraries deep and their errors share no base
             message = f"{type(model).__name__} does not export: {first_line(error)}"

@@ -126,24 +126,26 @@ def share_embedding(graph: onnx_ir.Model) -> None:
 
     The exporter transposes the weights of products beforehand; a tied embedding would be in the file twice.
     """
-    held = {name: value for name, value in graph.graph.initializers.items() if value.shape and len(value.shape) == 2}
-    tables = [held[name] for node in graph.graph if node.op_type == "Gather" if (name := node.inputs[0].name) in held]
-    for table in tables:
-        for name, other in held.items():
-            if _is_transposed(table, other):
-                turned = onnx_ir.node("Transpose", [table], {"perm": [1, 0]})
-                turned.outputs[0].shape, turned.outputs[0].type = other.shape, other.type
-                turned.outputs[0].name = f"{table.name}.transposed"
-                graph.graph.insert_before(graph.graph[0], turned)
-                other.replace_all_uses_with(turned.outputs[0])
-                del graph.graph.initializers[name]
+    initializers = graph.graph.initializers
+    read = [node.inputs[0] for node in graph.graph if node.op_type == "Gather"]
+    tables = {value.name: value for value in read if value is not None and value.name in initializers}
+    for name, other in list(initializers.items()):
+        table = next((table for table in tables.values() if _is_transposed(table, other)), None)
+        if table is None:
+            continue
+        turned = onnx_ir.node("Transpose", [table], {"perm": [1, 0]})
+        [result] = turned.outputs
+        result.name, result.shape, result.type = f"{table.name}.transposed", other.shape, other.type
+        graph.graph.insert_before(graph.graph[0], turned)
+        other.replace_all_uses_with(result)
+        del initializers[name]
 
 
 def _is_transposed(table: onnx_ir.Value, other: onnx_ir.Value) -> bool:
-    if other is table or table.shape is None or other.shape is None or tuple(other.shape) != tuple(table.shape)[::-1]:
-        return False
     one, two = table.const_value, other.const_value
-    return one is not None and two is not None and np.array_equal(one.numpy().T, two.numpy())
+    if other is table or one is None or two is None or len(two.shape) != 2:
+        return False
+    return tuple(two.shape) == tuple(one.shape)[::-1] and np.array_equal(one.numpy().T, two.numpy())
 
 
 def write(graph: onnx_ir.Model, out: Path, check: Callable[[Path], object], *, inside: int = LARGEST_INSIDE) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.generation import Generation
-from runtimes.decoded import Decoded, before_stop, read
+from runtimes.decoded import Decoded, before_stop, eos_ids, read
 from runtimes.decoding import by_length, forced, generate, left_padded, positions
 from runtimes.sampling import candidates
 from tests.runtimes.tables import Tables, log_softmax, random_prompts, random_tables
@@ -130,6 +130,12 @@ def test_an_answer_ends_where_a_stop_string_is_complete(generation: Generation) 
 def test_the_text_before_the_first_stop_string_is_kept() -> None:
     assert before_stop("one two three", ["three", "two"]) == "one "
     assert before_stop("one two three", ["four"]) == "one two three"
+
+
+def test_end_tokens_are_those_of_the_first_configuration_that_names_any() -> None:
+    assert eos_ids({"eos_token_id": [5, 7]}, {"eos_token_id": 3}) == (5, 7)
+    assert eos_ids(None, {"eos_token_id": None}, {"eos_token_id": 0}) == (0,)
+    assert eos_ids({}, "no object") == ()
 
 
 def test_a_row_ends_where_the_model_has_no_further_position() -> None:

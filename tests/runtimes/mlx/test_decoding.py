@@ -14,7 +14,7 @@ import peft
 import torch
 
 from compiler.generation import Generation
-from runtimes.decoding import Decoder, forced, generate
+from runtimes.decoding import forced, generate
 from runtimes.errors import RunError
 from runtimes.mlx.decoding import MlxDecoder, mlx_decoder
 from runtimes.pytorch.decoding import adapter_decoder, torch_decoder
@@ -58,9 +58,8 @@ def test_one_graph_serves_prompts_and_steps(saved: Path, decoder: MlxDecoder) ->
 
 def test_forced_readings_are_those_of_pytorch(saved: Path, decoder: MlxDecoder) -> None:
     continuations = [prompt[::-1] for prompt in PROMPTS]
-    found, expected = (
-        forced(one, PROMPTS, continuations, pad_id=PAD, batch_size=4) for one in (decoder, torch_decoder(saved))
-    )
+    found = forced(decoder, PROMPTS, continuations, pad_id=PAD, batch_size=4)
+    expected = forced(torch_decoder(saved), PROMPTS, continuations, pad_id=PAD)
     for reading, other in zip(found, expected, strict=True):
         assert reading.best.tolist() == other.best.tolist()
         assert np.abs(reading.log_probs - other.log_probs).max() < 1e-5
@@ -72,8 +71,8 @@ def test_an_adapter_writes_as_peft_does(tmp_path: Path) -> None:
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     torch.manual_seed(1)
     with quiet():
-        peft.get_peft_model(torch_decoder(base).model, config).save_pretrained(tmp_path / "adapter")
-    decoder: Decoder = mlx_decoder(base, adapter=tmp_path / "adapter")
+        peft.get_peft_model(torch_decoder(base).model, config).save_pretrained(str(tmp_path / "adapter"))
+    decoder = mlx_decoder(base, adapter=tmp_path / "adapter")
     assert_same_answers(decoder, adapter_decoder(base, tmp_path / "adapter"), PROMPTS, WAYS["greedy"])
     [plain] = generate(torch_decoder(base), PROMPTS[:1], WAYS["greedy"], eos_ids=[], pad_id=PAD)
     assert generate(decoder, PROMPTS[:1], WAYS["greedy"], eos_ids=[], pad_id=PAD)[0].ids != plain.ids

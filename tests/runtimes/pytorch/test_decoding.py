@@ -130,7 +130,7 @@ def test_an_adapter_that_is_not_merged_writes_as_peft_does(tmp_path: Path) -> No
     torch.manual_seed(1)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     with quiet():
-        peft.get_peft_model(torch_decoder(base).model, config).save_pretrained(tmp_path / "adapter")
+        peft.get_peft_model(torch_decoder(base).model, config).save_pretrained(str(tmp_path / "adapter"))
     decoder = adapter_decoder(base, tmp_path / "adapter")
     answers = generate(decoder, PROMPTS, Generation(max_new_tokens=NEW), eos_ids=[], pad_id=PAD)
     assert_same_tokens(answers, theirs(decoder.model, [], 1).sequences)

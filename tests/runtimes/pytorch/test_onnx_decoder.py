@@ -24,7 +24,8 @@ from runtimes.export.decoding import OnnxDecoder, onnx_decoder
 from runtimes.pytorch import onnx_decoder as writer
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.onnx_graph import ExportError, write
-from tests.runtimes.decoders import PAD, TRACED, VOCABULARY, assert_same_answers, prompts, save_decoder
+from tests.runtimes.decoders import PAD, TRACED, assert_same_answers, prompts, save_decoder
+from tests.runtimes.mlx.architectures import VOCABULARY
 
 PROMPTS = prompts()
 NEW = 12
