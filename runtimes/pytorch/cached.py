@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from runtimes.pytorch.noise import first_line
+
 
 class CacheError(Exception):
-    """A model keeps something else than keys and values of each token."""
+    """A model does not keep keys and values of each token, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +33,12 @@ class LayerSizes:
 def cache_sizes(model: nn.Module) -> tuple[LayerSizes, ...]:
     """What each layer keeps of a token, by a look at one. Raises CacheError for a cache of another kind."""
     cache = DynamicCache(config=_inner(model).config)
-    with torch.no_grad():
-        one = torch.ones((1, 1), dtype=torch.int64)
-        model(input_ids=one, attention_mask=one, past_key_values=cache, use_cache=True)
+    one = torch.ones((1, 1), dtype=torch.int64)
+    try:
+        with torch.no_grad():
+            model(input_ids=one, attention_mask=one, past_key_values=cache, use_cache=True)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
+        raise CacheError(f"it computes no token with a cache: {first_line(error)}") from error
     layers: Sequence[Any] = cache.layers
     kinds = {type(layer) for layer in layers}
     if others := sorted(kind.__name__ for kind in kinds - {DynamicLayer, DynamicSlidingWindowLayer}):

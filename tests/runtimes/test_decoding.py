@@ -72,12 +72,18 @@ def test_rows_that_ended_are_not_computed_any_more() -> None:
 
 def test_tokens_are_drawn_as_often_as_their_shares_say() -> None:
     logits = np.array([[2.0, 1.0, 0.0, -1.0, 0.5]], np.float32)
-    count = 20_000
-    generation = Generation(max_new_tokens=1, temperature=0.8)
-    answers = write(Tables(logits), generation, [[1]] * count, batch_size=count)
-    drawn = np.bincount([answer.ids[0] for answer in answers], minlength=5) / count
+    generation = Generation(max_new_tokens=100, temperature=0.8)
+    answers = write(Tables(logits), generation, [[1]] * 200, batch_size=200, eos_ids=[])
+    tokens = np.array([answer.ids for answer in answers])
+    count = tokens.size
+    drawn = np.bincount(tokens.ravel(), minlength=5) / count
     shares = np.exp(log_softmax(logits[0] / 0.8))
     assert np.abs(drawn - shares).max() < 5 * np.sqrt(0.25 / count)  # five deviations of the widest share
+    same_row, same_place = (
+        np.mean(one == other) for one, other in ((tokens[:, 1:], tokens[:, :-1]), (tokens[1:], tokens[:-1]))
+    )
+    assert abs(same_row - (shares**2).sum()) < 5 * np.sqrt(0.25 / count)
+    assert abs(same_place - (shares**2).sum()) < 5 * np.sqrt(0.25 / count)
     assert answers[0].log_probs[0] == pytest.approx(log_softmax(logits[0])[answers[0].ids[0]], abs=1e-6)
 
 
