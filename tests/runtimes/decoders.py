@@ -50,12 +50,12 @@ OTHERS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
 """Models that keep something else than keys and values."""
 
 
-def save_decoder(name: str, folder: Path) -> Path:
+def save_decoder(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
     """The folder, with a model whose answers depend on its prompts."""
     model, config, settings = {**MODELS, **OTHERS}[name]
     torch.manual_seed(0)
     with quiet():
-        getattr(transformers, model)(configuration(config, **settings)).eval().save_pretrained(folder)
+        getattr(transformers, model)(configuration(config, **settings)).to(dtype).save_pretrained(folder)
     return folder
 
 

@@ -133,7 +133,7 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
     """
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, **head.config)
-        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config)
+        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config, dtype=torch.float32)
     except Exception as error:  # transformers and its configurations raise errors of many libraries
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "its config.json must be of an architecture that transformers has"

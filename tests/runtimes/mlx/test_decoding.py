@@ -78,6 +78,11 @@ def test_an_adapter_writes_as_peft_does(tmp_path: Path) -> None:
     assert generate(decoder, PROMPTS[:1], WAYS["greedy"], eos_ids=[], pad_id=PAD)[0].ids != plain.ids
 
 
+def test_a_model_saved_in_bfloat16_is_computed_in_float32(tmp_path: Path) -> None:
+    saved = save_decoder("gpt2", tmp_path / "model", torch.bfloat16)
+    assert_same_answers(mlx_decoder(saved), torch_decoder(saved), PROMPTS, WAYS["greedy"])
+
+
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused(tmp_path: Path) -> None:
     save_decoder("mamba", tmp_path / "model")
     with pytest.raises(RunError, match="keeps more than keys and values"):
