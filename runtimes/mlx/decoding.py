@@ -5,7 +5,7 @@ cache of fixed capacity: a Llama of 138M parameters wrote 6 % more tokens a seco
 (of 12M: 70 and 60 %), after 1 to 4 s for the first step of every new shape, of which rows that end make many.
 """
 
-# Axes: B = rows, T = tokens of the prompt, S = tokens so far, V = vocabulary, H = heads of keys, C = capacity
+# Axes: B = rows, T = tokens of the prompt, S = tokens so far, V = vocabulary, H = heads of keys, D = size of a head
 
 from __future__ import annotations
 
