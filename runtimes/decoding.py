@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,8 @@ Cache = TypeVar("Cache")
 Prompts = Sequence[Sequence[int]]
 BATCH_SIZE = 16
 """Rows that are computed at once, each beam a row."""
+SCORED_BATCH_SIZE = 4
+"""Rows whose logits at all positions are held at once: 300 tokens of a vocabulary of 150,000 are 180 MB a row."""
 
 
 class Decoder(Protocol[Cache]):
@@ -186,6 +188,29 @@ def _forced(decoder: Decoder[Cache], ids_BT: Ids, mask_BT: Ids, given: Prompts) 
         best_BN[live, position], margins_BN[live, position] = reading.best, reading.margins
     for log_probs, best, margins, length in zip(log_probs_BN, best_BN, margins_BN, lengths_B, strict=True):
         yield Forced(log_probs=log_probs[:length], best=best[:length], margins=margins[:length])
+
+
+def scored(
+    logits: Callable[[Ids, Ids], Floats],
+    prompts: Prompts,
+    continuations: Prompts,
+    *,
+    pad_id: int,
+    batch_size: int = SCORED_BATCH_SIZE,
+) -> list[Forced]:
+    """As `forced`, in one pass over prompt and continuation without a cache.
+
+    `logits`: [B, T, V] at every position of rows, from their token ids and mask [B, T].
+    """
+    wholes = [[*prompt, *tokens] for prompt, tokens in zip(prompts, continuations, strict=True)]
+    found: dict[int, Forced] = {}
+    for places in by_length(wholes, batch_size):
+        logits_BTV = logits(*left_padded([wholes[place] for place in places], pad_id))
+        for logits_TV, place in zip(logits_BTV, places, strict=True):
+            tokens_N = np.array(continuations[place], dtype=np.int64)
+            reading = read(logits_TV[len(logits_TV) - len(tokens_N) - 1 : -1])
+            found[place] = Forced(log_probs=reading.log_probs(tokens_N), best=reading.best, margins=reading.margins)
+    return [found[place] for place in range(len(prompts))]
 
 
 def by_length(prompts: Prompts, size: int) -> Iterator[list[int]]:

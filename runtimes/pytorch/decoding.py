@@ -48,18 +48,30 @@ class TorchDecoder:
         cache.reorder_cache(torch.from_numpy(rows))  # type: ignore[arg-type]
         return cache
 
+    def logits(self, ids_BT: Ids, mask_BT: Ids) -> Floats:
+        """The logits [B, T, V] at every position of rows, padded on any side; nothing is cached before them."""
+        with torch.inference_mode(), exact_float32():
+            found: Floats = self.model(**self._inputs(ids_BT, mask_BT), use_cache=False).logits.float().cpu().numpy()
+        return found
+
     def _logits(self, ids: Ids, mask: Ids, cache: DynamicCache) -> tuple[Floats, DynamicCache]:
+        last = {"logits_to_keep": 1} if "logits_to_keep" in self.taken else {}
+        with torch.inference_mode(), exact_float32():
+            found = self.model(**self._inputs(ids, mask), **last, past_key_values=cache, use_cache=True)
+            logits_BV: Floats = found.logits[:, -1].float().cpu().numpy()
+        return logits_BV, cache
+
+    def _inputs(self, ids: Ids, mask: Ids) -> dict[str, torch.Tensor]:
         given: Mapping[str, npt.NDArray[np.int64]] = {
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": positions(mask, ids.shape[1]),
         }
-        tensors = {name: torch.from_numpy(value).to(self.device) for name, value in given.items() if name in self.taken}
-        last = {"logits_to_keep": 1} if "logits_to_keep" in self.taken else {}
-        with torch.inference_mode(), exact_float32():
-            logits_B1V = self.model(**tensors, **last, past_key_values=cache, use_cache=True).logits
-            logits_BV: Floats = logits_B1V[:, -1].float().cpu().numpy()
-        return logits_BV, cache
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            for name, value in given.items()
+            if name in self.taken
+        }
 
 
 def torch_decoder(model_folder: Path, *, device: str = "cpu") -> TorchDecoder:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.generation import Generation
-from runtimes.decoded import Decoded, before_stop, eos_ids, read
-from runtimes.decoding import by_length, forced, generate, left_padded, positions
+from runtimes.decoded import Decoded, Floats, Ids, before_stop, eos_ids, read
+from runtimes.decoding import by_length, forced, generate, left_padded, positions, scored
 from runtimes.sampling import candidates
 from tests.runtimes.tables import Tables, log_softmax, random_prompts, random_tables
 
@@ -182,6 +182,24 @@ def test_forced_readings_are_the_logits_after_each_prefix(batch_size: int) -> No
         assert reading.best.tolist() == logits.argmax(axis=1).tolist()
         assert np.allclose(reading.margins, ordered[:, -1] - ordered[:, -2], atol=1e-6)
         assert np.allclose(reading.log_probs, log_softmax(logits)[np.arange(len(given_)), given_], atol=1e-6)
+
+
+def test_one_pass_without_a_cache_reads_what_forcing_does() -> None:
+    decoder, random = random_tables(), np.random.default_rng(4)
+    continuations = [random.integers(1, 12, length).tolist() for length in (3, 0, 7, 1, 4, 4, 0, 2, 9, 1, 5, 2)]
+
+    def logits(ids: Ids, mask: Ids) -> Floats:
+        rows = [
+            [decoder.logits(row[seen == 1][: at + 1]) for at in range(sum(seen))]
+            for row, seen in zip(ids, mask, strict=True)
+        ]
+        return np.array([[np.zeros(12)] * (ids.shape[1] - len(row)) + row for row in rows])
+
+    found = scored(logits, PROMPTS, continuations, pad_id=0, batch_size=5)
+    for one, other in zip(found, forced(decoder, PROMPTS, continuations, pad_id=0), strict=True):
+        assert one.best.tolist() == other.best.tolist()
+        assert np.allclose(one.log_probs, other.log_probs, atol=1e-6)
+        assert np.allclose(one.margins, other.margins, atol=1e-6)
 
 
 def test_what_was_written_reads_the_same_when_it_is_forced() -> None:

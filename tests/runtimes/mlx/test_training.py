@@ -97,8 +97,9 @@ def test_bfloat16_computes_with_float32_masters() -> None:
 
 def test_a_model_that_was_saved_in_bfloat16_is_built_in_float32(tmp_path: Path) -> None:
     settings = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert: Any = BertModel(BertConfig.from_dict(settings))
     with quiet():
-        BertModel(BertConfig.from_dict(settings)).to(torch.bfloat16).save_pretrained(tmp_path)
+        bert.to(torch.bfloat16).save_pretrained(tmp_path)
     head = Head(auto_class="AutoModelForSequenceClassification", peft_task="SEQ_CLS", config={}, num_outputs=2)
     loaded, _ = build(tmp_path, head, headers(weight_files(tmp_path)))
     assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}

@@ -17,7 +17,7 @@ import onnx_ir
 import torch
 
 from compiler.generation import Generation
-from runtimes.decoding import left_padded
+from runtimes.decoding import forced, left_padded, scored
 from runtimes.errors import RunError
 from runtimes.export import ExportFacts, data_file
 from runtimes.export.decoding import OnnxDecoder, onnx_decoder
@@ -66,6 +66,16 @@ def test_all_logits_of_a_padded_batch_are_those_of_pytorch(exported: Exported, d
             assert np.abs(found[row][prompt] - alone).max() < 1e-5
 
 
+def test_readings_of_one_pass_are_those_of_pytorchs_cache(exported: Exported, decoder: OnnxDecoder) -> None:
+    continuations = [prompt[::-1] for prompt in PROMPTS]
+    expected = forced(torch_decoder(exported[0]), PROMPTS, continuations, pad_id=PAD)
+    for logits in (decoder.logits, torch_decoder(exported[0]).logits):
+        for one, other in zip(scored(logits, PROMPTS, continuations, pad_id=PAD), expected, strict=True):
+            assert one.best.tolist() == other.best.tolist()
+            assert np.abs(one.log_probs - other.log_probs).max() < 1e-5
+            assert np.abs(one.margins - other.margins).max() < 1e-5
+
+
 def test_names_and_axes_are_those_that_others_expect(exported: Exported, decoder: OnnxDecoder) -> None:
     inner, facts = decoder.session.inner, exported[2]
     shapes = {value.name: value.shape for value in (*inner.get_inputs(), *inner.get_outputs())}
@@ -90,6 +100,16 @@ def test_the_file_is_one_and_says_nothing_about_the_machine_that_wrote_it(export
     assert sorted(path.name for path in out.parent.iterdir()) == ["model", "model.onnx"]
     assert facts.num_bytes == out.stat().st_size
     assert b".py" not in out.read_bytes()
+
+
+@pytest.mark.parametrize("exported", ["gpt2"], indirect=True)
+def test_the_export_is_silent_and_deterministic(
+    exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saved, out, facts = exported
+    assert writer.export(saved, tmp_path / "again.onnx", opset=18) == facts
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
 
 
 def test_a_tied_embedding_is_in_the_file_once(exported: Exported) -> None:
