@@ -38,6 +38,7 @@ class ModelFacts:
     has_tokenizer: bool  # a tokenizer.json
     linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
     head_has_bias: bool = True  # a task head of this architecture
+    token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
 
 

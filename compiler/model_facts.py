@@ -131,10 +131,11 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors),
+        labels=_labels(config, tensors, "SequenceClassification"),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
         head_has_bias=str(config["model_type"]) not in _DECODERS,
+        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
     )
 
@@ -242,10 +243,10 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     return limit if limit is not None and limit < _UNBOUNDED else None
 
 
-def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
-    """The labels of the model's own classification head in order, or None when it has none."""
+def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor], head: str) -> tuple[str, ...] | None:
+    """The labels of the model's own head of a kind in order, or None when it has none."""
     architectures = _list(config.get("architectures"))
-    if architectures and not any("SequenceClassification" in str(name) for name in architectures):
+    if architectures and not any(head in str(name) for name in architectures):
         return None
     count = weights.num_classes(tensors)
     if count == 0:

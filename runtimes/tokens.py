@@ -27,6 +27,12 @@ class Encoder:
         found: list[Encoding] = self.tokenizer.encode_batch_fast(inputs)
         return found
 
+    def with_offsets(self, texts: Sequence[Texts]) -> list[Encoding]:
+        """As `encodings`, each token with the characters that it stands for."""
+        inputs = [row[0] if len(row) == 1 else row for row in texts]
+        found: list[Encoding] = self.tokenizer.encode_batch(inputs)
+        return found
+
     def cuts(self, text: str) -> bool:
         """Whether a text is longer than the maximum."""
         return bool(self.tokenizer.encode(text).overflowing)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import text_classification, text_regression
+from compiler.tasks import text_classification, text_regression, token_classification
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_regression import TextRegression
+from compiler.tasks.token_classification import TokenClassification
 
 __all__ = [
     "COLUMNS",
@@ -21,16 +22,21 @@ __all__ = [
     "TaskModule",
     "TextClassification",
     "TextRegression",
+    "TokenClassification",
     "answer_of",
     "columns_of",
     "module_of",
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression
+Task = TextClassification | TextRegression | TokenClassification
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
-COLUMNS: Mapping[str, Kind] = {**text_classification.COLUMNS, **text_regression.COLUMNS}
+COLUMNS: Mapping[str, Kind] = {
+    **text_classification.COLUMNS,
+    **text_regression.COLUMNS,
+    **token_classification.COLUMNS,
+}
 """Every role that some task reads a column for, with what stands in such a column."""
 
 
@@ -41,6 +47,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_classification)
         case TextRegression():
             return cast(TaskModule, text_regression)
+        case TokenClassification():
+            return cast(TaskModule, token_classification)
         case _:
             assert_never(task)
 

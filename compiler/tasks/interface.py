@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Kind = Literal["text", "label", "number"]
-"""What stands in a column: texts, names that repeat, or numbers."""
+Kind = Literal["text", "label", "number", "tokens", "tags", "spans"]
+"""What stands in a column: texts, names that repeat, or numbers; lists of words, of their tags, of spans of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
