@@ -243,7 +243,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     """The task with its tags, and the head and weights that follow from them."""
     from compiler.recipe import CrossEntropy
 
-    declared = data.labels if _task(recipe).labels != "auto" else "auto"
+    declared: labels.Labels = data.labels if _task(recipe).labels != "auto" else "auto"
     own = replace(model, labels=model.token_labels)
     names, keep_head, choices = labels.choose_labels(declared, own, data)
     loss = recipe.training.loss or CrossEntropy()
