@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import text_classification, text_regression, token_classification
+from compiler.tasks import continued_pretraining, text_classification, text_regression, token_classification
+from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_regression import TextRegression
@@ -14,6 +15,7 @@ from compiler.tasks.token_classification import TokenClassification
 __all__ = [
     "COLUMNS",
     "TASKS",
+    "ContinuedPretraining",
     "Example",
     "Kind",
     "ResolvedTask",
@@ -29,13 +31,14 @@ __all__ = [
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | TokenClassification
+Task = TextClassification | TextRegression | TokenClassification | ContinuedPretraining
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
     **token_classification.COLUMNS,
+    **continued_pretraining.COLUMNS,
 }
 """Every role that some task reads a column for, with what stands in such a column."""
 
@@ -49,6 +52,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_regression)
         case TokenClassification():
             return cast(TaskModule, token_classification)
+        case ContinuedPretraining():
+            return cast(TaskModule, continued_pretraining)
         case _:
             assert_never(task)
 

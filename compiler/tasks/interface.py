@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Metric
+from compiler.packing import Packing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "label", "number", "tokens", "tags", "spans"]
 """What stands in a column: texts, names that repeat, or numbers; lists of words, of their tags, of spans of a text."""
+Architecture = Literal["encoder", "decoder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,10 @@ class TaskModule(Protocol):
     """The roles of what the model reads, the first one the chief; the others are of the answer."""
     OPTIONAL: frozenset[str]
     """The roles whose column may be missing."""
+    ARCHITECTURES: tuple[Architecture, ...]
+    """The kinds of model that it tunes."""
+    PACKING: Packing
+    """How train rows share a sequence; none where they can't."""
     SPECIAL_TOKENS: bool
     """Whether the tokenizer puts its special tokens around what it is given."""
     METRICS: tuple[str, ...]

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from compiler.facts import DataFacts, ModelFacts
+    from compiler.packing import Packing
     from compiler.recipe import Recipe
-    from compiler.tasks.interface import Targets
+    from compiler.tasks.interface import Architecture, Targets
 
 COLUMNS: Mapping[str, Kind] = {"tokens": "tokens", "tags": "tags", "text": "text", "spans": "spans"}
 INPUTS = ("text", "tokens")
 OPTIONAL = frozenset(COLUMNS)
+ARCHITECTURES: tuple[Architecture, ...] = ("encoder",)
+PACKING: Packing = "none"
 SPECIAL_TOKENS = True
 METRICS = ("entity-f1", "entity-precision", "entity-recall", "token-accuracy")
 DEFAULT_METRICS = (EntityF1(), EntityPrecision(), EntityRecall())
