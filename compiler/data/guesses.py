@@ -127,6 +127,8 @@ def looks_like(kind: Kind, column: Column) -> bool:
             return column.is_tags
         case "spans":
             return column.is_spans
+        case "conversation":
+            return False  # such columns are known by their names
         case _:
             assert_never(kind)
 
@@ -152,6 +154,8 @@ def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
             return -column.distinct_words, 0.0
         case "spans":
             return column.spans, 0.0
+        case "conversation":
+            return 0.0, 0.0
         case _:
             assert_never(kind)
 

@@ -92,12 +92,12 @@ def tokens_of(values: Mapping[str, object], column: str) -> tuple[str, ...]:
     """The tokens in a column, one at least. Raises BadValueError when they are no list of strings of characters."""
     value = values.get(column)
     if not isinstance(value, (list, tuple)):
-        raise BadValueError(column, f"expected a list of tokens, found {_found(values, column)}")
+        raise BadValueError(column, f"expected a list of tokens, found {found(values, column)}")
     if not value:
         raise BadValueError(column, "expected a list of tokens, found an empty one")
     for number, token in enumerate(value):
         if not isinstance(token, str) or not token or _SURROGATE.search(token):
-            raise BadValueError(column, f"token {number}: expected text, found {_found({column: token}, column)}")
+            raise BadValueError(column, f"token {number}: expected text, found {found({column: token}, column)}")
     if sum(map(len, value)) > LONGEST_TEXT:
         raise BadValueError(column, f"expected tokens of at most {LONGEST_TEXT:,} characters")
     return tuple(value)
@@ -110,7 +110,7 @@ def tags_of(values: Mapping[str, object], column: str, num_tokens: int, labels: 
     """
     value = values.get(column)
     if not isinstance(value, (list, tuple)):
-        raise BadValueError(column, f"expected a list of tags, found {_found(values, column)}")
+        raise BadValueError(column, f"expected a list of tags, found {found(values, column)}")
     if len(value) != num_tokens:
         raise BadValueError(column, f"expected a tag for each of {num_tokens} tokens, found {len(value)} tags")
     return [_tag_of(tag, number, column, labels) for number, tag in enumerate(value)]
@@ -134,7 +134,7 @@ def spans_of(values: Mapping[str, object], column: str, num_characters: int) -> 
     """
     value = values.get(column)
     if not isinstance(value, (list, tuple)):
-        raise BadValueError(column, f"expected a list of spans, found {_found(values, column)}")
+        raise BadValueError(column, f"expected a list of spans, found {found(values, column)}")
     spans = sorted((_span(span, number, column) for number, span in enumerate(value)), key=lambda span: span["start"])
     for span in spans:
         start, end = span["start"], span["end"]

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import continued_pretraining, text_classification, text_regression, token_classification
+from compiler.tasks import (
+    continued_pretraining,
+    text_classification,
+    text_generation,
+    text_regression,
+    token_classification,
+)
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
+from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
 from compiler.tasks.token_classification import TokenClassification
 
@@ -23,6 +30,7 @@ __all__ = [
     "Task",
     "TaskModule",
     "TextClassification",
+    "TextGeneration",
     "TextRegression",
     "TokenClassification",
     "answer_of",
@@ -31,10 +39,11 @@ __all__ = [
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | TokenClassification | ContinuedPretraining
+Task = TextClassification | TextRegression | TokenClassification | TextGeneration | ContinuedPretraining
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
+    **text_generation.COLUMNS,
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
     **token_classification.COLUMNS,
@@ -52,6 +61,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_regression)
         case TokenClassification():
             return cast(TaskModule, token_classification)
+        case TextGeneration():
+            return cast(TaskModule, text_generation)
         case ContinuedPretraining():
             return cast(TaskModule, continued_pretraining)
         case _:

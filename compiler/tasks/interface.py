@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Kind = Literal["text", "label", "number", "tokens", "tags", "spans"]
-"""What stands in a column: texts, names that repeat, or numbers; lists of words, of their tags, of spans of a text."""
 Architecture = Literal["encoder", "decoder"]
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans"]
+"""What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
+their tags, of spans of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
