@@ -47,6 +47,7 @@ METRICS = ("entity-f1", "entity-precision", "entity-recall", "token-accuracy")
 DEFAULT_METRICS = (EntityF1(), EntityPrecision(), EntityRecall())
 LOSSES = ("cross-entropy",)
 STRATIFIES = False
+_FEW_TAGS = 50  # so many may stand in however few rows
 _ABOUT = "A tag for each word. Columns: tokens and tags, or text and spans."
 
 
@@ -214,6 +215,7 @@ def _check_tags(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         return
     declared, train = _task(recipe).labels, _by_kind(data).label_counts("train")
     if declared == "auto":
+        yield from _check_count(recipe, data)
         return
     missing = {kind for kind in map(kind_of, data.labels) if not train.get(kind)}
     places = {kind_of(label): place for place, label in reversed([*enumerate(declared)])}
@@ -222,6 +224,16 @@ def _check_tags(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         yield recipe.finding(
             "R308", f"/task/labels/{places[kind]}", message, "add rows of it, or remove it from the labels"
         )
+
+
+def _check_count(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """Tags that are not declared are few: words are not."""
+    num_rows = sum(split.rows.num_rows for split in data.splits)
+    if not are_prefixed(data.labels) and len(data.labels) > _FEW_TAGS and 2 * len(data.labels) > num_rows:
+        column = recipe.dataset.columns.get("tags", "tags")
+        message = f'{len(data.labels):,} tags for {num_rows:,} rows: is "{column}" the right column?'
+        hint = "tags repeat; if these are all there are, declare them in /task/labels"
+        yield recipe.finding("R317", "/dataset/columns/tags", message, hint)
 
 
 def _by_kind(data: DataFacts) -> DataFacts:

@@ -178,6 +178,15 @@ def test_a_single_tag_is_nothing_to_learn() -> None:
     assert (found.code, found.message) == ("R308", 'all words have the tag "O"')
 
 
+def test_words_in_the_column_of_the_tags_are_noticed_unless_they_are_declared() -> None:
+    words = tuple(f"w{number}" for number in range(600))
+    counts = dict.fromkeys(words, 2)
+    [found] = findings(facts(counts, counts, words))
+    assert (found.code, found.pointer) == ("R317", "/dataset/columns/tags")
+    assert found.message == '600 tags for 1,000 rows: is "tags" the right column?'
+    assert findings(facts(counts, counts, words), labels=list(words)) == []
+
+
 def test_the_summary_counts_kinds_where_tags_have_them() -> None:
     assert token_classification.summary(FACTS) == "5 tags of 2 kinds"
     assert token_classification.summary(facts({}, {}, ("noun", "verb"))) == "2 tags"
