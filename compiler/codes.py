@@ -204,6 +204,10 @@ CODES: dict[str, Code] = {
         "a part of the bundle is missing",
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
+    "R218": Code(
+        "an export that the task does not have",
+        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

@@ -18,7 +18,7 @@ from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.recipe import AdamW, Loss, Onnx, Optimizer, Recipe, Verify
+from compiler.recipe import AdamW, Export, Loss, Optimizer, Recipe, Verify
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
@@ -74,7 +74,7 @@ class ResolvedRecipe:
     method: Method
     training: ResolvedTraining
     metrics: tuple[Metric, ...]
-    exports: tuple[Onnx, ...]
+    exports: tuple[Export, ...]
     verify: Verify
     choices: tuple[Choice, ...]
 

@@ -35,7 +35,7 @@ from transformers.exporters.configs import OnnxConfig
 from transformers.exporters.exporter_onnx import OnnxExporter
 
 from runtimes.errors import RunError
-from runtimes.export import ExportFacts
+from runtimes.export.facts import ExportFacts
 from runtimes.export.session import session_options
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source

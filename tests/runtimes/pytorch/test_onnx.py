@@ -24,7 +24,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from runtimes.export import ExportFacts
+from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import float32_noise, load_source, outputs
 from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export

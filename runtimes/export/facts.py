@@ -1,0 +1,21 @@
+"""What is said of a graph that was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFacts:
+    """What was written, and by what."""
+
+    exporter: str
+    versions: tuple[tuple[str, str], ...]
+    """Of each library that has a say in the bytes: (name, version)."""
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    num_bytes: int
+    num_nodes: int
+    custom_operators: tuple[tuple[str, int], ...]
+    """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
