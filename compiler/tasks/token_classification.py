@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from compiler.data.texts import BadValueError, UnknownLabelError, spans_of, tags_of, text_of, tokens_of
 from compiler.data.words import (
     OUTSIDE,
+    Range,
     are_prefixed,
     bio_tags,
     covered,
@@ -89,10 +90,13 @@ class Reader:
             tags = tags_of(values, self.columns["tags"], len(tokens), self.declared)
             return self._example({"tokens": list(tokens), "tags": tags}, tags)
         text = text_of(values, self.columns["text"])
-        spans = self._spans(values, text)
+        words = words_of(text)
+        if not words:
+            raise BadValueError(self.columns["text"], "expected a text with a word in it")
+        spans = self._spans(values, text, words)
         if self.declared is None:
             self._name(bio_tags(span["label"] for span in spans))
-        return self._example({"text": text, "spans": spans}, self._tags(text, spans))
+        return self._example({"text": text, "spans": spans}, self._tags(words, spans))
 
     def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
         """The tokens, or else the text. Raises BadValueError."""
@@ -106,11 +110,9 @@ class Reader:
             return self.read_as == "tokens"
         return values.get(self.columns["tokens"]) is not None or otherwise
 
-    def _spans(self, values: Mapping[str, object], text: str) -> list[dict[str, Any]]:
-        column, words = self.columns["spans"], words_of(text)
+    def _spans(self, values: Mapping[str, object], text: str, words: Sequence[Range]) -> list[dict[str, Any]]:
+        column = self.columns["spans"]
         spans = spans_of(values, column, len(text))
-        if not words:
-            raise BadValueError(self.columns["text"], "expected a text with a word in it")
         for span in spans:
             if not covered(words, span["start"], span["end"]):
                 raise BadValueError(column, f"there is no word from {span['start']} to {span['end']}")
@@ -118,8 +120,8 @@ class Reader:
             raise BadValueError(column, f'two spans have a part of the word "{short(text[slice(*shared)])}"')
         return spans
 
-    def _tags(self, text: str, spans: list[dict[str, Any]]) -> tuple[str, ...]:
-        tags = tags_of_spans(words_of(text), spans)
+    def _tags(self, words: Sequence[Range], spans: list[dict[str, Any]]) -> tuple[str, ...]:
+        tags = tags_of_spans(words, spans)
         for tag in tags:
             if self.declared is not None and tag not in _tags_for(self.declared):
                 kinds = dict.fromkeys(kind_of(label) for label in self.declared if label != OUTSIDE)

@@ -113,8 +113,8 @@ def weights(task: TokenClassification, loss: Loss, targets: Array) -> npt.NDArra
     """[B, T] the weight of each tag; zero where nothing is to be answered."""
     assert isinstance(loss, CrossEntropy), "checked by check_loss"
     answered = targets != IGNORED
-    found: npt.NDArray[np.float32] = label_weights(loss, labels_of(task))[np.where(answered, targets, 0)]
-    return found * answered
+    each = label_weights(loss, labels_of(task))[np.where(answered, targets, 0)]
+    return np.where(answered, each, np.float32(0))
 
 
 # --- measuring

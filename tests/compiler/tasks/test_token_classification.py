@@ -18,8 +18,8 @@ from tests.handmade import DATA, MODEL, read, resolved
 
 TASK = TokenClassification()
 TAGS = ("O", "B-date", "I-date", "B-url", "I-url")
-TOKENS = {"tokens": ["on", "4", "May"], "tags": ["O", "B-date", "I-date"]}
-SPANS = {"text": "on 4 May", "spans": [{"start": 3, "end": 8, "label": "date"}]}
+TOKENS: dict[str, Any] = {"tokens": ["on", "4", "May"], "tags": ["O", "B-date", "I-date"]}
+SPANS: dict[str, Any] = {"text": "on 4 May", "spans": [{"start": 3, "end": 8, "label": "date"}]}
 
 
 def facts(train: dict[str, int], test: dict[str, int], labels: tuple[str, ...] = TAGS) -> DataFacts:
@@ -151,7 +151,7 @@ def test_weights_name_tags_that_there_are() -> None:
 
 
 def test_one_label_of_spans_is_enough_and_none_is_not() -> None:
-    assert read(task={"type": "token-classification", "labels": ["date"]})
+    assert read(task={"type": "token-classification", "labels": ["date"]}).task == TokenClassification(labels=("date",))
     for labels in ([], ["O"], ["date", "date"]):
         with pytest.raises(RecipeError) as caught:
             read(task={"type": "token-classification", "labels": labels})

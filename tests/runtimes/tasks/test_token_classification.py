@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def encoder(model: Path) -> Encoder:
     return open_encoder(model / "tokenizer.json", max_length=32)
 
 
-def examples(rows: Sequence[dict[str, Any]]) -> list[Example]:
+def examples(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
     return [Example(row=row) for row in rows]
 
 
@@ -115,7 +115,7 @@ def test_a_word_is_answered_by_its_first_token(offsets: list[tuple[int, int]], p
 TARGETS = Ragged.of([np.asarray(row) for row in ([IGNORED, 1, 2, IGNORED, 0], [3, 0])], np.empty(0, int))
 
 
-def logits(decided: Sequence[int], high: float = 4.0) -> np.ndarray:
+def logits(decided: Sequence[int], high: float = 4.0) -> Any:
     return high * np.eye(5, dtype=np.float32)[np.asarray(decided)]
 
 
@@ -196,9 +196,10 @@ def test_a_bundle_whose_files_name_tags_otherwise_is_found() -> None:
     assert task.name_faults(TASK, config) == (5, ())
     swapped = task.from_bundle(TASK, lambda _: [*reversed(TAGS)])
     assert len(task.name_faults(swapped, config)[1]) == 4
-    for wrong in ({}, ["O", 3], ["O", "O"], []):
+    files: Mapping[str, Any] = {"object": {}, "number": ["O", 3], "twice": ["O", "O"], "none": []}
+    for wrong in files:
         with pytest.raises(ValueError, match=r"labels\.json"):
-            task.from_bundle(TASK, lambda _, wrong=wrong: wrong)
+            task.from_bundle(TASK, lambda _, wrong=wrong: files[wrong])  # type: ignore[misc]
 
 
 # --- an outside reader
