@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from runtimes.backends import backend
 from runtimes.batches import collate
 from runtimes.execute import execute
 from runtimes.features import Features
+from runtimes.packing import POSITIONS, SEGMENTS
 from runtimes.protocol import Batch, Engine
 from runtimes.schedule import learning_rate
 from tests.conformance.cells import Figures, difference, gradient_difference, worst_difference
@@ -69,6 +70,12 @@ def micro_batches(rows: Features, step: Train, number: int) -> tuple[Batch, ...]
     return tuple(collate(rows, part, grid=step.lengths, weigh=weigh, fill_to=5) for part in parts)
 
 
+def unpacked(batch: Batch) -> Batch:
+    """A batch as it is evaluated: a sequence is a row."""
+    inputs = {name: values for name, values in batch.inputs.items() if name not in (SEGMENTS, POSITIONS)}
+    return replace(batch, inputs=inputs)
+
+
 def do_step(engine: Engine, rows: Features, step: Train, number: int, rate: float) -> tuple[float, float]:
     """The loss of an optimizer step, and the norm of its gradient."""
     batches = micro_batches(rows, step, number)
@@ -82,7 +89,7 @@ def twenty_steps(name: Runtime, step: Train, model: Path, rows: Features, folder
     from safetensors.numpy import load_file
 
     engine = backend(name).load_engine(step, model, folder / "init.safetensors", device)
-    [batch, _] = micro_batches(rows, step, 3)
+    batch = unpacked(micro_batches(rows, step, 3)[0])
     before = engine.evaluate(batch).losses.mean()
     found, gradients = [], {}
     for number in range(STEPS):
@@ -135,10 +142,10 @@ def saved(name: Runtime, engine: Engine, step: Train, model: Path, rows: Feature
     target = folder / "trained" / backend(name).trained_folder(step)
     target.mkdir(parents=True)
     engine.save_model(target)
-    [batch, _] = micro_batches(rows, step, 0)
-    own = engine.evaluate(batch).outputs
+    batch = unpacked(micro_batches(rows, step, 0)[0])
+    own = engine.evaluate(batch).outputs[batch.positions]
     readers = (backend(reader).trained_scores(step, folder / "trained", model, "cpu") for reader in ("pytorch", "mlx"))
-    return {"saved": max(difference(scores(batch), own) for scores in readers)}
+    return {"saved": max(difference(scores(batch)[batch.positions], own) for scores in readers)}
 
 
 def measure(project: Project, runtime: Runtime = "mlx", device: str = "cpu") -> Figures:
