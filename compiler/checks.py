@@ -9,7 +9,7 @@ from compiler import methods, tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.metrics import UNRANKED, OfClasses, name_of
-from compiler.placement import Runtime, Target, choose_runtime
+from compiler.placement import LIMIT_HINT, Runtime, Target, choose_runtime, unkept_limit
 from compiler.recipe import Export, Mlx, Onnx, Recipe, Split
 
 OPSET = 18
@@ -173,7 +173,7 @@ def check_runtime(recipe: Recipe) -> Iterator[Diagnostic]:
 
 
 def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> Iterator[Diagnostic]:
-    """The method runs on the runtime that the command line asks for, or that is chosen for the target."""
+    """The runtime that the command line asks for, or that is chosen for the target, has the method and the limit."""
     runtimes = methods.module_of(recipe.method).RUNTIMES
     engine, reason = choose_runtime(target, runtime or recipe.runtime)
     if engine not in runtimes:
@@ -182,6 +182,8 @@ def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> 
         yield recipe.finding(
             "R213", "/method", message, f'write "runtime": "{runtimes[0]}", or --runtime {runtimes[0]}'
         )
+    if unkept := unkept_limit(target, runtime or recipe.runtime):
+        yield recipe.finding("R217", "/runtime", unkept, LIMIT_HINT.format(kind=target.kind))
 
 
 def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -183,6 +183,10 @@ class Training:
         int | Literal["auto"],
         About("Rows computed at once; changes memory, not the result. auto: batch_size.", minimum=1),
     ] = "auto"
+    gradient_checkpointing: Annotated[
+        bool,
+        About("Compute each layer again for its gradients instead of keeping it; less memory, slower, same result."),
+    ] = False
     max_grad_norm: Annotated[
         float | None, About("The gradient's norm is clipped here; null for no clipping.", above=0)
     ] = 1.0

@@ -43,6 +43,7 @@ class ResolvedTraining:
     weight_decay: float
     batch_size: int
     micro_batch_size: int
+    gradient_checkpointing: bool
     max_grad_norm: float | None
     max_length: int
     packing: Packing
@@ -190,6 +191,7 @@ def _training(
             ),
             batch_size=training.batch_size,
             micro_batch_size=training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size,
+            gradient_checkpointing=training.gradient_checkpointing,
             max_grad_norm=training.max_grad_norm,
             max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
             packing=chosen.packing(training.packing, _packing(recipe)),

@@ -49,7 +49,7 @@ class Receipt:
     key: str
     step: str
     seconds: float
-    placement: Mapping[str, str | int]
+    placement: Mapping[str, str | int | bool | None]
     versions: Mapping[str, str]
     inputs: Mapping[str, str]  # by the id of the step that it took them from: the digest of that step's outputs
     outputs: Mapping[str, str]

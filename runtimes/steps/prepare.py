@@ -140,7 +140,7 @@ def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:
             row = json.dumps(example.row, ensure_ascii=False)
             shown = row if len(row) <= _SHOWN else f"{row[:_SHOWN]}..."
             message = f"nothing of a row of {len(values):,} tokens is to be learnt: {shown}"
-            raise RunError("E410", message, "raise /training/max_length, or remove the row")
+            raise RunError("E411", message, "raise /training/max_length, or remove the row")
 
 
 def _json(file: Path) -> Any:

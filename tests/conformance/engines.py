@@ -22,6 +22,7 @@ from runtimes.protocol import Batch, Engine
 from runtimes.schedule import learning_rate
 from tests.conformance.cells import Figures, difference, gradient_difference, worst_difference
 from tests.conformance.subjects import FACTS, Project
+from tests.runtimes.tiny import placed
 
 STEPS = 20
 
@@ -84,11 +85,13 @@ def do_step(engine: Engine, rows: Features, step: Train, number: int, rate: floa
     return result.losses["loss"], result.grad_norm
 
 
-def twenty_steps(name: Runtime, step: Train, model: Path, rows: Features, folder: Path, device: str = "cpu") -> Trained:
+def twenty_steps(
+    name: Runtime, step: Train, model: Path, rows: Features, folder: Path, device: DeviceKind = "cpu"
+) -> Trained:
     """An engine after 20 steps. `folder`: engines that share it give new parameters the same first values."""
     from safetensors.numpy import load_file
 
-    engine = backend(name).load_engine(step, model, folder / "init.safetensors", device)
+    engine = backend(name).load_engine(step, model, folder / "init.safetensors", placed(name, device))
     batch = unpacked(micro_batches(rows, step, 3)[0])
     before = engine.evaluate(batch).losses.mean()
     found, gradients = [], {}
@@ -148,7 +151,7 @@ def saved(name: Runtime, engine: Engine, step: Train, model: Path, rows: Feature
     return {"saved": max(difference(scores(batch)[batch.positions], own) for scores in readers)}
 
 
-def measure(project: Project, runtime: Runtime = "mlx", device: str = "cpu") -> Figures:
+def measure(project: Project, runtime: Runtime = "mlx", device: DeviceKind = "cpu") -> Figures:
     """An engine on a device beside PyTorch on the CPU: twenty steps, and the files that it leaves."""
     step, rows = train_step(project), prepared(project)
     expected = twenty_steps("pytorch", step, project.model, rows, project.folder)

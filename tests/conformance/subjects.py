@@ -226,7 +226,7 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     config = architecture.config()
     if stored == CAUSAL:
         config.vocab_size = save_causal_tokenizer(folder)
-        config.pad_token_id = 0
+        config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 2, 3
     else:
         config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
     for name in architecture.dropouts:

@@ -190,14 +190,25 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 def save(traced: Traced, head: Head, values: Mapping[str, Array], out: Path) -> None:
     """Writes a model without weights as its library reads it, with these values by the names of its parameters."""
     model = traced.model
+    places = _places(model)
     parameters: dict[str, nn.Parameter] = {}
     for name, value in values.items():
-        place, _, own = name.rpartition(".")
         parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
-        module = model.get_submodule(place)
-        if own in module._parameters:  # noqa: SLF001  (the one place where a parameter can be replaced)
-            parameters[name] = module._parameters[own] = parameter  # noqa: SLF001
-        else:
-            module._buffers[own] = parameter.data  # noqa: SLF001
+        for module, own in places.get(name, ()):
+            parameters[name] = module._parameters[own] = parameter  # noqa: SLF001  (the one place where it is replaced)
+        if name not in places:
+            place, _, own = name.rpartition(".")
+            model.get_submodule(place)._buffers[own] = parameter.data  # noqa: SLF001
     with folded(parameters, traced.last_layer, head):
         save_pretrained(model, out)
+
+
+def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Where each parameter is, by its first name: in several modules where it is tied."""
+    first: dict[int, str] = {}
+    found: dict[str, list[tuple[nn.Module, str]]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        known = first.setdefault(id(parameter), name)
+        place, _, own = name.rpartition(".")
+        found.setdefault(known, []).append((model.get_submodule(place), own))
+    return found
