@@ -27,7 +27,8 @@ from transformers import (
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import float32_noise, load_source, outputs
-from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export
+from runtimes.pytorch.onnx import TRACED_LENGTHS, export
+from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.tasks import module_of
 from runtimes.tolerance import tolerance
 from tests.runtimes.tiny import TASK, batch_of
