@@ -14,7 +14,11 @@ from tests.cli.test_bundle import scale_a_weight, stop_lower_casing, swap_labels
 ROOT = Path(__file__).parents[1]
 MIRROR = ROOT / ".mirror"
 ROWS = ROOT / "recipes" / "data" / "movie-reviews.jsonl"
-ANSWERS = {"movie-valence": "targets from -3.875 to 3.73333", "entity-tags": "9 tags of 5 kinds"}
+ANSWERS = {
+    "movie-valence": "targets from -3.875 to 3.73333",
+    "entity-tags": "9 tags of 5 kinds",
+    "entity-spans": "11 tags of 5 kinds",
+}
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
 
 pytestmark = [
