@@ -207,6 +207,6 @@ def _weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> di
         case "balanced":
             counts = data.label_counts("train")
             total = sum(counts.values())
-            return {name: total / (len(labels) * counts[name]) for name in labels}
+            return {name: total / (len(labels) * counts[name]) if counts[name] else 1.0 for name in labels}
         case written:
             return {name: float(written.get(name, 1.0)) for name in labels}

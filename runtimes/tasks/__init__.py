@@ -16,6 +16,7 @@ MODULES: Mapping[str, str] = {
     "text-classification": "runtimes.tasks.text_classification",
     "text-generation": "runtimes.tasks.text_generation",
     "text-regression": "runtimes.tasks.text_regression",
+    "token-classification": "runtimes.tasks.token_classification",
 }
 
 

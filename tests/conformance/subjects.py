@@ -37,6 +37,11 @@ _TEXT: Mapping[str, Any] = {"text": "snippet", "label": "sentiment"}
 _TASKS: Mapping[str, Mapping[str, Any]] = {
     "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}, "weights": _WEIGHTS},
     "text-regression": {"columns": {"text": "snippet", "target": "share"}, "training": {}},
+    "token-classification": {
+        "columns": {"tokens": "words", "tags": "moods"},
+        "training": {"label_smoothing": 0.1},
+        "weights": {"B-negative": 2.0, "I-positive": 0.5},
+    },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
     "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
 }
@@ -177,7 +182,7 @@ def write(subject: Subject, folder: Path) -> Project:
         if name not in table:
             raise LookupError(f"{name} has no case in tests/conformance/subjects.py")
     save_model(folder / "model", subject.encoder, subject.stored)
-    written = [{**row, "share": len(row["snippet"]) / 40 + (row["sentiment"] == "positive")} for row in rows(NUM_ROWS)]
+    written = [_answered(row) for row in rows(NUM_ROWS)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     case = _TASKS[subject.task]
     recipe = {
@@ -191,6 +196,16 @@ def write(subject: Subject, folder: Path) -> Project:
     }
     (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
     return Project(folder=folder, compiled=compile_recipe(load(folder / "recipe.json"), FACTS, parse_target("cpu")))
+
+
+def _answered(row: Mapping[str, str]) -> dict[str, Any]:
+    """A row with the answers of every task."""
+    words = row["snippet"].split()
+    place = next(place for place, word in enumerate(words) if word in (*GOOD, *BAD))
+    moods = ["O"] * len(words)
+    moods[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
+    share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
+    return {**row, "share": share, "words": words, "moods": moods}
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:
