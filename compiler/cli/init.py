@@ -20,6 +20,7 @@ from compiler.cli.questions import (
     about_model,
     about_name,
     about_task,
+    asked_roles,
     column_lines,
     known_column,
     output_fault,
@@ -133,7 +134,7 @@ def with_columns(ask: Asker, draft: Draft, columns: Sequence[Column], named: Map
 
     Raises RecipeError where they don't, and no other answer could change it.
     """
-    roles = tasks.module_of(draft.task).COLUMNS
+    roles = asked_roles(draft.task, named)
     while True:
         chosen = dict(named)
         for role in roles:

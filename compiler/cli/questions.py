@@ -98,7 +98,7 @@ def about_task(possible: Sequence[str], columns: Sequence[Column], named: Mappin
             raise click.UsageError(f'no task "{printable(answer)}": {did_you_mean(answer, possible, noun="tasks")}')
         return answer
 
-    roles = {name: tasks.module_of(tasks.TASKS[name]).COLUMNS for name in possible}
+    roles = {name: asked_roles(tasks.TASKS[name], named) for name in possible}
     filled = [name for name in possible if len(guess_roles(roles[name], columns, named)) == len(roles[name])]
     meanings = "; ".join(f"{name}: {_meaning(tasks.TASKS[name])}" for name in possible)
     return Question(f"task ({meanings})", (filled or possible)[0], read)
@@ -108,6 +108,11 @@ def _meaning(task: Task) -> str:
     """What a task is, in the words that its documentation begins with."""
     sentence = (type(task).__doc__ or "").partition(".")[0]
     return sentence[:1].lower() + sentence[1:]
+
+
+def asked_roles(task: Task, named: Mapping[str, str]) -> dict[str, Kind]:
+    """The roles that are to have a column. `named`: role -> the column that a flag says."""
+    return {role: tasks.COLUMNS[role] for role in tasks.columns_of(task, named)}
 
 
 def about_column(task: Task, role: str, columns: Sequence[Column], others: Mapping[str, str]) -> Question:

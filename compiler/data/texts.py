@@ -44,6 +44,11 @@ def text_of(values: Mapping[str, object], column: str) -> str:
     return value
 
 
+def texts_in(values: Mapping[str, object], columns: Mapping[str, str]) -> dict[str, str]:
+    """The text, and the second one where `columns` (from role to name) has one, by role. Raises BadValueError."""
+    return {role: text_of(values, columns[role]) for role in ("text", "text_pair") if role in columns}
+
+
 def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] | None) -> str:
     """The label's name in a column; with `labels`, one of them.
 

@@ -1,4 +1,4 @@
-"""text-classification: one label for a text."""
+"""text-classification: one label for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from compiler.data.texts import label_of, text_of
+from compiler.data.texts import label_of, texts_in
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import F1, Accuracy
 from compiler.tasks import labels
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from compiler.recipe import Recipe
     from compiler.tasks.interface import Targets
 
-COLUMNS: Mapping[str, Kind] = {"text": "text", "label": "label"}
-INPUTS = ("text",)
-OPTIONAL: frozenset[str] = frozenset()
+COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "label": "label"}
+INPUTS = ("text", "text_pair")
+OPTIONAL = NAMED = frozenset({"text_pair"})
 SPECIAL_TOKENS = True
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())
@@ -34,11 +34,12 @@ STRATIFIES = True
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextClassification:
-    """One label for a text. Columns: text, label."""
+    """One label for a text, or for two. Columns: text, label; text_pair where it is named."""
 
-    type: Annotated[Literal["text-classification"], About("One label for a text. Columns: text, label.")] = (
-        "text-classification"
-    )
+    type: Annotated[
+        Literal["text-classification"],
+        About("One label for a text, or for two. Columns: text, label; text_pair where it is named."),
+    ] = "text-classification"
     labels: Annotated[
         tuple[str, ...] | Literal["auto"],
         About("Label names in order; a whole number in the data counts into them. auto: the labels in the data."),
@@ -46,20 +47,20 @@ class TextClassification:
 
 
 class Reader:
-    """Reads a text and a label."""
+    """Reads one or two texts and a label."""
 
     def __init__(self, task: TextClassification, columns: Mapping[str, str]) -> None:
         self.columns, self.found = columns, labels.LabelNumbers(task.labels)
 
     def read(self, values: Mapping[str, object]) -> Example:
         """A row. Raises BadValueError."""
-        text = text_of(values, self.columns["text"])
+        texts = texts_in(values, self.columns)
         label = label_of(values, self.columns["label"], self.found.declared)
-        return Example(row={"text": text, "label": label}, target=self.found.number(label))
+        return Example(row={**texts, "label": label}, target=self.found.number(label))
 
     def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
-        """The text. Raises BadValueError."""
-        return {"text": text_of(values, self.columns["text"])}
+        """The text, or the two. Raises BadValueError."""
+        return texts_in(values, self.columns)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -84,8 +85,8 @@ def bind(task: TextClassification, tokenizer_file: Path) -> TextClassification:
 
 
 def texts(task: TextClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The text."""
-    return (row["text"],)
+    """The text, or the two."""
+    return tuple(row[role] for role in INPUTS if role in row)
 
 
 def reader(task: TextClassification, columns: Mapping[str, str]) -> Reader:

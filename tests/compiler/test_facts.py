@@ -442,6 +442,25 @@ def test_a_missing_default_column_says_how_to_name_it(project):
     assert '"columns": {"text": ...}' in found.hint
 
 
+def test_a_second_text_is_read_only_where_it_is_named(project):
+    rows = [{"text": f"film {n}", "text_pair": f"good film {n}", "label": "ab"[n % 2]} for n in range(20)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert project.gather().data.longest_row == 4
+    columns = {"text_pair": "text_pair"}
+    assert project.gather(dataset={"train": "data/rows.jsonl", "columns": columns}).data.longest_row == 5
+
+
+def test_a_second_text_that_is_named_stands_in_every_row(project):
+    dataset = {"train": "data/rows.jsonl", "columns": {"text_pair": "claim"}}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer) == ("R304", "/dataset/columns/text_pair")
+    rows = [{"text": "film", "claim": f"good {n}" if n != 3 else None, "label": "ab"[n % 2]} for n in range(20)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.at.line) == ("R313", 4)
+    assert found.message == 'the column "claim": expected text, found null'
+
+
 def test_an_unreadable_row_is_named_by_file_and_line(project):
     with (project.root / "data" / "rows.jsonl").open("a") as file:
         file.write("{oops\n")
