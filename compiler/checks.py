@@ -23,6 +23,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_distinct_columns(recipe)
     yield from tasks.module_of(recipe.task).check(recipe)
     yield from check_length(recipe)
+    yield from check_packing(recipe)
     yield from check_micro_batch(recipe)
     yield from check_split_kinds(recipe)
     yield from check_split_keys(recipe)
@@ -91,6 +92,13 @@ def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
     """A training is as long as its epochs or its max_steps, not both."""
     if recipe.training.epochs is not None and recipe.training.max_steps is not None:
         yield _unread(recipe, "/training/epochs", "with max_steps", "keep one of epochs and max_steps")
+
+
+def check_packing(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Rows are packed where the task can keep them apart."""
+    if recipe.wrote("/training/packing") is not None and tasks.module_of(recipe.task).PACKING == "none":
+        reason = f'with the task "{recipe.task.type}"'
+        yield _unread(recipe, "/training/packing", reason, "remove it: each of its rows is a sequence of its own")
 
 
 def check_micro_batch(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compiler.plan import SplitRows
     from compiler.recipe import Recipe
     from compiler.tasks import Task
+    from compiler.tasks.interface import Architecture
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -37,8 +38,14 @@ class ModelFacts:
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
     linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
-    head_has_bias: bool = True  # a task head of this architecture
+    architecture: Architecture = "encoder"
+    padding: int | None = 0  # the token that fills rows up, where config.json names one
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
+
+    @property
+    def head_has_bias(self) -> bool:
+        """Whether a task head of this architecture has a bias."""
+        return self.architecture == "encoder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,14 @@ _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
 # Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 _VOCABULARY_FILES = (
     "vocab.txt",
     "vocab.json",
@@ -134,7 +141,8 @@ def model_facts(files: Files) -> ModelFacts:
         labels=_labels(config, tensors),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
-        head_has_bias=str(config["model_type"]) not in _DECODERS,
+        architecture="decoder" if config["model_type"] in _DECODERS else "encoder",
+        padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
     )
 
@@ -157,11 +165,8 @@ def _config(files: Files) -> Mapping[str, Any]:
 
 
 def _check_padding(config: Mapping[str, Any], files: Files) -> None:
-    """The padding token is a token of the model; a decoder, which reads its last token that is none, has one."""
+    """The padding token is a token of the model."""
     padding, vocabulary = config.get("pad_token_id"), _whole(config, ("vocab_size",))
-    if padding is None and config["model_type"] in _DECODERS:
-        message = f"the model {files.source.id} is a decoder ({config['model_type']}) without a pad_token_id"
-        raise SourceError("R410", message, "choose an encoder, or name its padding token in config.json")
     if padding is None:
         return
     if type(padding) is not int or padding < 0 or (vocabulary is not None and padding >= vocabulary):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from compiler.auto import Choice
 from compiler.methods import Method
 from compiler.metrics import Metric
+from compiler.packing import Packing
 from compiler.recipe import NAME, Export, Loss, Optimizer
 from compiler.tasks import Task
 from compiler.typed import About, ShapeError, fields, read, to_json
@@ -76,6 +77,7 @@ class Prepare:
     columns: Mapping[str, str]
     tokenizer: ModelFiles
     max_length: int
+    packing: Packing  # of the train rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,8 @@ class Train:
     label_smoothing: float
     epochs: int
     num_steps: int  # at most; the last epoch may be cut
-    batch_size: int
+    batch_size: int  # sequences, where rows are packed
+    packing: Packing
     lengths: tuple[int, ...]  # the lengths in tokens to which batches are padded
     learning_rate: float
     schedule: Schedule

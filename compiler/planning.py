@@ -56,6 +56,7 @@ def _prepare(recipe: ResolvedRecipe) -> Prepare:
         columns=recipe.columns,
         tokenizer=replace(recipe.tokenizer, files=read),
         max_length=recipe.training.max_length,
+        packing=recipe.training.packing,
     )
 
 
@@ -71,6 +72,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         epochs=training.epochs,
         num_steps=training.num_steps,
         batch_size=training.batch_size,
+        packing=training.packing,
         lengths=length_grid(training.max_length),
         learning_rate=training.learning_rate,
         schedule=Schedule(shape=training.schedule, warmup_steps=training.warmup_steps, num_steps=training.num_steps),

@@ -190,6 +190,10 @@ class Training:
         int | Literal["auto"],
         About("Tokens of a row that are read. auto: the longest row, at most 512 and what the model takes.", minimum=2),
     ] = "auto"
+    packing: Annotated[
+        bool | Literal["auto"],
+        About("Several rows in one sequence of max_length tokens, blind to each other. auto: for language models."),
+    ] = "auto"
     label_smoothing: Annotated[float, About("Share of the target spread over all labels.", minimum=0, below=1)] = 0.0
     loss: Annotated[Loss | None, About("What is minimised. Follows from the task when it is not named.")] = None
     seed: Annotated[

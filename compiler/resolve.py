@@ -15,12 +15,19 @@ from compiler.facts import DataFacts, ModelFacts
 from compiler.lengths import auto_length
 from compiler.methods import Method
 from compiler.metrics import UNRANKED, Metric, name_of
+from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
 from compiler.recipe import AdamW, Loss, Onnx, Optimizer, Recipe, Verify
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
+_A = {"encoder": "an encoder", "decoder": "a decoder"}
+_S = {"encoder": "encoders", "decoder": "decoders"}
+_SUCH = {
+    "encoder": "choose an encoder: bert, roberta, distilbert, modernbert, ...",
+    "decoder": "choose a decoder: llama, qwen3, smollm3, gpt2, ...",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,7 @@ class ResolvedTraining:
     micro_batch_size: int
     max_grad_norm: float | None
     max_length: int
+    packing: Packing
     label_smoothing: float
     loss: Loss
     seed: int
@@ -101,7 +109,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     """What does not fit between the recipe, the model and the rows."""
     yield from check_model(recipe, model)
     yield from tasks.module_of(recipe.task).check_facts(recipe, model, data)
-    yield from check_warmup(recipe, data)
+    yield from check_warmup(recipe, model, data)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
@@ -111,28 +119,42 @@ def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         message = "the model has no tokenizer.json, which rows are read with"
         hint = "save it with a fast tokenizer: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         yield recipe.finding("R407", "/model/id", message, hint)
+    known = tasks.module_of(recipe.task).ARCHITECTURES
+    if model.architecture not in known:
+        message = f"the model is {_A[model.architecture]} ({model.model_type}), and the task tunes {_S[known[0]]}"
+        yield recipe.finding("R410", "/model/id", message, _SUCH[known[0]])
     length = recipe.training.max_length
     if length != "auto" and model.max_positions and length > model.max_positions:
         message = f"the model takes at most {model.max_positions} tokens, max_length is {length}"
         yield recipe.finding("R408", "/training/max_length", message, f"at most {model.max_positions}")
 
 
-def check_warmup(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+def check_warmup(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
     """The warm-up ends before the training does."""
-    warmup, steps = recipe.training.schedule.warmup_steps, _num_steps(recipe, data)
+    warmup, steps = recipe.training.schedule.warmup_steps, _num_steps(recipe, _steps_per_epoch(recipe, model, data))
     if warmup != "auto" and warmup >= steps:
         message = f"the warm-up takes {warmup} steps, the whole training {steps}"
         yield recipe.finding("R212", "/training/schedule/warmup_steps", message, f"at most {steps - 1}")
 
 
-def _steps_per_epoch(recipe: Recipe, data: DataFacts) -> int:
-    return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
+def _packing(recipe: Recipe) -> Packing:
+    return "none" if recipe.training.packing is False else tasks.module_of(recipe.task).PACKING
 
 
-def _num_steps(recipe: Recipe, data: DataFacts) -> int:
+def _steps_per_epoch(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
+    train, packing = data.split("train"), _packing(recipe)
+    if train is None or train.lengths is None or packing == "none":
+        return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
+    written = recipe.training.max_length
+    capacity = auto_length(model, data).value if written == "auto" else written
+    lengths = [length for length, count in enumerate(train.lengths) for _ in range(count)]
+    return max(1, math.ceil(num_sequences(packing, lengths, capacity) / recipe.training.batch_size))
+
+
+def _num_steps(recipe: Recipe, per_epoch: int) -> int:
     if recipe.training.max_steps is not None:
         return recipe.training.max_steps
-    return (recipe.training.epochs or DEFAULT_EPOCHS) * _steps_per_epoch(recipe, data)
+    return (recipe.training.epochs or DEFAULT_EPOCHS) * per_epoch
 
 
 def _training(
@@ -140,7 +162,8 @@ def _training(
 ) -> tuple[ResolvedTraining, list[Choice]]:
     chosen = _Choices()
     training = recipe.training
-    per_epoch, num_steps = _steps_per_epoch(recipe, data), _num_steps(recipe, data)
+    per_epoch = _steps_per_epoch(recipe, model, data)
+    num_steps = _num_steps(recipe, per_epoch)
     rate = methods.module_of(recipe.method).LEARNING_RATE
     has_validation = recipe.dataset.validation is not None
     stopping = training.early_stopping
@@ -169,6 +192,7 @@ def _training(
             micro_batch_size=training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size,
             max_grad_norm=training.max_grad_norm,
             max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
+            packing=chosen.packing(training.packing, _packing(recipe)),
             label_smoothing=training.label_smoothing,
             loss=task.loss,
             seed=training.seed,
@@ -200,6 +224,12 @@ class _Choices:
         if written != "auto":
             return written
         self.made.append(Choice(pointer=pointer, value=value, reason=reason))
+        return value
+
+    def packing(self, written: bool | Literal["auto"], value: Packing) -> Packing:
+        if written == "auto" and value != "none":
+            reason = "rows differ in length, and attention can be kept within each"
+            self.made.append(Choice(pointer="/training/packing", value=value, reason=reason))
         return value
 
 

@@ -182,12 +182,21 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
 
 
 def write_features(
-    portions: Iterable[Portion], columns: Sequence[Column], folder: Path, *, max_length: int, pad_token_id: int
+    portions: Iterable[Portion],
+    columns: Sequence[Column],
+    folder: Path,
+    *,
+    max_length: int,
+    pad_token_id: int,
+    truncated: int = 0,
 ) -> FeatureFacts:
-    """Writes the columns of some rows. Holds 8 bytes a row and axis; all else goes to disk as it comes."""
+    """Writes the columns of some rows. Holds 8 bytes a row and axis; all else goes to disk as it comes.
+
+    `truncated`: rows that were cut before they came here.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lengths = {column.axis: array("q") for column in columns if column.axis}
-    num_rows = truncated = 0
+    num_rows = 0
     with ExitStack() as stack:
         files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
         for portion in portions:

@@ -51,7 +51,7 @@ def test_a_plain_install_brings_no_framework(wheel: zipfile.ZipFile) -> None:
     [metadata] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     required = [line for line in wheel.read(metadata).decode().splitlines() if line.startswith("Requires-Dist:")]
     base = {re.split(r"[^\w-]", line.split()[1])[0] for line in required if "extra ==" not in line}
-    assert {"click", "tokenizers"} <= base
+    assert {"click", "jinja2", "tokenizers"} <= base
     assert not base & {"torch", "transformers", "peft", "accelerate", "datasets", "onnx", "onnxruntime", "mlx"}
 
 

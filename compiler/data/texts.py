@@ -38,7 +38,7 @@ def text_of(values: Mapping[str, object], column: str) -> str:
     """The text in a column. Raises BadValueError when it is missing, not a string of characters, or too long."""
     value = values.get(column)
     if not isinstance(value, str) or _SURROGATE.search(value):
-        raise BadValueError(column, f"expected text, found {_found(values, column)}")
+        raise BadValueError(column, f"expected text, found {found(values, column)}")
     if len(value) > LONGEST_TEXT:
         raise BadValueError(column, f"expected a text of at most {LONGEST_TEXT:,} characters, found {len(value):,}")
     return value
@@ -71,7 +71,7 @@ def _label_name(values: Mapping[str, object], column: str) -> str:
         value = int(value)
     if isinstance(value, int) or (isinstance(value, str) and value and not _SURROGATE.search(value)):
         return str(value)
-    raise BadValueError(column, f"expected a label, found {_found(values, column)}")
+    raise BadValueError(column, f"expected a label, found {found(values, column)}")
 
 
 def number_of(values: Mapping[str, object], column: str) -> float:
@@ -80,14 +80,14 @@ def number_of(values: Mapping[str, object], column: str) -> float:
     if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadValueError(column, f"expected a number, found {_found(values, column)}")
+        raise BadValueError(column, f"expected a number, found {found(values, column)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not abs(number) <= LARGEST_NUMBER:
-        found = f"{number:g}" if math.isfinite(number) else "one that is not finite"
-        raise BadValueError(column, f"expected a number of at most {LARGEST_NUMBER:g}, found {found}")
+        shown = f"{number:g}" if math.isfinite(number) else "one that is not finite"
+        raise BadValueError(column, f"expected a number of at most {LARGEST_NUMBER:g}, found {shown}")
     return number
 
 
@@ -100,7 +100,8 @@ def _label_order(name: str) -> tuple[int, float, str]:
     return (0, float(name), name) if _NUMBER.fullmatch(name) else (1, 0.0, name)
 
 
-def _found(values: Mapping[str, object], column: str) -> str:
+def found(values: Mapping[str, object], column: str) -> str:
+    """What stands in a column, in words for a person: no value, null, the number 3, the text "..."."""
     if column not in values:
         return "no value"
     value = values[column]

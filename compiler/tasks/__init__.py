@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import text_classification, text_regression
+from compiler.tasks import continued_pretraining, text_classification, text_regression
+from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_regression import TextRegression
@@ -13,6 +14,7 @@ from compiler.tasks.text_regression import TextRegression
 __all__ = [
     "COLUMNS",
     "TASKS",
+    "ContinuedPretraining",
     "Example",
     "Kind",
     "ResolvedTask",
@@ -27,10 +29,14 @@ __all__ = [
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression
+Task = TextClassification | TextRegression | ContinuedPretraining
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
-COLUMNS: Mapping[str, Kind] = {**text_classification.COLUMNS, **text_regression.COLUMNS}
+COLUMNS: Mapping[str, Kind] = {
+    **text_classification.COLUMNS,
+    **text_regression.COLUMNS,
+    **continued_pretraining.COLUMNS,
+}
 """Every role that some task reads a column for, with what stands in such a column."""
 
 
@@ -41,6 +47,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_classification)
         case TextRegression():
             return cast(TaskModule, text_regression)
+        case ContinuedPretraining():
+            return cast(TaskModule, continued_pretraining)
         case _:
             assert_never(task)
 

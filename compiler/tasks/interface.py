@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Metric
+from compiler.packing import Packing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
+Architecture = Literal["encoder", "decoder"]
 Kind = Literal["text", "label", "number"]
 """What stands in a column: texts, names that repeat, or numbers."""
 
@@ -86,6 +88,10 @@ class TaskModule(Protocol):
     """The roles whose column may be missing."""
     NAMED: frozenset[str]
     """Those of them that are read only where the recipe names their column."""
+    ARCHITECTURES: tuple[Architecture, ...]
+    """The kinds of model that it tunes."""
+    PACKING: Packing
+    """How train rows share a sequence; none where they can't."""
     SPECIAL_TOKENS: bool
     """Whether the tokenizer puts its special tokens around what it is given."""
     METRICS: tuple[str, ...]

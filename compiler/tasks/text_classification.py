@@ -12,6 +12,7 @@ from compiler.diagnostics import Diagnostic
 from compiler.metrics import F1, Accuracy
 from compiler.tasks import labels
 from compiler.tasks.interface import Example, Kind, ResolvedTask
+from compiler.tasks.last_token import check_padding
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "label": "label"}
 INPUTS = ("text", "text_pair")
 OPTIONAL = NAMED = frozenset({"text_pair"})
+ARCHITECTURES = ("encoder", "decoder")
+PACKING = "none"
 SPECIAL_TOKENS = True
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())
@@ -110,8 +113,9 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
-    """What names a label that no row has."""
-    return labels.check_found_labels(recipe, _task(recipe).labels, data)
+    """What names a label that no row has, and a decoder that can't tell where a text ends."""
+    yield from check_padding(recipe, model)
+    yield from labels.check_found_labels(recipe, _task(recipe).labels, data)
 
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:

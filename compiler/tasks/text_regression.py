@@ -12,6 +12,7 @@ from compiler.data.texts import number_of, texts_in
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import MAE, R2, RMSE, Pearson
 from compiler.tasks.interface import Example, Kind, ResolvedTask
+from compiler.tasks.last_token import check_padding
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "target": "number"}
 INPUTS = ("text", "text_pair")
 OPTIONAL = NAMED = frozenset({"text_pair"})
+ARCHITECTURES = ("encoder", "decoder")
+PACKING = "none"
 SPECIAL_TOKENS = True
 METRICS = ("mse", "rmse", "mae", "pearson", "spearman", "r2")
 DEFAULT_METRICS = (RMSE(), MAE(), Pearson(), R2())
@@ -125,7 +128,8 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
-    """A mean that was written has a bias to go into."""
+    """A mean that was written has a bias to go into; a decoder can tell where a text ends."""
+    yield from check_padding(recipe, model)
     mean = _task(recipe).mean
     if mean not in ("auto", 0.0) and not model.head_has_bias:
         message = f"the head of {model.model_type} has no bias that the mean could be put on"

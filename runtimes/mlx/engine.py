@@ -88,7 +88,7 @@ class MlxEngine:
         gradients: dict[str, mx.array] = {}
         keys = mx.random.split(mx.random.key(seed), len(micro_batches))
         for key, batch in zip(keys, micro_batches, strict=True):
-            inputs, weights = self._inputs(batch, "train"), mx.array(batch.weights) / denominator
+            inputs, weights = self._inputs(batch, self.traced.train, "train"), mx.array(batch.weights) / denominator
             part, buffers, found = self._differentiate(self.trained, self.frozen, buffers, inputs, weights, key)
             loss = loss + part
             gradients = {name: gradients[name] + value for name, value in found.items()} if gradients else found
@@ -121,17 +121,20 @@ class MlxEngine:
         )
         return found, after, norm
 
-    def _inputs(self, batch: Batch, graph: str) -> dict[str, mx.array]:
-        """The graph's inputs; what a batch leaves out is zero everywhere."""
-        inputs = given_inputs(self.traced.train, batch)
-        self.shapes.add((graph, *(value.shape for value in inputs.values())))
+    def _inputs(self, batch: Batch, graph: Graph, name: str) -> dict[str, mx.array]:
+        """A graph's inputs, whose shapes are counted."""
+        inputs = given_inputs(graph, batch)
+        self.shapes.add((name, *(value.shape for value in inputs.values())))
         return inputs
 
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
         with _frees_memory():
             outputs, _ = self._evaluate(
-                {**self.frozen, **self.trained}, self.buffers, self._inputs(batch, "evaluate"), None
+                {**self.frozen, **self.trained},
+                self.buffers,
+                self._inputs(batch, self.traced.evaluate, "evaluate"),
+                None,
             )
             return RowResults(losses=_numbers(outputs["losses"]), outputs=_numbers(outputs["outputs"]))
 

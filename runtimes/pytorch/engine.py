@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compiler.plan import Train
 from compiler.recipe import SGD, Adam, AdamW
 from runtimes import tasks
+from runtimes.packing import SEGMENTS
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
 from runtimes.pytorch.heads import folded
@@ -61,7 +62,6 @@ class TorchEngine:
         self.objective = Objective(step, self.model)
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
-        self.inputs = input_names(inner)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
         self.optimizer = new_optimizer(step, self.trained)
@@ -104,7 +104,8 @@ class TorchEngine:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses, in the targets' shape, and the outputs [..., C] in float32."""
-        inputs = {name: self._tensor(values) for name, values in batch.inputs.items() if name in self.inputs}
+        names = (*input_names(self.inner, batch.inputs), *({SEGMENTS} & batch.inputs.keys()))
+        inputs = {name: self._tensor(batch.inputs[name]) for name in names}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step.precision == "bf16"):
             losses, outputs = self.objective(inputs, self._tensor(batch.targets))
         return losses, outputs

@@ -115,7 +115,8 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
     bare: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
     head = tasks.module_of(step.task).head(step.task)
     last = last_layer(loaded.model, loaded.head, head)
-    model = method.wrap(loaded.model, loaded.head, step.method, head.peft_task, step.model.id)
+    beside = () if head.pretrained and method.FOLDER == "adapter" else loaded.head
+    model = method.wrap(loaded.model, beside, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
     values = initial_values([*heads, *added], step.seed, init_file)
     places = _places(model, bare)

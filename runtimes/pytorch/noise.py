@@ -18,7 +18,7 @@ from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.objective import read_outputs
 from runtimes.pytorch.quiet import quiet
-from runtimes.tasks.interface import Head, Reading
+from runtimes.tasks.interface import Head
 from runtimes.tolerance import Noise
 
 NOISE_ROWS = 64
@@ -41,9 +41,9 @@ def float32_noise(model_folder: Path, batches: Iterable[Batch], head: Head, *, m
     if not rows:
         raise ValueError("noise is measured on at least one row, no batch was given")
     model = load_source(model_folder, auto_class=head.auto_class)
-    singles = [outputs(model, batch, head.reading) for batch in rows]
+    singles = [outputs(model, batch, head) for batch in rows]
     model.double()
-    doubles = [outputs(model, batch, head.reading) for batch in rows]
+    doubles = [outputs(model, batch, head) for batch in rows]
     return Noise(
         max_abs=max(starmap(_largest_difference, zip(singles, doubles, strict=True))),
         scale=max(float(np.abs(double).max()) for double in doubles),
@@ -67,11 +67,11 @@ def first_rows(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
             return
 
 
-def outputs(model: PreTrainedModel, batch: Batch, reading: Reading = "logits") -> np.ndarray:
+def outputs(model: PreTrainedModel, batch: Batch, head: Head) -> np.ndarray:
     """The outputs of a batch's positions, [P, C], in the model's own dtype."""
     with torch.inference_mode():
-        logits = model(**taken_inputs(model, batch.inputs)).logits
-        found: np.ndarray = read_outputs(reading, logits, torch.from_numpy(batch.targets)).numpy()[batch.positions]
+        logits = model(**taken_inputs(model, batch.inputs), **head.arguments).logits
+        found: np.ndarray = read_outputs(head.reading, logits, torch.from_numpy(batch.targets)).numpy()[batch.positions]
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")
     return found

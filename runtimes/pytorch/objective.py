@@ -15,6 +15,7 @@ from compiler.plan import Train
 from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from runtimes import tasks
 from runtimes.features import IGNORED
+from runtimes.packing import SEGMENTS
 from runtimes.readings import sample
 from runtimes.tasks.interface import Reading
 
@@ -33,7 +34,7 @@ class Objective(nn.Module):
 
         While it trains, the outputs are the raw ones: nobody reads them.
         """
-        raw = self.model(**inputs).logits.float()
+        raw = self.model(**attended(inputs), **self.head.arguments).logits.float()
         smoothing = self.label_smoothing if self.training else 0.0
         scale, shift = self.head.scale, self.head.shift
         if (scale, shift) != (1.0, 0.0):
@@ -42,12 +43,29 @@ class Objective(nn.Module):
         return losses, raw if self.training else read_outputs(self.head.reading, raw, targets)
 
 
+def attended(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A decoder's inputs: of packed rows, the mask [B, 1, T, T] by which a token sees its own row up to itself.
+
+    A mask of one number a token would let rows see each other, restarted positions or not. Padding sees padding.
+    """
+    if SEGMENTS not in inputs:
+        return inputs
+    segments_BT = inputs[SEGMENTS]
+    places_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    before_TT = places_T[None, :] <= places_T[:, None]
+    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    given = {name: value for name, value in inputs.items() if name != SEGMENTS}
+    return {**given, "attention_mask": (same_BTT & before_TT)[:, None]}
+
+
 def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """The loss of each target: cross-entropy in nats, or the difference of a position's first output from it.
 
     `outputs` [..., C], `targets` [...]; where the target is IGNORED, cross-entropy is zero.
     """
     match loss:
+        case CrossEntropy() if targets.ndim == 1:
+            return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
         case CrossEntropy():
             flat = cross_entropy(
                 outputs.flatten(0, -2),

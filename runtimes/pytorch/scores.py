@@ -26,14 +26,14 @@ from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.noise import SourceError, first_line, load_source
 from runtimes.pytorch.objective import read_outputs
 from runtimes.pytorch.quiet import quiet
-from runtimes.tasks.interface import Head, Reading
+from runtimes.tasks.interface import Head
 
 ADAPTER = "adapter_model.safetensors"
 
 
 def torch_scores(model_folder: Path, head: Head, *, device: str = "cpu") -> ScoreFunction:
     """The outputs of batches by a saved transformers model. Raises SourceError when the folder is not a whole one."""
-    return scores_of(load_source(model_folder, auto_class=head.auto_class), head.reading, device=device)
+    return scores_of(load_source(model_folder, auto_class=head.auto_class), head, device=device)
 
 
 def adapter_scores(base_folder: Path, adapter_folder: Path, head: Head, *, device: str = "cpu") -> ScoreFunction:
@@ -47,10 +47,10 @@ def adapter_scores(base_folder: Path, adapter_folder: Path, head: Head, *, devic
             model = PeftModel.from_pretrained(base, str(adapter_folder))
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise SourceError(f"{adapter_folder}: peft can't load it: {first_line(error)}") from error
-    return scores_of(model.float().eval(), head.reading, device=device)
+    return scores_of(model.float().eval(), head, device=device)
 
 
-def scores_of(model: Any, reading: Reading = "logits", *, device: str = "cpu") -> ScoreFunction:
+def scores_of(model: Any, head: Head, *, device: str = "cpu") -> ScoreFunction:
     """The outputs of batches by a loaded model; arrays that its `forward` does not take are left out."""
     model = model.to(device)
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -58,7 +58,7 @@ def scores_of(model: Any, reading: Reading = "logits", *, device: str = "cpu") -
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
         inputs, targets = taken_inputs(inner, batch.inputs, device), torch.from_numpy(batch.targets).to(device)
         with torch.inference_mode(), exact_float32():
-            outputs = read_outputs(reading, model(**inputs).logits.float(), targets)
+            outputs = read_outputs(head.reading, model(**inputs, **head.arguments).logits.float(), targets)
             found: npt.NDArray[np.float32] = outputs.cpu().numpy()
         return found
 

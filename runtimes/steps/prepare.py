@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,19 @@ from compiler.data.readers import read_rows
 from compiler.data.splits import Rows, select
 from compiler.files import new_file, write_json
 from compiler.hub import fetch_model, fetch_rows
+from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
 from runtimes import tasks
 from runtimes.events import Progress, Said
-from runtimes.features import FeatureFacts, write_features
+from runtimes.features import FeatureFacts, Features, write_features
+from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks, open_encoder, pad_id
 
 ROWS = "rows.jsonl"
 _ROWS_AT_ONCE = 1_000
+_UNCUT = 2**31 - 1  # tokens
 
 
 def execute(step: Prepare, context: Context) -> Iterator[Any]:
@@ -40,7 +44,8 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
         yield Progress(step=step.id, done=done, total=len(step.splits), unit="splits")
         rows = chosen[split.split]
         examples = _chosen(files[split.split], reader, rows)
-        facts = _write(step, examples, tokenizer, context.folder / split.split)
+        packing = step.packing if split.split == "train" else "none"
+        facts = _write(step, examples, tokenizer, context.folder / split.split, packing)
         summary[split.split] = {
             "rows": facts.num_rows,
             "tokens": facts.num_tokens,
@@ -82,13 +87,27 @@ def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[
     return (example for example, chosen in zip(_examples(files, reader), wanted, strict=False) if chosen)
 
 
-def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path) -> FeatureFacts:
+def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, packing: Packing) -> FeatureFacts:
     """The facts of the features of some rows; the rows are written to rows.jsonl as they pass."""
+    if packing == "none":
+        return _write_rows(step, examples, tokenizer, folder, step.max_length)
+    with TemporaryDirectory(dir=folder.parent) as apart:
+        most = step.max_length if packing == "whole" else _UNCUT
+        facts = _write_rows(step, examples, tokenizer, Path(apart), most)
+        folder.mkdir(parents=True, exist_ok=True)
+        (Path(apart) / ROWS).replace(folder / ROWS)
+        write_packed(Features(Path(apart)), packing, step.max_length, folder)
+    return facts
+
+
+def _write_rows(
+    step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, max_length: int
+) -> FeatureFacts:
     module, pad_token_id = (
         tasks.module_of(step.task),
         pad_id(*(_json(tokenizer / name) for name in ("config.json", "tokenizer.json"))),
     )
-    encoder = open_encoder(tokenizer / "tokenizer.json", max_length=step.max_length, pad_id=pad_token_id)
+    encoder = open_encoder(tokenizer / "tokenizer.json", max_length=max_length, pad_id=pad_token_id)
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(folder / ROWS) as copy:
 
@@ -101,7 +120,7 @@ def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: 
             (module.encode(step.task, portion, encoder) for portion in chunks(copied(), _ROWS_AT_ONCE)),
             module.columns(pad_token_id),
             folder,
-            max_length=step.max_length,
+            max_length=max_length,
             pad_token_id=pad_token_id,
         )
 

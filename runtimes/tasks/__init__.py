@@ -12,6 +12,7 @@ from runtimes.tasks.interface import Answer, Head, TaskModule
 __all__ = ["Answer", "Head", "TaskModule", "module_named", "module_of"]
 
 MODULES: Mapping[str, str] = {
+    "continued-pretraining": "runtimes.tasks.continued_pretraining",
     "text-classification": "runtimes.tasks.text_classification",
     "text-regression": "runtimes.tasks.text_regression",
 }

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -38,6 +38,8 @@ class Head:
     config: Mapping[str, Any]  # what config.json says of it
     num_outputs: int  # of a position
     reading: Reading = "logits"
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's forward, beside its inputs
+    pretrained: bool = False  # the head came with the model: adapters leave it as it is
     scale: float = 1.0
     shift: float = 0.0
 

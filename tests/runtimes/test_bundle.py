@@ -50,7 +50,7 @@ def test_the_bundle_answers_as_the_model_that_it_is_from(tiny) -> None:
 
     bundle = open_bundle(tiny.bundle)
     rows = examples(*tiny.texts[:8])
-    expected = outputs(load_source(tiny.model), collate(bundle.encode(rows), np.arange(8)))
+    expected = outputs(load_source(tiny.model), collate(bundle.encode(rows), np.arange(8)), bundle.head)
     assert np.abs(bundle.outputs(rows).values - expected).max() <= bundle.manifest.tolerance
 
 

@@ -98,6 +98,7 @@ def train_step(**changes: Any) -> Train:
         epochs=3,
         num_steps=num_steps,
         batch_size=8,
+        packing="none",
         lengths=(4, 8, 12, 16),
         learning_rate=0.5,
         schedule=Schedule(shape="linear", warmup_steps=2, num_steps=num_steps),

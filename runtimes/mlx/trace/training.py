@@ -27,6 +27,7 @@ from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless
 from runtimes.mlx.trace.names import names_in_model
+from runtimes.packing import SEGMENTS, packed_columns
 from runtimes.pytorch.engine import frozen_modules
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
@@ -92,12 +93,13 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
     objective = Objective(step, wrapped.model)
-    inputs = inputs_of(step.task, wrapped.inner)
+    inputs = inputs_of(step.task, wrapped.inner, packed=step.packing != "none")
     objective.train()
     for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
         module.eval()
     train = _graph(_training(objective, inputs), inputs, "inner.model")
-    evaluate = _graph(_training(objective.eval(), inputs), inputs, "inner.model")
+    plain = inputs_of(step.task, wrapped.inner)
+    evaluate = _graph(_training(objective.eval(), plain), plain, "inner.model")
     return Traced(
         model=wrapped.model,
         last_layer=wrapped.last_layer,
@@ -127,7 +129,7 @@ def trace_saved(
 
     def call(given: dict[str, Tensor]) -> dict[str, Tensor]:
         targets = given.pop(TARGETS, torch.zeros(()))
-        return {"outputs": read_outputs(head.reading, model(**given).logits.float(), targets)}
+        return {"outputs": read_outputs(head.reading, model(**given, **head.arguments).logits.float(), targets)}
 
     return _graph(_flat(model, inputs, call), inputs, "inner"), names
 
@@ -150,15 +152,19 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
     return Loaded(model=model, head=head_of(model, missing), missing=tuple(sorted(missing))), names
 
 
-def inputs_of(task: Task, model: PreTrainedModel) -> dict[str, Input]:
+def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> dict[str, Input]:
     """The inputs that a model is given, by their columns, and the targets."""
-    columns = {column.name: column for column in tasks.module_of(task).columns(0)}
+    columns = tasks.module_of(task).columns(0)
     named = {
-        name: Input(dtype=_dtype(column), axes=("batch", column.axis) if column.axis else ("batch",))
-        for name, column in columns.items()
+        column.name: Input(dtype=_dtype(column), axes=("batch", column.axis) if column.axis else ("batch",))
+        for column in (packed_columns(columns) if packed else columns)
     }
-    masks = {"attention_mask": Input(dtype="int64", axes=("batch", TOKENS))}
-    return {name: (masks | named)[name] for name in (*input_names(model), TARGETS)}
+    if any(TOKENS in given.axes for given in named.values()):
+        named["attention_mask"] = Input(dtype="int64", axes=("batch", TOKENS))
+    if packed:
+        del named["attention_mask"]  # made of the segments
+    kept = {*input_names(model, named), TARGETS, SEGMENTS}
+    return {name: given for name, given in named.items() if name in kept}
 
 
 def _dtype(column: Column) -> str:

@@ -42,14 +42,14 @@ def test_written_numbers_are_not_chosen_again() -> None:
 
 
 def test_a_head_without_a_bias_takes_no_mean_off() -> None:
-    found = regression(model_facts=replace(MODEL, model_type="llama", head_has_bias=False))
+    found = regression(model_facts=replace(MODEL, model_type="llama", architecture="decoder"))
     assert found.task == TextRegression(mean=0.0, deviation=2.0)
     [choice] = [choice for choice in found.choices if choice.pointer == "/task/mean"]
     assert choice.reason == "the head of llama has no bias that it could be put on"
 
 
 def test_a_mean_that_has_no_bias_to_go_into_is_an_error() -> None:
-    decoder = replace(MODEL, model_type="llama", head_has_bias=False)
+    decoder = replace(MODEL, model_type="llama", architecture="decoder")
     with pytest.raises(RecipeError) as caught:
         regression(task={"type": "text-regression", "mean": 3}, model_facts=decoder)
     [found] = caught.value.diagnostics

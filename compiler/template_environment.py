@@ -1,0 +1,111 @@
+"""The Jinja environment that chat templates are written for. Importing it imports jinja2: import it where it is used.
+
+What templates may use is what transformers gives them (transformers.utils.chat_template_utils): blocks trimmed, loop
+controls, `{% generation %}`, `tojson` that leaves characters as they are, `raise_exception`. Templates come from a hub,
+so they run in Jinja's sandbox, see plain JSON values only, and can change none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+MARKS = "marks of generation"
+"""The variable with the two texts to put around what stands between `{% generation %}` and `{% endgeneration %}`.
+
+It has spaces in its name, so no template can read it."""
+FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What can be raised while a template runs: Jinja's own errors, and those of the Python operations that it asks for."""
+
+
+class _Generation(Extension):
+    """`{% generation %}...{% endgeneration %}`: what the model itself is to write."""
+
+    tags = frozenset({"generation"})  # type: ignore[assignment]  # a set in the base class, which nobody changes
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """A block that puts the marks around its body."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_marked", [nodes.ContextReference()])
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _marked(self, context: Context, caller: Macro) -> str:
+        start, end = context.get(MARKS) or ("", "")
+        return f"{start}{caller()}{end}"
+
+
+class _Dict:
+    """What templates have as `dict`: it makes dicts, and has no way to Python's types."""
+
+    def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
+        return dict(*args, **values)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        """A dict with one value for all keys."""
+        return dict.fromkeys(keys, value)
+
+
+class _Namespace(Namespace):
+    """What templates have as `namespace`: without names that start with an underscore, which are Python's own."""
+
+    def __init__(*args: Any, **values: Any) -> None:  # a value may be called self
+        self, *others = args
+        members = dict(*others, **values)
+        for name in members:
+            _check_name(name)
+        Namespace.__init__(self, members)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace can't hold {name!r}, which starts with an underscore")
+
+
+class Refused(jinja2.TemplateError):
+    """The template itself says that it is not for such a conversation."""
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise Refused(str(message))
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON text; Jinja's own filter writes it for HTML, with <, >, & and ' as escapes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+@lru_cache(maxsize=32)
+def compiled(source: str) -> jinja2.Template:
+    """The template of a source text. Raises jinja2.TemplateSyntaxError."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals.update(raise_exception=_raise_exception, dict=_Dict(), namespace=_Namespace)
+    return environment.from_string(source)
+
+
+def run(source: str, variables: Mapping[str, Any]) -> str:
+    """The text that a template writes. Raises one of FAILURES."""
+    return compiled(source).render(variables)

@@ -1,0 +1,202 @@
+"""Where chat templates come from, and what they write: the same as transformers does."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler.templates import (
+    BUILT_IN,
+    ConversationError,
+    Template,
+    TemplateError,
+    read_template,
+    rendered,
+    special_tokens,
+    template_in,
+)
+from tests.chats import CALLS, CHATS, LONG, SHORT, TEMPLATES, TOOLS, WITH_TOOLS, chat, template, tokenizer
+
+
+def reference(source: Any) -> Any:
+    """The tokenizer of transformers, with a chat template."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer(), bos_token="<s>", eos_token="</s>", chat_template=source
+    )
+
+
+def written(source: str, messages: Any = SHORT, **changes: Any) -> str:
+    return rendered(chat(messages), Template(name="model", source=source, **changes))
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+@pytest.mark.parametrize("name", sorted(CHATS))
+@pytest.mark.parametrize("style", sorted(set(TEMPLATES) - {"llama"}))
+def test_a_conversation_is_written_as_transformers_writes_it(style: str, name: str, prompt: bool) -> None:
+    import jinja2
+
+    tokenizer = reference(TEMPLATES[style])
+    try:
+        expected = tokenizer.apply_chat_template(CHATS[name], tokenize=False, add_generation_prompt=prompt)
+    except jinja2.TemplateError as error:
+        with pytest.raises(ConversationError, match=str(error)):
+            rendered(chat(CHATS[name]), template(style), add_generation_prompt=prompt)
+    else:
+        assert rendered(chat(CHATS[name]), template(style), add_generation_prompt=prompt) == expected
+
+
+@pytest.mark.parametrize("style", sorted(set(WITH_TOOLS) - {"llama"}))
+def test_tools_and_their_calls_are_written_as_transformers_writes_them(style: str) -> None:
+    expected = reference(TEMPLATES[style]).apply_chat_template(CALLS, tools=TOOLS, tokenize=False)
+    assert rendered(chat(CALLS, TOOLS), template(style)) == expected
+    assert "a <town> & around" in expected
+
+
+@pytest.mark.parametrize("messages", [*CHATS.values(), CALLS])
+def test_a_template_that_asks_for_the_day_gets_the_one_that_we_give(messages: list[dict[str, Any]]) -> None:
+    days = {dt.date.today()}  # noqa: DTZ011 - the reference asks for the local day
+    expected = reference(TEMPLATES["llama"]).apply_chat_template(messages, tools=TOOLS, tokenize=False)
+    days.add(dt.date.today())  # noqa: DTZ011 - midnight may be in between
+    assert expected in {rendered(chat(messages, TOOLS), template("llama", date=day)) for day in days}
+    assert "Today Date: 26 Jul 2024" in rendered(chat(messages, TOOLS), template("llama"))
+
+
+def test_switches_of_a_template_are_set_by_its_variables() -> None:
+    quiet = Template(name="model", source=TEMPLATES["qwen"], variables={"enable_thinking": False})
+    expected = reference(TEMPLATES["qwen"]).apply_chat_template(
+        SHORT[:1], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    asked = chat(SHORT).until(1)
+    assert rendered(asked, quiet, add_generation_prompt=True) == expected
+    assert expected.endswith("<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ {'a': '<é>'} | tojson }} {{ {'b': 1, 'a': [1]} | tojson(indent=2, sort_keys=true) }}",
+        "{% set it = namespace(n=0) %}{% for m in messages %}{% set it.n = it.n + 1 %}{% endfor %}{{ it.n }}",
+        "{{ dict(a=1, b=2) | tojson }}{{ dict.fromkeys(['x'], 0) | tojson }}",
+        "{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
+        "  {% if true %}\n  a\n  {% endif %}\n  {{ 'b' }}\n",
+        "{{ documents is none }} {{ documents is defined }} {{ tools is none }} {{ nothing is defined }} {{ nothing }}",
+        "{{ bos_token }}{{ eos_token }}{{ unk_token }}|{{ pad_token is defined }}",
+        "{% generation %}a{% endgeneration %}b",
+        "{% macro f(x) %}{{ x }}!{% endmacro %}{{ f(messages[0].content) }}",
+    ],
+)
+def test_whatever_a_template_may_use_does_the_same_as_in_transformers(source: str) -> None:
+    expected = reference(source).apply_chat_template(SHORT, tokenize=False)
+    assert written(source, variables={"bos_token": "<s>", "eos_token": "</s>"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("{% for %}", "the chat template is wrong in line 1: "),
+        ("{{ raise_exception('only\n  cats') }}", "the chat template refuses the conversation: only cats"),
+        ("{{ messages[0].nothing.more }}", "the chat template fails on the conversation: 'dict object' has no"),
+        ("{{ 'a' + 1 }}", "the chat template fails on the conversation: can only concatenate str"),
+        ("{{ 1 / 0 }}", "the chat template fails on the conversation: division by zero"),
+        ("{{ messages.append(1) }}", "the chat template fails on the conversation: access to attribute 'append'"),
+        ("{{ ''.__class__.__mro__ }}", "the chat template fails on the conversation: .*unsafe"),
+        ("{{ strftime_now.__self__.year }}", "the chat template fails on the conversation: .*unsafe"),
+        ("{{ namespace(__init__=1) }}", "the chat template fails on the conversation: a namespace can't hold"),
+        ("{% include 'other' %}", "the chat template fails on the conversation: no loader"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the chat template fails on the conversation: maximum rec"),
+        ("{{ messages[0] | nosuch }}", "the chat template is wrong in line 1: No filter named"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_one_sentence(source: str, sentence: str) -> None:
+    with pytest.raises(TemplateError, match=sentence) as caught:
+        written(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_in_a_file_wins_over_one_in_the_configuration(tmp_path: Path) -> None:
+    config = {"chat_template": "old", "bos_token": {"content": "<s>", "special": True}, "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert read_template(tmp_path).source == "old"
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}你好", encoding="utf-8")
+    found = read_template(tmp_path)
+    assert found.source == "{{ bos_token }}你好"
+    assert found.variables == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def test_a_folder_that_transformers_saves_is_read_as_it_reads_it(tmp_path: Path) -> None:
+    reference({"default": TEMPLATES["chatml"], "tool_use": TEMPLATES["qwen"]}).save_pretrained(tmp_path)
+    from transformers import AutoTokenizer
+
+    saved: Any = AutoTokenizer.from_pretrained(tmp_path)
+    found = read_template(tmp_path)
+    assert rendered(chat(LONG), found) == saved.apply_chat_template(LONG, tokenize=False)
+    expected = saved.apply_chat_template(CALLS, tools=TOOLS, tokenize=False)
+    assert "# Tools" in expected and rendered(chat(CALLS, TOOLS), found) == expected
+
+
+def test_one_of_several_templates_is_for_tools() -> None:
+    listed = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "with tools"}]
+    found = template_in({"tokenizer_config.json": json.dumps({"chat_template": listed})})
+    assert rendered(chat(SHORT), found) == "plain"
+    assert rendered(chat(SHORT, TOOLS), found) == "with tools"
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "sentence"),
+    [
+        ("{}", "model", 'the model has no chat template: choose one of "chatml", "plain", "alpaca"'),
+        ('{"chat_template": [{"name": "rag", "template": "x"}]}', "model", "no chat template of the name default"),
+        ('{"chat_template": 3}', "model", "expected a text, or a list of objects"),
+        ("{", "model", "tokenizer_config.json is not valid JSON"),
+        ("[]", "model", "tokenizer_config.json: expected an object"),
+        ("{}", "chatlm", 'there is no chat template "chatlm"; known: "model", "chatml"'),
+        ("{}", "plain", "the tokenizer names no end-of-text token"),
+    ],
+)
+def test_a_template_that_is_not_there_is_one_sentence(config: str, name: str, sentence: str) -> None:
+    with pytest.raises(TemplateError, match=sentence):
+        template_in({"tokenizer_config.json": config}, name)
+
+
+def test_the_older_file_of_special_tokens_counts_where_the_configuration_lists_none() -> None:
+    older = {"eos_token": {"content": "</old>"}, "additional_special_tokens": ["<x>"]}
+    assert special_tokens({"eos_token": None}, older) == {"eos_token": "</old>"}
+    assert special_tokens({"eos_token": "</s>", "added_tokens_decoder": {}}, older) == {"eos_token": "</s>"}
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_a_built_in_template_is_written_alike_by_transformers_and_refuses_tools(name: str) -> None:
+    chosen = template_in({"tokenizer_config.json": '{"eos_token": "</s>"}'}, name)
+    for messages in CHATS.values():
+        expected = reference(chosen.source).apply_chat_template(messages, tokenize=False)
+        assert rendered(chat(messages), chosen) == expected
+    with pytest.raises(ConversationError, match="no form for tools"):
+        rendered(chat(SHORT, TOOLS), chosen)
+
+
+def test_the_alpaca_template_writes_an_instructions_input_apart() -> None:
+    from compiler.data.conversations import conversation_of, layout_of
+
+    row = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+    shape = layout_of(tuple(row), {})
+    assert shape is not None
+    alpaca = template_in({"tokenizer_config.json": '{"eos_token": "</s>"}'}, "alpaca")
+    assert rendered(conversation_of(row, shape), alpaca) == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n### Response:\n3</s>"
+    )
+
+
+def test_importing_our_chat_modules_imports_no_template_engine_and_no_tokenizer() -> None:
+    code = "import sys, compiler.cli, compiler.tokens; print({'jinja2', 'tokenizers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
