@@ -29,7 +29,7 @@ OPTIONAL = NAMED = frozenset({"text_pair"})
 ARCHITECTURES = ("encoder", "decoder")
 PACKING = "none"
 SPECIAL_TOKENS = True
-METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
+METRICS = ("accuracy", "f1", "precision", "recall", "matthews", "auroc")
 DEFAULT_METRICS = (Accuracy(), F1())
 LOSSES = ("cross-entropy",)
 STRATIFIES = True

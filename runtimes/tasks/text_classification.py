@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.diagnostics import printable, short
-from compiler.metrics import Metric
+from compiler.metrics import AUROC, Metric, name_of
 from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores, argmax
 from runtimes.metrics.decisions import confusion_matrix, score_decisions
+from runtimes.metrics.ranking import score_ranking
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 
@@ -85,7 +86,11 @@ def losses(loss: Loss, task: TextClassification, targets: Array, outputs: Floats
 
 def score(task: TextClassification, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """Each metric by its name. The decision is the label of the highest logit, the first of equal ones."""
-    return score_decisions(metrics, targets.values, outputs.values.argmax(axis=1), labels_of(task))
+    names, decided = labels_of(task), outputs.values.argmax(axis=1)
+    of_scores = [metric for metric in metrics if isinstance(metric, AUROC)]
+    found = score_decisions([one for one in metrics if one not in of_scores], targets.values, decided, names)
+    found |= score_ranking(of_scores, targets.values, softmax(outputs.values), names) if of_scores else {}
+    return {name: found[name] for name in map(name_of, metrics)}
 
 
 def details(task: TextClassification, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
@@ -123,10 +128,15 @@ def baseline(task: TextClassification, train_targets: Array, count: int) -> tupl
 
 
 def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
-    """The other side's logits, but the source's in the excused rows, so that near ties move no metric."""
-    if source.shape != other.shape:
+    """The other side's logits, but the source's in the excused rows, so that near ties move no metric.
+
+    Likewise where both are within the tolerance, whose rounding could swap the ranks of rows; but a row that is decided
+    otherwise and not excused counts as it was decided.
+    """
+    if source.shape != other.shape or not source.size:
         return other
-    settled_NC: Scores = np.where(excused[:, None], source, other)
+    alike_N = (np.abs(source - other) <= tolerance).all(axis=1) & (source.argmax(axis=1) == other.argmax(axis=1))
+    settled_NC: Scores = np.where((excused | alike_N)[:, None], source, other)
     return settled_NC
 
 
