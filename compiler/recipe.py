@@ -120,15 +120,29 @@ class SGD:
 Optimizer = AdamW | Adam | SGD
 
 
+ClassWeights = Mapping[str, float] | Literal["none", "balanced"]
+_CLASS_WEIGHTS = About(
+    "Weight of each label's rows; balanced: inverse to how often the label stands in train.", above=0
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEntropy:
     """Mean negative log-likelihood of the labels, in nats."""
 
     type: Annotated[Literal["cross-entropy"], About("Mean negative log-likelihood of the labels.")] = "cross-entropy"
-    class_weights: Annotated[
-        Mapping[str, float] | Literal["none", "balanced"],
-        About("Weight of each label's rows; balanced: inverse to how often the label stands in train.", above=0),
-    ] = "none"
+    class_weights: Annotated[ClassWeights, _CLASS_WEIGHTS] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Focal:
+    """Cross-entropy times (1 - p)^gamma, p the share given to the true label (Lin et al. 2017, arXiv:1708.02002)."""
+
+    type: Annotated[Literal["focal"], About("Cross-entropy in which rows that are answered well weigh little.")] = (
+        "focal"
+    )
+    gamma: Annotated[float, About("How little they weigh; 0 is cross-entropy.", minimum=0, maximum=10)] = 2.0
+    class_weights: Annotated[ClassWeights, _CLASS_WEIGHTS] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +167,8 @@ class Huber:
     delta: Annotated[float, About("Where the line begins, in standard deviations of the train rows.", above=0)] = 1.0
 
 
-Loss = CrossEntropy | MeanSquaredError | MeanAbsoluteError | Huber
+LabelLoss = CrossEntropy | Focal
+Loss = LabelLoss | MeanSquaredError | MeanAbsoluteError | Huber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

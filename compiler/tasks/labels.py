@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from compiler.facts import DataFacts, ModelFacts
-    from compiler.recipe import CrossEntropy, Recipe
+    from compiler.recipe import LabelLoss, Recipe
     from compiler.tasks.interface import Targets
 
 Labels = tuple[str, ...] | Literal["auto"]
@@ -81,14 +81,23 @@ def check_labels(recipe: Recipe, labels: Labels) -> Iterator[Diagnostic]:
 
 def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Every label that the recipe names outside of the task, with its pointer."""
-    from compiler.recipe import CrossEntropy
+    from compiler.recipe import CrossEntropy, Focal
 
     for index, metric in enumerate(recipe.metrics):
         if isinstance(metric, OfClasses) and metric.average == "binary" and metric.positive != "auto":
             yield f"/metrics/{index}/positive", metric.positive
     match recipe.training.loss:
-        case CrossEntropy(class_weights=Mapping() as weights):
+        case CrossEntropy(class_weights=Mapping() as weights) | Focal(class_weights=Mapping() as weights):
             yield from ((f"{_WEIGHTS}{escape(label)}", label) for label in weights)
+
+
+def check_label_loss(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Label smoothing is of cross-entropy: a focal loss would take the spread share for rows answered badly."""
+    from compiler.recipe import Focal
+
+    if isinstance(recipe.training.loss, Focal) and recipe.wrote("/training/label_smoothing") is not None:
+        message, hint = 'nothing reads "label_smoothing" with the loss "focal"', "remove it, or use cross-entropy"
+        yield recipe.finding("R202", "/training/label_smoothing", message, hint, key=True)
 
 
 # --- findings about the rows
@@ -194,13 +203,13 @@ def with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
     return metric
 
 
-def weighted(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> CrossEntropy:
+def weighted(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts) -> LabelLoss:
     """The loss with a weight for each label, or with "none" where each weighs one."""
     weights = _weights(loss, labels, data)
     return replace(loss, class_weights=weights if set(weights.values()) != {1.0} else "none")
 
 
-def _weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> dict[str, float]:
+def _weights(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts) -> dict[str, float]:
     match loss.class_weights:
         case "none":
             return dict.fromkeys(labels, 1.0)

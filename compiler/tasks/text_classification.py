@@ -31,7 +31,7 @@ PACKING = "none"
 SPECIAL_TOKENS = True
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews", "auroc")
 DEFAULT_METRICS = (Accuracy(), F1())
-LOSSES = ("cross-entropy",)
+LOSSES = ("cross-entropy", "focal")
 STRATIFIES = True
 
 
@@ -98,8 +98,9 @@ def reader(task: TextClassification, columns: Mapping[str, str]) -> Reader:
 
 
 def check(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Findings about declared labels."""
-    return labels.check_labels(recipe, _task(recipe).labels)
+    """Findings about declared labels, and what is said of the loss."""
+    yield from labels.check_labels(recipe, _task(recipe).labels)
+    yield from labels.check_label_loss(recipe)
 
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -120,11 +121,11 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     """The task with its labels, and the head, weights and positive classes that follow from them."""
-    from compiler.recipe import CrossEntropy
+    from compiler.recipe import CrossEntropy, Focal
 
     names, keep_head, choices = labels.choose_labels(_task(recipe).labels, model, data)
     loss = recipe.training.loss or CrossEntropy()
-    assert isinstance(loss, CrossEntropy), "checked by check_loss"
+    assert isinstance(loss, (CrossEntropy, Focal)), "checked by check_loss"
     return ResolvedTask(
         task=replace(_task(recipe), labels=names),
         loss=labels.weighted(loss, names, data),

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
 
 from compiler.plan import Train
-from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
+from compiler.recipe import CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from runtimes import tasks
 from runtimes.features import IGNORED
 from runtimes.packing import SEGMENTS
 from runtimes.readings import sample
 from runtimes.tasks.interface import Reading
+
+_LEAST = 1e-12  # of 1 - p: at zero, a power below one has no gradient
 
 
 class Objective(nn.Module):
@@ -75,6 +77,9 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
                 ignore_index=IGNORED,
             )
             return flat.view(targets.shape)
+        case Focal(gamma=gamma):
+            plain = target_losses(CrossEntropy(), outputs, targets, label_smoothing)
+            return plain * (-torch.expm1(-plain)).clamp_min(_LEAST) ** gamma
         case MeanSquaredError():
             return mse_loss(outputs[..., 0], targets, reduction="none")
         case MeanAbsoluteError():

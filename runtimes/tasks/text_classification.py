@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compiler.diagnostics import printable, short
 from compiler.metrics import AUROC, Metric, name_of
-from compiler.recipe import CrossEntropy, Loss
+from compiler.recipe import CrossEntropy, Focal, Loss
 from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
@@ -66,7 +66,7 @@ def encode(task: TextClassification, examples: Sequence[Example], encoder: Encod
 
 def weights(task: TextClassification, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:
     """[B] the weight of each row's label."""
-    assert isinstance(loss, CrossEntropy), "checked by check_loss"
+    assert isinstance(loss, (CrossEntropy, Focal)), "checked by check_loss"
     if isinstance(loss.class_weights, str):
         return np.ones(len(targets), np.float32)
     return np.array([loss.class_weights[name] for name in labels_of(task)], np.float32)[targets]
@@ -76,12 +76,12 @@ def weights(task: TextClassification, loss: Loss, targets: Array) -> npt.NDArray
 
 
 def losses(loss: Loss, task: TextClassification, targets: Array, outputs: Floats) -> npt.NDArray[np.float64]:
-    """[N] cross-entropy of each row in nats."""
+    """[N] the loss of each row; cross-entropy in nats."""
     logits_NC = outputs.astype(np.float64)
     shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
     chosen_N = shifted_NC[np.arange(len(targets)), targets]
     found: npt.NDArray[np.float64] = np.log(np.exp(shifted_NC).sum(axis=1)) - chosen_N
-    return found
+    return found * (-np.expm1(-found)) ** loss.gamma if isinstance(loss, Focal) else found
 
 
 def score(task: TextClassification, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:

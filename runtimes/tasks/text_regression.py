@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.metrics import Metric
-from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
+from compiler.recipe import CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
@@ -68,8 +68,8 @@ def losses(loss: Loss, task: TextRegression, targets: Array, outputs: Floats) ->
             return away_N
         case Huber(delta=delta):
             return np.where(away_N <= delta, away_N**2 / 2, delta * (away_N - delta / 2))
-        case CrossEntropy():
-            raise ValueError("cross-entropy is for labels")
+        case CrossEntropy() | Focal():
+            raise ValueError(f"{loss.type} is for labels")
         case _:
             assert_never(loss)
 

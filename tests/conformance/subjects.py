@@ -36,6 +36,7 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
 }
 _LOSSES: Mapping[str, Any] = {
     "cross-entropy": {"type": "cross-entropy", "class_weights": {"negative": 2.0, "positive": 0.5}},
+    "focal": {"type": "focal", "gamma": 2.0, "class_weights": {"negative": 0.25, "positive": 0.75}},
     "mse": {"type": "mse"},
     "mae": {"type": "mae"},
     "huber": {"type": "huber", "delta": 0.5},
@@ -166,13 +167,14 @@ def write(subject: Subject, folder: Path) -> Project:
     written = [{**row, "share": len(row["snippet"]) / 40 + (row["sentiment"] == "positive")} for row in rows(NUM_ROWS)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     case = _TASKS[subject.task]
+    usual = case["training"] if subject.loss == loss_names(subject.task)[0] else {}  # smoothing is of one loss
     recipe = {
         **RECIPE,
         "task": subject.task,
         "dataset": {**RECIPE["dataset"], "columns": case["columns"]},
         "method": _METHODS[subject.method],
         "runtime": "auto" if len(runtimes_of(subject.method)) > 1 else runtimes_of(subject.method)[0],
-        "training": {**_TRAINING, **case["training"], "loss": _LOSSES[subject.loss]},
+        "training": {**_TRAINING, **usual, "loss": _LOSSES[subject.loss]},
         "metrics": [],
     }
     (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
