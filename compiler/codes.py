@@ -127,6 +127,11 @@ CODES: dict[str, Code] = {
     "E401": Code("the system refused", "A file could not be written or read: disk full, no permission, or gone."),
     "E402": Code("a package is missing", "The command needs an extra of recipec; the hint installs it."),
     "E404": Code("another process writes here", "Only one process may write a run or a step at a time."),
+    "E410": Code(
+        "a row has nothing to learn",
+        "A row of a language task bears loss on none of its tokens: its answer is empty, or was cut off with the "
+        "tokens over max_length. Training on it would waste time, and measuring on it would say nothing.",
+    ),
     "E499": Code("an unforeseen error", "A fault of recipec. `recipe --debug` shows the traceback; please report it."),
     "E130": Code(
         "interrupted",

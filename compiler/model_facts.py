@@ -124,6 +124,8 @@ def model_facts(files: Files) -> ModelFacts:
     _check_padding(flat, files)
     weight_files, tensors = _weights(files)
     has_tokenizer = "tokenizer.json" in files.names
+    for name in _tokenizer_files(files.names) if has_tokenizer else ():
+        files.local(name)  # beside each other, as tasks look for them
     read = ("config.json", *weight_files, *_tokenizer_files(files.names))
     return ModelFacts(
         id=files.source.id,

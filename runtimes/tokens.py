@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ Texts = tuple[str, ...]
 """What of a row is tokenized together: one text, or a pair."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Encoder:
     """A tokenizer that cuts at `max_length` tokens, special ones counted."""
 
@@ -26,6 +27,13 @@ class Encoder:
         inputs = [row[0] if len(row) == 1 else row for row in texts]
         found: list[Encoding] = self.tokenizer.encode_batch_fast(inputs)
         return found
+
+    @cached_property
+    def whole(self) -> Tokenizer:
+        """The tokenizer without a cut."""
+        tokenizer: Tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
 
     def cuts(self, text: str) -> bool:
         """Whether a text is longer than the maximum."""

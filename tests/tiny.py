@@ -94,3 +94,41 @@ def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) 
     settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return len(vocabulary)
+
+
+def save_decoder(folder: Path) -> None:
+    """A random Llama with tied embeddings, and the tokenizer of the rows' words, in which [SEP] ends a text."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from runtimes.pytorch.quiet import quiet
+
+    vocabulary = save_causal_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+    )
+    with quiet():
+        LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def save_causal_tokenizer(folder: Path) -> int:
+    """Size of the vocabulary of a tokenizer that puts nothing around a text."""
+    size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    kinds = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    tokenizer["added_tokens"] = [{"id": number, "content": word, **kinds} for number, word in enumerate(special)]
+    tokenizer["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "[SEP]", "pad_token": "[PAD]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return size

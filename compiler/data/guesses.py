@@ -93,6 +93,8 @@ def looks_like(kind: Kind, column: Column) -> bool:
             return column.is_label
         case "number":
             return column.is_number
+        case "conversation":
+            return False  # such columns are known by their names
         case _:
             assert_never(kind)
 
@@ -112,6 +114,8 @@ def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
             return -column.distinct, -column.mean_length
         case "number":
             return bool(column.fractions), column.distinct
+        case "conversation":
+            return 0.0, 0.0
         case _:
             assert_never(kind)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import continued_pretraining, text_classification, text_regression
+from compiler.tasks import continued_pretraining, text_classification, text_generation, text_regression
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
+from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "TaskModule",
     "TextClassification",
+    "TextGeneration",
     "TextRegression",
     "answer_of",
     "columns_of",
@@ -29,10 +31,11 @@ __all__ = [
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | ContinuedPretraining
+Task = TextClassification | TextRegression | TextGeneration | ContinuedPretraining
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
+    **text_generation.COLUMNS,
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
     **continued_pretraining.COLUMNS,
@@ -47,6 +50,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_classification)
         case TextRegression():
             return cast(TaskModule, text_regression)
+        case TextGeneration():
+            return cast(TaskModule, text_generation)
         case ContinuedPretraining():
             return cast(TaskModule, continued_pretraining)
         case _:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 Architecture = Literal["encoder", "decoder"]
-Kind = Literal["text", "label", "number"]
-"""What stands in a column: texts, names that repeat, or numbers."""
+Kind = Literal["text", "label", "number", "conversation"]
+"""What stands in a column: texts, names that repeat, numbers, or messages and parts of a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,14 +69,7 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
         case CrossEntropy() if targets.ndim == 1:
             return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
         case CrossEntropy():
-            flat = cross_entropy(
-                outputs.flatten(0, -2),
-                targets.flatten(),
-                reduction="none",
-                label_smoothing=label_smoothing,
-                ignore_index=IGNORED,
-            )
-            return flat.view(targets.shape)
+            return position_losses(outputs, targets, label_smoothing)
         case Focal(gamma=gamma):
             plain = target_losses(CrossEntropy(), outputs, targets, label_smoothing)
             return plain * (-torch.expm1(-plain)).clamp_min(_LEAST) ** gamma
@@ -90,13 +83,28 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
             assert_never(loss)
 
 
+def position_losses(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """[B, T] cross-entropy in nats, from logits [B, T, C].
+
+    torch's own wants the classes in front of the positions, for which large vocabularies would be copied.
+    """
+    answered = targets != IGNORED
+    sums = logits.logsumexp(dim=-1)
+    chosen = logits.gather(-1, torch.where(answered, targets, 0)[..., None])[..., 0]
+    losses = sums - chosen
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses + label_smoothing * (sums - logits.mean(dim=-1))
+    return torch.where(answered, losses, 0.0)
+
+
 def read_outputs(reading: Reading, logits: Tensor, targets: Tensor) -> Tensor:
     """What is kept of logits [..., V], on their device: as runtimes.readings has it."""
     if reading == "logits":
         return logits
     answered = targets != IGNORED
     best = logits.amax(dim=-1, keepdim=True)
-    others = logits.scatter(-1, logits.argmax(dim=-1, keepdim=True), -torch.inf)
+    places = torch.arange(logits.shape[-1], device=logits.device)
+    others = torch.where(places == logits.argmax(dim=-1, keepdim=True), -torch.inf, logits)
     second = others.amax(dim=-1, keepdim=True)
     chosen = logits.gather(-1, torch.where(answered, targets, 0)[..., None])
     sampled = logits[..., torch.from_numpy(sample(logits.shape[-1])).to(logits.device)]

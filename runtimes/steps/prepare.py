@@ -21,8 +21,9 @@ from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
 from runtimes import tasks
+from runtimes.errors import RunError
 from runtimes.events import Progress, Said
-from runtimes.features import FeatureFacts, Features, write_features
+from runtimes.features import IGNORED, TARGETS, FeatureFacts, Features, Portion, write_features
 from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks, open_encoder, pad_id
@@ -30,6 +31,7 @@ from runtimes.tokens import chunks, open_encoder, pad_id
 ROWS = "rows.jsonl"
 _ROWS_AT_ONCE = 1_000
 _UNCUT = 2**31 - 1  # tokens
+_SHOWN = 300  # characters of a row
 
 
 def execute(step: Prepare, context: Context) -> Iterator[Any]:
@@ -116,13 +118,29 @@ def _write_rows(
                 copy.write((json.dumps(example.row, ensure_ascii=False) + "\n").encode())
                 yield example
 
+        def encoded() -> Iterator[Portion]:
+            for portion in chunks(copied(), _ROWS_AT_ONCE):
+                found = module.encode(step.task, portion, encoder)
+                _require_targets(found, portion)
+                yield found
+
         return write_features(
-            (module.encode(step.task, portion, encoder) for portion in chunks(copied(), _ROWS_AT_ONCE)),
+            encoded(),
             module.columns(pad_token_id),
             folder,
             max_length=max_length,
             pad_token_id=pad_token_id,
         )
+
+
+def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:
+    """Raises RunError for a row that has something to answer for each of its tokens, and for none of them an answer."""
+    for values, example in zip(portion.ragged.get(TARGETS, ()), examples, strict=False):
+        if not (values != IGNORED).any():
+            row = json.dumps(example.row, ensure_ascii=False)
+            shown = row if len(row) <= _SHOWN else f"{row[:_SHOWN]}..."
+            message = f"nothing of a row of {len(values):,} tokens is to be learnt: {shown}"
+            raise RunError("E410", message, "raise /training/max_length, or remove the row")
 
 
 def _json(file: Path) -> Any:

@@ -21,7 +21,14 @@ from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.steps import Context
 from runtimes.writing import writes
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 
 
 def execute(step: Train, context: Context) -> Iterator[Any]:

@@ -110,8 +110,4 @@ def from_bundle(task: ContinuedPretraining, read: Callable[[str], Any]) -> Conti
     return task
 
 
-def name_faults(task: ContinuedPretraining, config: Any) -> tuple[int, tuple[str, ...]]:
-    """Whether config.json speaks of a language model, as readers of the transformers layout ask it."""
-    named = config.get("architectures") if isinstance(config, dict) else None
-    fits = isinstance(named, list) and any("LM" in str(name) for name in named)
-    return 1, () if fits else (f"architectures in config.json are {named}, none of a language model",)
+name_faults = language.name_faults

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.metrics import Metric
+from compiler.tasks import Task
 from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
 from runtimes.gate import Scores
 from runtimes.metrics.tokens import score_tokens
@@ -88,3 +89,10 @@ def no_details(targets: Ragged, outputs: Ragged) -> dict[str, Any]:
 def detail_lines(details: Mapping[str, Any]) -> list[str]:
     """None: the metrics say it."""
     return []
+
+
+def name_faults(task: Task, config: Any) -> tuple[int, tuple[str, ...]]:
+    """Whether config.json speaks of a language model, as readers of the transformers layout ask it."""
+    named = config.get("architectures") if isinstance(config, dict) else None
+    fits = isinstance(named, list) and any("LM" in str(name) for name in named)
+    return 1, () if fits else (f"architectures in config.json are {named}, none of a language model",)

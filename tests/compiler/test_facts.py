@@ -308,12 +308,12 @@ def test_encoder_decoders_are_refused(project):
     assert (found.code, found.pointer, "(bart)" in found.message) == ("R410", "/model/id", True)
 
 
-def test_a_decoder_needs_a_padding_token(project):
-    decoder = {**BERT, "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+@pytest.mark.parametrize("padding", [None, 5])
+def test_a_decoder_is_told_from_an_encoder_and_its_padding_token_is_known(project, padding):
+    decoder = {**BERT, "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "pad_token_id": padding}
     write_model(project.mirror / MODEL, decoder)
-    assert only_error(project.findings()).code == "R410"
-    write_model(project.mirror / MODEL, {**decoder, "pad_token_id": 5})
-    assert project.gather().model.model_type == "gpt2"
+    model = project.gather().model
+    assert (model.model_type, model.architecture, model.padding) == ("gpt2", "decoder", padding)
 
 
 def test_a_broken_tokenizer_is_named(project):

@@ -9,6 +9,7 @@ import pytest
 
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic, RecipeError
+from compiler.facts import ValueFacts
 from compiler.methods import Freeze, LoRA
 from compiler.metrics import F1
 from compiler.recipe import CrossEntropy
@@ -263,3 +264,24 @@ def test_held_out_rows_are_the_test_rows_or_else_the_validation_rows() -> None:
         ).held_out
         is None
     )
+
+
+@pytest.mark.parametrize("task", ["text-classification", "text-regression"])
+def test_a_decoder_that_answers_for_a_text_needs_a_padding_token(task: str) -> None:
+    values = ValueFacts(mean=0.0, deviation=1.0, minimum=-1.0, maximum=1.0)
+    data = replace(DATA, splits=tuple(replace(split, values=values) for split in DATA.splits))
+    decoder = replace(MODEL, model_type="gpt2", architecture="decoder", padding=None)
+    with pytest.raises(RecipeError) as caught:
+        resolved(decoder, data, task=task)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R410", "/model/id")
+    assert resolved(replace(decoder, padding=5), data, task=task).target == "cpu"
+
+
+@pytest.mark.parametrize("task", ["text-generation", "continued-pretraining"])
+def test_an_encoder_is_no_language_model(task: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolved(task=task)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R410", "/model/id")
+    assert found.message == "the model is an encoder (bert), and the task tunes decoders"

@@ -1,0 +1,225 @@
+"""text-generation: an answer to a conversation, an instruction or a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from compiler.auto import Choice
+from compiler.data.conversations import LAYOUTS, ROLES, Conversation, Shape, conversation_of, layout_of
+from compiler.data.texts import BadValueError
+from compiler.diagnostics import Diagnostic
+from compiler.metrics import Perplexity, TokenAccuracy
+from compiler.supervision import Supervise, render
+from compiler.tasks.interface import Example, Kind, ResolvedTask
+from compiler.tasks.language import check_language, loss_of
+from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template
+from compiler.typed import About
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from compiler.facts import DataFacts, ModelFacts
+    from compiler.packing import Packing
+    from compiler.recipe import Recipe
+    from compiler.tasks.interface import Architecture, Targets
+
+COLUMNS: Mapping[str, Kind] = {role: "text" if role == "text" else "conversation" for role in ROLES}
+INPUTS = tuple(ROLES)
+OPTIONAL = frozenset(ROLES)
+NAMED: frozenset[str] = frozenset()
+ARCHITECTURES: tuple[Architecture, ...] = ("decoder",)
+PACKING: Packing = "whole"
+SPECIAL_TOKENS = False  # the template writes them
+METRICS = ("perplexity", "token-accuracy")
+DEFAULT_METRICS = (Perplexity(), TokenAccuracy())
+LOSSES = ("cross-entropy",)
+STRATIFIES = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTemplate:
+    """How a conversation becomes one text: the model's own template, a built-in one, or one that is written here."""
+
+    SHORTHAND: ClassVar[str] = "name"
+
+    name: Annotated[
+        str,
+        About("model: the model's own; chatml, plain or alpaca: for models that have none. auto: model, else plain."),
+    ] = "auto"
+    source: Annotated[str, About("A Jinja template, instead of one that a name means.")] = ""
+    source_for_tools: Annotated[str, About("The same for conversations with tools, where it is another.")] = ""
+    variables: Annotated[
+        Mapping[str, str | bool], About("What the template reads beside the conversation: switches, special tokens.")
+    ] = field(default_factory=dict)
+    needs_start: Annotated[
+        bool, About("Whether the token that the tokenizer puts in front of every text is still to be put there.")
+    ] = False
+
+    def bound(self, folder: Path) -> ChatTemplate:
+        """With its source and the special tokens of the tokenizer in a folder. Raises TemplateError."""
+        if self.source:
+            special = read_template(folder, "plain").variables
+            return replace(self, name="written", variables={**special, **self.variables})
+        name = self.name
+        if name == "auto":
+            name = OWN if _has_own(folder) else "plain"
+        found = read_template(folder, name)
+        return ChatTemplate(
+            name=name,
+            source=found.source,
+            source_for_tools=found.source_for_tools,
+            variables={**found.variables, **self.variables},
+            needs_start=found.needs_start,
+        )
+
+    def template(self) -> Template:
+        """The template, which is bound."""
+        assert self.source, "bound to the model's files before rows are read"
+        return Template(
+            name=self.name,
+            source=self.source,
+            source_for_tools=self.source_for_tools,
+            variables=self.variables,
+            needs_start=self.needs_start,
+        )
+
+
+def _has_own(folder: Path) -> bool:
+    """Whether the tokenizer in a folder has a template."""
+    try:
+        read_template(folder, OWN)
+    except TemplateError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextGeneration:
+    """An answer to a conversation. Columns: messages; or prompt, completion; or instruction, input, output; or text."""
+
+    type: Annotated[
+        Literal["text-generation"],
+        About("An answer to a conversation, an instruction or a prompt."),
+    ] = "text-generation"
+    template: Annotated[ChatTemplate, About("How a conversation becomes one text.")] = ChatTemplate()
+    supervise: Annotated[
+        Supervise, About("What is learnt: every turn of the assistant, its last one, or the whole text.")
+    ] = "assistant"
+
+
+class Reader:
+    """Reads a conversation."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.named = {role: column for role, column in columns.items() if role != column}
+
+    def read(self, values: Mapping[str, object]) -> Example:
+        """A row. Raises BadValueError."""
+        shape = self._shape(values)
+        conversation_of(values, shape)
+        return Example(row=_row(values, shape))
+
+    def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
+        """A row whose answer is not read. Raises BadValueError."""
+        answers = {"prompt": "completion", "instruction": "output"}
+        missing = {answers[role]: "-" for role in answers if self.named.get(role, role) in values}
+        completed = {**{self.named.get(role, role): word for role, word in missing.items()}, **values}
+        return _row(completed, self._shape(completed))
+
+    def _shape(self, values: Mapping[str, object]) -> Shape:
+        shape = layout_of(values.keys(), self.named)
+        if shape is None:
+            known = "; ".join(" and ".join(layout.required) for layout in LAYOUTS.values())
+            column = next(iter(self.named.values()), "messages")
+            raise BadValueError(column, f"expected a conversation in the columns {known}, found {', '.join(values)}")
+        return shape
+
+    def classes(self, targets: Targets) -> npt.NDArray[np.int64]:
+        """[N] zeros: the rows have no classes."""
+        import numpy as np
+
+        return np.zeros(len(targets), np.int64)
+
+    def label_counts(self, targets: Targets) -> Mapping[str, int]:
+        """None: nothing is labelled."""
+        return {}
+
+    def values(self, targets: Targets) -> None:
+        """Nothing: the answers are texts."""
+
+
+def _row(values: Mapping[str, object], shape: Shape) -> Mapping[str, Any]:
+    """The values of a row by role; what is not there is left out."""
+    return {role: values[column] for role, column in shape.columns.items() if values.get(column) is not None}
+
+
+def conversation(row: Mapping[str, Any]) -> Conversation:
+    """The conversation in a row by role. Raises BadValueError."""
+    shape = layout_of(row.keys(), {})
+    assert shape is not None, "as a reader of rows gives it"
+    return conversation_of(row, shape)
+
+
+def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
+    """The task with its template's source and special tokens. Raises ValueError."""
+    return replace(task, template=task.template.bound(tokenizer_file.parent))
+
+
+def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rendered conversation. Raises BadValueError where the template is not for it."""
+    return ("".join(segment.text for segment in segments(task, row)),)
+
+
+def segments(task: TextGeneration, row: Mapping[str, Any]) -> Any:
+    """The rendered conversation in pieces, each with whether it is learnt. Raises BadValueError."""
+    try:
+        return render(conversation(row), task.template.template(), task.supervise)
+    except ConversationError as error:
+        raise BadValueError(next(iter(row)), str(error)) from None
+
+
+def reader(task: TextGeneration, columns: Mapping[str, str]) -> Reader:
+    """The reader of rows."""
+    return Reader(columns)
+
+
+def check(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Classes have no weights here."""
+    return check_language(recipe)
+
+
+def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """No findings: rows were read one by one."""
+    return iter(())
+
+
+def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
+    """No findings: what the task needs of a model's files, it took when it was bound."""
+    return iter(())
+
+
+def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
+    """The task as it is bound; the model's own head is kept."""
+    task = recipe.task
+    assert isinstance(task, TextGeneration), "the module is the task's"
+    reason = "the model's own" if task.template.name == OWN else "the model has no template of its own"
+    said = Choice(pointer="/task/template", value=task.template.name, reason=reason)
+    return ResolvedTask(
+        task=task,
+        loss=loss_of(recipe),
+        metrics=recipe.metrics or DEFAULT_METRICS,
+        keep_head=True,
+        choices=() if recipe.wrote("/task/template") is not None else (said,),
+    )
+
+
+def summary(data: DataFacts) -> str:
+    """How many tokens there are."""
+    train = data.split("train")
+    return f"{train.num_tokens:,} tokens of conversations" if train and train.num_tokens else "conversations"
