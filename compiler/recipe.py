@@ -135,6 +135,19 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BinaryCrossEntropy:
+    """Mean negative log-likelihood of having each label or not, in nats: where a row may have several."""
+
+    type: Annotated[
+        Literal["binary-cross-entropy"], About("Mean negative log-likelihood of having each label or not.")
+    ] = "binary-cross-entropy"
+    class_weights: Annotated[
+        ClassWeights,
+        About("Weight of each label where a row has it; balanced: rows without it, over rows with it.", above=0),
+    ] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Focal:
     """Cross-entropy times (1 - p)^gamma, p the share given to the true label (Lin et al. 2017, arXiv:1708.02002)."""
 
@@ -167,7 +180,7 @@ class Huber:
     delta: Annotated[float, About("Where the line begins, in standard deviations of the train rows.", above=0)] = 1.0
 
 
-LabelLoss = CrossEntropy | Focal
+LabelLoss = CrossEntropy | BinaryCrossEntropy | Focal
 Loss = LabelLoss | MeanSquaredError | MeanAbsoluteError | Huber
 
 

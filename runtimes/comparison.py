@@ -114,7 +114,7 @@ def encoded(task: Task, examples: Iterable[Example], encoder: Encoder) -> Table:
     """The columns of some rows, in memory."""
     module = tasks.module_of(task)
     portions = (module.encode(task, portion, encoder) for portion in chunks(examples, _ROWS_AT_ONCE))
-    return table_of(portions, module.columns(encoder.pad_id))
+    return table_of(portions, module.columns(task, encoder.pad_id))
 
 
 def noise_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:

@@ -81,14 +81,14 @@ def check_labels(recipe: Recipe, labels: Labels) -> Iterator[Diagnostic]:
 
 def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Every label that the recipe names outside of the task, with its pointer."""
-    from compiler.recipe import CrossEntropy, Focal
+    from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal
 
     for index, metric in enumerate(recipe.metrics):
         if isinstance(metric, OfClasses) and metric.average == "binary" and metric.positive != "auto":
             yield f"/metrics/{index}/positive", metric.positive
     match recipe.training.loss:
-        case CrossEntropy(class_weights=Mapping() as weights) | Focal(class_weights=Mapping() as weights):
-            yield from ((f"{_WEIGHTS}{escape(label)}", label) for label in weights)
+        case CrossEntropy() | BinaryCrossEntropy() | Focal() as loss if isinstance(loss.class_weights, Mapping):
+            yield from ((f"{_WEIGHTS}{escape(label)}", label) for label in loss.class_weights)
 
 
 def check_label_loss(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -203,18 +203,20 @@ def with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
     return metric
 
 
-def weighted(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts) -> LabelLoss:
-    """The loss with a weight for each label, or with "none" where each weighs one."""
-    weights = _weights(loss, labels, data)
+def weighted(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts, *, sets: bool = False) -> LabelLoss:
+    """The loss with a weight for each label, or with "none" where each weighs one. `sets`: rows have several labels."""
+    weights = _weights(loss, labels, data, sets=sets)
     return replace(loss, class_weights=weights if set(weights.values()) != {1.0} else "none")
 
 
-def _weights(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts) -> dict[str, float]:
+def _weights(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts, *, sets: bool) -> dict[str, float]:
     match loss.class_weights:
         case "none":
             return dict.fromkeys(labels, 1.0)
         case "balanced":
-            counts = data.label_counts("train")
+            counts, rows = data.label_counts("train"), data.num_rows("train")
+            if sets:
+                return {name: max(1, rows - counts[name]) / counts[name] for name in labels}
             total = sum(counts.values())
             return {name: total / (len(labels) * counts[name]) for name in labels}
         case written:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from compiler.files import write_json
@@ -15,6 +16,7 @@ from runtimes.evaluation import mean_loss
 from runtimes.events import Progress, Said
 from runtimes.features import Features, Ragged
 from runtimes.gate import ScoreFunction
+from runtimes.learnt import learnt
 from runtimes.steps import Context
 
 _BATCH_SIZE = 32
@@ -22,6 +24,7 @@ _BATCH_SIZE = 32
 
 def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     """Scores the tuned model, what needs no model, and the model before tuning where its own head answers the task."""
+    step = replace(step, task=learnt(step.task, context.inputs["train"]))
     train = context.plan.step("train")
     assert isinstance(train, Train)
     module, features = tasks.module_of(step.task), Features(context.inputs["prepare"] / step.split)

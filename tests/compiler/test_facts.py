@@ -461,6 +461,43 @@ def test_a_second_text_that_is_named_stands_in_every_row(project):
     assert found.message == 'the column "claim": expected text, found null'
 
 
+SETS = {"type": "text-classification", "multi_label": True}
+
+
+def write_sets(project, values: list[Any]) -> None:
+    rows = [{"text": f"good film {number}", "label": value} for number, value in enumerate(values)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_row_may_have_several_labels_or_none(project):
+    write_sets(project, [["b", "a"], {"a": True, "b": 0, "c": 1}, [], ["a"]] * 10)
+    facts = project.gather(task=SETS, dataset={"train": "data/rows.jsonl", "validation": None, "test": None})
+    assert facts.data.labels == ("a", "b", "c")
+    assert facts.data.label_counts("train") == {"a": 30, "b": 10, "c": 10}
+
+
+def test_a_split_keeps_the_share_of_a_rare_label(project):
+    write_sets(project, [["common", "rare"] if number % 20 == 0 else ["common"] for number in range(200)])
+    facts = project.gather(task={**SETS, "labels": ["common", "rare"]})
+    assert facts.data.label_counts("test") == {"common": 20, "rare": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "said"),
+    [
+        ("a", "R313", 'expected a list of labels, found the text "a"'),
+        (["a", None], "R313", "expected a label, found null"),
+        ({"a": 2}, "R313", "expected 0 or 1 for each label, found the number 2"),
+        (["d"], "R312", 'the label "d" is not declared'),
+    ],
+)
+def test_what_is_no_list_of_labels_is_named(project, value, code, said):
+    write_sets(project, [*[["a", "b"], ["c"]] * 10, value])
+    found = only_error(project.findings(task={**SETS, "labels": ["a", "b", "c"]}))
+    assert found.code == code
+    assert said in found.message
+
+
 def test_an_unreadable_row_is_named_by_file_and_line(project):
     with (project.root / "data" / "rows.jsonl").open("a") as file:
         file.write("{oops\n")

@@ -37,9 +37,14 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
 _LOSSES: Mapping[str, Any] = {
     "cross-entropy": {"type": "cross-entropy", "class_weights": {"negative": 2.0, "positive": 0.5}},
     "focal": {"type": "focal", "gamma": 2.0, "class_weights": {"negative": 0.25, "positive": 0.75}},
+    "binary-cross-entropy": {"type": "binary-cross-entropy", "class_weights": {"negative": 2.0, "long": 0.5}},
     "mse": {"type": "mse"},
     "mae": {"type": "mae"},
     "huber": {"type": "huber", "delta": 0.5},
+}
+# What a loss needs of its task: rows that may have several labels.
+_OF_LOSS: Mapping[str, Mapping[str, Any]] = {
+    "binary-cross-entropy": {"task": {"multi_label": True}, "columns": {"label": "moods"}},
 }
 _METHODS: Mapping[str, Any] = {
     "full": {"type": "full"},
@@ -164,14 +169,21 @@ def write(subject: Subject, folder: Path) -> Project:
         if name not in table:
             raise LookupError(f"{name} has no case in tests/conformance/subjects.py")
     save_model(folder / "model", subject.encoder, subject.stored)
-    written = [{**row, "share": len(row["snippet"]) / 40 + (row["sentiment"] == "positive")} for row in rows(NUM_ROWS)]
+    written = [
+        {
+            **row,
+            "share": len(row["snippet"]) / 40 + (row["sentiment"] == "positive"),
+            "moods": [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :],
+        }
+        for number, row in enumerate(rows(NUM_ROWS))
+    ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
-    case = _TASKS[subject.task]
+    case, needed = _TASKS[subject.task], _OF_LOSS.get(subject.loss, {"task": {}, "columns": {}})
     usual = case["training"] if subject.loss == loss_names(subject.task)[0] else {}  # smoothing is of one loss
     recipe = {
         **RECIPE,
-        "task": subject.task,
-        "dataset": {**RECIPE["dataset"], "columns": case["columns"]},
+        "task": {"type": subject.task, **needed["task"]},
+        "dataset": {**RECIPE["dataset"], "columns": {**case["columns"], **needed["columns"]}},
         "method": _METHODS[subject.method],
         "runtime": "auto" if len(runtimes_of(subject.method)) > 1 else runtimes_of(subject.method)[0],
         "training": {**_TRAINING, **usual, "loss": _LOSSES[subject.loss]},

@@ -32,21 +32,21 @@ def test_rounding_swaps_no_ranks() -> None:
     other = np.asarray([[0.0, 1.0 + 1e-6], [0.0, 1.0], [0.0, -1.0]], np.float32)
     targets = [0, 1, 0]
     assert measured(other.tolist(), targets)["auroc_binary"] < measured(source.tolist(), targets)["auroc_binary"]
-    settled = task.settle(source, other, np.zeros(3, bool), 1e-5)
+    settled = task.settle(TASK, source, other, np.zeros(3, bool), 1e-5)
     assert settled.tolist() == source.tolist()
 
 
 def test_what_is_over_the_tolerance_or_decided_otherwise_counts_as_it_is() -> None:
     source = np.asarray([[0.0, 1.0], [0.0, 0.015], [0.0, 0.005]], np.float32)
     other = np.asarray([[0.0, 1.5], [0.008, 0.007], [0.006, 0.0]], np.float32)
-    settled = task.settle(source, other, np.asarray([False, False, True]), 0.01)
+    settled = task.settle(TASK, source, other, np.asarray([False, False, True]), 0.01)
     assert settled.tolist() == [other[0].tolist(), other[1].tolist(), source[2].tolist()]
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (0, 2)])
 def test_outputs_of_another_shape_are_left_as_they_are(shape: tuple[int, int]) -> None:
     other = np.zeros(shape, np.float32)
-    assert task.settle(np.zeros((3, 2), np.float32)[: shape[0]], other, np.zeros(shape[0], bool), 1.0) is other
+    assert task.settle(TASK, np.zeros((3, 2), np.float32)[: shape[0]], other, np.zeros(shape[0], bool), 1.0) is other
 
 
 # --- losses
