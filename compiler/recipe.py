@@ -185,6 +185,34 @@ Loss = LabelLoss | MeanSquaredError | MeanAbsoluteError | Huber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceWeights:
+    """Rows of rare labels weigh more in the loss: class_weights of "balanced"."""
+
+    type: Annotated[Literal["weights"], About("Rows of rare labels weigh more in the loss.")] = "weights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oversample:
+    """Rows of rare labels stand in an epoch several times, until each label has as many as the commonest."""
+
+    type: Annotated[Literal["oversample"], About("Each label has as many rows of an epoch as the commonest.")] = (
+        "oversample"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undersample:
+    """Each label has as many rows of an epoch as the rarest; the others are drawn anew in each epoch."""
+
+    type: Annotated[Literal["undersample"], About("Each label has as many rows of an epoch as the rarest.")] = (
+        "undersample"
+    )
+
+
+Balance = BalanceWeights | Oversample | Undersample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopping:
     """Stop when the validation rows no longer gain."""
 
@@ -224,6 +252,9 @@ class Training:
     ] = "auto"
     label_smoothing: Annotated[float, About("Share of the target spread over all labels.", minimum=0, below=1)] = 0.0
     loss: Annotated[Loss | None, About("What is minimised. Follows from the task when it is not named.")] = None
+    balance: Annotated[
+        Balance | None, About("Makes up for labels of which train has few rows. Default: they count as they stand.")
+    ] = None
     seed: Annotated[
         int, About("Decides fresh weights, the order of rows and dropout.", minimum=0, maximum=2**32 - 1)
     ] = 0

@@ -83,6 +83,10 @@ def check_sets(recipe: Recipe, *, sets: bool) -> Iterator[Diagnostic]:
         if metric.type in NO_METRICS:
             message = f'the metric "{metric.type}" is for rows that have one label each'
             yield recipe.finding("R201", f"/metrics/{index}/type", message, "with multi_label: f1, or accuracy")
+    balance = recipe.training.balance
+    if balance is not None and balance.type != "weights":
+        message = f'nothing reads the balance "{balance.type}" with multi_label: a row is of no one class'
+        yield recipe.finding("R202", "/training/balance", message, 'write "balance": "weights"', key=True)
     if recipe.wrote("/training/label_smoothing") is not None:
         message = 'nothing reads "label_smoothing" with multi_label'
         yield recipe.finding("R202", "/training/label_smoothing", message, "remove it", key=True)

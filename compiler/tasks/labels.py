@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Labels = tuple[str, ...] | Literal["auto"]
 _WEIGHTS = "/training/loss/class_weights/"
+_UNEQUAL = 10  # times as many rows of one label as of another: from here on it is said
 LISTED = 5  # findings of one kind; the rest is counted
 
 
@@ -165,6 +166,36 @@ def check_found_labels(recipe: Recipe, labels: Labels, data: DataFacts) -> Itera
             yield recipe.finding("R208", pointer, f'no row has the label "{short(label)}"', hint)
 
 
+def check_unequal(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """No label has many times the train rows of another, unless the recipe makes up for it."""
+    from compiler.recipe import Focal
+
+    counts = {label: count for label, count in data.label_counts("train").items() if count}
+    loss = recipe.training.loss
+    weighs = loss is not None and (isinstance(loss, Focal) or getattr(loss, "class_weights", "none") != "none")
+    if recipe.training.balance is not None or weighs or len(counts) < 2:
+        return
+    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    rare = [label for label, count in counts.items() if count * _UNEQUAL < counts[most]]
+    if rare:
+        other = f"; {len(rare)} of {len(counts)} labels have less than a tenth" if len(counts) > 2 else ""
+        message = (
+            f'train has {counts[most]:,} rows of "{short(most)}" and {counts[least]:,} of "{short(least)}", '
+            f"{counts[most] / counts[least]:,.0f} times fewer{other}"
+        )
+        hint = '"balance": "weights" in /training makes up for it; accuracy says little here, f1 more'
+        yield recipe.finding("R318", "/dataset/train", message, hint, severity="warning")
+
+
+def check_balanced_once(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Weights are said once: as /training/balance, or as the loss's class_weights."""
+    from compiler.recipe import BalanceWeights
+
+    if isinstance(recipe.training.balance, BalanceWeights) and recipe.wrote(_WEIGHTS[:-1]) is not None:
+        message, hint = 'nothing reads "class_weights" with a balance of weights', "keep one of the two"
+        yield recipe.finding("R202", _WEIGHTS[:-1], message, hint, key=True)
+
+
 def _listed(labels: list[str]) -> str:
     """The first few labels in quotes."""
     more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
@@ -201,6 +232,16 @@ def with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
     if isinstance(metric, OfClasses) and metric.average == "binary" and metric.positive == "auto":
         return replace(metric, positive=labels[-1])
     return metric
+
+
+def balanced(recipe: Recipe, loss: LabelLoss) -> tuple[LabelLoss, tuple[Choice, ...]]:
+    """The loss with the weights that /training/balance asks for, and what is to be said of them."""
+    from compiler.recipe import BalanceWeights
+
+    if not isinstance(recipe.training.balance, BalanceWeights):
+        return loss, ()
+    said = Choice(pointer=_WEIGHTS[:-1], value="balanced", reason='/training/balance says "weights"')
+    return replace(loss, class_weights="balanced"), (said,)
 
 
 def weighted(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts, *, sets: bool = False) -> LabelLoss:

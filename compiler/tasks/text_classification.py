@@ -143,6 +143,7 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
     """Findings about declared labels, and what is said of the loss."""
     yield from labels.check_labels(recipe, _task(recipe).labels)
     yield from labels.check_label_loss(recipe)
+    yield from labels.check_balanced_once(recipe)
     yield from label_sets.check_sets(recipe, sets=_task(recipe).multi_label)
 
 
@@ -154,6 +155,7 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
         return  # the rest would follow from it
     yield from labels.check_label_rows(recipe, _task(recipe).labels, data)
     yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
+    yield from labels.check_unequal(recipe, data)
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
@@ -170,6 +172,8 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     names, keep_head, choices = labels.choose_labels(task.labels, model, data)
     loss = recipe.training.loss or (BinaryCrossEntropy() if task.multi_label else CrossEntropy())
     assert isinstance(loss, (CrossEntropy, BinaryCrossEntropy, Focal)), "checked by check_loss"
+    loss, said = labels.balanced(recipe, loss)
+    choices = (*choices, *said)
     if task.multi_label and task.threshold == "auto":
         tuned = recipe.dataset.validation is not None
         reason = (

@@ -111,7 +111,7 @@ def test_transformers_reads_the_model_as_one_of_several_labels(folder: Path) -> 
     run, text = folder / "runs" / "tiny", f"the plot was {BAD[0]} and {GOOD[1]}"
     ours = json.loads(invoke("predict", run, "--text", text, "--json").output)
     with quiet():
-        pipe = transformers.pipeline(
+        pipe: Any = transformers.pipeline(
             "text-classification", model=str(run / "model"), top_k=None, function_to_apply="sigmoid"
         )
         [answers] = pipe([text])

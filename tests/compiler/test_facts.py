@@ -461,6 +461,20 @@ def test_a_second_text_that_is_named_stands_in_every_row(project):
     assert found.message == 'the column "claim": expected text, found null'
 
 
+def test_labels_that_are_very_unequal_are_a_warning_unless_the_recipe_makes_up_for_it(project):
+    rows = [(f"good film {number}", "spam" if number % 20 == 0 else "ham") for number in range(400)]
+    write_rows(project.root / "data" / "rows.jsonl", rows)
+    [found] = project.gather().findings
+    assert (found.code, found.severity, found.pointer) == ("R318", "warning", "/dataset/train")
+    assert found.message == 'train has 304 rows of "ham" and 16 of "spam", 19 times fewer'
+    for training in (
+        {"balance": "oversample"},
+        {"loss": "focal"},
+        {"loss": {"type": "cross-entropy", "class_weights": "balanced"}},
+    ):
+        assert project.gather(training=training).findings == ()
+
+
 SETS = {"type": "text-classification", "multi_label": True}
 
 

@@ -99,6 +99,7 @@ def train_step(**changes: Any) -> Train:
         num_steps=num_steps,
         batch_size=8,
         packing="none",
+        draw="every",
         lengths=(4, 8, 12, 16),
         learning_rate=0.5,
         schedule=Schedule(shape="linear", warmup_steps=2, num_steps=num_steps),
