@@ -1,6 +1,7 @@
 # Everything that a person or CI does with this project. `make help` lists it.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+FIXTURES ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -38,8 +39,8 @@ lint: $(VENV)/with-dev  ## format, lint, types and import rules only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fixtures: $(VENV)/with-run  ## get the real model and rows that recipes/ and tests/ use
-	@$(BIN)/python -m tools.fetch_fixtures
+fixtures: $(VENV)/with-run  ## get the real model and rows that recipes/ and tests/ use (FIXTURES='spam django', or --all)
+	@$(BIN)/python -m tools.fetch_fixtures $(FIXTURES)
 
 schema: $(VENV)/with-run  ## write the generated files anew: the JSON Schema and the reference page
 	$(BIN)/python -m compiler.schema

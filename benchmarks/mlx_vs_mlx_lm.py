@@ -102,7 +102,7 @@ class Ours:
         from runtimes.mlx.engine import MlxEngine
         from runtimes.mlx.trace.training import Traced
         from runtimes.mlx.weights import Weights
-        from tests.runtimes.tiny import train_step
+        from tests.runtimes.tiny import placed, train_step
 
         graph = traced(model)
         named = dict(model.named_parameters())
@@ -116,6 +116,7 @@ class Ours:
             Traced(model=model, train=graph, evaluate=graph, names={}, values={}),
             Weights(parameters=weights, buffers={}, missing=()),
             Path(),
+            placed("mlx"),
         )
 
     def step(self, batches: Sequence[Any], rate: float = RATE) -> float:

@@ -116,7 +116,7 @@ def load(options: argparse.Namespace, name: str, folder: Path) -> Any:
     from compiler.recipe import AdamW
     from runtimes.backends import backend
     from runtimes.pytorch.quiet import quiet
-    from tests.runtimes.tiny import train_step
+    from tests.runtimes.tiny import placed, train_step
 
     layers, hidden, heads = SIZES[options.size]
     config = BertConfig(
@@ -133,7 +133,7 @@ def load(options: argparse.Namespace, name: str, folder: Path) -> Any:
             BertModel(config).save_pretrained(folder / "model")
     method = Full() if options.method == "full" else LoRA(rank=8, alpha=16.0, target_modules=("query", "value"))
     step = train_step(method=method, optimizer=AdamW(), weight_decay=0.01, max_grad_norm=1.0)
-    return backend(name).load_engine(step, folder / "model", folder / "init.safetensors", "cpu")
+    return backend(name).load_engine(step, folder / "model", folder / "init.safetensors", placed(name))
 
 
 def random_batch(options: argparse.Namespace) -> Any:

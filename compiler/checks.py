@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from compiler import methods, tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.metrics import UNRANKED, OfClasses, name_of
-from compiler.placement import Runtime, Target, choose_runtime
-from compiler.recipe import Export, Recipe, Split
+from compiler.placement import LIMIT_HINT, Runtime, Target, choose_runtime, unkept_limit
+from compiler.recipe import Export, Mlx, Onnx, Recipe, Split
 
 OPSET = 18
+_DROPS: Mapping[int | None, float] = {None: 0.01, 8: 0.02, 4: 0.1}  # by bits
 
 
 def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -31,6 +32,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_selection(recipe)
     yield from check_held_out(recipe)
     yield from check_exports(recipe)
+    yield from check_formats(recipe)
     yield from check_unread_gate(recipe)
     yield from check_runtime(recipe)
 
@@ -179,7 +181,7 @@ def check_runtime(recipe: Recipe) -> Iterator[Diagnostic]:
 
 
 def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> Iterator[Diagnostic]:
-    """The method runs on the runtime that the command line asks for, or that is chosen for the target."""
+    """The runtime that the command line asks for, or that is chosen for the target, has the method and the limit."""
     runtimes = methods.module_of(recipe.method).RUNTIMES
     engine, reason = choose_runtime(target, runtime or recipe.runtime)
     if engine not in runtimes:
@@ -188,6 +190,8 @@ def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> 
         yield recipe.finding(
             "R213", "/method", message, f'write "runtime": "{runtimes[0]}", or --runtime {runtimes[0]}'
         )
+    if unkept := unkept_limit(target, runtime or recipe.runtime):
+        yield recipe.finding("R217", "/runtime", unkept, LIMIT_HINT.format(kind=target.kind))
 
 
 def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -202,7 +206,28 @@ def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def resolved_export(export: Export) -> Export:
     """The export with nothing left open."""
-    return replace(export, opset=OPSET) if export.opset == "auto" else export
+    match export:
+        case Onnx(opset="auto"):
+            return replace(export, opset=OPSET)
+        case Mlx(max_metric_drop="auto"):
+            return replace(export, max_metric_drop=0.0 if export.is_exact else _DROPS[export.bits])
+        case _:
+            return export
+
+
+def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
+    """A folder for mlx-lm holds a language model, and each of its keys is read."""
+    for index, export in enumerate(recipe.export):
+        if not isinstance(export, Mlx):
+            continue
+        pointer = f"/export/{index}"
+        if tasks.module_of(recipe.task).ARCHITECTURES != ("decoder",):
+            message = f'mlx-lm runs language models, and the task is "{recipe.task.type}"'
+            yield recipe.finding("R218", pointer, message, 'write {"format": "onnx"}')
+        if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:
+            yield _unread(recipe, f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
+        if export.is_exact and recipe.wrote(f"{pointer}/max_metric_drop") is not None:
+            yield _unread(recipe, f"{pointer}/max_metric_drop", "where nothing is rounded", "remove it")
 
 
 def check_unread_gate(recipe: Recipe) -> Iterator[Diagnostic]:

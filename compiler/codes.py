@@ -115,6 +115,12 @@ CODES: dict[str, Code] = {
         "A quantized layer holds one scale and one offset for each group of its inputs, so that group_size must divide "
         "their number: 32, 64 or 128. A layer that none of the three divides stays as it is, and the plan says so.",
     ),
+    "R217": Code(
+        "a limit of memory that nothing keeps",
+        "--target cpu:8GiB says how much memory training may take. MLX keeps to it everywhere and PyTorch on CUDA and "
+        "MPS: micro-batches are halved until a step fits. PyTorch's memory on the CPU is the system's, which has no "
+        "such limit: there, choose /training/micro_batch_size and /training/gradient_checkpointing.",
+    ),
     "R407": Code(
         "no tokenizer.json",
         "Rows are read with the model's own fast tokenizer, the file tokenizer.json, in training and in the bundle "
@@ -127,7 +133,7 @@ CODES: dict[str, Code] = {
     "E401": Code("the system refused", "A file could not be written or read: disk full, no permission, or gone."),
     "E402": Code("a package is missing", "The command needs an extra of recipec; the hint installs it."),
     "E404": Code("another process writes here", "Only one process may write a run or a step at a time."),
-    "E410": Code(
+    "E411": Code(
         "a row has nothing to learn",
         "A row of a language task bears loss on none of its tokens: its answer is empty, or was cut off with the "
         "tokens over max_length. Training on it would waste time, and measuring on it would say nothing.",
@@ -145,8 +151,8 @@ CODES: dict[str, Code] = {
     "E405": Code(
         "out of memory",
         "The device has no room even for one row at a time. Micro-batches were halved down to that, which "
-        "does not change the result. Shorten the rows, choose a smaller model, or a method that trains "
-        "less.",
+        "does not change the result. Let layers be computed again (/training/gradient_checkpointing), shorten the "
+        "rows, choose a smaller model, or a method that trains less.",
     ),
     "E406": Code(
         "a model can't be trained as planned",
@@ -167,6 +173,12 @@ CODES: dict[str, Code] = {
         "the method does not run on this runtime",
         "A plan is the same for every runtime, but some methods need what only one of them has: `qlora` runs on MLX. "
         "Nothing was loaded. `--runtime` names the runtime of a plan.",
+    ),
+    "E410": Code(
+        "the model has no layers to compute again",
+        "/training/gradient_checkpointing computes each layer again for its gradients instead of keeping what it "
+        "computed. On PyTorch the model's class in transformers must support that, on MLX the model must have numbered "
+        "layers. Nothing was trained. The result is the same without it.",
     ),
     "E501": Code(
         "the export failed",
@@ -203,6 +215,10 @@ CODES: dict[str, Code] = {
     "E606": Code(
         "a part of the bundle is missing",
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
+    ),
+    "R218": Code(
+        "an export that the task does not have",
+        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
     ),
     "R301": Code(
         "a data file is missing",

@@ -46,6 +46,12 @@ def compile_recipe(document: Document, facts: FactSource, target: Target, runtim
         data=found.data,
         resolved=resolved,
         plan=plan(resolved),
-        placement=place(target, training.batch_size, training.micro_batch_size, runtime or recipe.runtime),
+        placement=place(
+            target,
+            training.batch_size,
+            training.micro_batch_size,
+            runtime or recipe.runtime,
+            gradient_checkpointing=training.gradient_checkpointing,
+        ),
         findings=found.findings,
     )

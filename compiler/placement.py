@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +13,9 @@ from typing import Literal, get_args
 DeviceKind = Literal["cpu", "cuda", "mps"]
 Runtime = Literal["pytorch", "mlx"]
 EVERY_RUNTIME: tuple[Runtime, ...] = get_args(Runtime)
+# Where a runtime keeps to a limit of memory: PyTorch's allocator on the CPU has none.
+KEEPS_LIMITS: Mapping[Runtime, tuple[DeviceKind, ...]] = {"pytorch": ("cuda", "mps"), "mlx": ("cpu", "cuda", "mps")}
+LIMIT_HINT = "write --target {kind} without a limit, or --runtime mlx"
 _TARGET = re.compile(r"(cpu|cuda|mps)(?::([1-9][0-9]*)GiB)?", re.IGNORECASE)
 
 
@@ -26,13 +30,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Engine, device and rows computed at once. Changing it changes speed and memory, not what a step means."""
+    """Where and in what portions a step is computed. Changing it changes speed and memory, not what a step means."""
 
     engine: Runtime
     engine_reason: str
     device: DeviceKind
     device_reason: str
-    micro_batch_size: int
+    memory_gib: int | None = None  # of the device, that training keeps to; None: all that there is
+    micro_batch_size: int  # rows computed at once
+    gradient_checkpointing: bool = False  # whether layers are computed again for their gradients, instead of kept
 
 
 def parse_target(text: str) -> Target:
@@ -63,10 +69,23 @@ def choose_runtime(target: Target, wanted: Literal["auto"] | Runtime) -> tuple[R
     return "pytorch", f"the usual runtime on {target.kind}"
 
 
+def unkept_limit(target: Target, wanted: Literal["auto"] | Runtime) -> str:
+    """Why nothing would keep to the memory of a target; empty where it is kept to, or where none was said."""
+    engine, _ = choose_runtime(target, wanted)
+    if target.memory_gib is None or target.kind in KEEPS_LIMITS[engine]:
+        return ""
+    return f"{engine} can't be held to {target.memory_gib} GiB on {target.kind}"
+
+
 def place(
-    target: Target, batch_size: int, micro_batch_size: int | None, runtime: Literal["auto"] | Runtime = "auto"
+    target: Target,
+    batch_size: int,
+    micro_batch_size: int | None,
+    runtime: Literal["auto"] | Runtime = "auto",
+    *,
+    gradient_checkpointing: bool = False,
 ) -> Placement:
-    """The placement of a training step on a target."""
+    """The placement of a training step on a target. Limits of memory are taken as they are: see unkept_limit."""
     engine, reason = choose_runtime(target, runtime)
     memory = f", {target.memory_gib} GiB" if target.memory_gib is not None else ""
     return Placement(
@@ -74,5 +93,7 @@ def place(
         engine_reason=reason,
         device=target.kind,
         device_reason=f"{target.reason}{memory}",
+        memory_gib=target.memory_gib,
         micro_batch_size=min(micro_batch_size or batch_size, batch_size),
+        gradient_checkpointing=gradient_checkpointing,
     )

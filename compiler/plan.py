@@ -182,7 +182,8 @@ class VerifyExport:
     rows: int  # 0: all
     tolerance_factor: float
     max_excused: float
-    max_metric_drop: float
+    max_metric_drop: float  # over an edge that rounds; no other may lose anything
+    export: Export
     model: ModelFiles
 
 

@@ -21,6 +21,7 @@ from compiler.plan import (
     Train,
     VerifyExport,
 )
+from compiler.recipe import Export, Onnx
 from compiler.resolve import ResolvedRecipe
 
 _PREPARED_WITH = frozenset({"config.json", "tokenizer.json"})  # config.json names the padding token
@@ -44,8 +45,9 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
         assert recipe.held_out is not None, "an export has held-out rows to be verified on"
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
         yield ExportModel(id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export)
-        yield _verify(recipe, recipe.held_out, model_step, suffix)
-        yield _package(recipe, model_step, suffix)
+        yield _verify(recipe, recipe.held_out, model_step, suffix, export)
+        if isinstance(export, Onnx):
+            yield _package(recipe, model_step, suffix)
 
 
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
@@ -114,7 +116,9 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
     )
 
 
-def _verify(recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str) -> VerifyExport:
+def _verify(
+    recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str, export: Export
+) -> VerifyExport:
     merged = ("merge",) if model_step == "merge" else ()
     return VerifyExport(
         id=f"verify{suffix}",
@@ -125,9 +129,18 @@ def _verify(recipe: ResolvedRecipe, split: Literal["validation", "test"], model_
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
         max_excused=recipe.verify.max_excused,
-        max_metric_drop=0.0,  # float32 may lose nothing
+        max_metric_drop=_allowed_drop(export),
+        export=export,
         model=recipe.model,
     )
+
+
+def _allowed_drop(export: Export) -> float:
+    """What rounding may cost; float32 may lose nothing."""
+    if isinstance(export, Onnx):
+        return 0.0
+    assert export.max_metric_drop != "auto", "resolved"
+    return export.max_metric_drop
 
 
 def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:

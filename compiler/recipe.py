@@ -239,6 +239,10 @@ class Training:
         int | Literal["auto"],
         About("Rows computed at once; changes memory, not the result. auto: batch_size.", minimum=1),
     ] = "auto"
+    gradient_checkpointing: Annotated[
+        bool,
+        About("Compute each layer again for its gradients instead of keeping it; less memory, slower, same result."),
+    ] = False
     max_grad_norm: Annotated[
         float | None, About("The gradient's norm is clipped here; null for no clipping.", above=0)
     ] = 1.0
@@ -278,7 +282,31 @@ class Onnx:
     opset: Annotated[int | Literal["auto"], About("The ONNX operator set. auto: 18.", minimum=18, maximum=23)] = "auto"
 
 
-Export = Onnx
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mlx:
+    """A folder that mlx-lm opens, for language models on Apple silicon."""
+
+    format: Annotated[Literal["mlx"], About("A folder that mlx-lm opens, of a language model.")] = "mlx"
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales.")] = "fp32"
+    bits: Annotated[Literal[4, 8] | None, About("Bits of a quantized weight; null for none.")] = None
+    group_size: Annotated[Literal[32, 64, 128], About("Inputs of a layer that share a scale.")] = 64
+    max_metric_drop: Annotated[
+        float | Literal["auto"],
+        About(
+            "How much worse a metric may be after rounding; a share of it where lower is better. "
+            "auto: 0.01, 0.02 with 8 bits, 0.1 with 4.",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = "auto"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no weight is rounded."""
+        return self.precision == "fp32" and self.bits is None
+
+
+Export = Onnx | Mlx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

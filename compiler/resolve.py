@@ -19,7 +19,7 @@ from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.recipe import AdamW, Loss, Onnx, Optimizer, Oversample, Recipe, Undersample, Verify
+from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
@@ -44,6 +44,7 @@ class ResolvedTraining:
     weight_decay: float
     batch_size: int
     micro_batch_size: int
+    gradient_checkpointing: bool
     max_grad_norm: float | None
     max_length: int
     packing: Packing
@@ -76,7 +77,7 @@ class ResolvedRecipe:
     method: Method
     training: ResolvedTraining
     metrics: tuple[Metric, ...]
-    exports: tuple[Onnx, ...]
+    exports: tuple[Export, ...]
     verify: Verify
     choices: tuple[Choice, ...]
 
@@ -205,6 +206,7 @@ def _training(
             ),
             batch_size=training.batch_size,
             micro_batch_size=training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size,
+            gradient_checkpointing=training.gradient_checkpointing,
             max_grad_norm=training.max_grad_norm,
             max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
             packing=chosen.packing(training.packing, _packing(recipe)),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from compiler import methods
+from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes.errors import RunError
@@ -22,7 +23,7 @@ MODULES = {"pytorch": "runtimes.pytorch.backend", "mlx": "runtimes.mlx.backend"}
 class Backend(Protocol):
     """What a back end's module holds."""
 
-    def load_engine(self, step: Train, model_folder: Path, init_file: Path, device: str) -> Engine:
+    def load_engine(self, step: Train, model_folder: Path, init_file: Path, placement: Placement) -> Engine:
         """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
         ...
 

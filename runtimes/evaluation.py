@@ -69,6 +69,6 @@ def _parts(rows: Rows, size: int) -> list[Rows]:
 def halved(micro_batch_size: int) -> int:
     """Half as many rows at once; RunError when there was only one."""
     if micro_batch_size == 1:
-        hint = "lower /training/max_length, choose a smaller model, or the method lora"
+        hint = "set /training/gradient_checkpointing, lower /training/max_length, or choose a smaller model or lora"
         raise RunError("E405", "the device has no room for a single row", hint)
     return -(-micro_batch_size // 2)

@@ -23,7 +23,13 @@ from runtimes.report import Ended, write_report
 from runtimes.store import Receipt, Store
 
 # Output of a step -> the name by which the run's folder refers to it.
-LINKS = {"train": ("model", "adapter"), "merge": ("model",), "package": ("bundle",), "verify": ("verification.json",)}
+LINKS = {
+    "train": ("model", "adapter"),
+    "merge": ("model",),
+    "export": ("mlx",),
+    "package": ("bundle",),
+    "verify": ("verification.json",),
+}
 RESUMABLE = ("train",)
 
 

@@ -284,14 +284,17 @@ def compare_metrics(
 ) -> Metrics:
     """Whether no metric of the source is worse by more than `max_drop` on the other side, missing or not a number.
 
-    Of a metric of which neither more nor less is better, only that it is there.
+    Where less is better, the drop is a share of the source's value: perplexities have no common scale. Of a
+    metric of which neither more nor less is better, only that it is there.
     """
 
     def fell(metric: str) -> bool:
         found = other.get(metric, float("nan"))
         if metric in UNRANKED:
             return not np.isfinite(found)
-        drop = found - source[metric] if metric in lower_is_better else source[metric] - found
+        drop = source[metric] - found
+        if metric in lower_is_better:
+            drop = -drop / (abs(source[metric]) or 1.0)
         return not drop <= max_drop + ROUNDING
 
     fallen = tuple(metric for metric in source if fell(metric))

@@ -108,7 +108,10 @@ def _how_far(report: Report) -> str:
 def _training_line(training: Mapping[str, Any]) -> str:
     trained, total = training["parameters"]["trained"], training["parameters"]["total"]
     speed = f", {training['tokens_per_second']:,.0f} tokens/s" if training["tokens_per_second"] else ""
-    memory = f"{_frozen(training)}, peak memory {training['peak_memory_bytes'] / 2**30:.2f} GiB"
+    limit = training.get("memory_limit_gib")  # runs of older versions have none
+    allowed = f" of {limit} GiB allowed" if limit else ""
+    again = ", layers computed again" if training.get("gradient_checkpointing") else ""
+    memory = f"{_frozen(training)}, peak memory {training['peak_memory_bytes'] / 2**30:.2f} GiB{allowed}{again}"
     return f"  trained {trained:,} of {total:,} parameters ({trained / total:.2%}){speed}{memory}"
 
 

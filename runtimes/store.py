@@ -23,14 +23,15 @@ from runtimes.errors import RunError
 
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
-    "export": ("torch", "transformers", "onnx", "onnxscript"),
-    "verify": ("torch", "mlx", "transformers", "onnx", "onnxscript", "onnxruntime"),
+    "export": ("torch", "mlx-lm", "transformers", "onnx", "onnxscript"),
+    "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
 RECORDED = (
     "recipec",
     "torch",
     "mlx",
+    "mlx-lm",
     "transformers",
     "peft",
     "onnx",
@@ -48,7 +49,7 @@ class Receipt:
     key: str
     step: str
     seconds: float
-    placement: Mapping[str, str | int]
+    placement: Mapping[str, str | int | bool | None]
     versions: Mapping[str, str]
     inputs: Mapping[str, str]  # by the id of the step that it took them from: the digest of that step's outputs
     outputs: Mapping[str, str]

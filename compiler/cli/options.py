@@ -40,7 +40,8 @@ def target_option(command: F) -> F:
         "--target",
         metavar="DEVICE[:MEMORY]",
         callback=_target,
-        help="cpu, cuda, mps, or with memory cuda:80GiB. Default: this machine.",
+        help="cpu, cuda, mps, or with the most memory that training may take: cuda:80GiB. MLX keeps to it on every "
+        "device, PyTorch on cuda and mps. Default: this machine.",
     )(command)
 
 

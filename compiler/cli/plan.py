@@ -14,7 +14,7 @@ from compiler.diagnostics import printable, render
 from compiler.driver import compile_recipe
 from compiler.files import write_text
 from compiler.loading import load
-from compiler.placement import Placement, Runtime, Target, place
+from compiler.placement import LIMIT_HINT, Placement, Runtime, Target, place, unkept_limit
 from compiler.plan import Plan, Train, changed_steps, identity
 
 
@@ -71,7 +71,7 @@ def placed_plan(
     found = plan_in(path)
     if found is not None:
         refuse_overrides(overrides)
-        return found, place_plan(found, target, runtime, None)
+        return found, place_plan(found, target, runtime)
     compiled = compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target, runtime)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
@@ -84,12 +84,23 @@ def refuse_overrides(overrides: tuple[str, ...]) -> None:
         raise click.UsageError("--set is for recipes: a plan is already compiled")
 
 
-def place_plan(plan: Plan, target: Target, runtime: Runtime | None, micro_batch_size: int | None) -> Placement:
+def place_plan(
+    plan: Plan,
+    target: Target,
+    runtime: Runtime | None,
+    micro_batch_size: int | None = None,
+    *,
+    gradient_checkpointing: bool = False,
+) -> Placement:
     """The placement of a plan that was made elsewhere."""
     train = next((step for step in plan.steps if isinstance(step, Train)), None)
     if train is None:
         raise click.ClickException(f"the plan {plan.name} has no train step: there is nothing to run")
-    return place(target, train.batch_size, micro_batch_size, runtime or "auto")
+    if unkept := unkept_limit(target, runtime or "auto"):
+        raise click.UsageError(f"{unkept}: {LIMIT_HINT.format(kind=target.kind)}")
+    return place(
+        target, train.batch_size, micro_batch_size, runtime or "auto", gradient_checkpointing=gradient_checkpointing
+    )
 
 
 def read_plan(
@@ -103,11 +114,12 @@ def read_plan(
 def plan_lines(made: Plan, placement: Placement) -> list[str]:
     """The plan as a person reads it."""
     keys = made.keys()
+    again = ", layers computed again" if placement.gradient_checkpointing else ""
     lines = [
         f"plan {made.name} for {made.target}",
         (
             f"  placed on {placement.device} ({placement.device_reason}), {placement.engine}, "
-            f"{placement.micro_batch_size} rows at once"
+            f"{placement.micro_batch_size} rows at once{again}"
         ),
         "",
         "steps",

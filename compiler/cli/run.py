@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -15,10 +16,9 @@ from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runs_option, runtime_option, target_option
 from compiler.cli.plan import choice_lines, place_plan, refuse_overrides
 from compiler.diagnostics import printable, render
-from compiler.driver import compile_recipe
+from compiler.driver import Compiled, compile_recipe
 from compiler.loading import load
-from compiler.placement import Placement, Runtime, Target, place
-from compiler.plan import Plan
+from compiler.placement import Placement, Runtime, Target
 
 
 @click.command(
@@ -37,6 +37,11 @@ from compiler.plan import Plan
 @click.option(
     "--micro-batch-size", type=click.IntRange(min=1), help="Rows computed at once. Default: the recipe's or the batch."
 )
+@click.option(
+    "--gradient-checkpointing/--no-gradient-checkpointing",
+    default=None,
+    help="Compute layers again for their gradients instead of keeping them. Default: the recipe's, or not with a plan.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
 def run(
@@ -48,6 +53,7 @@ def run(
     runs_folder: Path,
     root: Path | None,
     micro_batch_size: int | None,
+    gradient_checkpointing: bool | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -61,11 +67,15 @@ def run(
         raise click.UsageError("--root is for plans: a recipe's paths start from its own folder")
     if found is not None:
         refuse_overrides(overrides)
-        made, placement = found, place_plan(found, target, runtime, micro_batch_size)
+        again = bool(gradient_checkpointing)
+        made = found
+        placement = place_plan(found, target, runtime, micro_batch_size, gradient_checkpointing=again)
         root = root or recipe.parent
     else:
         silent = quiet or as_json
-        made, placement = compile_to_run(recipe, overrides, allowed, target, runtime, micro_batch_size, quiet=silent)
+        compiled = compile_to_run(recipe, overrides, allowed, target, runtime, quiet=silent)
+        made = compiled.plan
+        placement = placed(compiled, micro_batch_size, gradient_checkpointing)
         root = recipe.parent
     from compiler.cli.progress import display
     from runtimes.execute import execute
@@ -99,11 +109,10 @@ def compile_to_run(
     allowed: tuple[Path, ...],
     target: Target,
     runtime: Runtime | None,
-    micro_batch_size: int | None,
     *,
     quiet: bool,
-) -> tuple[Plan, Placement]:
-    """The plan of a recipe and its placement; says the findings and the choices."""
+) -> Compiled:
+    """A recipe's plan and its placement; says the findings and the choices."""
     from compiler.cli.check import summary
 
     compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target, runtime)
@@ -112,9 +121,19 @@ def compile_to_run(
     if not quiet:
         click.echo(f"{recipe}: {summary(compiled)}")
         click.echo("\n".join(f"  {line}" for line in choice_lines(compiled.plan.choices)))
+    return compiled
+
+
+def placed(compiled: Compiled, micro_batch_size: int | None, gradient_checkpointing: bool | None) -> Placement:
+    """Where a recipe runs, with what the command line says over what the recipe says."""
     training = compiled.resolved.training
-    portion = micro_batch_size or training.micro_batch_size
-    return compiled.plan, place(target, training.batch_size, portion, runtime or compiled.recipe.runtime)
+    return replace(
+        compiled.placement,
+        micro_batch_size=min(micro_batch_size or training.micro_batch_size, training.batch_size),
+        gradient_checkpointing=(
+            training.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing
+        ),
+    )
 
 
 @contextmanager

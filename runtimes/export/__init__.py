@@ -1,41 +1,50 @@
-"""The exported formats: who writes each, and the session that runs what was written."""
+"""The exported formats: who writes each, and the stages on the way to what was written, as the gate compares them."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-# Format -> the module whose `export` writes it; only the module knows the framework that does.
-WRITERS: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx"}
+from compiler.recipe import Export
+from compiler.tasks import Task
+from runtimes.gate import ScoreFunction
+
+# Format -> the module that writes and runs it; only the module knows the framework that does.
+MODULES: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx_format", "mlx": "runtimes.mlx.folder"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportFacts:
-    """What was written, and by what."""
+class Written:
+    """What an export has written: facts for its report, and what there is to say."""
 
-    exporter: str
-    versions: tuple[tuple[str, str], ...]
-    """Of each library that has a say in the bytes: (name, version)."""
-    opset: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    num_bytes: int
-    num_nodes: int
-    custom_operators: tuple[tuple[str, int], ...]
-    """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
+    facts: Mapping[str, Any]
+    says: str
 
 
-class Writer(Protocol):
-    """Writes a saved model as one file."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding."""
 
-    def __call__(self, model_folder: Path, out: Path, *, opset: int, auto_class: str) -> ExportFacts:
-        """Facts about the file at `out`, which appears whole or not at all. Raises RunError E501."""
+    name: str
+    open: Callable[[], ScoreFunction]
+    exact: bool = True
+
+
+class FormatModule(Protocol):
+    """One module a format."""
+
+    def write(self, export: Export, task: Task, model: Path, out: Path) -> Written:
+        """Writes a saved model into the folder `out`. Raises RunError E501."""
+        ...
+
+    def stages(self, export: Export, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
+        """The stages after the saved model, the last one what is deployed."""
         ...
 
 
-def writer(name: str) -> Writer:
-    """The writer of a format."""
-    return cast(Writer, importlib.import_module(WRITERS[name]).export)
+def module_of(export: Export) -> FormatModule:
+    """The module of an export's format."""
+    return cast(FormatModule, importlib.import_module(MODULES[export.format]))

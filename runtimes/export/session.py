@@ -33,11 +33,11 @@ class Session:
     def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The logits of a padded batch, [B, ...]; arrays that the graph does not take are left out. Raises RunError."""
         if lacking := [name for name in self.inputs if name not in inputs]:
-            raise _failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
+            raise failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
         try:
             [logits] = self.inner.run(["logits"], {name: inputs[name] for name in self.inputs})
         except Exception as error:  # onnxruntime's errors share no base
-            raise _failure(self.file, f"does not run: {_first_line(error)}") from error
+            raise failure(self.file, f"does not run: {first_line(error)}") from error
         found: npt.NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
         return found
 
@@ -49,9 +49,9 @@ def open_session(onnx_file: Path, *, threads: int = 0) -> Session:
             str(onnx_file), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's errors share no base
-        raise _failure(onnx_file, f"does not load: {_first_line(error)}") from error
+        raise failure(onnx_file, f"does not load: {first_line(error)}") from error
     if "logits" not in [output.name for output in inner.get_outputs()]:
-        raise _failure(onnx_file, "has no output named logits")
+        raise failure(onnx_file, "has no output named logits")
     return Session(onnx_file, inner, tuple(value.name for value in inner.get_inputs()))
 
 
@@ -78,9 +78,11 @@ def onnx_scores(onnx_file: Path, reading: Reading = "logits", *, threads: int = 
     return scores
 
 
-def _failure(onnx_file: Path, message: str) -> RunError:
+def failure(onnx_file: Path, message: str) -> RunError:
+    """What a graph does wrong."""
     return RunError("E604", f"{onnx_file}: the graph {message}", "export it again")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says first, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
@@ -22,6 +23,7 @@ from runtimes.mlx.engine import MlxEngine, given_inputs
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, unlowered
 from runtimes.mlx.quantization import Quantization, dequantized, load_base, quantization_of, quantized, read_record
+from runtimes.mlx.segments import has_layers
 from runtimes.mlx.trace.training import trace_saved, trace_step
 from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
@@ -32,18 +34,26 @@ from runtimes.tolerance import Noise
 ADAPTER = "adapter_model.safetensors"
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, device: str) -> MlxEngine:
-    """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded."""
-    use_device(device)
+def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> MlxEngine:
+    """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded.
+
+    A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
+    it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
+    """
+    use_device(placement.device)
+    if placement.memory_gib is not None:
+        mx.set_memory_limit(placement.memory_gib * 2**30)
     files = weight_files(model_folder)
     traced = trace_step(step, model_folder, headers(files), init_file)
     require_lowered(traced.train, traced.evaluate)
+    if placement.gradient_checkpointing:
+        require_layers(traced.train)
     held = quantization_of(step.method, traced.train, traced.evaluate)
     train, weights = load_base(traced.train, files, traced.names, held)
     traced = replace(traced, train=train, evaluate=quantized(traced.evaluate, held), held=held)
     if lost := sorted(set(weights.missing) - set(traced.values)):
         raise RunError("E406", f"the model's files lack {', '.join(lost[:4])}", "name a model with all of its weights")
-    return MlxEngine(step, traced, weights, model_folder)
+    return MlxEngine(step, traced, weights, model_folder, placement)
 
 
 def use_device(kind: str) -> None:
@@ -70,6 +80,13 @@ def require_lowered(*graphs: Graph) -> None:
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         message = f"MLX has no lowering for {', '.join(named[:3])}{more}"
         raise RunError("E408", message, "run it on PyTorch: --runtime pytorch; a lowering goes into runtimes/mlx/ops")
+
+
+def require_layers(graph: Graph) -> None:
+    """Nothing when a model has numbered layers. Raises RunError E410 when there is nothing to compute again."""
+    if not has_layers(graph):
+        message = "the model has no numbered layers, which are what is computed again for gradients"
+        raise RunError("E410", message, "leave out /training/gradient_checkpointing")
 
 
 def check_model(step: Train, model_folder: Path) -> str:

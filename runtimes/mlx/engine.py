@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from compiler.placement import Placement
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.features import TARGETS
@@ -44,8 +45,8 @@ class MlxEngine:
 
     fixed_shapes = True
 
-    def __init__(self, step: Train, traced: Traced, weights: Weights, folder: Path) -> None:
-        self.step, self.traced, self.folder = step, traced, folder
+    def __init__(self, step: Train, traced: Traced, weights: Weights, folder: Path, placement: Placement) -> None:
+        self.step, self.traced, self.folder, self.placement = step, traced, folder, placement
         new = {name: mx.array(value) for name, value in traced.values.items() if name in traced.train.parameters}
         parameters = {**weights.parameters, **new}
         self.trained = {name: parameters.pop(name) for name in traced.train.trainable}
@@ -53,6 +54,8 @@ class MlxEngine:
         self.moments: Moments = zero_moments(step.optimizer, self.trained)
         self.count = mx.array(0)
         self.shapes: set[tuple[object, ...]] = set()  # each is a compiled graph
+        self.memory_limit = None if placement.memory_gib is None else placement.memory_gib * 2**30  # bytes
+        self._peak = 0
         self._differentiate = mx.compile(self._differentiated())
         self._update = mx.compile(self._updated)
         self._evaluate = mx.compile(lower(traced.evaluate))
@@ -71,7 +74,7 @@ class MlxEngine:
     ) -> DoneStep:
         """One optimizer step. Raises OutOfMemory with parameters, buffers and moments unchanged."""
         [rate] = learning_rates
-        with _frees_memory():
+        with self._within_memory():
             loss, gradients, buffers = self._accumulate(micro_batches, denominators["loss"], seed)
             trained, moments, norm = self._update(
                 self.trained, gradients, self.moments, self.count + 1, mx.array(rate, mx.float32)
@@ -98,7 +101,7 @@ class MlxEngine:
 
     def _differentiated(self) -> Callable[..., tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]]:
         """From parameters, buffers, inputs, row weights and a key to the loss, the new buffers and the gradients."""
-        run = lower(self.traced.train)
+        run = lower(self.traced.train, recompute_layers=self.placement.gradient_checkpointing)
 
         def step(
             trained: Arrays, frozen: Arrays, buffers: Arrays, inputs: Arrays, weights: mx.array, key: mx.array
@@ -129,7 +132,7 @@ class MlxEngine:
 
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
-        with _frees_memory():
+        with self._within_memory():
             outputs, _ = self._evaluate(
                 {**self.frozen, **self.trained},
                 self.buffers,
@@ -137,6 +140,22 @@ class MlxEngine:
                 None,
             )
             return RowResults(losses=_numbers(outputs["losses"]), outputs=_numbers(outputs["outputs"]))
+
+    @contextlib.contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        """Raises OutOfMemory when there is no room, or when more was taken than the placement allows.
+
+        The latter is seen when it is over: MLX takes its own limit for advice. So a step may exceed the limit once,
+        is thrown away, and the next attempt has smaller portions.
+        """
+        self._peak = self.peak_memory()
+        mx.reset_peak_memory()
+        with _frees_memory():
+            yield
+        taken = int(mx.get_peak_memory())
+        if self.memory_limit is not None and taken > self.memory_limit:
+            mx.clear_cache()
+            raise OutOfMemory(f"{taken / 2**30:.2f} GiB were taken, {self.memory_limit / 2**30:.2f} GiB are allowed")
 
     # --- state and files
 
@@ -202,7 +221,7 @@ class MlxEngine:
 
     def peak_memory(self) -> int:
         """The most bytes that arrays held."""
-        return int(mx.get_peak_memory())
+        return max(self._peak, int(mx.get_peak_memory()))
 
 
 def given_inputs(graph: Graph, batch: Batch) -> dict[str, mx.array]:

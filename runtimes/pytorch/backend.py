@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
@@ -12,16 +13,22 @@ from runtimes.backends import require_runtime
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.pytorch import engine, models, noise, scores
-from runtimes.pytorch.devices import require_device
+from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.methods import module_of
 from runtimes.tolerance import Noise
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, device: str) -> engine.TorchEngine:
-    """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method."""
+def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> engine.TorchEngine:
+    """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method.
+
+    A limit of memory holds for the process from then on.
+    """
     require_runtime(step, "pytorch")
-    require_device(device)
-    return engine.load(step, model_folder, init_file, device)
+    require_device(placement.device)
+    if placement.memory_gib is not None:
+        limit_memory(placement.device, placement.memory_gib)
+    again = placement.gradient_checkpointing
+    return engine.load(step, model_folder, init_file, placement.device, gradient_checkpointing=again)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 
+from compiler.placement import DeviceKind
 from runtimes.errors import RunError
+
+_MOST_OF_MPS = 2.0  # times the recommended memory; torch takes no more
 
 
 def describe_devices() -> list[str]:
@@ -14,6 +19,21 @@ def describe_devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps (Apple GPU)")
     return found
+
+
+def limit_memory(kind: DeviceKind, gib: int) -> None:
+    """Makes torch's allocator run out of memory beyond a limit, which may be more than the device has."""
+    match kind:
+        case "cuda":
+            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(gib * 2**30 / total, 1.0))
+        case "mps":
+            total = torch.mps.recommended_max_memory()
+            torch.mps.set_per_process_memory_fraction(min(gib * 2**30 / total, _MOST_OF_MPS))
+        case "cpu":
+            raise AssertionError("limits on the CPU are refused where they are written")
+        case _:
+            assert_never(kind)
 
 
 def require_device(kind: str) -> None:

@@ -8,6 +8,8 @@ Masks are functions of the step's seed and the order of the draws.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,19 @@ class Masks:
     def seed(self, seed: int) -> None:
         """Begins the masks of a step."""
         self._bits = np.random.SFC64(seed)
+
+    def again(self) -> AbstractContextManager[None]:
+        """A context, for later, in which the masks that come next are drawn once more."""
+        return self._drawing_from(self._bits.state)
+
+    @contextmanager
+    def _drawing_from(self, state: Any) -> Iterator[None]:
+        now = self._bits.state
+        self._bits.state = state
+        try:
+            yield
+        finally:
+            self._bits.state = now
 
     def draw(self, shape: torch.Size, share: float) -> Tensor:
         """Zero for a share of the elements, 1 / (1 - share) for the others; float32."""

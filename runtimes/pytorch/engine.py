@@ -28,14 +28,20 @@ from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
+from runtimes.pytorch.recomputing import recompute_layers
 
 _STATE = "state.safetensors"
 
 
-def load(step: Train, model_folder: Path, init_file: Path, device: str = "cpu") -> TorchEngine:
+def load(
+    step: Train, model_folder: Path, init_file: Path, device: str = "cpu", *, gradient_checkpointing: bool = False
+) -> TorchEngine:
     """The engine of a train step. New parameters get their first values from `init_file`, which is written once."""
     wrapped = wrapped_model(step, model_folder, init_file)
-    return TorchEngine(step, wrapped, torch.device(device))
+    engine = TorchEngine(step, wrapped, torch.device(device))
+    if gradient_checkpointing:
+        recompute_layers(engine.inner, engine.masks, engine.device)
+    return engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,19 @@ def adapter_scores(base_folder: Path, adapter_folder: Path, head: Head, *, devic
 
     Raises SourceError when a weight is in neither folder; peft would go on with a random head.
     """
+    return scores_of(load_adapter(base_folder, adapter_folder, head), head, device=device)
+
+
+def load_adapter(base_folder: Path, adapter_folder: Path, head: Head) -> PeftModel:
+    """A base model with a peft adapter that is not merged, float32, on CPU, in eval mode. Raises SourceError."""
     base = _load_base(base_folder, adapter_folder, head.config, head.auto_class)
     with quiet():
         try:
             model = PeftModel.from_pretrained(base, str(adapter_folder))
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise SourceError(f"{adapter_folder}: peft can't load it: {first_line(error)}") from error
-    return scores_of(model.float().eval(), head, device=device)
+    loaded: PeftModel = model.float().eval()
+    return loaded
 
 
 def scores_of(model: Any, head: Head, *, device: str = "cpu") -> ScoreFunction:

@@ -93,10 +93,10 @@ def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: 
     """The facts of the features of some rows; the rows are written to rows.jsonl as they pass."""
     if packing == "none":
         return _write_rows(step, examples, tokenizer, folder, step.max_length)
-    with TemporaryDirectory(dir=folder.parent) as apart:
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as apart:
         most = step.max_length if packing == "whole" else _UNCUT
         facts = _write_rows(step, examples, tokenizer, Path(apart), most)
-        folder.mkdir(parents=True, exist_ok=True)
         (Path(apart) / ROWS).replace(folder / ROWS)
         write_packed(Features(Path(apart)), packing, step.max_length, folder)
     return facts
@@ -140,7 +140,7 @@ def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:
             row = json.dumps(example.row, ensure_ascii=False)
             shown = row if len(row) <= _SHOWN else f"{row[:_SHOWN]}..."
             message = f"nothing of a row of {len(values):,} tokens is to be learnt: {shown}"
-            raise RunError("E410", message, "raise /training/max_length, or remove the row")
+            raise RunError("E411", message, "raise /training/max_length, or remove the row")
 
 
 def _json(file: Path) -> Any:

@@ -38,7 +38,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     """Trains, saves the kept weights in the ecosystem's layout, and leaves train.json."""
     base = fetch_model(step.model, context.root, context.sources)
     back = backend(context.placement.engine)
-    engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement.device)
+    engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement)
     prepared = context.inputs["prepare"]
     validation = Features(prepared / "validation") if step.evaluate_every else None
     journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
@@ -70,6 +70,8 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         "parameters": {"trained": trained, "total": total},
         "frozen_bytes": {"held": held, "float32": in_float32},
         "peak_memory_bytes": engine.peak_memory(),
+        "memory_limit_gib": context.placement.memory_gib,
+        "gradient_checkpointing": context.placement.gradient_checkpointing,
         "compiled_graphs": engine.num_graphs,
         "stopped": stopped,
         **journal.summary(),

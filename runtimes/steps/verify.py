@@ -9,11 +9,11 @@ from typing import Any
 
 from compiler.hub import fetch_model
 from compiler.plan import Train, VerifyExport
-from runtimes import tasks
+from runtimes import export
 from runtimes.backends import backend
 from runtimes.comparison import HeldOut
 from runtimes.events import Said
-from runtimes.export.session import onnx_scores
+from runtimes.export import Stage
 from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
 from runtimes.learnt import learnt, write_learnt
@@ -34,17 +34,19 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     facts = Features(prepared).facts
     base = fetch_model(step.model, context.root, context.sources)
     model = context.inputs.get("merge", context.inputs["train"]) / "model"
-    back = backend(context.placement.engine)
-    reading = tasks.module_of(step.task).head(step.task).reading
+    back, device = backend(context.placement.engine), context.placement.device
+    merges, written = "merge" in context.inputs, context.inputs[step.inputs[-1]]
 
     write_learnt(planned, step.task, context.folder)
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id),
-        trained=back.trained_scores(train, context.inputs["train"], base, context.placement.device),
-        merged=back.model_scores(step.task, model, context.placement.device) if "merge" in context.inputs else None,
-        exported=onnx_scores(context.inputs[step.inputs[-1]] / "model.onnx", reading),
+        stages=[
+            Stage("trained", partial(back.trained_scores, train, context.inputs["train"], base, device)),
+            *([Stage("merged", partial(back.model_scores, step.task, model, device))] if merges else []),
+            *export.module_of(step.export).stages(step.export, step.task, model, written, device),
+        ],
         noise=partial(back.float32_noise, step.task, model),
         out=context.folder,
     )

@@ -75,8 +75,8 @@ def test_an_edited_plan_is_refused(project: Path, recipe) -> None:
 def test_what_does_not_change_the_result_does_nothing_again(project: Path, recipe) -> None:
     micro = recipe(
         *("run", project / "recipe.json", "--runs", project / "runs", "--target", "cpu", "--json"),
-        *("--set", "/training/micro_batch_size=4", "--set", "/training/checkpoint_every=3"),
-        *("--set", "/description=another"),
+        *("--set", "/training/micro_batch_size=4", "--set", "/training/gradient_checkpointing=true"),
+        *("--set", "/training/checkpoint_every=3", "--set", "/description=another"),
     )
     assert micro.exit_code == 0, micro.output
     assert set(kinds(micro.output).values()) == {"StepReused"}

@@ -67,3 +67,35 @@ def test_a_plan_that_is_run_elsewhere_says_so_before_it_does_anything(recipe, fo
     assert 'error[E409]: the method "qlora" runs on mlx, and the plan was placed on pytorch' in done.output
     assert "hint: run it with --runtime mlx" in done.output
     assert not (folder / "runs").exists()
+
+
+def test_a_limit_of_memory_that_nothing_keeps_to_is_refused_for_recipes_and_plans(recipe, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "project")
+    found = recipe("check", folder / "recipe.json", "--target", "cpu:8GiB")
+    assert found.exit_code == 1
+    assert "error[R217] /runtime: pytorch can't be held to 8 GiB on cpu" in found.output
+    plan = folder / "plan.json"
+    assert recipe("plan", folder / "recipe.json", "--target", "cpu", "-o", plan).exit_code == 0
+    done = recipe("run", plan, "--runs", folder / "runs", "--target", "cpu:8GiB")
+    assert done.exit_code == 2
+    assert "pytorch can't be held to 8 GiB on cpu: write --target cpu without a limit, or --runtime mlx" in done.output
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("said", ["in the recipe", "of a plan"])
+def test_a_report_tells_of_the_limit_and_of_layers_that_are_computed_again(recipe, tmp_path: Path, said: str) -> None:
+    pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    folder = write_project(tmp_path / "project", method="head", export=[])
+    file, options = folder / "recipe.json", ["--target", "cpu:8GiB", "--runtime", "mlx"]
+    if said == "in the recipe":
+        again = ["--set", "/training/gradient_checkpointing=true"]
+        assert "16 rows at once, layers computed again" in recipe("plan", file, *options, *again).output
+    else:
+        again = ["--gradient-checkpointing"]
+        assert recipe("plan", file, *options, "-o", folder / "plan.json").exit_code == 0
+        file = folder / "plan.json"
+    done = recipe("run", file, "--runs", folder / "runs", *options, *again)
+    assert done.exit_code == 0, done.output
+    assert " GiB of 8 GiB allowed, layers computed again" in done.output
+    placement = json.loads((folder / "runs" / "tiny" / "placement.json").read_text())
+    assert (placement["memory_gib"], placement["gradient_checkpointing"]) == (8, True)

@@ -7,8 +7,9 @@ from typing import Literal
 
 import pytest
 
-from compiler.placement import Target, parse_target, place, this_machine
-from tests.handmade import CPU
+from compiler.checks import check_placement
+from compiler.placement import Runtime, Target, parse_target, place, this_machine, unkept_limit
+from tests.handmade import CPU, read
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,30 @@ def test_a_runtime_that_is_named_is_taken_on_every_target(runtime: Literal["pyto
         assert (placement.engine, placement.engine_reason) == (runtime, "asked for")
 
 
-def test_the_memory_that_was_asked_for_is_said() -> None:
+def test_the_memory_that_was_asked_for_is_said_and_kept_to() -> None:
+    assert place(parse_target("cuda:80GiB"), 32, None).memory_gib == 80
+    assert place(parse_target("cuda"), 32, None).memory_gib is None
     assert place(parse_target("cuda:80GiB"), 32, None).device_reason == "asked for, 80 GiB"
     assert place(parse_target("cuda"), 32, None).device_reason == "asked for"
+
+
+@pytest.mark.parametrize(
+    ("text", "runtime"),
+    [("cpu:8GiB", "mlx"), ("mps:8GiB", "auto"), ("mps:8GiB", "pytorch"), ("cuda:8GiB", "auto"), ("cpu", "auto")],
+)
+def test_a_limit_that_is_kept_to_is_taken(text: str, runtime: Literal["auto"] | Runtime) -> None:
+    assert unkept_limit(parse_target(text), runtime) == ""
+
+
+def test_a_limit_that_nothing_keeps_to_is_a_finding() -> None:
+    target = parse_target("cpu:8GiB")
+    [found] = check_placement(read(), target, None)
+    assert (found.code, found.pointer) == ("R217", "/runtime")
+    assert found.message == "pytorch can't be held to 8 GiB on cpu"
+    assert found.hint == "write --target cpu without a limit, or --runtime mlx"
+    assert not list(check_placement(read(), target, "mlx"))
+
+
+def test_checkpointing_is_part_of_a_placement_and_off_when_nobody_asks() -> None:
+    assert not place(CPU, 32, None).gradient_checkpointing
+    assert place(CPU, 32, None, gradient_checkpointing=True).gradient_checkpointing

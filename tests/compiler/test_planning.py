@@ -96,6 +96,7 @@ def test_shorthand_and_whole_floats_reach_no_key() -> None:
         ({}, {"name": "other"}, set()),
         ({}, {"model": {"id": "elsewhere/model", "revision": "v2"}}, set()),
         ({}, {"training": {"micro_batch_size": 4}}, set()),
+        ({}, {"training": {"gradient_checkpointing": True}}, set()),
         ({}, {"training": {"checkpoint_every": 7}}, set()),
         ({}, {"metrics": ["accuracy"]}, {"evaluate"}),
         ({}, {"training": {"epochs": 4}}, {"train", "evaluate"}),

@@ -151,7 +151,7 @@ def test_the_order_of_keys_is_irrelevant() -> None:
 
 def test_a_recipe_knows_where_each_value_was_written() -> None:
     recipe = read_recipe(load_text(TEXTS[0], "r.json"))
-    assert str(recipe.at("/training/early_stopping/patience")) == "r.json:34:36"
+    assert str(recipe.at("/training/early_stopping/patience")) == "r.json:35:36"
     assert recipe.wrote("/training/epochs") is None
 
 

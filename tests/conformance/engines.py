@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from runtimes.backends import backend
 from runtimes.batches import collate
 from runtimes.execute import execute
 from runtimes.features import Features
+from runtimes.packing import POSITIONS, SEGMENTS
 from runtimes.protocol import Batch, Engine
 from runtimes.schedule import learning_rate
 from tests.conformance.cells import Figures, difference, gradient_difference, worst_difference
 from tests.conformance.subjects import FACTS, Project
+from tests.runtimes.tiny import placed
 
 STEPS = 20
 
@@ -69,6 +71,12 @@ def micro_batches(rows: Features, step: Train, number: int) -> tuple[Batch, ...]
     return tuple(collate(rows, part, grid=step.lengths, weigh=weigh, fill_to=5) for part in parts)
 
 
+def unpacked(batch: Batch) -> Batch:
+    """A batch as it is evaluated: a sequence is a row."""
+    inputs = {name: values for name, values in batch.inputs.items() if name not in (SEGMENTS, POSITIONS)}
+    return replace(batch, inputs=inputs)
+
+
 def do_step(engine: Engine, rows: Features, step: Train, number: int, rate: float) -> tuple[float, float]:
     """The loss of an optimizer step, and the norm of its gradient."""
     batches = micro_batches(rows, step, number)
@@ -77,12 +85,14 @@ def do_step(engine: Engine, rows: Features, step: Train, number: int, rate: floa
     return result.losses["loss"], result.grad_norm
 
 
-def twenty_steps(name: Runtime, step: Train, model: Path, rows: Features, folder: Path, device: str = "cpu") -> Trained:
+def twenty_steps(
+    name: Runtime, step: Train, model: Path, rows: Features, folder: Path, device: DeviceKind = "cpu"
+) -> Trained:
     """An engine after 20 steps. `folder`: engines that share it give new parameters the same first values."""
     from safetensors.numpy import load_file
 
-    engine = backend(name).load_engine(step, model, folder / "init.safetensors", device)
-    [batch, _] = micro_batches(rows, step, 3)
+    engine = backend(name).load_engine(step, model, folder / "init.safetensors", placed(name, device))
+    batch = unpacked(micro_batches(rows, step, 3)[0])
     before = engine.evaluate(batch).losses.mean()
     found, gradients = [], {}
     for number in range(STEPS):
@@ -135,13 +145,13 @@ def saved(name: Runtime, engine: Engine, step: Train, model: Path, rows: Feature
     target = folder / "trained" / backend(name).trained_folder(step)
     target.mkdir(parents=True)
     engine.save_model(target)
-    [batch, _] = micro_batches(rows, step, 0)
-    own = engine.evaluate(batch).outputs
+    batch = unpacked(micro_batches(rows, step, 0)[0])
+    own = engine.evaluate(batch).outputs[batch.positions]
     readers = (backend(reader).trained_scores(step, folder / "trained", model, "cpu") for reader in ("pytorch", "mlx"))
-    return {"saved": max(difference(scores(batch), own) for scores in readers)}
+    return {"saved": max(difference(scores(batch)[batch.positions], own) for scores in readers)}
 
 
-def measure(project: Project, runtime: Runtime = "mlx", device: str = "cpu") -> Figures:
+def measure(project: Project, runtime: Runtime = "mlx", device: DeviceKind = "cpu") -> Figures:
     """An engine on a device beside PyTorch on the CPU: twenty steps, and the files that it leaves."""
     step, rows = train_step(project), prepared(project)
     expected = twenty_steps("pytorch", step, project.model, rows, project.folder)

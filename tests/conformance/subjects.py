@@ -20,24 +20,30 @@ from compiler.loading import load
 from compiler.methods import Method
 from compiler.placement import EVERY_RUNTIME, Runtime, parse_target
 from compiler.typed import members, tag
-from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_tokenizer
+from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_tokenizer
 
 FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
+DECODERS = ("llama", "qwen3", "gpt2")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
+# With a head for the next word, which is the only one that a decoder is stored with here.
+CAUSAL = "causal-lm"
 LABELS = ("negative", "positive")
 NUM_ROWS = 150
 
+_WEIGHTS: Mapping[str, float] = {"negative": 2.0, "positive": 0.5}
 _TEXT: Mapping[str, Any] = {"text": "snippet", "label": "sentiment"}
 _TASKS: Mapping[str, Mapping[str, Any]] = {
-    "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}},
+    "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}, "weights": _WEIGHTS},
     "text-regression": {"columns": {"text": "snippet", "target": "share"}, "training": {}},
+    "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
+    "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
 }
 _LOSSES: Mapping[str, Any] = {
-    "cross-entropy": {"type": "cross-entropy", "class_weights": {"negative": 2.0, "positive": 0.5}},
-    "focal": {"type": "focal", "gamma": 2.0, "class_weights": {"negative": 0.25, "positive": 0.75}},
-    "binary-cross-entropy": {"type": "binary-cross-entropy", "class_weights": {"negative": 2.0, "long": 0.5}},
+    "cross-entropy": {"type": "cross-entropy"},
+    "focal": {"type": "focal", "gamma": 2.0},
+    "binary-cross-entropy": {"type": "binary-cross-entropy"},
     "mse": {"type": "mse"},
     "mae": {"type": "mae"},
     "huber": {"type": "huber", "delta": 0.5},
@@ -66,7 +72,7 @@ _TRAINING: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is trained in a cell: words of the language, and a tiny encoder as it is stored."""
+    """What is trained in a cell: words of the language, and a tiny model as it is stored."""
 
     task: str
     loss: str
@@ -114,10 +120,24 @@ def loss_names(task: str) -> tuple[str, ...]:
     return tasks.module_of(owner()).LOSSES
 
 
+def decodes(task: str) -> bool:
+    """Whether a task tunes decoders alone."""
+    [owner] = [owner for owner in members(tasks.Task) if tag(owner) == ("type", task)]
+    return tasks.module_of(owner()).ARCHITECTURES == ("decoder",)
+
+
+def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
+    """A subject with a model that the task tunes; `number`: which, and how it is stored."""
+    if decodes(task):
+        return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
+    encoder, stored = ENCODERS[number % len(ENCODERS)], STORED[number % len(STORED)]
+    return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
+
+
 def every_method() -> tuple[Subject, ...]:
     """Each task with each of its losses and each method that every runtime runs."""
     return tuple(
-        Subject(task=task, loss=loss, method=method)
+        subject_of(task=task, loss=loss, method=method)
         for task in task_names()
         for loss in loss_names(task)
         for method in method_names()
@@ -128,7 +148,7 @@ def every_method() -> tuple[Subject, ...]:
 def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
     """Each task with its usual loss and each method, on each runtime that runs the method."""
     return tuple(
-        (Subject(task=task, loss=loss_names(task)[0], method=method), runtime)
+        (subject_of(task=task, loss=loss_names(task)[0], method=method), runtime)
         for task in task_names()
         for method in method_names()
         for runtime in runtimes_of(method)
@@ -154,13 +174,7 @@ def _cover() -> Iterator[Subject]:
     pairs = dict.fromkeys((subject.task, subject.method) for subject in every_method())
     for number, (task, method) in enumerate(pairs):
         losses = loss_names(task)
-        yield Subject(
-            task=task,
-            loss=losses[number % len(losses)],
-            method=method,
-            encoder=ENCODERS[number % len(ENCODERS)],
-            stored=STORED[number % len(STORED)],
-        )
+        yield subject_of(task, losses[number % len(losses)], method, number)
 
 
 def write(subject: Subject, folder: Path) -> Project:
@@ -186,11 +200,17 @@ def write(subject: Subject, folder: Path) -> Project:
         "dataset": {**RECIPE["dataset"], "columns": {**case["columns"], **needed["columns"]}},
         "method": _METHODS[subject.method],
         "runtime": "auto" if len(runtimes_of(subject.method)) > 1 else runtimes_of(subject.method)[0],
-        "training": {**_TRAINING, **usual, "loss": _LOSSES[subject.loss]},
+        "training": {**_TRAINING, **usual, "loss": _loss(subject)},
         "metrics": [],
     }
     (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
     return Project(folder=folder, compiled=compile_recipe(load(folder / "recipe.json"), FACTS, parse_target("cpu")))
+
+
+def _loss(subject: Subject) -> Mapping[str, Any]:
+    """The loss, its classes weighted where the task has classes."""
+    weights = _TASKS[subject.task].get("weights")
+    return {**_LOSSES[subject.loss], **({"class_weights": weights} if weights else {})}
 
 
 def save_model(folder: Path, encoder: str, stored: str) -> None:
@@ -203,13 +223,18 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
 
     architecture = ARCHITECTURES[encoder]
     config = architecture.config()
-    config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
+    if stored == CAUSAL:
+        config.vocab_size = save_causal_tokenizer(folder)
+        config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 2, 3
+    else:
+        config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
     for name in architecture.dropouts:
         setattr(config, name, 0.0)
     heads = {
         "bare": "AutoModel",
         "masked-lm": "AutoModelForMaskedLM",
         "classifier": "AutoModelForSequenceClassification",
+        CAUSAL: "AutoModelForCausalLM",
     }
     if stored == "classifier":
         config.id2label = dict(enumerate(LABELS))

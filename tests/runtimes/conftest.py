@@ -14,6 +14,7 @@ import pytest
 
 from compiler.metrics import F1, Accuracy
 from compiler.plan import ModelFiles, Package, VerifyExport
+from compiler.recipe import Onnx
 from compiler.tasks import Example
 from compiler.tasks.text_classification import TextClassification
 from runtimes import tasks
@@ -66,6 +67,7 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     pytest.importorskip("torch", reason="needs the torch extra")
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
+    from runtimes.export import Stage
     from runtimes.export.session import onnx_scores
     from runtimes.package import Parts, package
     from runtimes.pytorch.noise import float32_noise
@@ -86,9 +88,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         verify_step(),
         held_out=HeldOut(task=TASK, rows=labelled(texts, targets)),
         encoder=encoder,
-        trained=source,
-        merged=None,
-        exported=onnx_scores(root / "model.onnx"),
+        stages=[
+            Stage("trained", lambda: source),
+            Stage("onnx", lambda: onnx_scores(root / "model.onnx")),
+        ],
         noise=partial(float32_noise, model, head=HEAD),
         out=root / "verified",
     )
@@ -234,6 +237,7 @@ def verify_step() -> VerifyExport:
         tolerance_factor=8.0,
         max_excused=0.02,
         max_metric_drop=0.0,
+        export=Onnx(opset=18),
         model=ModelFiles(id="tiny", revision=None, files={}),
     )
 

@@ -33,7 +33,7 @@ from runtimes.reports import StepReport
 from tests.conformance import engines
 from tests.conformance.cells import over_limits
 from tests.conformance.subjects import Subject, cover, write
-from tests.runtimes.tiny import batch_of, features, train_step
+from tests.runtimes.tiny import batch_of, features, placed, train_step
 from tests.tiny import save_encoder
 
 COVER = cover()
@@ -80,13 +80,13 @@ def step_of(method: Method, **changes: Any) -> Train:
 
 
 def loaded_mlx(step: Train, model: Path, folder: Path) -> MlxEngine:
-    return mlx.load_engine(step, model, folder / "init.safetensors", "cpu")
+    return mlx.load_engine(step, model, folder / "init.safetensors", placed("mlx"))
 
 
 def like(engine: MlxEngine, step: Train) -> MlxEngine:
     """A new engine of the same graphs with the first values of all parameters."""
     weights = load_weights(engine.traced.train, weight_files(engine.folder), engine.traced.names)
-    return MlxEngine(step, engine.traced, weights, engine.folder)
+    return MlxEngine(step, engine.traced, weights, engine.folder, engine.placement)
 
 
 @pytest.mark.parametrize("subject", COVER, ids=str)
@@ -105,7 +105,7 @@ def test_a_checkpoint_moves_between_the_engines(
     optimizer: Any, traced_lora: MlxEngine, rows: Features, tmp_path: Path
 ) -> None:
     step = replace(traced_lora.step, optimizer=optimizer)
-    whole, part = (pytorch.load_engine(step, traced_lora.folder, tmp_path / "i", "cpu") for _ in range(2))
+    whole, part = (pytorch.load_engine(step, traced_lora.folder, tmp_path / "i", placed()) for _ in range(2))
     found: dict[str, Engine] = {"pytorch": part, "mlx": like(traced_lora, step)}
     order = ("pytorch", "mlx", "pytorch", "mlx")
     for number, name in enumerate(order):
@@ -143,7 +143,7 @@ def test_bf16_keeps_float32_masters_and_stays_near(model: Path, rows: Features, 
 
     step = step_of(Full(), precision="bf16")
     short = loaded_mlx(step, model, tmp_path)
-    exact = pytorch.load_engine(replace(step, precision="fp32"), model, tmp_path / "init.safetensors", "cpu")
+    exact = pytorch.load_engine(replace(step, precision="fp32"), model, tmp_path / "init.safetensors", placed())
     found, expected = ([engines.do_step(engine, rows, step, n, 1e-2)[0] for n in range(5)] for engine in (short, exact))
     short.save_state(tmp_path)
     assert {value.dtype for value in load_file(tmp_path / "state.safetensors").values()} == {np.dtype(np.float32)}
@@ -187,7 +187,7 @@ def test_bf16_keeps_the_angles_of_long_rows(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         step = step_of(Head(), precision=precision)
         for name in ("pytorch", "mlx"):
-            engine = backend(name).load_engine(step, tmp_path / "model", tmp_path / "init.safetensors", "cpu")
+            engine = backend(name).load_engine(step, tmp_path / "model", tmp_path / "init.safetensors", placed(name))
             outputs[precision, name] = engine.evaluate(batch).outputs
     exact = outputs["fp32", "pytorch"]
     away = {name: np.abs(outputs["bf16", name] - exact).max() / np.abs(exact).max() for name in ("pytorch", "mlx")}
@@ -222,7 +222,7 @@ def test_a_device_that_is_not_there_is_an_error(model: Path, tmp_path: Path) -> 
     if mx.is_available(mx.Device(mx.gpu)):
         pytest.skip("there is a GPU here")
     with pytest.raises(RunError) as caught:
-        mlx.load_engine(step_of(Head()), model, tmp_path / "init.safetensors", "mps")
+        mlx.load_engine(step_of(Head()), model, tmp_path / "init.safetensors", placed("mlx", "mps"))
     assert caught.value.code == "E407"
 
 
@@ -238,5 +238,5 @@ def test_weights_that_the_files_lack_are_named(model: Path, tmp_path: Path) -> N
         {name: value for name, value in whole.items() if "layer.1.output" not in name}, folder / "model.safetensors"
     )
     with pytest.raises(RunError, match=r"lack weights of the encoder: .*layer\.1\.output") as caught:
-        mlx.load_engine(step_of(Full()), folder, tmp_path / "init.safetensors", "cpu")
+        mlx.load_engine(step_of(Full()), folder, tmp_path / "init.safetensors", placed("mlx"))
     assert caught.value.code == "E406"

@@ -16,7 +16,7 @@ from runtimes.batches import collate
 from runtimes.features import IGNORED, TARGETS, Features, write_features
 from runtimes.packing import POSITIONS, SEGMENTS, write_packed
 from runtimes.tokens import open_encoder
-from tests.runtimes.tiny import train_step
+from tests.runtimes.tiny import placed, train_step
 from tests.tiny import rows, save_causal_tokenizer, save_decoder
 
 TASK = ContinuedPretraining(end="[SEP]")
@@ -76,7 +76,7 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradient(tmp_path: Path
     found = []
     for features, packing in ((plain, "none"), (packed, "whole")):
         step = train_step(task=TASK, method=Full(), packing=packing, keep_head=True, metrics=())
-        engine = backend(runtime).load_engine(step, model, tmp_path / "init.safetensors", "cpu")
+        engine = backend(runtime).load_engine(step, model, tmp_path / "init.safetensors", placed(runtime))
         batch = collate(features, np.arange(len(features)), grid=(CAPACITY,))
         total = float((batch.targets != IGNORED).sum())
         result = engine.train_step([batch], denominators={"loss": total}, learning_rates=(0.1,), seed=0).result()
@@ -99,7 +99,7 @@ def test_rows_in_one_sequence_that_saw_each_other_would_have_another_loss(tmp_pa
     write_packed(texts(tmp_path), "whole", CAPACITY, tmp_path / "packed")
     packed = Features(tmp_path / "packed")
     step = train_step(task=TASK, method=Full(), packing="whole", keep_head=True, metrics=())
-    engine = backend("pytorch").load_engine(step, model, tmp_path / "init.safetensors", "cpu")
+    engine = backend("pytorch").load_engine(step, model, tmp_path / "init.safetensors", placed())
     batch = collate(packed, np.arange(len(packed)), grid=(CAPACITY,))
     seen = {name: values for name, values in batch.inputs.items() if name != SEGMENTS}
     apart, together = engine.evaluate(batch).losses, engine.evaluate(replace(batch, inputs=seen)).losses

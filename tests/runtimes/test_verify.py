@@ -12,11 +12,13 @@ import pytest
 
 from compiler.metrics import Accuracy
 from compiler.plan import VerifyExport
+from compiler.recipe import Onnx
 from compiler.tasks import Example
 from compiler.tasks.text_classification import TextClassification
 from runtimes.batches import collate
 from runtimes.comparison import HeldOut, encoded, examples_of
 from runtimes.errors import RunError
+from runtimes.export import Stage
 from runtimes.gate import Decisions, ScoreFunction
 from runtimes.golden import read_golden
 from runtimes.protocol import Batch
@@ -70,6 +72,7 @@ STEP = VerifyExport(
     tolerance_factor=8.0,
     max_excused=0.02,
     max_metric_drop=0.0,
+    export=Onnx(opset=18),
     model=None,  # type: ignore[arg-type]
 )
 
@@ -81,9 +84,11 @@ def verify(encoder: Encoder, held_out: HeldOut, tmp_path: Path) -> Callable[...,
             step,
             held_out=held_out,
             encoder=encoder,
-            trained=linear,
-            merged=merged,
-            exported=exported,
+            stages=[
+                Stage("trained", lambda: linear),
+                *([] if merged is None else [Stage("merged", lambda: merged)]),
+                Stage("onnx", lambda: exported),
+            ],
             noise=lambda batches: replace(NOISE, rows=sum(len(batch.rows) for batch in batches)),
             out=tmp_path / "out",
         )
@@ -262,9 +267,7 @@ def test_no_held_out_rows_is_an_error(verify: Callable[..., Verified], encoder: 
             STEP,
             held_out=HeldOut(task=TASK, rows=[]),
             encoder=encoder,
-            trained=linear,
-            merged=None,
-            exported=linear,
+            stages=[Stage("trained", lambda: linear), Stage("onnx", lambda: linear)],
             noise=lambda _: NOISE,
             out=tmp_path,
         )

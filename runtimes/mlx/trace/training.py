@@ -53,7 +53,7 @@ class Traced:
     held: Quantization | None = None  # which weights the graphs read as codes of a few bits
 
 
-def _flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
+def flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
     """A module around `inner` whose inputs are arguments of their own, as torch wants to know them."""
 
     class Flat(nn.Module):
@@ -78,7 +78,7 @@ def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
         losses_B, outputs = objective(given, targets)
         return {"losses": losses_B, "outputs": outputs}
 
-    return _flat(objective, names, call)
+    return flat(objective, names, call)
 
 
 def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path) -> Traced:
@@ -97,9 +97,9 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
     objective.train()
     for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
         module.eval()
-    train = _graph(_training(objective, inputs), inputs, "inner.model")
+    train = graph_of(_training(objective, inputs), inputs, "inner.model")
     plain = inputs_of(step.task, wrapped.inner)
-    evaluate = _graph(_training(objective.eval(), plain), plain, "inner.model")
+    evaluate = graph_of(_training(objective.eval(), plain), plain, "inner.model")
     return Traced(
         model=wrapped.model,
         last_layer=wrapped.last_layer,
@@ -131,7 +131,7 @@ def trace_saved(
         targets = given.pop(TARGETS, torch.zeros(()))
         return {"outputs": read_outputs(head.reading, model(**given, **head.arguments).logits.float(), targets)}
 
-    return _graph(_flat(model, inputs, call), inputs, "inner"), names
+    return graph_of(flat(model, inputs, call), inputs, "inner"), names
 
 
 def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loaded, Mapping[str, str]]:
@@ -141,7 +141,7 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
     """
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, **head.config)
-        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config)
+        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config, dtype=torch.float32)
     except Exception as error:  # transformers and its configurations raise errors of many libraries
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "its config.json must be of an architecture that transformers has"
@@ -177,7 +177,7 @@ def _dtype(column: Column) -> str:
     return column.dtype if column.dtype.startswith("float") else "int64"
 
 
-def _graph(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
+def graph_of(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
     """The graph of a module, its parameters named from `root`. Raises RunError E408 with what can't be traced."""
     try:
         return simplify(trace(module, inputs, root=root))
@@ -195,14 +195,25 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 def save(traced: Traced, head: Head, values: Mapping[str, Array], out: Path) -> None:
     """Writes a model without weights as its library reads it, with these values by the names of its parameters."""
     model = traced.model
+    places = _places(model)
     parameters: dict[str, nn.Parameter] = {}
     for name, value in values.items():
-        place, _, own = name.rpartition(".")
         parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
-        module = model.get_submodule(place)
-        if own in module._parameters:  # noqa: SLF001  (the one place where a parameter can be replaced)
-            parameters[name] = module._parameters[own] = parameter  # noqa: SLF001
-        else:
-            module._buffers[own] = parameter.data  # noqa: SLF001
+        for module, own in places.get(name, ()):
+            parameters[name] = module._parameters[own] = parameter  # noqa: SLF001  (the one place where it is replaced)
+        if name not in places:
+            place, _, own = name.rpartition(".")
+            model.get_submodule(place)._buffers[own] = parameter.data  # noqa: SLF001
     with folded(parameters, traced.last_layer, head):
         save_pretrained(model, out)
+
+
+def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Where each parameter is, by its first name: in several modules where it is tied."""
+    first: dict[int, str] = {}
+    found: dict[str, list[tuple[nn.Module, str]]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        known = first.setdefault(id(parameter), name)
+        place, _, own = name.rpartition(".")
+        found.setdefault(known, []).append((model.get_submodule(place), own))
+    return found

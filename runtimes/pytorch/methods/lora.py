@@ -11,6 +11,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight the other way round
 
 from compiler.methods.lora import LowRank, matches
 from runtimes.errors import RunError
@@ -28,6 +29,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LowRank, task_ty
         lora_alpha=method.alpha,  # type: ignore[arg-type]
         lora_dropout=method.dropout,
         target_modules=_targets(model, head, method),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         modules_to_save=list(head),
         task_type=peft.TaskType[task_type],
         base_model_name_or_path=model_id,
@@ -58,7 +60,7 @@ def new_parameters(model: nn.Module) -> list[New]:
 
 def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LowRank) -> list[str]:
     """The plan's patterns; full names where a pattern would also match inside the head, which is trained anyway."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
     matched = [name for name in linear if any(matches(pattern, name) for pattern in method.target_modules)]
     outside = [name for name in matched if not any(name == top or name.startswith(f"{top}.") for top in head)]
     if not outside:

@@ -60,11 +60,13 @@ def torch_step(objective: Objective, rows: Rows) -> tuple[dict[str, Any], Values
     return {name: value.detach().numpy() for name, value in found.items()}, gradients
 
 
-def mlx_step(graph: Graph, model: nn.Module, rows: Rows, key: int = 0) -> tuple[Values, Values, Values]:
+def mlx_step(
+    graph: Graph, model: nn.Module, rows: Rows, key: int = 0, *, recompute_layers: bool = False
+) -> tuple[Values, Values, Values]:
     """Outputs, buffers after the step and gradients of MLX."""
     parameters = parameters_of(graph, model)
     trained = {name: parameters.pop(name) for name in graph.trainable}
-    step = value_and_grad(lower(graph), lambda outputs: outputs["loss_sum"])
+    step = value_and_grad(lower(graph, recompute_layers=recompute_layers), lambda outputs: outputs["loss_sum"])
     (outputs, after), gradients = step(trained, parameters, buffers_of(graph, model), arrays(rows), mx.random.key(key))
     return numbers(outputs), numbers(after), numbers(gradients)
 

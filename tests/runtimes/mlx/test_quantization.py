@@ -45,7 +45,7 @@ from runtimes.pytorch import models
 from runtimes.schedule import learning_rate
 from tests.runtimes.mlx.architectures import ARCHITECTURES
 from tests.runtimes.mlx.running import graph_of
-from tests.runtimes.tiny import TASK, features, train_step, weigh
+from tests.runtimes.tiny import TASK, features, placed, train_step, weigh
 from tests.tiny import save_encoder
 
 TARGETS = ("query", "value", "dense")
@@ -92,7 +92,7 @@ def method(bits: int, group_size: int) -> QLoRA:
 
 
 def loaded(step: Train, model: Path, folder: Path) -> MlxEngine:
-    return mlx.load_engine(step, model, folder / "init.safetensors", "cpu")
+    return mlx.load_engine(step, model, folder / "init.safetensors", placed("mlx"))
 
 
 def micro_batches(rows: Features, step: Train, number: int) -> tuple[Batch, ...]:
@@ -287,7 +287,8 @@ def test_a_held_base_is_a_fraction_of_float32_and_never_whole_in_it(
     graph, weights = load_base(traced.train, files, traced.names, held)
     mx.eval(weights.parameters)
     assert mx.get_peak_memory() - before < (share + 0.2) * in_float32
-    found, whole = MlxEngine(step, replace(traced, train=graph, held=held), weights, folder).frozen_bytes
+    traced = replace(traced, train=graph, held=held)
+    found, whole = MlxEngine(step, traced, weights, folder, placed("mlx")).frozen_bytes
     assert abs(whole - in_float32) < 0.01 * in_float32  # the head's frozen copy
     assert found < share * whole
 
@@ -305,7 +306,7 @@ def test_twenty_steps_lose_what_lora_on_the_dequantized_base_loses(
     assert ours.traced.held is not None
     base = dequantized_model(model, ours.traced.held, tmp_path / "dequantized")
     plain = replace(step, method=PLAIN)
-    theirs = pytorch.load_engine(plain, base, tmp_path / "init.safetensors", "cpu")
+    theirs = pytorch.load_engine(plain, base, tmp_path / "init.safetensors", placed())
     rates = [learning_rate(step.schedule, step.learning_rate, number) for number in range(STEPS)]
     figures = np.array(
         [[do_step(engine, rows, step, number, rate) for engine in (ours, theirs)] for number, rate in enumerate(rates)]
@@ -324,7 +325,7 @@ def test_each_gradient_is_that_of_lora_on_the_dequantized_base(model: Path, rows
     ours = loaded(step, model, tmp_path)
     assert ours.traced.held is not None
     base = dequantized_model(model, ours.traced.held, tmp_path / "dequantized")
-    theirs = pytorch.load_engine(replace(step, method=PLAIN), base, tmp_path / "init.safetensors", "cpu")
+    theirs = pytorch.load_engine(replace(step, method=PLAIN), base, tmp_path / "init.safetensors", placed())
     for engine in (ours, theirs):
         for number in range(5):
             do_step(engine, rows, step, number, 0.3)
@@ -448,5 +449,5 @@ def test_an_adapter_whose_base_is_not_known_is_refused(damage: str, tuned: Tuned
 
 def test_pytorch_refuses_it_before_it_looks_at_the_model(tmp_path: Path) -> None:
     with pytest.raises(RunError, match='"qlora" runs on mlx, and the plan was placed on pytorch') as caught:
-        pytorch.load_engine(step_of(), tmp_path / "nothing", tmp_path / "init.safetensors", "cpu")
+        pytorch.load_engine(step_of(), tmp_path / "nothing", tmp_path / "init.safetensors", placed())
     assert (caught.value.code, caught.value.hint) == ("E409", "run it with --runtime mlx")

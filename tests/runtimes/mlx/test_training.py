@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,16 @@ import mlx.core as mx
 import numpy as np
 import peft
 import torch
+from transformers import BertConfig, BertModel
 
+from runtimes.mlx.backend import headers
 from runtimes.mlx.lower import lower, value_and_grad
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.trace import trace, weightless
+from runtimes.mlx.trace.training import build
+from runtimes.mlx.weights import weight_files
 from runtimes.pytorch.quiet import quiet
+from runtimes.tasks import Head
 from tests.runtimes.mlx.architectures import ARCHITECTURES, Objective, sample
 from tests.runtimes.mlx.running import (
     arrays,
@@ -87,3 +93,13 @@ def test_bfloat16_computes_with_float32_masters() -> None:
     ]
     cosine = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
     assert cosine > 0.99
+
+
+def test_a_model_that_was_saved_in_bfloat16_is_built_in_float32(tmp_path: Path) -> None:
+    settings = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert: Any = BertModel(BertConfig.from_dict(settings))
+    with quiet():
+        bert.to(torch.bfloat16).save_pretrained(tmp_path)
+    head = Head(auto_class="AutoModelForSequenceClassification", peft_task="SEQ_CLS", config={}, num_outputs=2)
+    loaded, _ = build(tmp_path, head, headers(weight_files(tmp_path)))
+    assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}

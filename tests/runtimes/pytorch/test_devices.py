@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("transformers", reason="needs the torch extra")
 
 from runtimes.errors import RunError  # noqa: E402
-from runtimes.pytorch.devices import describe_devices, require_device  # noqa: E402
+from runtimes.pytorch.devices import describe_devices, limit_memory, require_device  # noqa: E402
 from runtimes.pytorch.noise import SourceError, load_source  # noqa: E402
 
 
@@ -28,6 +28,16 @@ def test_a_device_that_is_not_there_is_e407_with_one_that_is(kind: str) -> None:
         require_device(kind)
     assert caught.value.code == "E407"
     assert "--target cpu" in caught.value.hint
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_has_no_room_beyond_the_limit() -> None:
+    limit_memory("cuda", 1)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(2 * 2**30, dtype=torch.uint8, device="cuda")
+    finally:
+        limit_memory("cuda", 10_000)  # more than there is: all of it
 
 
 def test_a_folder_without_weights_is_e502(tmp_path: Path) -> None:

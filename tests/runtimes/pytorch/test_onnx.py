@@ -24,10 +24,11 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from runtimes.export import ExportFacts
+from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import float32_noise, load_source, outputs
-from runtimes.pytorch.onnx import TRACED_LENGTHS, ExportError, export
+from runtimes.pytorch.onnx import TRACED_LENGTHS, export
+from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.tasks import module_of
 from runtimes.tolerance import tolerance
 from tests.runtimes.tiny import TASK, batch_of

@@ -1,0 +1,35 @@
+"""How a decoder writes: the recipe's `generation` section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from compiler.typed import About
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How the tokens of an answer are chosen, and where it ends. The default is greedy: always the likeliest token."""
+
+    max_new_tokens: Annotated[int, About("Tokens of an answer, its end token counted.", minimum=1)] = 128
+    num_beams: Annotated[
+        int, About("Answers that are written side by side; the likeliest one a token is kept.", minimum=1, maximum=64)
+    ] = 1
+    temperature: Annotated[
+        float, About("0: the likeliest token. Above: drawn from the softmax of logits / temperature.", minimum=0)
+    ] = 0.0
+    top_k: Annotated[
+        int | None, About("With temperature: draw from this many likeliest tokens; null for all.", minimum=1)
+    ] = None
+    top_p: Annotated[
+        float,
+        About("With temperature: draw from the fewest likeliest tokens with this share or more.", above=0, maximum=1),
+    ] = 1.0
+    stop: Annotated[tuple[str, ...], About("An answer ends before the first of these texts.")] = ()
+    seed: Annotated[int, About("With temperature: decides what is drawn.", minimum=0, maximum=2**32 - 1)] = 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn."""
+        return self.temperature > 0

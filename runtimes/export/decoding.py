@@ -1,0 +1,86 @@
+"""Generation by onnxruntime: numpy and the deployed graph, nothing else."""
+
+# Axes: B = rows, T = tokens of the prompt, S = tokens so far, V = vocabulary, H = heads of keys, D = size of a head
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from runtimes.decoded import Floats, Ids
+from runtimes.decoding import positions
+from runtimes.export.session import Session, failure, first_line, open_session
+
+Cache = Mapping[str, Any]
+"""The session's own arrays of keys and values [B, H, S, D], by the names of the inputs; never copied between steps."""
+_PAST, _PRESENT = "past_key_values.", "present."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxDecoder:
+    """An open graph with a cache."""
+
+    session: Session
+    sizes: Mapping[str, tuple[int, int]]
+    """Of each input of the cache: H and D."""
+    max_positions: int | None
+
+    def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
+        """The logits [B, V] of the last position of prompts, and the cache."""
+        return self.step(ids_BT, mask_BT, self._empty(len(ids_BT)))
+
+    def step(self, ids_B1: Ids, mask_BS: Ids, cache: Cache) -> tuple[Floats, Cache]:
+        """The logits [B, V] of one token more for each row."""
+        outputs = self._run(ids_B1, mask_BS, cache)
+        logits_BSV: Floats = outputs.pop("logits").numpy()
+        return logits_BSV[:, -1], {name.replace(_PRESENT, _PAST): value for name, value in outputs.items()}
+
+    def reorder(self, cache: Cache, rows: Ids) -> Cache:
+        """The cache of these rows of it."""
+        return {name: _value(value.numpy()[rows]) for name, value in cache.items()}
+
+    def logits(self, ids_BT: Ids, mask_BT: Ids) -> Floats:
+        """The logits [B, T, V] at every position of rows, padded on any side; nothing is cached before them."""
+        found: Floats = self._run(ids_BT, mask_BT, self._empty(len(ids_BT)), ["logits"])["logits"].numpy()
+        return found
+
+    def _empty(self, num_rows: int) -> Cache:
+        """The cache before the first token."""
+        return {
+            name: _value(np.zeros((num_rows, num_heads, 0, size), np.float32))
+            for name, (num_heads, size) in self.sizes.items()
+        }
+
+    def _run(self, ids: Ids, mask: Ids, cache: Cache, wanted: list[str] | None = None) -> dict[str, Any]:
+        """The outputs by name: all, or those that are wanted."""
+        tokens = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask, ids.shape[1])}
+        given = {name: _value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
+        names = wanted or ["logits", *(name.replace(_PAST, _PRESENT) for name in self.sizes)]
+        try:
+            found = self.session.inner.run_with_ort_values(names, given)
+        except Exception as error:  # onnxruntime's errors share no base
+            raise failure(self.session.file, f"does not run: {first_line(error)}") from error
+        return dict(zip(names, found, strict=True))
+
+
+def _value(array: npt.NDArray[Any]) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None = None) -> OnnxDecoder:
+    """The decoder of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
+
+    `max_positions`: tokens that a row may have, which config.json knows and the graph does not.
+    """
+    session = open_session(onnx_file, threads=threads)
+    shapes = {value.name: value.shape for value in session.inner.get_inputs() if value.name.startswith(_PAST)}
+    if not shapes:
+        raise failure(onnx_file, f"keeps no cache: it has no inputs {_PAST}*")
+    sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
+    return OnnxDecoder(session=session, sizes=sizes, max_positions=max_positions)

@@ -1,0 +1,120 @@
+"""The format mlx: a folder that mlx-lm opens. mlx-lm itself writes and runs it; here it is told what, and compared.
+
+The gate goes over two edges where weights are rounded: mlx-lm with the saved float32 weights must answer as the source
+does, number by number; the folder that was written may then lose a little of the metrics, as the recipe allows.
+"""
+
+# B = batch, T = tokens, V = vocabulary
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+from mlx.utils import tree_map_with_path
+
+from compiler.files import new_folder
+from compiler.recipe import Mlx
+from compiler.tasks import Task
+from runtimes import tasks
+from runtimes.errors import RunError
+from runtimes.export import Stage, Written
+from runtimes.gate import ScoreFunction
+from runtimes.mlx.backend import use_device
+from runtimes.protocol import Batch
+from runtimes.readings import read_outputs
+from runtimes.steps.train import copy_tokenizer
+from runtimes.tasks.interface import Reading
+
+FOLDER = "mlx"
+_TYPES = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
+
+
+def write(export: Mlx, task: Task, model: Path, out: Path) -> Written:
+    """Writes `mlx/`. Raises RunError E501 when mlx-lm does not know the architecture or can't quantize it."""
+    from mlx_lm import utils
+
+    loaded, config = _load(model, lazy=True)
+    _cast(loaded, _TYPES[export.precision])
+    with _quiet(), new_folder(out / FOLDER) as folder:
+        if export.bits is not None:
+            try:
+                loaded, config = utils.quantize_model(loaded, config, export.group_size, export.bits)
+            except ValueError as error:
+                message = f"mlx-lm can't quantize the model to {export.bits} bits: {error}"
+                raise RunError("E501", message, "choose another group_size") from error
+        utils.save_model(folder, loaded)
+        utils.save_config(config, folder / "config.json")
+        copy_tokenizer(model, folder)
+    size = sum(file.stat().st_size for file in (out / FOLDER).glob("*.safetensors"))
+    kind = export.precision if export.bits is None else f"{export.bits} bits"
+    return Written(
+        facts={"exporter": f"mlx-lm {version('mlx-lm')}", "precision": kind, "num_bytes": size},
+        says=f"a folder for mlx-lm, {kind}, {size / 2**20:,.1f} MiB",
+    )
+
+
+def stages(export: Mlx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
+    """mlx-lm with the saved weights, where the folder has rounded ones, and the folder."""
+    reading = tasks.module_of(task).head(task).reading
+    deployed = partial(_scores, written / FOLDER, reading, device)
+    if export.is_exact:
+        return [Stage("mlx", deployed)]
+    whole = partial(_scores, model, reading, device)
+    return [Stage("mlx-lm", whole), Stage("mlx", deployed, exact=False)]
+
+
+def _scores(folder: Path, reading: Reading, device: str) -> ScoreFunction:
+    """The outputs of batches by mlx-lm. Raises RunError E501."""
+    use_device(device if device == "cpu" or mx.is_available(mx.Device(mx.gpu)) else "cpu")
+    loaded, _ = _load(folder, lazy=False)
+    return partial(_outputs, loaded, reading)
+
+
+def _outputs(model: Callable[[mx.array], mx.array], reading: Reading, batch: Batch) -> npt.NDArray[np.float32]:
+    """Of a batch padded on the right: what a token sees stands before it, so nothing has to be masked."""
+    logits_BTV = model(mx.array(batch.inputs["input_ids"])).astype(mx.float32)
+    return read_outputs(reading, np.array(logits_BTV), batch.targets)
+
+
+def _load(folder: Path, *, lazy: bool) -> tuple[Any, dict[str, Any]]:
+    """mlx-lm's model of a folder, its weights in the dtype that they are stored in. Raises RunError E501."""
+    try:
+        from mlx_lm import utils
+    except ImportError as error:
+        raise RunError(
+            "E402", f"mlx-lm writes the folder: {error}", 'install it: pip install "recipec[mlx]"'
+        ) from error
+    with _quiet():
+        try:
+            model, config = utils.load_model(folder, lazy=lazy)
+        except (ValueError, FileNotFoundError, TypeError, KeyError, AttributeError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            hint = 'mlx-lm has not every architecture; export it with {"format": "onnx"}'
+            raise RunError("E501", f"mlx-lm does not load the model: {reason}", hint) from error
+    return model, config
+
+
+def _cast(model: Any, dtype: mx.Dtype) -> None:
+    """Gives floating weights a dtype, but those that mlx-lm says must keep theirs."""
+    keeps = getattr(model, "cast_predicate", lambda name: True)
+
+    def cast(name: str, value: mx.array) -> mx.array:
+        return value.astype(dtype) if keeps(name) and mx.issubdtype(value.dtype, mx.floating) else value
+
+    model.update(tree_map_with_path(cast, model.parameters()))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """mlx-lm prints how many bits a weight has."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,103 @@
+"""Generation by PyTorch: the untouched transformers (or peft) model with its own cache, float32, no tensor floats."""
+
+# Axes: B = rows, T = tokens of the prompt, S = tokens so far, V = vocabulary
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft import PeftModel
+from transformers import DynamicCache
+
+from runtimes.decoded import Floats, Ids
+from runtimes.decoding import positions
+from runtimes.pytorch.noise import load_source
+from runtimes.pytorch.scores import exact_float32, load_adapter
+from runtimes.tasks.interface import Head
+
+CAUSAL_LANGUAGE_MODEL = "AutoModelForCausalLM"
+_MAX_POSITIONS = ("max_position_embeddings", "n_positions")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchDecoder:
+    """A loaded model in evaluation mode."""
+
+    model: Any
+    device: str
+    taken: frozenset[str]
+    """The arguments of its `forward`."""
+    max_positions: int | None
+
+    def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, DynamicCache]:
+        """The logits [B, V] of the last position of prompts, and the cache."""
+        return self._logits(ids_BT, mask_BT, DynamicCache(config=self.model.config))
+
+    def step(self, ids_B1: Ids, mask_BS: Ids, cache: DynamicCache) -> tuple[Floats, DynamicCache]:
+        """The logits [B, V] of one token more for each row."""
+        return self._logits(ids_B1, mask_BS, cache)
+
+    def reorder(self, cache: DynamicCache, rows: Ids) -> DynamicCache:
+        """The same cache, with these rows of it."""
+        cache.reorder_cache(torch.from_numpy(rows))  # type: ignore[arg-type]
+        return cache
+
+    def logits(self, ids_BT: Ids, mask_BT: Ids) -> Floats:
+        """The logits [B, T, V] at every position of rows, padded on any side; nothing is cached before them."""
+        with torch.inference_mode(), exact_float32():
+            found: Floats = self.model(**self._inputs(ids_BT, mask_BT), use_cache=False).logits.float().cpu().numpy()
+        return found
+
+    def _logits(self, ids: Ids, mask: Ids, cache: DynamicCache) -> tuple[Floats, DynamicCache]:
+        last = {"logits_to_keep": 1} if "logits_to_keep" in self.taken else {}
+        with torch.inference_mode(), exact_float32():
+            found = self.model(**self._inputs(ids, mask), **last, past_key_values=cache, use_cache=True)
+            logits_BV: Floats = found.logits[:, -1].float().cpu().numpy()
+        return logits_BV, cache
+
+    def _inputs(self, ids: Ids, mask: Ids) -> dict[str, torch.Tensor]:
+        given: Mapping[str, npt.NDArray[np.int64]] = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions(mask, ids.shape[1]),
+        }
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            for name, value in given.items()
+            if name in self.taken
+        }
+
+
+def torch_decoder(model_folder: Path, *, device: str = "cpu") -> TorchDecoder:
+    """The decoder of a saved transformers model. Raises SourceError when the folder is not a whole one."""
+    return decoder_of(load_source(model_folder, auto_class=CAUSAL_LANGUAGE_MODEL), device=device)
+
+
+def adapter_decoder(base_folder: Path, adapter_folder: Path, head: Head, *, device: str = "cpu") -> TorchDecoder:
+    """The decoder of a base model and a peft adapter that is not merged. Raises SourceError for a missing weight."""
+    model = load_adapter(base_folder, adapter_folder, head)
+    return decoder_of(model, device=device)
+
+
+def decoder_of(model: Any, *, device: str = "cpu") -> TorchDecoder:
+    """The decoder of a loaded model in evaluation mode; arguments that its `forward` does not take are left out."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return TorchDecoder(
+        model=model.to(device),
+        device=device,
+        taken=frozenset(inspect.signature(inner.forward).parameters),
+        max_positions=max_positions(inner.config),
+    )
+
+
+def max_positions(config: Any) -> int | None:
+    """Tokens that a row of a model may have, by its configuration; None where it does not say."""
+    text = config.get_text_config(decoder=True)
+    return next((int(value) for name in _MAX_POSITIONS if (value := getattr(text, name, None)) is not None), None)

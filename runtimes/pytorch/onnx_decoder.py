@@ -1,0 +1,157 @@
+"""The ONNX writer for decoders: one graph for prompts and steps, named as optimum and transformers.js expect.
+
+Inputs: input_ids, attention_mask, position_ids, and past_key_values.{i}.key and .value of each layer, of any length,
+none included. Outputs: logits of every new token, and present.{i}.key and .value. It is transformers' own exporter, as
+for encoders, on a module that takes the cache as tensors; attention is traced as `eager`, for the same reasons.
+"""
+
+# Axes: B = rows, P = cached tokens, S = new tokens, H = heads of keys, D = size of a head, V = vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+import torch
+from torch import Tensor, nn
+from transformers.exporters.configs import OnnxConfig
+from transformers.exporters.exporter_onnx import OnnxExporter
+
+from runtimes.export.facts import ExportFacts
+from runtimes.pytorch.cached import CacheError, LayerSizes, cache_sizes, continued
+from runtimes.pytorch.decoding import CAUSAL_LANGUAGE_MODEL
+from runtimes.pytorch.noise import SourceError, first_line, load_source
+from runtimes.pytorch.onnx_graph import (
+    UNTRACEABLE,
+    Axes,
+    ExportError,
+    check_opset,
+    check_runs,
+    facts,
+    name_axes,
+    share_embedding,
+    strip,
+    write,
+)
+from runtimes.pytorch.quiet import quiet
+
+TRACED = (3, 7, 4)
+"""Rows, cached and new tokens of the trace: no two are equal, nor their sums, else the trace would merge them."""
+PROBED = ((2, 0, 5), (1, 6, 1))
+"""What the written graph must run on: a prompt without a cache, and one token more for one row."""
+
+
+def export(
+    model_folder: Path, out: Path, *, opset: int | None = None, auto_class: str = CAUSAL_LANGUAGE_MODEL
+) -> ExportFacts:
+    """Facts about the graph written to `out`, float32; ExportError when there is none.
+
+    Weights of more than 1 GiB go into `data_file(out)` beside it. `out` appears whole or not at all.
+    """
+    try:
+        model = load_source(model_folder, auto_class=auto_class, attention="eager")
+        layers = cache_sizes(model)
+    except SourceError as error:
+        raise ExportError(error.message, error.hint) from error
+    except CacheError as error:
+        raise ExportError(f"{type(model).__name__} does not export: {error}") from error
+    graph = _trace(model, layers, opset)
+    name_axes(graph, _axes(layers))
+    strip(graph)
+    share_embedding(graph)
+    check_opset(graph, opset)
+
+    def check(file: Path) -> None:
+        for sizes in PROBED:
+            check_runs(file, trace_inputs(layers, *sizes))
+
+    return facts(graph, num_bytes=write(graph, out, check))
+
+
+def _cache_names(num_layers: int) -> Iterator[tuple[str, str]]:
+    """The names of each layer's keys and values, before and after."""
+    for at in range(num_layers):
+        for kind in ("key", "value"):
+            yield f"past_key_values.{at}.{kind}", f"present.{at}.{kind}"
+
+
+def _axes(layers: tuple[LayerSizes, ...]) -> dict[str, Axes]:
+    sizes = [size for layer in layers for size in (layer.key, layer.value)]
+    return {
+        "input_ids": ("batch", "sequence"),
+        "attention_mask": ("batch", "past + sequence"),
+        "position_ids": ("batch", "sequence"),
+        **{
+            past: ("batch", num_heads, "past", size)
+            for (past, _), (num_heads, size) in zip(_cache_names(len(layers)), sizes, strict=True)
+        },
+    }
+
+
+def trace_inputs(layers: tuple[LayerSizes, ...], num_rows: int, num_past: int, num_new: int) -> dict[str, Tensor]:
+    """Inputs of these sizes; the first token of the first row is padding, so that the mask is not all ones."""
+    mask = torch.ones((num_rows, num_past + num_new), dtype=torch.int64)
+    mask[0, 0] = 0
+    sizes = {"batch": num_rows, "past": num_past, "sequence": num_new}
+    found = {
+        "input_ids": torch.ones((num_rows, num_new), dtype=torch.int64),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, num_past:],
+    }
+    for name, axes in _axes(layers).items():
+        if name not in found:
+            found[name] = torch.zeros([axis if isinstance(axis, int) else sizes[axis] for axis in axes])
+    return found
+
+
+class _Flat(nn.Module):
+    """A model whose cache is tensors that go in and come out by name."""
+
+    def __init__(self, model: nn.Module, num_layers: int) -> None:
+        super().__init__()
+        self.model = model
+        self.num_layers = num_layers
+
+    def forward(self, **given: Tensor) -> dict[str, Tensor]:
+        names = [_identifier(past) for past, _ in _cache_names(self.num_layers)]
+        found = continued(self.model, given, [given[n] for n in names[::2]], [given[n] for n in names[1::2]])
+        after = [kept for pair in zip(found.keys, found.values, strict=True) for kept in pair]
+        named = zip(_cache_names(self.num_layers), after, strict=True)
+        return {"logits": found.logits, **{_identifier(present): kept for (_, present), kept in named}}
+
+
+def _identifier(name: str) -> str:
+    """A name as an argument: torch takes no dots."""
+    return name.replace(".", "_")
+
+
+def _trace(model: nn.Module, layers: tuple[LayerSizes, ...], opset: int | None) -> onnx_ir.Model:
+    """The exporter's graph, its inputs and outputs by their names.
+
+    The batch is one symbol over all inputs, by its name; torch infers the others.
+    """
+    inputs: dict[str, Any] = {_identifier(name): value for name, value in trace_inputs(layers, *TRACED).items()}
+    batch = torch.export.Dim("batch")
+    shapes = {
+        _identifier(name): {
+            at: batch if axis == "batch" else torch.export.Dim.AUTO
+            for at, axis in enumerate(axes)
+            if isinstance(axis, str)
+        }
+        for name, axes in _axes(layers).items()
+    }
+    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=opset)
+    with quiet():
+        try:
+            module: Any = _Flat(model, len(layers)).eval()
+            exported = OnnxExporter().export(module, inputs, config)  # type: ignore[no-untyped-call]
+        except Exception as error:  # the exporter is five libraries deep and their errors share no base
+            message = f"{type(model).__name__} does not export: {first_line(error)}"
+            raise ExportError(message, UNTRACEABLE) from error
+    graph: onnx_ir.Model = exported.program
+    named = {_identifier(name): name for pair in _cache_names(len(layers)) for name in pair}
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        value.name = named.get(str(value.name), value.name)
+    return graph
