@@ -304,6 +304,13 @@ CODES: dict[str, Code] = {
         "/dataset/columns/label names a column of texts, ids or numbers. Numbers are for a task that answers numbers. "
         "Labels that are declared in /task/labels are taken as they are.",
     ),
+    "R318": Code(
+        "labels are very unequal",
+        "One label has more than ten times the train rows of another: a model that never gives the rare one is right "
+        "nearly always. `balance` in /training makes up for it: weights in the loss, rows that stand several times, or "
+        "fewer rows of the common ones. So do class_weights, and the focal loss. It is a warning: rare labels may be "
+        "meant to be rare.",
+    ),
     "R315": Code(
         "a split that the hub dataset does not have",
         "No file name has the split's word, several configurations have it, or a numbered part is "

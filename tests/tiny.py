@@ -86,7 +86,9 @@ def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) 
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}

@@ -116,12 +116,13 @@ def asked_roles(task: Task, columns: Sequence[Column], named: Mapping[str, str])
     there is something to read and something to answer.
     """
     module = tasks.module_of(task)
-    found = guess_roles(module.COLUMNS, columns, named)
-    asked = {role: kind for role, kind in module.COLUMNS.items() if role in named or role not in module.OPTIONAL}
-    for role in module.COLUMNS:
+    roles = {role: module.COLUMNS[role] for role in tasks.columns_of(task, named)}
+    found = guess_roles(roles, columns, named)
+    asked = {role: kind for role, kind in roles.items() if role in named or role not in module.OPTIONAL}
+    for role, kind in roles.items():
         if role in found and not _is_whole(task, asked):
-            asked[role] = module.COLUMNS[role]
-    return {role: kind for role, kind in module.COLUMNS.items() if role in asked}
+            asked[role] = kind
+    return {role: kind for role, kind in roles.items() if role in asked}
 
 
 def _is_whole(task: Task, roles: Mapping[str, Kind]) -> bool:

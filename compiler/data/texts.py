@@ -46,6 +46,11 @@ def text_of(values: Mapping[str, object], column: str) -> str:
     return value
 
 
+def texts_in(values: Mapping[str, object], columns: Mapping[str, str]) -> dict[str, str]:
+    """The text, and the second one where `columns` (from role to name) has one, by role. Raises BadValueError."""
+    return {role: text_of(values, columns[role]) for role in ("text", "text_pair") if role in columns}
+
+
 def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] | None) -> str:
     """The label's name in a column; with `labels`, one of them.
 
@@ -58,6 +63,22 @@ def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] 
     if name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS and int(name) < len(labels):
         return labels[int(name)]
     raise UnknownLabelError(column, name, labels)
+
+
+def labels_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names of the labels in a column, sorted: a list of them, or an object that says of each whether it is one.
+
+    With `labels`, each is one of them, as in `label_of`. Raises BadValueError, UnknownLabelError.
+    """
+    value = values.get(column)
+    if isinstance(value, Mapping):
+        unclear = [item for item in value.values() if not (isinstance(item, (bool, int)) and item in (0, 1))]
+        if unclear:
+            raise BadValueError(column, f"expected 0 or 1 for each label, found {found({column: unclear[0]}, column)}")
+        value = [name for name, item in value.items() if item]
+    if not isinstance(value, list):
+        raise BadValueError(column, f"expected a list of labels, found {found(values, column)}")
+    return label_names(label_of({column: item}, column, labels) for item in value)
 
 
 def _label_name(values: Mapping[str, object], column: str) -> str:

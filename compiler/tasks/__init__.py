@@ -75,8 +75,9 @@ def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
-    """From each role of a task to the name of its column: the one that the recipe gives, or else the role itself."""
-    return {role: named.get(role, role) for role in module_of(task).COLUMNS}
+    """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
+    module = module_of(task)
+    return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
 
 
 def answer_of(task: Task) -> str | None:

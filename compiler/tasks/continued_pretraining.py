@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Kind] = {"text": "text"}
 INPUTS = ("text",)
 OPTIONAL: frozenset[str] = frozenset()
+NAMED: frozenset[str] = frozenset()
 ARCHITECTURES: tuple[Architecture, ...] = ("decoder",)
 PACKING: Packing = "fill"
 SPECIAL_TOKENS = True

@@ -87,6 +87,8 @@ class TaskModule(Protocol):
     """The roles of what the model reads, the first one the chief; the others are of the answer."""
     OPTIONAL: frozenset[str]
     """The roles whose column may be missing."""
+    NAMED: frozenset[str]
+    """Those of them that are read only where the recipe names their column."""
     ARCHITECTURES: tuple[Architecture, ...]
     """The kinds of model that it tunes."""
     PACKING: Packing

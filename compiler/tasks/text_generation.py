@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Kind] = {role: "text" if role == "text" else "conversation" for role in ROLES}
 INPUTS = ("prompt", *(role for role in ROLES if role != "prompt"))
 OPTIONAL = frozenset(ROLES)
+NAMED: frozenset[str] = frozenset()
 ARCHITECTURES: tuple[Architecture, ...] = ("decoder",)
 PACKING: Packing = "whole"
 SPECIAL_TOKENS = False  # the template writes them

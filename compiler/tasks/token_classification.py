@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Kind] = {"tokens": "tokens", "tags": "tags", "text": "text", "spans": "spans"}
 INPUTS = ("text", "tokens")
 OPTIONAL = frozenset(COLUMNS)
+NAMED: frozenset[str] = frozenset()
 ARCHITECTURES: tuple[Architecture, ...] = ("encoder",)
 PACKING: Packing = "none"
 SPECIAL_TOKENS = True

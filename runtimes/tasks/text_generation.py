@@ -18,10 +18,10 @@ from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import DECIDE, detail_lines
+from runtimes.tasks.language import decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["DECIDE", "detail_lines"]
+__all__ = ["decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: TextGeneration) -> Head:
@@ -32,7 +32,7 @@ def head(task: TextGeneration) -> Head:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: TextGeneration, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the conversation, and those that are to follow them."""
     return language.token_columns(pad_token_id)
 
