@@ -25,7 +25,7 @@ from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TokenClassification
 from runtimes.encoding import text_columns
 from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
-from runtimes.gate import Scores, argmax
+from runtimes.gate import Decide, Scores, argmax
 from runtimes.metrics.entities import Span, count_spans, details_of, measure_spans, spans
 from runtimes.metrics.tokens import measure_tokens
 from runtimes.tasks.interface import Answer, Array, Floats, Head
@@ -40,7 +40,6 @@ from runtimes.tasks.labels import (
 )
 from runtimes.tokens import Encoder
 
-DECIDE = argmax
 LISTED = 40  # kinds of entities in a terminal's table
 
 
@@ -61,10 +60,25 @@ def labels_of(task: TokenClassification) -> tuple[str, ...]:
     return task.labels
 
 
+def decider(task: TokenClassification) -> Decide:
+    """The tag of the highest logit."""
+    return argmax
+
+
+def learns(task: TokenClassification) -> bool:
+    """Nothing."""
+    return False
+
+
+def fit(task: TokenClassification, targets: Ragged, outputs: Ragged) -> TokenClassification:
+    """The task as it is."""
+    return task
+
+
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: TokenClassification, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and for each the number of its word's tag."""
     return (*text_columns(pad_token_id), Column(name=TARGETS, dtype="int32", axis=TOKENS, padding=IGNORED))
 
@@ -193,7 +207,9 @@ def baseline(task: TokenClassification, train_targets: Array, count: int) -> tup
 # --- comparing
 
 
-def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+def settle(
+    task: TokenClassification, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+) -> Scores:
     """The other side's logits, but the source's at the excused positions, so that near ties move no metric."""
     if source.shape != other.shape:
         return other
