@@ -220,6 +220,10 @@ CODES: dict[str, Code] = {
         "an export that the task does not have",
         "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
     ),
+    "R219": Code(
+        "a stop text that ends every answer",
+        "An answer ends where a stop text begins, and the empty text begins everywhere.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "
@@ -283,7 +287,9 @@ CODES: dict[str, Code] = {
     "R313": Code(
         "a value that is no text, label or number",
         "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
-        "non-empty string, a whole number, or true or false; the target column needs finite numbers. At most five rows "
+        "non-empty string, a whole number, or true or false; the target column needs finite numbers. Tokens are a list "
+        "of strings and tags a list of as many; spans are objects with start, end and label, inside their text, and "
+        "no two share a word. At most five rows "
         "of a column and file are listed; where more than half of a file's rows are like this, /dataset/columns names "
         "the wrong column.",
     ),

@@ -140,9 +140,10 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors),
+        labels=_labels(config, tensors, "SequenceClassification"),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
+        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         architecture="decoder" if config["model_type"] in _DECODERS else "encoder",
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
@@ -249,10 +250,10 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     return limit if limit is not None and limit < _UNBOUNDED else None
 
 
-def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
-    """The labels of the model's own classification head in order, or None when it has none."""
+def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor], head: str) -> tuple[str, ...] | None:
+    """The labels of the model's own head of a kind in order, or None when it has none."""
     architectures = _list(config.get("architectures"))
-    if architectures and not any("SequenceClassification" in str(name) for name in architectures):
+    if architectures and not any(head in str(name) for name in architectures):
         return None
     count = weights.num_classes(tensors)
     if count == 0:

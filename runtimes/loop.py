@@ -326,8 +326,8 @@ def _gain(metrics: dict[str, float], state: LoopState, selection: Selection) -> 
 
 
 def _total_weight(batches: Sequence[Batch]) -> float:
-    """The weights of all targets of a step, by which its loss is divided once."""
-    return float(sum(batch.weights.sum(dtype=np.float64) for batch in batches))
+    """The weights of all targets of a step, by which its loss is divided once; one where there is no target."""
+    return float(sum(batch.weights.sum(dtype=np.float64) for batch in batches)) or 1.0
 
 
 def _due(step: int, every: int) -> bool:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import continued_pretraining, text_classification, text_generation, text_regression
+from compiler.tasks import (
+    continued_pretraining,
+    text_classification,
+    text_generation,
+    text_regression,
+    token_classification,
+)
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
+from compiler.tasks.token_classification import TokenClassification
 
 __all__ = [
     "COLUMNS",
@@ -25,19 +32,21 @@ __all__ = [
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TokenClassification",
     "answer_of",
     "columns_of",
     "module_of",
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | TextGeneration | ContinuedPretraining
+Task = TextClassification | TextRegression | TokenClassification | TextGeneration | ContinuedPretraining
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
     **text_generation.COLUMNS,
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
+    **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
 }
 """Every role that some task reads a column for, with what stands in such a column."""
@@ -50,6 +59,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_classification)
         case TextRegression():
             return cast(TaskModule, text_regression)
+        case TokenClassification():
+            return cast(TaskModule, token_classification)
         case TextGeneration():
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 Architecture = Literal["encoder", "decoder"]
-Kind = Literal["text", "label", "number", "conversation"]
-"""What stands in a column: texts, names that repeat, numbers, or messages and parts of a conversation."""
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans"]
+"""What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
+their tags, of spans of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,10 @@ class TaskModule(Protocol):
     """Whether the tokenizer puts its special tokens around what it is given."""
     METRICS: tuple[str, ...]
     DEFAULT_METRICS: tuple[Metric, ...]
+    WRITTEN: tuple[str, ...]
+    """Those of its metrics that are measured on texts that the model writes."""
+    WRITES: bool
+    """Whether the model answers by writing a text."""
     LOSSES: tuple[str, ...]
     """The first one is the default."""
     STRATIFIES: bool

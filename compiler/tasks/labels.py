@@ -259,6 +259,6 @@ def _weights(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts, *, sets:
             if sets:
                 return {name: max(1, rows - counts[name]) / counts[name] for name in labels}
             total = sum(counts.values())
-            return {name: total / (len(labels) * counts[name]) for name in labels}
+            return {name: total / (len(labels) * counts[name]) if counts[name] else 1.0 for name in labels}
         case written:
             return {name: float(written.get(name, 1.0)) for name in labels}

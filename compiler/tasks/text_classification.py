@@ -32,6 +32,8 @@ PACKING = "none"
 SPECIAL_TOKENS = True
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews", "auroc")
 DEFAULT_METRICS = (Accuracy(), F1())
+WRITTEN: tuple[str, ...] = ()
+WRITES = False
 LOSSES = ("cross-entropy", "focal", "binary-cross-entropy")
 STRATIFIES = True
 

@@ -116,6 +116,14 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(train_rows: Featu
         np.testing.assert_allclose(value, whole_gradient[name], rtol=1e-10, atol=1e-15)
 
 
+def test_a_step_in_which_nothing_weighs_has_no_loss_and_changes_nothing(run: Run) -> None:
+    engine = run.engine(train_step(class_weights=(0.0, 0.0, 0.0), num_steps=3))
+    before = {name: value.copy() for name, value in engine.state.items() if value.size > 1}  # not the count of steps
+    assert [report.loss for report in of(StepReport, run.reports(engine))] == [0.0, 0.0, 0.0]
+    for name, value in before.items():
+        np.testing.assert_array_equal(engine.state[name], value)
+
+
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_weights_after_training_do_not_depend_on_the_micro_batch(
     train_rows: Features, tmp_path: Path, size: int
