@@ -116,12 +116,13 @@ def asked_roles(task: Task, columns: Sequence[Column], named: Mapping[str, str])
     there is something to read and something to answer.
     """
     module = tasks.module_of(task)
-    found = guess_roles(module.COLUMNS, columns, named)
-    asked = {role: kind for role, kind in module.COLUMNS.items() if role in named or role not in module.OPTIONAL}
-    for role in module.COLUMNS:
+    roles = {role: module.COLUMNS[role] for role in tasks.columns_of(task, named)}
+    found = guess_roles(roles, columns, named)
+    asked = {role: kind for role, kind in roles.items() if role in named or role not in module.OPTIONAL}
+    for role, kind in roles.items():
         if role in found and not _is_whole(task, asked):
-            asked[role] = module.COLUMNS[role]
-    return {role: kind for role, kind in module.COLUMNS.items() if role in asked}
+            asked[role] = kind
+    return {role: kind for role, kind in roles.items() if role in asked}
 
 
 def _is_whole(task: Task, roles: Mapping[str, Kind]) -> bool:
@@ -134,7 +135,15 @@ def _is_whole(task: Task, roles: Mapping[str, Kind]) -> bool:
 def _is_filled(task: Task, columns: Sequence[Column], named: Mapping[str, str]) -> bool:
     """Whether each role of a task that is to have a column has one that looks like it."""
     asked = asked_roles(task, columns, named)
+    if tasks.answer_of(task) is None and not _has_name(task, columns):
+        return False  # any text would do, also one that stands beside its label
     return _is_whole(task, asked) and len(guess_roles(asked, columns, named)) == len(asked)
+
+
+def _has_name(task: Task, columns: Sequence[Column]) -> bool:
+    """Whether a column has the very name of a part of a conversation."""
+    roles = {role for role, kind in tasks.module_of(task).COLUMNS.items() if kind == "conversation"}
+    return any(column.name in roles for column in columns)
 
 
 def about_column(task: Task, role: str, columns: Sequence[Column], others: Mapping[str, str]) -> Question:

@@ -182,7 +182,9 @@ def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
 
 
 def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The rendered conversation. Raises BadValueError where the template is not for it."""
+    """The rendered conversation; its bare words before the task is bound. Raises BadValueError."""
+    if not task.template.source:
+        return ("\n".join(message.content or "" for message in conversation(row).messages),)
     return ("".join(segment.text for segment in segments(task, row)),)
 
 

@@ -40,13 +40,13 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     back, device = backend(context.placement.engine), context.placement.device
     merges, written = "merge" in context.inputs, context.inputs[step.inputs[-1]]
 
-    write_learnt(planned, step.task, context.folder)
     encoder = open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
     write = None
     if step.generation is not None:
         writing = writing_of(step.task, encoder, step.generation, model)
         write = partial(_write, writing, partial(back.model_decoder, model, device))
 
+    write_learnt(planned, step.task, context.folder)
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),

@@ -38,7 +38,7 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
     "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}, "weights": _WEIGHTS},
     "text-regression": {"columns": {"text": "snippet", "target": "share"}, "training": {}},
     "token-classification": {
-        "columns": {"tokens": "words", "tags": "moods"},
+        "columns": {"tokens": "words", "tags": "tags"},
         "training": {"label_smoothing": 0.1},
         "weights": {"B-negative": 2.0, "I-positive": 0.5},
     },
@@ -55,7 +55,7 @@ _LOSSES: Mapping[str, Any] = {
 }
 # What a loss needs of its task: rows that may have several labels.
 _OF_LOSS: Mapping[str, Mapping[str, Any]] = {
-    "binary-cross-entropy": {"task": {"multi_label": True}, "columns": {"label": "kinds"}},
+    "binary-cross-entropy": {"task": {"multi_label": True}, "columns": {"label": "moods"}},
 }
 _METHODS: Mapping[str, Any] = {
     "full": {"type": "full"},
@@ -188,7 +188,7 @@ def write(subject: Subject, folder: Path) -> Project:
         if name not in table:
             raise LookupError(f"{name} has no case in tests/conformance/subjects.py")
     save_model(folder / "model", subject.encoder, subject.stored)
-    written = [_answered(row, number) for number, row in enumerate(rows(NUM_ROWS))]
+    written = [_answered(number, row) for number, row in enumerate(rows(NUM_ROWS))]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     case, needed = _TASKS[subject.task], _OF_LOSS.get(subject.loss, {"task": {}, "columns": {}})
     usual = case["training"] if subject.loss == loss_names(subject.task)[0] else {}  # smoothing is of one loss
@@ -205,15 +205,15 @@ def write(subject: Subject, folder: Path) -> Project:
     return Project(folder=folder, compiled=compile_recipe(load(folder / "recipe.json"), FACTS, parse_target("cpu")))
 
 
-def _answered(row: Mapping[str, str], number: int) -> dict[str, Any]:
+def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     """A row with the answers of every task."""
     words = row["snippet"].split()
     place = next(place for place, word in enumerate(words) if word in (*GOOD, *BAD))
-    moods = ["O"] * len(words)
-    moods[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
+    tags = ["O"] * len(words)
+    tags[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
     share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
-    kinds = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
-    return {**row, "share": share, "words": words, "moods": moods, "kinds": kinds}
+    moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
+    return {**row, "share": share, "words": words, "tags": tags, "moods": moods}
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:
