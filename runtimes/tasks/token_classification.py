@@ -64,7 +64,7 @@ def labels_of(task: TokenClassification) -> tuple[str, ...]:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: TokenClassification, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and for each the number of its word's tag."""
     return (*text_columns(pad_token_id), Column(name=TARGETS, dtype="int32", axis=TOKENS, padding=IGNORED))
 
