@@ -25,7 +25,7 @@ from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TokenClassification
 from runtimes.encoding import text_columns
 from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
-from runtimes.gate import Scores, argmax
+from runtimes.gate import Decide, Scores, argmax
 from runtimes.metrics.entities import Span, count_spans, details_of, measure_spans, spans
 from runtimes.metrics.tokens import measure_tokens
 from runtimes.tasks.interface import Answer, Array, Floats, Head
@@ -40,8 +40,12 @@ from runtimes.tasks.labels import (
 )
 from runtimes.tokens import Encoder
 
-DECIDE = argmax
 LISTED = 40  # kinds of entities in a terminal's table
+
+
+def decider(task: TokenClassification) -> Decide:
+    """The tag of the highest logit."""
+    return argmax
 
 
 def head(task: TokenClassification) -> Head:
@@ -190,10 +194,22 @@ def baseline(task: TokenClassification, train_targets: Array, count: int) -> tup
     return "majority", outputs
 
 
+def learns(task: TokenClassification) -> bool:
+    """Nothing beside the model's weights."""
+    return False
+
+
+def fit(task: TokenClassification, targets: Ragged, outputs: Ragged) -> TokenClassification:
+    """The task as it is."""
+    return task
+
+
 # --- comparing
 
 
-def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+def settle(
+    task: TokenClassification, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+) -> Scores:
     """The other side's logits, but the source's at the excused positions, so that near ties move no metric."""
     if source.shape != other.shape:
         return other

@@ -174,8 +174,8 @@ def test_the_baseline_is_the_commonest_tag_of_words() -> None:
 
 def test_near_ties_settle_on_the_source() -> None:
     source, other = logits([1, 2]), logits([3, 4])
-    assert task.settle(source, other, np.asarray([True, False]), 0.1).argmax(axis=1).tolist() == [1, 4]
-    assert task.settle(source, other[:, :0], np.asarray([True, False]), 0.1).shape == (2, 0)
+    assert task.settle(TASK, source, other, np.asarray([True, False]), 0.1).argmax(axis=1).tolist() == [1, 4]
+    assert task.settle(TASK, source, other[:, :0], np.asarray([True, False]), 0.1).shape == (2, 0)
 
 
 def test_what_is_decided_and_said_names_tags_and_entities(encoder: Encoder) -> None:
