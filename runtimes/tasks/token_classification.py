@@ -43,6 +43,11 @@ from runtimes.tokens import Encoder
 LISTED = 40  # kinds of entities in a terminal's table
 
 
+def decider(task: TokenClassification) -> Decide:
+    """The tag of the highest logit."""
+    return argmax
+
+
 def head(task: TokenClassification) -> Head:
     """One logit for each tag."""
     names = labels_of(task)
@@ -202,6 +207,16 @@ def baseline(task: TokenClassification, train_targets: Array, count: int) -> tup
     outputs = np.zeros((count, len(counts)), np.float32)
     outputs[:, int(counts.argmax())] = 1.0
     return "majority", outputs
+
+
+def learns(task: TokenClassification) -> bool:
+    """Nothing beside the model's weights."""
+    return False
+
+
+def fit(task: TokenClassification, targets: Ragged, outputs: Ragged) -> TokenClassification:
+    """The task as it is."""
+    return task
 
 
 # --- comparing
