@@ -65,21 +65,6 @@ def labels_of(task: TokenClassification) -> tuple[str, ...]:
     return task.labels
 
 
-def decider(task: TokenClassification) -> Decide:
-    """The tag of the highest logit."""
-    return argmax
-
-
-def learns(task: TokenClassification) -> bool:
-    """Nothing."""
-    return False
-
-
-def fit(task: TokenClassification, targets: Ragged, outputs: Ragged) -> TokenClassification:
-    """The task as it is."""
-    return task
-
-
 # --- rows -> arrays
 
 
