@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts, ValueFacts
     from compiler.recipe import Loss, Recipe
+    from compiler.supervision import Segment
     from compiler.tasks import Task
 
     Targets = npt.NDArray[np.float64]
@@ -112,6 +113,10 @@ class TaskModule(Protocol):
 
     def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
         """What of a row is tokenized together: one text, or a pair."""
+        ...
+
+    def pieces(self, task: Task, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+        """What of an answered row is read and what is learnt, for a person. Raises BadValueError."""
         ...
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:

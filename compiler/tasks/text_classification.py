@@ -14,6 +14,7 @@ from compiler.metrics import F1, Accuracy
 from compiler.tasks import label_sets, labels
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.last_token import check_padding
+from compiler.tasks.pieces import read_and_answered
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Targets
 
 COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "label": "label"}
@@ -134,6 +136,11 @@ def bind(task: TextClassification, tokenizer_file: Path) -> TextClassification:
 def texts(task: TextClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The text, or the two."""
     return tuple(row[role] for role in INPUTS if role in row)
+
+
+def pieces(task: TextClassification, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The text and the label."""
+    return read_and_answered(texts(task, row), row["label"])
 
 
 def reader(task: TextClassification, columns: Mapping[str, str]) -> Reader:
