@@ -1,7 +1,7 @@
 """Useful tokens a second on chat rows: packed, padded among rows of like length, and padded in random order.
 
-A small random Llama with SmolLM2's tokenizer is trained over the same Alpaca rows on PyTorch, each way in turns; and the
-loss of all rows, which packing must not change. A step has about as many tokens in each way.
+A small random Llama with SmolLM2's tokenizer is trained over the same Alpaca rows on PyTorch, each way in turns; and
+the loss of all rows, which packing must not change. A step has about as many tokens in each way.
 """
 
 from __future__ import annotations
