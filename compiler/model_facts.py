@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiler import weights
 from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError
+from compiler.images import PROCESSOR
 from compiler.weights import INDEX, SINGLE, Tensor
+
+if TYPE_CHECKING:
+    from compiler.tasks.interface import Architecture
 
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+_CLASSIFIERS = ("SequenceClassification", "ImageClassification")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
 # Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
@@ -24,6 +29,32 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
+)
+_VISION = frozenset(
+    [
+        "beit",
+        "bit",
+        "convnext",
+        "convnextv2",
+        "data2vec-vision",
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "focalnet",
+        "levit",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "mobilevit",
+        "poolformer",
+        "pvt",
+        "regnet",
+        "resnet",
+        "swin",
+        "swinv2",
+        "van",
+        "vit",
+        "vit_msn",
+    ]
 )
 _VOCABULARY_FILES = (
     "vocab.txt",
@@ -87,7 +118,7 @@ _DECODERS = frozenset(
     ]
 )
 # Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
-_KNOWN_TYPES = _DECODERS | frozenset(
+_KNOWN_TYPES = _DECODERS | _VISION | frozenset(
     [
         "albert",
         "bert",
@@ -126,13 +157,14 @@ def model_facts(files: Files) -> ModelFacts:
     has_tokenizer = "tokenizer.json" in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
-    read = ("config.json", *weight_files, *_tokenizer_files(files.names))
+    has_processor = PROCESSOR in files.names
+    read = ("config.json", *weight_files, *_tokenizer_files(files.names), *([PROCESSOR] if has_processor else []))
     return ModelFacts(
         id=files.source.id,
         revision=files.source.revision,
         model_type=str(config["model_type"]),
         architectures=tuple(map(str, _list(config.get("architectures")))),
-        num_layers=_whole(flat, _NUM_LAYERS) or weights.num_layers(tensors),
+        num_layers=_whole(flat, _NUM_LAYERS) or len(_list(config.get("depths"))) or weights.num_layers(tensors),
         hidden_size=_whole(flat, _HIDDEN_SIZE) or 0,
         vocab_size=_whole(flat, ("vocab_size",)) or 0,
         max_positions=_max_positions(flat, files),
@@ -143,10 +175,15 @@ def model_facts(files: Files) -> ModelFacts:
         labels=_labels(config, tensors),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
-        architecture="decoder" if config["model_type"] in _DECODERS else "encoder",
+        architecture=_architecture(config["model_type"]),
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
+        processor_file=files.local(PROCESSOR) if has_processor else None,
     )
+
+
+def _architecture(model_type: str) -> Architecture:
+    return "decoder" if model_type in _DECODERS else "vision" if model_type in _VISION else "encoder"
 
 
 def _config(files: Files) -> Mapping[str, Any]:
@@ -252,7 +289,7 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
 def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
     """The labels of the model's own classification head in order, or None when it has none."""
     architectures = _list(config.get("architectures"))
-    if architectures and not any("SequenceClassification" in str(name) for name in architectures):
+    if architectures and not any(word in str(name) for name in architectures for word in _CLASSIFIERS):
         return None
     count = weights.num_classes(tensors)
     if count == 0:

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Architecture = Literal["encoder", "decoder"]
-Kind = Literal["text", "label", "number", "conversation"]
-"""What stands in a column: texts, names that repeat, numbers, or messages and parts of a conversation."""
+Architecture = Literal["encoder", "decoder", "vision"]
+Kind = Literal["text", "label", "number", "conversation", "image"]
+"""What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation, or images."""
+Reads = Literal["text", "image"]
+"""What a model is given, made by its tokenizer or by its image processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +101,15 @@ class TaskModule(Protocol):
     STRATIFIES: bool
     """Whether rows have classes, whose shares a split can keep."""
 
-    def bind(self, task: Task, tokenizer_file: Path) -> Task:
-        """The task with what it takes from the files beside a tokenizer. Raises ValueError with what is wrong."""
+    def bind(self, task: Task, reader_file: Path) -> Task:
+        """The task with what it takes from a model's tokenizer or image processor, and the files beside it.
+
+        Raises ValueError with what is wrong.
+        """
         ...
 
     def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """What of a row is tokenized together: one text, or a pair."""
+        """What of a row is tokenized together: one text, or a pair; none where the model reads no tokens."""
         ...
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:

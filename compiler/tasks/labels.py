@@ -11,6 +11,7 @@ from compiler.data.texts import label_names
 from compiler.diagnostics import Diagnostic, did_you_mean, short
 from compiler.document import escape
 from compiler.metrics import Metric, OfClasses
+from compiler.tasks.interface import ResolvedTask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts
     from compiler.recipe import CrossEntropy, Recipe
+    from compiler.tasks.image_classification import ImageClassification
     from compiler.tasks.interface import Targets
+    from compiler.tasks.text_classification import TextClassification
+
+    LabelTask = TextClassification | ImageClassification
 
 Labels = tuple[str, ...] | Literal["auto"]
 _WEIGHTS = "/training/loss/class_weights/"
@@ -162,7 +167,35 @@ def _listed(labels: list[str]) -> str:
     return ", ".join(f'"{short(label)}"' for label in labels[:LISTED]) + more
 
 
+def check_label_data(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
+    """Findings about the labels of the rows."""
+    odd = tuple(check_label_column(recipe, labels, data))
+    yield from odd
+    if odd:
+        return  # the rest would follow from it
+    yield from check_label_rows(recipe, labels, data)
+    yield from check_held_out_labels(recipe, labels, data)
+
+
 # --- choices
+
+
+def resolve_labels(
+    recipe: Recipe, task: LabelTask, model: ModelFacts, data: DataFacts, default_metrics: tuple[Metric, ...]
+) -> ResolvedTask:
+    """A task with its labels, and the head, weights and positive classes that follow from them."""
+    from compiler.recipe import CrossEntropy
+
+    names, keep_head, choices = choose_labels(task.labels, model, data)
+    loss = recipe.training.loss or CrossEntropy()
+    assert isinstance(loss, CrossEntropy), "checked by check_loss"
+    return ResolvedTask(
+        task=replace(task, labels=names),
+        loss=weighted(loss, names, data),
+        metrics=tuple(with_positive(metric, names) for metric in recipe.metrics or default_metrics),
+        keep_head=keep_head,
+        choices=choices,
+    )
 
 
 def choose_labels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,12 +103,7 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """Findings about the labels of the rows."""
-    odd = tuple(labels.check_label_column(recipe, _task(recipe).labels, data))
-    yield from odd
-    if odd:
-        return  # the rest would follow from it
-    yield from labels.check_label_rows(recipe, _task(recipe).labels, data)
-    yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
+    return labels.check_label_data(recipe, _task(recipe).labels, data)
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
@@ -119,18 +114,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     """The task with its labels, and the head, weights and positive classes that follow from them."""
-    from compiler.recipe import CrossEntropy
-
-    names, keep_head, choices = labels.choose_labels(_task(recipe).labels, model, data)
-    loss = recipe.training.loss or CrossEntropy()
-    assert isinstance(loss, CrossEntropy), "checked by check_loss"
-    return ResolvedTask(
-        task=replace(_task(recipe), labels=names),
-        loss=labels.weighted(loss, names, data),
-        metrics=tuple(labels.with_positive(metric, names) for metric in recipe.metrics or DEFAULT_METRICS),
-        keep_head=keep_head,
-        choices=choices,
-    )
+    return labels.resolve_labels(recipe, _task(recipe), model, data, DEFAULT_METRICS)
 
 
 def summary(data: DataFacts) -> str:
