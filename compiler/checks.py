@@ -101,7 +101,9 @@ def check_max_length(recipe: Recipe) -> Iterator[Diagnostic]:
     """Tokens are counted where a model reads tokens."""
     if recipe.wrote("/training/max_length") is not None and tasks.reads(recipe.task) == "image":
         reason = f'with the task "{recipe.task.type}"'
-        yield _unread(recipe, "/training/max_length", reason, "remove it: the image processor says how large images are")
+        yield _unread(
+            recipe, "/training/max_length", reason, "remove it: the image processor says how large images are"
+        )
 
 
 def check_packing(recipe: Recipe) -> Iterator[Diagnostic]:

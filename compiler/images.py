@@ -124,7 +124,12 @@ def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
     means, deviations = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         means, deviations = _channels(config, "image_mean"), _channels(config, "image_std")
-    if len(means) != len(deviations) or len(means) not in (1, 3) or not rescale > 0 or not all(d > 0 for d in deviations):
+    if (
+        len(means) != len(deviations)
+        or len(means) not in (1, 3)
+        or not rescale > 0
+        or not all(d > 0 for d in deviations)
+    ):
         raise ValueError("image_mean and image_std are of one or three channels each, and image_std is above 0")
     return tuple(mean / rescale for mean in means), tuple(deviation / rescale for deviation in deviations)
 

@@ -118,32 +118,36 @@ _DECODERS = frozenset(
     ]
 )
 # Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
-_KNOWN_TYPES = _DECODERS | _VISION | frozenset(
-    [
-        "albert",
-        "bert",
-        "big_bird",
-        "camembert",
-        "convbert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "eurobert",
-        "funnel",
-        "longformer",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
-        "nomic_bert",
-        "roberta",
-        "roformer",
-        "squeezebert",
-        "t5",
-        "xlm-roberta",
-        "xlnet",
-    ]
+_KNOWN_TYPES = (
+    _DECODERS
+    | _VISION
+    | frozenset(
+        [
+            "albert",
+            "bert",
+            "big_bird",
+            "camembert",
+            "convbert",
+            "deberta",
+            "deberta-v2",
+            "distilbert",
+            "electra",
+            "ernie",
+            "eurobert",
+            "funnel",
+            "longformer",
+            "mobilebert",
+            "modernbert",
+            "mpnet",
+            "nomic_bert",
+            "roberta",
+            "roformer",
+            "squeezebert",
+            "t5",
+            "xlm-roberta",
+            "xlnet",
+        ]
+    )
 )
 
 

@@ -1,4 +1,4 @@
-"""A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone."""
+"""A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone, and Pillow for images."""
 
 # Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 
@@ -15,21 +15,20 @@ import numpy.typing as npt
 
 from compiler.tasks import Example, Task
 from runtimes import tasks
-from runtimes.comparison import Row, encoded, outputs_of
+from runtimes.comparison import encoded, outputs_of
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
+from runtimes.inputs import InputReader, Row, files_of, open_reader
 from runtimes.manifest import Manifest, broken, read_json, read_manifest
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.tasks import Answer, Head
-from runtimes.tokens import Encoder, open_encoder, pad_id
 
 if TYPE_CHECKING:
     from runtimes.export.session import Session
 
 GRAPH = "model.onnx"
-TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
@@ -52,7 +51,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     task: Task  # as the bundle's files say it: a label's name is read where a deployed program reads it
-    encoder: Encoder = field(repr=False)
+    reader: InputReader = field(repr=False)
     threads: int
 
     @property
@@ -69,7 +68,7 @@ class Bundle:
         """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""
         module = tasks.module_of(self.task)
         outputs = self.outputs([Example(row=row, target=0) for row in rows], batch_size)
-        return [module.answer(self.task, row, outputs.row(number), self.encoder) for number, row in enumerate(rows)]
+        return [module.answer(self.task, row, outputs.row(number), self.reader) for number, row in enumerate(rows)]
 
     def outputs(self, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> Ragged:
         """[P, C] of each row, in order. Rows of like length share a batch, so that little is padded."""
@@ -81,7 +80,7 @@ class Bundle:
 
     def encode(self, examples: Sequence[Example]) -> Table:
         """The columns of each row."""
-        return encoded(self.task, examples, self.encoder)
+        return encoded(self.task, examples, self.reader)
 
     def run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The outputs of a batch, in its targets' shape."""
@@ -123,14 +122,14 @@ class Bundle:
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    for name in (GRAPH, TOKENIZER, CONFIG, GOLDEN, HELD_OUT):
+    for name in (GRAPH, *files_of(manifest.task), CONFIG, GOLDEN, HELD_OUT):
         if not (folder / name).is_file():
             raise broken(folder, f"{name} is missing")
     return Bundle(
         folder=folder,
         manifest=manifest,
         task=_task(folder, manifest),
-        encoder=_encoder(folder, manifest),
+        reader=_reader(folder, manifest),
         threads=threads,
     )
 
@@ -142,12 +141,12 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise broken(folder, str(error)) from error
 
 
-def _encoder(folder: Path, manifest: Manifest) -> Encoder:
+def _reader(folder: Path, manifest: Manifest) -> InputReader:
+    """What the bundle reads rows with; paths of images start from the working folder."""
+    names = files_of(manifest.task)
+    for name in (CONFIG, *names):
+        read_json(folder, name)
     try:
-        return open_encoder(
-            folder / TOKENIZER,
-            max_length=manifest.max_length,
-            pad_id=pad_id(read_json(folder, CONFIG), read_json(folder, TOKENIZER)),
-        )
+        return open_reader(manifest.task, folder, max_length=manifest.max_length, root=Path())
     except (OSError, ValueError) as error:
-        raise broken(folder, f"{TOKENIZER} can't be read: {error}") from error
+        raise broken(folder, f"{', '.join(names)} can't be read: {error}") from error

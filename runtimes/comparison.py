@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,12 @@ from runtimes import tasks
 from runtimes.batches import Rows as Places
 from runtimes.batches import answered, collate, in_order
 from runtimes.features import Ragged, Table, table_of
-from runtimes.golden import Probe, alternate, choose_rows, make_probes, spread
+from runtimes.golden import Probe, alternate, choose_rows, image_probes, make_probes, spread
+from runtimes.images import ImageReader
+from runtimes.inputs import InputReader, Row, image_role
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder, chunks
+from runtimes.tokens import chunks
 
-Row = Mapping[str, Any]
-"""The values of a row by role."""
 NOISE_ROWS = 64
 _ROWS_AT_ONCE = 512
 
@@ -43,6 +43,7 @@ class Rows:
     """What is compared: held-out rows, and probes, whose numbers go on where those of the split end."""
 
     task: Task
+    reader: InputReader
     values: Sequence[Row]  # held-out rows, then probes
     table: Table  # of them
     numbers: npt.NDArray[np.int64]  # [N] of the held-out rows in the split
@@ -76,25 +77,35 @@ class Rows:
         return self.table.targets.take(self.places)
 
 
-def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
+def choose(held_out: HeldOut, reader: InputReader, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
     task, numbers = held_out.task, spread(len(held_out), max_rows or len(held_out))
     chosen = [held_out.rows[number] for number in numbers]
     examples = examples_of(task, chosen)
-    lengths = encoded(task, examples, encoder).lengths
+    lengths = encoded(task, examples, reader).lengths
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
-    probes = make_probes([texts_of(task, chosen[place])[0] for place in by_length], encoder.cuts)
-    made = [tasks.module_of(task).probe_row(probe.text) for probe in probes]
+    probes = _probes(task, [chosen[place] for place in by_length], reader)
+    made = [tasks.module_of(task).probe_row(probe.value) for probe in probes]
     return Rows(
         task=task,
+        reader=reader,
         values=[*chosen, *made],
-        table=encoded(task, [*examples, *(Example(row=row, target=0) for row in made)], encoder),
+        table=encoded(task, [*examples, *(Example(row=row, target=0) for row in made)], reader),
         numbers=numbers,
         golden=golden,
         probes=probes,
         num_rows=len(held_out),
     )
+
+
+def _probes(task: Task, rows: Sequence[Row], reader: InputReader) -> tuple[Probe, ...]:
+    """Probes from held-out rows, as their model reads texts or images."""
+    if isinstance(reader, ImageReader):
+        role = image_role(task)
+        assert role is not None, "its images are read"
+        return image_probes([row[role] for row in rows], reader)
+    return make_probes([texts_of(task, row)[0] for row in rows], reader.cuts)
 
 
 def examples_of(task: Task, rows: Iterable[Row]) -> list[Example]:
@@ -103,19 +114,19 @@ def examples_of(task: Task, rows: Iterable[Row]) -> list[Example]:
     return [reader.read(row) for row in rows]
 
 
-def encoded(task: Task, examples: Iterable[Example], encoder: Encoder) -> Table:
+def encoded(task: Task, examples: Iterable[Example], reader: InputReader) -> Table:
     """The columns of some rows, in memory."""
     module = tasks.module_of(task)
-    portions = (module.encode(task, portion, encoder) for portion in chunks(examples, _ROWS_AT_ONCE))
-    return table_of(portions, module.columns(encoder.pad_id))
+    portions = (module.encode(task, portion, reader) for portion in chunks(examples, _ROWS_AT_ONCE))
+    return table_of(portions, module.columns(task, reader))
 
 
 def noise_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:
-    """NOISE_ROWS rows spread over the lengths, the longest text of all the last one: rounding grows with length."""
+    """NOISE_ROWS rows spread over the lengths, the longest probe of all the last one: rounding grows with length."""
     lengths = rows.table.lengths
     yield from batches(rows.table, choose_rows(lengths[rows.places], NOISE_ROWS - 1), batch_size)
     if rows.probes:
-        longest = max(rows.probe_places, key=lambda place: len(rows.probes[place - len(rows.numbers)].text))
+        longest = max(rows.probe_places, key=lambda place: len(rows.probes[place - len(rows.numbers)].value))
         yield from batches(rows.table, np.asarray([longest]), 1)
 
 

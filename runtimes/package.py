@@ -13,10 +13,11 @@ from compiler.files import new_folder, write_json
 from compiler.plan import Package
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.bundle import CONFIG, GOLDEN, GRAPH, HELD_OUT, OPTIONAL, TOKENIZER
+from runtimes.bundle import CONFIG, GOLDEN, GRAPH, HELD_OUT, OPTIONAL
 from runtimes.errors import RunError
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
+from runtimes.inputs import files_of
 from runtimes.manifest import Manifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
@@ -57,7 +58,8 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     try:
         shutil.copyfile(parts.onnx_file, folder / GRAPH)
-        shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
+        for name in files_of(step.task):
+            shutil.copyfile(parts.tokenizer_folder / name, folder / name)
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
         shutil.copyfile(parts.verify_folder / VERIFIED_HELD_OUT, folder / HELD_OUT)
         config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)

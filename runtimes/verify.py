@@ -41,10 +41,10 @@ from runtimes.gate import (
     compare_metrics,
     compare_outputs,
 )
-from runtimes.golden import Golden, ids_of, write_golden
+from runtimes.golden import Golden, write_golden
+from runtimes.inputs import InputReader, fingerprint, identities, portable_row
 from runtimes.manifest import Figures, digest_of_rows
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder
 from runtimes.tolerance import Noise, tolerance
 
 __all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", "verify_export"]
@@ -103,7 +103,7 @@ def verify_export(
     step: VerifyExport,
     *,
     held_out: HeldOut,
-    encoder: Encoder,
+    reader: InputReader,
     stages: Sequence[Stage],
     noise: NoiseFunction,
     out: Path,
@@ -115,7 +115,7 @@ def verify_export(
     """
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
-    rows = choose(held_out, encoder, step.rows)
+    rows = choose(held_out, reader, step.rows)
     size = TOKEN_BATCH_SIZE if tasks.module_of(step.task).head(step.task).reading == "tokens" else BATCH_SIZE
     found = noise(noise_batches(rows, size))
     answers = {stage.name: _answer(stage.open(), rows, size) for stage in stages}
@@ -164,6 +164,7 @@ def _compare(
         )
         for source, target in pairwise(answers)
     ]
+    held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
     golden = tuple(_golden_rows(rows, answers["trained"].alone))
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
@@ -174,12 +175,12 @@ def _compare(
         metrics=step.metrics,
         held_out=Figures(
             rows=len(rows.numbers),
-            sha256=digest_of_rows(rows.values[: len(rows.numbers)]),
+            sha256=digest_of_rows(held_out),
             metrics=stages["trained"],
         ),
         golden=Figures(
             rows=len(rows.golden),
-            sha256=digest_of_rows(rows.values[place] for place in rows.golden),
+            sha256=digest_of_rows(held_out[place] for place in rows.golden),
             metrics=_measure(
                 step,
                 rows.targets.take(rows.golden),
@@ -241,9 +242,9 @@ def _golden_rows(rows: Rows, alone: Ragged) -> Iterator[Golden]:
     for number, (place, probe) in enumerate(zip(rows.alone_places, probes, strict=True)):
         outputs_PC = alone.row(number)
         yield Golden(
-            row=rows.values[place],
+            row=portable_row(rows.task, rows.values[place], rows.reader) if probe is None else rows.values[place],
             probe=probe,
-            ids=ids_of(rows.table, place),
+            ids=fingerprint(rows.table, place),
             outputs=tuple(tuple(float(value) for value in outputs_C) for outputs_C in outputs_PC),
             decision=module.decision(rows.task, outputs_PC),
         )

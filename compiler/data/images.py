@@ -129,6 +129,14 @@ def images_in(path: Path, form: Format, column: str) -> Iterator[tuple[Row, str]
             continue
 
 
+def placed(values: Mapping[str, object], column: str | None, folder: Path) -> Mapping[str, object]:
+    """The values of a row, in which the path of its image starts from a folder. `column`: of the images, if any."""
+    image = values.get(column) if column is not None else None
+    if column is None or not isinstance(image, str) or not image or is_inline(image):
+        return values
+    return {**values, column: str(folder / image)}
+
+
 def folder_of(path: Path, form: Format) -> Path:
     """The folder that the paths in a file of rows start from."""
     return path if form == "folder" else path.parent

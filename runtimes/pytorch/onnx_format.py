@@ -20,8 +20,10 @@ GRAPH = "model.onnx"
 def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
     """Writes the graph. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
-    auto_class = tasks.module_of(task).head(task).auto_class
-    facts = write_graph(model, out / GRAPH, opset=export.opset, auto_class=auto_class)
+    module = tasks.module_of(task)
+    shapes = {column.name: column.shape for column in module.columns(task, None) if column.shape}
+    auto_class = module.head(task).auto_class
+    facts = write_graph(model, out / GRAPH, opset=export.opset, auto_class=auto_class, shapes=shapes)
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
 

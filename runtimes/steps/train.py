@@ -11,6 +11,7 @@ from typing import Any
 
 from compiler.files import new_folder, write_json, write_text
 from compiler.hub import fetch_model
+from compiler.images import PROCESSOR
 from compiler.plan import Train
 from runtimes import checkpoints
 from runtimes.backends import backend
@@ -28,6 +29,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "chat_template.jinja",
     "generation_config.json",
+    PROCESSOR,
 )
 
 
@@ -83,7 +85,7 @@ def _moved(step: Train, journal: Journal) -> Iterator[Said]:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer's files beside a saved model, so that the folder is whole for transformers."""
+    """Copies the tokenizer's or image processor's files beside a saved model, so that the folder is whole for transformers."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

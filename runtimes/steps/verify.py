@@ -15,9 +15,9 @@ from runtimes.events import Said
 from runtimes.export import Stage
 from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
+from runtimes.inputs import open_reader
 from runtimes.steps import Context
 from runtimes.steps.prepare import read_prepared
-from runtimes.tokens import open_encoder
 from runtimes.verify import verify_export
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
@@ -37,7 +37,7 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
-        encoder=open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id),
+        reader=open_reader(step.task, model, max_length=facts.max_length, root=prepared),
         stages=[
             Stage("trained", partial(back.trained_scores, train, context.inputs["train"], base, device)),
             *([Stage("merged", partial(back.model_scores, step.task, model, device))] if merges else []),

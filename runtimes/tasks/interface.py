@@ -16,7 +16,8 @@ from compiler.recipe import Loss
 from compiler.tasks import Example, Task
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores
-from runtimes.tokens import Encoder
+from runtimes.inputs import InputReader
+from runtimes.protocol import Batch
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
@@ -34,7 +35,7 @@ class Head:
     """
 
     auto_class: str  # of transformers
-    peft_task: str  # one of peft's TaskType
+    peft_task: str  # one of peft's TaskType; empty where it has none for the task
     config: Mapping[str, Any]  # what config.json says of it
     num_outputs: int  # of a position
     reading: Reading = "logits"
@@ -44,11 +45,21 @@ class Head:
     shift: float = 0.0
 
 
+class Vary(Protocol):
+    """Varies train rows as a function of (seed, epoch, row)."""
+
+    def __call__(self, task: Any, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """The batch that is learnt from, of one with the values as they are stored. It may have other targets."""
+        ...
+
+
 class TaskModule(Protocol):
     """One module a task."""
 
     DECIDE: Decide | None
     """How outputs become decisions; None where they are the answer themselves."""
+    VARY: Vary | None
+    """How train rows are varied; None where they are the same in each epoch."""
 
     def head(self, task: Task) -> Head:
         """The head that a model needs."""
@@ -56,11 +67,14 @@ class TaskModule(Protocol):
 
     # --- rows -> arrays
 
-    def columns(self, pad_token_id: int) -> tuple[Column, ...]:
-        """The columns that `encode` fills, `targets` among them."""
+    def columns(self, task: Task, reader: InputReader | None) -> tuple[Column, ...]:
+        """The columns that `encode` fills, `targets` among them.
+
+        `reader`: None where only their names, shapes and types are asked for.
+        """
         ...
 
-    def encode(self, task: Task, examples: Sequence[Example], encoder: Encoder) -> Portion:
+    def encode(self, task: Task, examples: Sequence[Example], reader: InputReader) -> Portion:
         """The columns of some rows."""
         ...
 
@@ -96,13 +110,13 @@ class TaskModule(Protocol):
         """The other side's outputs, but the source's where the difference is one that the gate excuses."""
         ...
 
-    def probe_row(self, text: str) -> Mapping[str, Any]:
-        """A row with a text that was made up, and no true answer or any."""
+    def probe_row(self, value: str) -> Mapping[str, Any]:
+        """A row with a text or image that was made up, and no true answer or any."""
         ...
 
     # --- answering
 
-    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
+    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, reader: InputReader) -> Answer:
         """The natural answer for one row, from the outputs of its positions [P, C]."""
         ...
 

@@ -19,6 +19,7 @@ from runtimes.readings import BEST, NUM_FIGURES, TARGET, decide_tokens
 from runtimes.tasks.interface import Array, Floats, Head
 
 DECIDE = decide_tokens
+VARY = None
 HEAD = Head(
     auto_class="AutoModelForCausalLM",
     peft_task="CAUSAL_LM",

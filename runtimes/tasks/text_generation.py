@@ -14,13 +14,14 @@ from compiler.tasks import Example, TextGeneration
 from compiler.tasks.text_generation import conversation, segments
 from compiler.tokens import rows_of, start_of
 from runtimes.features import Column, Portion, Ragged
+from runtimes.inputs import InputReader, padding_of
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import DECIDE, detail_lines
+from runtimes.tasks.language import DECIDE, VARY, detail_lines
 from runtimes.tokens import Encoder
 
-__all__ = ["DECIDE", "detail_lines"]
+__all__ = ["DECIDE", "VARY", "detail_lines"]
 
 
 def head(task: TextGeneration) -> Head:
@@ -31,21 +32,21 @@ def head(task: TextGeneration) -> Head:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: TextGeneration, reader: InputReader | None) -> tuple[Column, ...]:
     """The tokens of the conversation, and those that are to follow them."""
-    return language.token_columns(pad_token_id)
+    return language.token_columns(padding_of(reader))
 
 
-def encode(task: TextGeneration, examples: Sequence[Example], encoder: Encoder) -> Portion:
+def encode(task: TextGeneration, examples: Sequence[Example], reader: Encoder) -> Portion:
     """The columns of some rows."""
     template = task.template.template()
-    starts = [start_of(template, encoder.whole, conversation(example.row)) for example in examples]
-    found = rows_of((segments(task, example.row) for example in examples), encoder.whole)
+    starts = [start_of(template, reader.whole, conversation(example.row)) for example in examples]
+    found = rows_of((segments(task, example.row) for example in examples), reader.whole)
     ids = [np.asarray([*start, *row.ids], np.int32) for start, row in zip(starts, found, strict=True)]
     learnt = [
         np.asarray([False] * len(start) + [*row.supervised], bool) for start, row in zip(starts, found, strict=True)
     ]
-    most = encoder.max_length
+    most = reader.max_length
     truncated = sum(len(row) > most for row in ids)
     return language.next_tokens([row[:most] for row in ids], [row[:most] for row in learnt], truncated)
 
@@ -83,15 +84,15 @@ def baseline(task: TextGeneration, train_targets: Array, count: int) -> None:
 settle = language.settle_figures
 
 
-def probe_row(text: str) -> Mapping[str, Any]:
+def probe_row(value: str) -> Mapping[str, Any]:
     """A row with the text as its prompt."""
-    return {"prompt": text, "completion": "ok"}
+    return {"prompt": value, "completion": "ok"}
 
 
 # --- answering
 
 
-def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
+def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, reader: Encoder) -> Answer:
     """How well the model knows the answer that the row has: its log-probability in nats."""
     learnt = outputs[:, TARGET].astype(np.float64)
     return {"log_probability": float(learnt.sum())}

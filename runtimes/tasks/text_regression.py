@@ -16,11 +16,13 @@ from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores
+from runtimes.inputs import InputReader, padding_of
 from runtimes.metrics.values import score_values
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 
 DECIDE = None
+VARY = None
 
 
 def head(task: TextRegression) -> Head:
@@ -39,15 +41,15 @@ def head(task: TextRegression) -> Head:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: TextRegression, reader: InputReader | None) -> tuple[Column, ...]:
     """The tokens of the text, and the target."""
-    return (*text_columns(pad_token_id), Column(name="targets", dtype="float32"))
+    return (*text_columns(padding_of(reader)), Column(name="targets", dtype="float32"))
 
 
-def encode(task: TextRegression, examples: Sequence[Example], encoder: Encoder) -> Portion:
+def encode(task: TextRegression, examples: Sequence[Example], reader: Encoder) -> Portion:
     """The columns of some rows."""
     targets = np.array([example.target for example in examples], np.float32)
-    return encode_texts([texts_of(task, example.row) for example in examples], encoder, {"targets": targets})
+    return encode_texts([texts_of(task, example.row) for example in examples], reader, {"targets": targets})
 
 
 def weights(task: TextRegression, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:
@@ -105,15 +107,15 @@ def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolera
     return settled
 
 
-def probe_row(text: str) -> Mapping[str, Any]:
+def probe_row(value: str) -> Mapping[str, Any]:
     """A row without a target."""
-    return {"text": text}
+    return {"text": value}
 
 
 # --- answering
 
 
-def answer(task: TextRegression, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
+def answer(task: TextRegression, row: Mapping[str, Any], outputs: Floats, reader: Encoder) -> Answer:
     """The number."""
     return {"value": float(outputs[0, 0])}
 

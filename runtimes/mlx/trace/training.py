@@ -20,7 +20,7 @@ from compiler.tasks import Task
 from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError
-from runtimes.features import TARGETS, TOKENS, Column
+from runtimes.features import TARGETS, TOKENS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
@@ -154,9 +154,9 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
 
 def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> dict[str, Input]:
     """The inputs that a model is given, by their columns, and the targets."""
-    columns = tasks.module_of(task).columns(0)
+    columns = tasks.module_of(task).columns(task, None)
     named = {
-        column.name: Input(dtype=_dtype(column), axes=("batch", column.axis) if column.axis else ("batch",))
+        column.name: Input(dtype=column.batch_dtype, axes=("batch", *((column.axis,) if column.axis else column.shape)))
         for column in (packed_columns(columns) if packed else columns)
     }
     if any(TOKENS in given.axes for given in named.values()):
@@ -165,11 +165,6 @@ def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> di
         del named["attention_mask"]  # made of the segments
     kept = {*input_names(model, named), TARGETS, SEGMENTS}
     return {name: given for name, given in named.items() if name in kept}
-
-
-def _dtype(column: Column) -> str:
-    """Of a column in a batch: whole numbers are int64 there."""
-    return column.dtype if column.dtype.startswith("float") else "int64"
 
 
 def graph_of(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
