@@ -121,7 +121,8 @@ def _side(value: object, name: str) -> int:
 def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The center and spread of each channel, in values from 0 to 255."""
     rescale = float(config.get("rescale_factor", _RESCALE)) if config.get("do_rescale", True) else 1.0
-    means, deviations = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    means: tuple[float, ...] = (0.0, 0.0, 0.0)
+    deviations: tuple[float, ...] = (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         means, deviations = _channels(config, "image_mean"), _channels(config, "image_std")
     if (

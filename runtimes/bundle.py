@@ -1,4 +1,4 @@
-"""A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone, and Pillow for images."""
+"""A bundle: one folder from which the tuned model answers, with onnxruntime, numpy, and tokenizers or Pillow alone."""
 
 # Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 

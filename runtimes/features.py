@@ -140,6 +140,11 @@ class Table:
         return np.diff(self.offsets[TOKENS]) if TOKENS in self.offsets else np.ones(len(self), np.int64)
 
     @property
+    def unit(self) -> Literal["tokens", "rows"]:
+        """What `lengths` count."""
+        return "tokens" if TOKENS in self.offsets else "rows"
+
+    @property
     def targets(self) -> Ragged:
         """What each row should be answered with."""
         return self.ragged(TARGETS)

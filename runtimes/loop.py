@@ -193,6 +193,7 @@ class _Loop:
             learning_rate=issued.learning_rate,
             grad_norm=result.grad_norm,
             num_tokens=issued.num_tokens,
+            unit=self.train.unit,
             seconds=self.since - before,
         )
 

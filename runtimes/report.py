@@ -83,7 +83,8 @@ def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"{report['name']}: {report['state']}{_how_far(report)}"]
     if report["data"]:
         yield [
-            f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens" for split, facts in report["data"].items()
+            f"  {split}: {facts['rows']:,} rows" + (f", {facts['tokens']:,} tokens" if facts["tokens"] else "")
+            for split, facts in report["data"].items()
         ]
     if report["training"]:
         yield [_training_line(report["training"])]
@@ -107,7 +108,8 @@ def _how_far(report: Report) -> str:
 
 def _training_line(training: Mapping[str, Any]) -> str:
     trained, total = training["parameters"]["trained"], training["parameters"]["total"]
-    speed = f", {training['tokens_per_second']:,.0f} tokens/s" if training["tokens_per_second"] else ""
+    unit = training.get("unit", "tokens")  # runs of older versions have none
+    speed = f", {training['tokens_per_second']:,.0f} {unit}/s" if training["tokens_per_second"] else ""
     limit = training.get("memory_limit_gib")  # runs of older versions have none
     allowed = f" of {limit} GiB allowed" if limit else ""
     again = ", layers computed again" if training.get("gradient_checkpointing") else ""

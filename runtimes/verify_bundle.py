@@ -18,7 +18,7 @@ from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
-from runtimes.comparison import Row, examples_of, outputs_of
+from runtimes.comparison import examples_of, outputs_of
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
 from runtimes.gate import (
@@ -37,7 +37,7 @@ from runtimes.gate import (
 )
 from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
-from runtimes.inputs import fingerprint, identities, parts_of
+from runtimes.inputs import Row, fingerprint, identities, parts_of
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
 
 BATCH_SIZES = (1, 32)

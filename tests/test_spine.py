@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAMES = re.compile(
-    r"text.classification|text.regression|TextClassification|TextRegression|text.generation|TextGeneration|continued.pretraining|ContinuedPretraining"
+    r"text.classification|text.regression|TextClassification|TextRegression|text.generation|TextGeneration|continued.pretraining|ContinuedPretraining|image.classification|ImageClassification"
 )
 # The registries say which module a task is; an error shows one as an example.
 ALLOWED = {"compiler/tasks/__init__.py", "runtimes/tasks/__init__.py", "compiler/validate.py"}

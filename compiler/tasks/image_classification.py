@@ -145,7 +145,8 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     resolved = labels.resolve_labels(recipe, task, model, data, DEFAULT_METRICS)
     if recipe.wrote("/task/shape") is not None:
         return resolved
-    said = Choice(pointer="/task/shape", value=task.shape, reason="what the model's image processor makes")
+    shape = " by ".join(map(str, task.shape))
+    said = Choice(pointer="/task/shape", value=shape, reason="what the model's image processor makes")
     return replace(resolved, choices=(*resolved.choices, said))
 
 

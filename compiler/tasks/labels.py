@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Targets
     from compiler.tasks.text_classification import TextClassification
 
-    LabelTask = TextClassification | ImageClassification
-
 Labels = tuple[str, ...] | Literal["auto"]
 _WEIGHTS = "/training/loss/class_weights/"
 LISTED = 5  # findings of one kind; the rest is counted
@@ -181,7 +179,11 @@ def check_label_data(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterato
 
 
 def resolve_labels(
-    recipe: Recipe, task: LabelTask, model: ModelFacts, data: DataFacts, default_metrics: tuple[Metric, ...]
+    recipe: Recipe,
+    task: TextClassification | ImageClassification,
+    model: ModelFacts,
+    data: DataFacts,
+    default_metrics: tuple[Metric, ...],
 ) -> ResolvedTask:
     """A task with its labels, and the head, weights and positive classes that follow from them."""
     from compiler.recipe import CrossEntropy

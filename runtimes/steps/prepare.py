@@ -58,7 +58,8 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
             "labels": dict(reader.label_counts(targets[split.split][rows])),
         }
         cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
-        yield Said(step=step.id, message=f"{split.split}: {facts.num_rows:,} rows, {facts.num_tokens:,} tokens{cut}")
+        tokens = f", {facts.num_tokens:,} tokens" if facts.num_tokens else ""
+        yield Said(step=step.id, message=f"{split.split}: {facts.num_rows:,} rows{tokens}{cut}")
     write_json(context.folder / "data.json", summary)
 
 

@@ -85,7 +85,7 @@ def _moved(step: Train, journal: Journal) -> Iterator[Said]:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer's or image processor's files beside a saved model, so that the folder is whole for transformers."""
+    """Copies the files by which rows are read beside a saved model, so that the folder is whole for transformers."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -142,6 +142,7 @@ class Journal:
             "steps": len(steps),
             "tokens": tokens,
             "seconds": round(seconds, 3),
+            "unit": steps[-1].get("unit", "tokens") if steps else "tokens",
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
             "evaluations": [line for line in self.read() if line["event"] == "EvaluationReport"],
             "curve": [{name: step[name] for name in ("step", "loss", "learning_rate", "grad_norm")} for step in steps],

@@ -103,8 +103,8 @@ def vary(task: ImageClassification, batch: Batch, *, seed: int, epoch: int) -> B
         pixels = np.where((drawn("flip") < 0.5)[:, None, None, None], pixels[..., ::-1], pixels)
     if wanted.crop:
         span = 2 * wanted.crop + 1
-        moves = [np.floor(span * drawn(what)).astype(np.int64) for what in ("crop down", "crop right")]
-        pixels = moved(pixels, *moves, wanted.crop)
+        down, right = (np.floor(span * drawn(what)).astype(np.int64) for what in ("crop down", "crop right"))
+        pixels = moved(pixels, down, right, wanted.crop)
     if wanted.brightness or wanted.contrast:
         light = 1 + wanted.brightness * (2 * drawn("brightness") - 1)
         contrast = 1 + wanted.contrast * (2 * drawn("contrast") - 1)
@@ -133,7 +133,9 @@ def coloured(
     """Images whose values are multiplied, and then moved away from or towards their mean, within 0 to 255."""
     lit = pixels_BCHW * light_B[:, None, None, None]
     means = lit.mean(axis=(1, 2, 3), keepdims=True)
-    return np.rint(np.clip(means + (lit - means) * contrast_B[:, None, None, None], 0, 255)).astype(np.uint8)
+    found = np.clip(means + (lit - means) * contrast_B[:, None, None, None], 0, 255)
+    rounded: npt.NDArray[np.uint8] = np.rint(found).astype(np.uint8)
+    return rounded
 
 
 def probe_row(value: str) -> Mapping[str, Any]:

@@ -87,7 +87,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     verify_export(
         verify_step(),
         held_out=HeldOut(task=TASK, rows=labelled(texts, targets)),
-        encoder=encoder,
+        reader=encoder,
         stages=[
             Stage("trained", lambda: source),
             Stage("onnx", lambda: onnx_scores(root / "model.onnx")),

@@ -56,7 +56,7 @@ def test_the_bundle_answers_as_the_model_that_it_is_from(tiny) -> None:
 
 def test_a_text_is_cut_at_the_maximum_and_keeps_its_special_tokens(tiny) -> None:
     bundle = open_bundle(tiny.bundle)
-    encoder, table = bundle.encoder, bundle.encode(examples("film", "film " * 500))
+    encoder, table = bundle.reader, bundle.encode(examples("film", "film " * 500))
     short, long = (table.row(row)["input_ids"] for row in range(2))
     assert len(long) == 48
     assert (long[0], long[-1]) == (short[0], short[-1])

@@ -83,7 +83,7 @@ def verify(encoder: Encoder, held_out: HeldOut, tmp_path: Path) -> Callable[...,
         return verify_export(
             step,
             held_out=held_out,
-            encoder=encoder,
+            reader=encoder,
             stages=[
                 Stage("trained", lambda: linear),
                 *([] if merged is None else [Stage("merged", lambda: merged)]),
@@ -266,7 +266,7 @@ def test_no_held_out_rows_is_an_error(verify: Callable[..., Verified], encoder: 
         verify_export(
             STEP,
             held_out=HeldOut(task=TASK, rows=[]),
-            encoder=encoder,
+            reader=encoder,
             stages=[Stage("trained", lambda: linear), Stage("onnx", lambda: linear)],
             noise=lambda _: NOISE,
             out=tmp_path,

@@ -67,7 +67,7 @@ def write(labelled: Iterable[tuple[str, int]], tokenizer: Path, folder: Path, ma
     encoder = open_encoder(tokenizer, max_length=max_length)
     examples = (Example(row={"text": text, "label": LABELS[label]}, target=label) for text, label in labelled)
     portions = (text_classification.encode(TASK, portion, encoder) for portion in chunks(examples, 1_000))
-    columns = text_classification.columns(pad_token_id=0)
+    columns = text_classification.columns(TASK, encoder)
     return write_features(portions, columns, folder, max_length=max_length, pad_token_id=0)
 
 
