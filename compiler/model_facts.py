@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
-_CLASSIFIERS = ("SequenceClassification", "ImageClassification")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
 # Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
@@ -293,7 +292,8 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
 def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
     """The labels of the model's own classification head in order, or None when it has none."""
     architectures = _list(config.get("architectures"))
-    if architectures and not any(word in str(name) for name in architectures for word in _CLASSIFIERS):
+    word = "Classification" if _architecture(str(config["model_type"])) == "vision" else "SequenceClassification"
+    if architectures and not any(word in str(name) for name in architectures):
         return None
     count = weights.num_classes(tensors)
     if count == 0:

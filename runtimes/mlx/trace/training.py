@@ -188,7 +188,8 @@ def save(traced: Traced, head: Head, values: Mapping[str, Array], out: Path) -> 
     places = _places(model)
     parameters: dict[str, nn.Parameter] = {}
     for name, value in values.items():
-        parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
+        whole = np.ascontiguousarray(value).reshape(value.shape)  # numpy would make a list of a single number
+        parameter = nn.Parameter(torch.from_numpy(whole), requires_grad=False)
         for module, own in places.get(name, ()):
             parameters[name] = module._parameters[own] = parameter  # noqa: SLF001  (the one place where it is replaced)
         if name not in places:
