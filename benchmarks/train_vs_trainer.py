@@ -172,13 +172,7 @@ def ours(options: argparse.Namespace) -> Result:
         encoder = open_encoder(options.model / "tokenizer.json", max_length=longest)
         examples = [Example(row={"text": text}, target=label) for text, label in labelled_texts(options)]
         portions = [module_of(step.task).encode(step.task, examples, encoder)]
-        write_features(
-            portions,
-            module_of(step.task).columns(step.task, None),
-            folder / "train",
-            max_length=longest,
-            pad_token_id=0,
-        )
+        write_features(portions, module_of(step.task).columns(0), folder / "train", max_length=longest, pad_token_id=0)
         features = Features(folder / "train")
         engine = load(step, options.model, folder / "init.safetensors")
         start, cpu = time.perf_counter(), time.process_time()

@@ -175,14 +175,22 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors),
+        labels=_labels(config, tensors, _CLASSIFIER[_architecture(config["model_type"])]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
         architecture=_architecture(config["model_type"]),
+        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
     )
+
+
+_CLASSIFIER: Mapping[Architecture, str] = {
+    "encoder": "SequenceClassification",
+    "decoder": "SequenceClassification",
+    "vision": "Classification",  # of images, by one head or by two
+}
 
 
 def _architecture(model_type: str) -> Architecture:
@@ -289,11 +297,10 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     return limit if limit is not None and limit < _UNBOUNDED else None
 
 
-def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
-    """The labels of the model's own classification head in order, or None when it has none."""
+def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor], head: str) -> tuple[str, ...] | None:
+    """The labels of the model's own head of a kind in order, or None when it has none."""
     architectures = _list(config.get("architectures"))
-    word = "Classification" if _architecture(str(config["model_type"])) == "vision" else "SequenceClassification"
-    if architectures and not any(word in str(name) for name in architectures):
+    if architectures and not any(head in str(name) for name in architectures):
         return None
     count = weights.num_classes(tensors)
     if count == 0:

@@ -9,9 +9,11 @@ from typing import Literal
 
 from compiler import methods, tasks
 from compiler.auto import Choice
+from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
+from compiler.generation import Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method
@@ -19,7 +21,7 @@ from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.recipe import AdamW, Export, Loss, Optimizer, Recipe, Verify
+from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
@@ -49,6 +51,7 @@ class ResolvedTraining:
     max_grad_norm: float | None
     max_length: int
     packing: Packing
+    draw: Draw
     label_smoothing: float
     loss: Loss
     seed: int
@@ -79,6 +82,7 @@ class ResolvedRecipe:
     metrics: tuple[Metric, ...]
     exports: tuple[Export, ...]
     verify: Verify
+    generation: Generation | None  # None where the task writes no text
     choices: tuple[Choice, ...]
 
 
@@ -104,6 +108,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         metrics=task.metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
+        generation=recipe.generation if tasks.module_of(recipe.task).WRITES else None,
         choices=(*task.choices, *method_choices, *training_choices),
     )
 
@@ -154,8 +159,21 @@ def _packing(recipe: Recipe) -> Packing:
     return "none" if recipe.training.packing is False else tasks.module_of(recipe.task).PACKING
 
 
+def _draw(recipe: Recipe) -> Draw:
+    """Which of the train rows make up an epoch."""
+    match recipe.training.balance:
+        case Oversample():
+            return "oversample"
+        case Undersample():
+            return "undersample"
+        case _:
+            return "every"
+
+
 def _steps_per_epoch(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
     train, packing = data.split("train"), _packing(recipe)
+    if train is not None and (draw := _draw(recipe)) != "every":
+        return max(1, math.ceil(rows_of_epoch(draw, train.label_counts.values()) / recipe.training.batch_size))
     if train is None or train.lengths is None or packing == "none":
         return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
     written = recipe.training.max_length
@@ -206,6 +224,7 @@ def _training(
             max_grad_norm=training.max_grad_norm,
             max_length=_max_length(recipe, model, data, chosen),
             packing=chosen.packing(training.packing, _packing(recipe)),
+            draw=_draw(recipe),
             label_smoothing=training.label_smoothing,
             loss=task.loss,
             seed=training.seed,
@@ -279,7 +298,9 @@ def _selection_metric(recipe: Recipe, metrics: tuple[Metric, ...]) -> str:
     stopping = recipe.training.early_stopping
     wanted = stopping.metric if stopping else "auto"
     if wanted == "auto":
-        return next((name for metric in metrics if (name := name_of(metric)) not in UNRANKED), "loss")
+        written = tasks.module_of(recipe.task).WRITTEN
+        ranked = (metric for metric in metrics if metric.type not in written)
+        return next((name for metric in ranked if (name := name_of(metric)) not in UNRANKED), "loss")
     if wanted == "loss" or wanted in (name_of(m) for m in metrics):
         return wanted
     assert wanted in selectable(recipe), "checked by check_selection"

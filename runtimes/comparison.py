@@ -19,8 +19,9 @@ from runtimes.batches import answered, collate, in_order
 from runtimes.features import Ragged, Table, table_of
 from runtimes.golden import Probe, alternate, choose_rows, image_probes, make_probes, spread
 from runtimes.images import ImageReader
-from runtimes.inputs import InputReader, Row, image_role
+from runtimes.inputs import Row, columns_of, image_role
 from runtimes.protocol import Batch
+from runtimes.tasks.interface import InputReader
 from runtimes.tokens import chunks
 
 NOISE_ROWS = 64
@@ -43,7 +44,7 @@ class Rows:
     """What is compared: held-out rows, and probes, whose numbers go on where those of the split end."""
 
     task: Task
-    reader: InputReader
+    encoder: InputReader
     values: Sequence[Row]  # held-out rows, then probes
     table: Table  # of them
     numbers: npt.NDArray[np.int64]  # [N] of the held-out rows in the split
@@ -77,21 +78,21 @@ class Rows:
         return self.table.targets.take(self.places)
 
 
-def choose(held_out: HeldOut, reader: InputReader, max_rows: int) -> Rows:
+def choose(held_out: HeldOut, encoder: InputReader, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
     task, numbers = held_out.task, spread(len(held_out), max_rows or len(held_out))
     chosen = [held_out.rows[number] for number in numbers]
     examples = examples_of(task, chosen)
-    lengths = encoded(task, examples, reader).lengths
+    lengths = encoded(task, examples, encoder).lengths
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
-    probes = _probes(task, [chosen[place] for place in by_length], reader)
-    made = [tasks.module_of(task).probe_row(probe.value) for probe in probes]
+    probes = _probes(task, [chosen[place] for place in by_length], encoder)
+    made = [_probe_row(task, chosen[number % len(chosen)], probe.text) for number, probe in enumerate(probes)]
     return Rows(
         task=task,
-        reader=reader,
+        encoder=encoder,
         values=[*chosen, *made],
-        table=encoded(task, [*examples, *(Example(row=row, target=0) for row in made)], reader),
+        table=encoded(task, [*examples, *(Example(row=row, target=0) for row in made)], encoder),
         numbers=numbers,
         golden=golden,
         probes=probes,
@@ -99,34 +100,41 @@ def choose(held_out: HeldOut, reader: InputReader, max_rows: int) -> Rows:
     )
 
 
-def _probes(task: Task, rows: Sequence[Row], reader: InputReader) -> tuple[Probe, ...]:
-    """Probes from held-out rows, as their model reads texts or images."""
-    if isinstance(reader, ImageReader):
+def _probes(task: Task, rows: Sequence[Row], encoder: InputReader) -> tuple[Probe, ...]:
+    """Probes from held-out rows: texts, or images as data URIs."""
+    if isinstance(encoder, ImageReader):
         role = image_role(task)
         assert role is not None, "its images are read"
-        return image_probes([row[role] for row in rows], reader)
-    return make_probes([texts_of(task, row)[0] for row in rows], reader.cuts)
+        return image_probes([row[role] for row in rows], encoder)
+    return make_probes([texts_of(task, row)[0] for row in rows], encoder.cuts)
 
 
-def examples_of(task: Task, rows: Iterable[Row]) -> list[Example]:
+def _probe_row(task: Task, row: Row, text: str) -> Row:
+    """A row with a text that was made up; a second text is that of a held-out row."""
+    second = {role: row[role] for role in compiler_tasks.module_of(task).NAMED if role in row}
+    return {**second, **tasks.module_of(task).probe_row(text)}
+
+
+def examples_of(task: Task, rows: Sequence[Row]) -> list[Example]:
     """Rows by role, as their task reads them. Raises BadValueError."""
-    reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, {}))
+    there = {role: role for row in rows[:1] for role in row}
+    reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, there))
     return [reader.read(row) for row in rows]
 
 
-def encoded(task: Task, examples: Iterable[Example], reader: InputReader) -> Table:
+def encoded(task: Task, examples: Iterable[Example], encoder: InputReader) -> Table:
     """The columns of some rows, in memory."""
     module = tasks.module_of(task)
-    portions = (module.encode(task, portion, reader) for portion in chunks(examples, _ROWS_AT_ONCE))
-    return table_of(portions, module.columns(task, reader))
+    portions = (module.encode(task, portion, encoder) for portion in chunks(examples, _ROWS_AT_ONCE))
+    return table_of(portions, columns_of(task, encoder))
 
 
 def noise_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:
-    """NOISE_ROWS rows spread over the lengths, the longest probe of all the last one: rounding grows with length."""
+    """NOISE_ROWS rows spread over the lengths, the longest text of all the last one: rounding grows with length."""
     lengths = rows.table.lengths
     yield from batches(rows.table, choose_rows(lengths[rows.places], NOISE_ROWS - 1), batch_size)
     if rows.probes:
-        longest = max(rows.probe_places, key=lambda place: len(rows.probes[place - len(rows.numbers)].value))
+        longest = max(rows.probe_places, key=lambda place: len(rows.probes[place - len(rows.numbers)].text))
         yield from batches(rows.table, np.asarray([longest]), 1)
 
 

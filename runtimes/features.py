@@ -28,14 +28,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One value a row, or as many as the row is long along an axis, or an array of the same shape for each row."""
+    """One value a row, or an array of one shape for each, or as many as the row is long along an axis."""
 
     name: str  # the argument of the model, or "targets"
     dtype: Literal["int8", "uint8", "int32", "int64", "float32"]
     axis: str = ""  # "": one value a row
     padding: int = 0
     optional: bool = False  # left out where all its values are zero
-    shape: tuple[int, ...] = ()  # of a row's array, channels first
+    shape: tuple[int, ...] = ()  # of every row's array, channels first; (): one value, or those along the axis
     center: tuple[float, ...] = ()  # of each channel: a batch has (value - center) / spread, in float32
     spread: tuple[float, ...] = ()
 
@@ -43,6 +43,10 @@ class Column:
     def batch_dtype(self) -> str:
         """Of the values in a batch: whole numbers are int64 there, but for what is scaled."""
         return "float32" if self.center or self.dtype.startswith("float") else "int64"
+
+    def shaped(self, values: Array) -> Array:
+        """Flat values as they stand in an array: [N, *shape] where a row has several."""
+        return values.reshape(-1, *self.shape) if self.shape else values
 
     def scaled(self, values: Array) -> Array:
         """[B, *shape] stored values as a batch has them."""
@@ -177,7 +181,10 @@ class Features(Table):
         super().__init__(
             num_rows=facts.num_rows,
             columns={column.name: column for column in facts.columns},
-            arrays={column.name: _mapped(folder / f"{column.name}.bin", column) for column in facts.columns},
+            arrays={
+                column.name: column.shaped(_mapped(folder / f"{column.name}.bin", column.dtype))
+                for column in facts.columns
+            },
             offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
         )
 
@@ -192,7 +199,7 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
             counted.extend(map(len, portion.ragged[_first_of(columns, axis)]))
     arrays = {
         column.name: np.concatenate(
-            [np.zeros((0, *column.shape), column.dtype), *(_values(column, portion) for portion in found)]
+            [column.shaped(np.zeros(0, column.dtype)), *(_values(column, portion) for portion in found)]
         )
         for column in columns
     }
@@ -256,7 +263,7 @@ def _append(column: Column, portion: Portion, file: IO[bytes]) -> None:
 
 
 def _values(column: Column, portion: Portion) -> Array:
-    """The values of a column: those of all rows one after another, or an array a row."""
+    """The values of a column, flat."""
     if not column.axis:
         return np.ascontiguousarray(portion.fixed[column.name], column.dtype)
     parts = portion.ragged[column.name]
@@ -278,7 +285,5 @@ def _offsets(lengths: array[int]) -> npt.NDArray[np.int64]:
     return offsets
 
 
-def _mapped(file: Path, column: Column) -> Array:
-    if not file.stat().st_size:
-        return np.zeros((0, *column.shape), column.dtype)
-    return np.memmap(file, column.dtype, "r").reshape(-1, *column.shape)
+def _mapped(file: Path, dtype: str) -> Array:
+    return np.memmap(file, dtype, "r") if file.stat().st_size else np.zeros(0, dtype)

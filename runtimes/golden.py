@@ -51,7 +51,7 @@ class Probe:
     """A text, or an image as a data URI, made to show a fault, and which."""
 
     name: str
-    value: str
+    text: str
 
 
 def choose_rows(lengths: npt.NDArray[np.int64], count: int = NUM_ROWS) -> npt.NDArray[np.int64]:
@@ -85,7 +85,7 @@ def make_probes(texts: Sequence[str], is_cut: Callable[[str], bool]) -> tuple[Pr
     found = [probe for text in varied for probe in _variants(text)]
     found += [Probe("too long", _too_long(max(texts, key=len), is_cut)), *_foreign(varied[0])]
     seen = set(texts)
-    return tuple(probe for probe in found if not (probe.value in seen or seen.add(probe.value)))  # type: ignore[func-returns-value]
+    return tuple(probe for probe in found if not (probe.text in seen or seen.add(probe.text)))  # type: ignore[func-returns-value]
 
 
 def image_probes(images: Sequence[str], reader: ImageReader) -> tuple[Probe, ...]:

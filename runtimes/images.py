@@ -28,6 +28,7 @@ class ImageReader:
 
     processor: ImageProcessor
     root: Path
+    pad_id: int = 0  # no token fills anything up
 
     def pixels(self, image: str) -> Pixels:
         """[C, H, W] values from 0 to 255, not scaled yet. `image`: a path or a data URI. Raises RunError."""

@@ -7,6 +7,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from compiler import tasks as compiler_tasks
 from compiler.data.images import is_inline
 from compiler.images import PROCESSOR, read_processor
 from compiler.tasks import Task
-from runtimes.features import Table
+from runtimes import tasks
+from runtimes.features import Column, Table
 from runtimes.images import PIXELS, ImageReader
-from runtimes.tokens import Encoder, open_encoder, pad_id
+from runtimes.tasks.interface import InputReader
+from runtimes.tokens import open_encoder, pad_id
 
-InputReader = Encoder | ImageReader
 Row = Mapping[str, Any]
 """The values of a row by role."""
 TOKENIZER = "tokenizer.json"
@@ -45,9 +47,15 @@ def open_reader(task: Task, folder: Path, *, max_length: int, root: Path) -> Inp
     return open_encoder(folder / TOKENIZER, max_length=max_length, pad_id=padding)
 
 
-def padding_of(reader: InputReader | None) -> int:
-    """The token that fills rows up; 0 where there is none."""
-    return reader.pad_id if isinstance(reader, Encoder) else 0
+def columns_of(task: Task, reader: InputReader) -> tuple[Column, ...]:
+    """The columns of a task as its rows are read: pixels are scaled as the image processor says."""
+    columns = tasks.module_of(task).columns(task, reader.pad_id)
+    if not isinstance(reader, ImageReader):
+        return columns
+    center, spread = reader.processor.center, reader.processor.spread
+    return tuple(
+        replace(column, center=center, spread=spread) if column.name == PIXELS else column for column in columns
+    )
 
 
 # --- rows that name images

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
 from runtimes.comparison import examples_of, outputs_of
+from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
 from runtimes.gate import (
@@ -39,6 +41,7 @@ from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
 from runtimes.inputs import Row, fingerprint, identities, parts_of
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
+from runtimes.verify_writing import compare_written
 
 BATCH_SIZES = (1, 32)
 
@@ -78,10 +81,13 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
         yield compare_outputs(
             source.values, found.values, bundle.manifest.tolerance, name=f"outputs_batch_{size}", rows=source.rows
         )
-    decide = tasks.module_of(bundle.task).DECIDE
+    decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:
         yield _compare_decisions(bundle, golden, source, found, decide)
     yield _compare_golden_metrics(bundle, golden, source, found)
+    if bundle.manifest.generation is not None:
+        decoder = cast(Decoder[Any], bundle.graph)
+        yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.tolerance)
     if rows is not None:
         yield compare_rows(bundle, rows)
 
@@ -149,10 +155,11 @@ def _settled(bundle: Bundle, source: Ragged, found: Ragged) -> Ragged:
     """What was found, but the source's outputs where the difference is one that the gate excuses."""
     manifest, module = bundle.manifest, tasks.module_of(bundle.task)
     excused_P = np.zeros(len(source.values), bool)
-    if module.DECIDE is not None:
-        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, module.DECIDE)
+    decide = module.decider(bundle.task)
+    if decide is not None:
+        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, decide)
         excused_P = differ_P & tied_P
-    return Ragged(module.settle(source.values, found.values, excused_P, manifest.tolerance), found.offsets)
+    return Ragged(module.settle(bundle.task, source.values, found.values, excused_P, manifest.tolerance), found.offsets)
 
 
 def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:

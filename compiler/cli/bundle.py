@@ -67,8 +67,9 @@ def predict(
 
     opened = open_for(bundle, runs_folder, threads)
     module = compiler_tasks.module_of(opened.task)
-    chief, *others = [role for role in module.INPUTS if role not in module.OPTIONAL] or module.INPUTS[:1]
-    columns = dict(opened.manifest.columns) | ({chief: column} if column else {})
+    columns, required = dict(opened.manifest.columns), {*module.INPUTS} - {*module.OPTIONAL} | {*module.NAMED}
+    chief, *others = [role for role in module.INPUTS if role in columns and role in required] or module.INPUTS[:1]
+    columns |= {chief: column} if column else {}
     read = compiler_tasks.reads(opened.task)
     if source is None and not typed[read]:
         raise click.UsageError(f"the task reads {read}s: give them with --{read}, or rows with --input")
@@ -80,8 +81,10 @@ def predict(
         write_answers(output, answers)
         return
     for answered in answers:
-        told = printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}")
-        click.echo(line_of(answered) if as_json or source else told)
+        if as_json or source:
+            click.echo(line_of(answered))
+        else:
+            click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
 
 
 def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: str) -> Iterator[GivenRow]:

@@ -11,6 +11,7 @@ from compiler.tasks import (
     text_classification,
     text_generation,
     text_regression,
+    token_classification,
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.image_classification import ImageClassification
@@ -18,6 +19,7 @@ from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowRead
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
+from compiler.tasks.token_classification import TokenClassification
 
 __all__ = [
     "COLUMNS",
@@ -34,6 +36,7 @@ __all__ = [
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TokenClassification",
     "answer_of",
     "columns_of",
     "image_column",
@@ -42,13 +45,21 @@ __all__ = [
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | TextGeneration | ContinuedPretraining | ImageClassification
+Task = (
+    TextClassification
+    | TextRegression
+    | TokenClassification
+    | TextGeneration
+    | ContinuedPretraining
+    | ImageClassification
+)
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
     **text_generation.COLUMNS,
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
+    **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
     **image_classification.COLUMNS,
 }
@@ -62,6 +73,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_classification)
         case TextRegression():
             return cast(TaskModule, text_regression)
+        case TokenClassification():
+            return cast(TaskModule, token_classification)
         case TextGeneration():
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():
@@ -78,8 +91,9 @@ def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
-    """From each role of a task to the name of its column: the one that the recipe gives, or else the role itself."""
-    return {role: named.get(role, role) for role in module_of(task).COLUMNS}
+    """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
+    module = module_of(task)
+    return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
 
 
 def reads(task: Task) -> Reads:

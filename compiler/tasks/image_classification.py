@@ -15,6 +15,7 @@ from compiler.images import PROCESSOR, read_processor
 from compiler.metrics import F1, Accuracy
 from compiler.tasks import labels
 from compiler.tasks.interface import Architecture, Example, Kind, ResolvedTask
+from compiler.tasks.pieces import read_and_answered
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
     from compiler.packing import Packing
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Targets
 
 COLUMNS: Mapping[str, Kind] = {"image": "image", "label": "label"}
 INPUTS = ("image",)
 OPTIONAL: frozenset[str] = frozenset()
+NAMED: frozenset[str] = frozenset()
 ARCHITECTURES: tuple[Architecture, ...] = ("vision",)
 PACKING: Packing = "none"
 SPECIAL_TOKENS = False
-METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
+METRICS = ("accuracy", "f1", "precision", "recall", "matthews", "auroc")
 DEFAULT_METRICS = (Accuracy(), F1())
-LOSSES = ("cross-entropy",)
+WRITTEN: tuple[str, ...] = ()
+WRITES = False
+LOSSES = ("cross-entropy", "focal")
 STRATIFIES = True
 
 
@@ -119,14 +124,21 @@ def texts(task: ImageClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+def pieces(task: ImageClassification, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """What names the image, and the label."""
+    return read_and_answered((row["image"],), row["label"])
+
+
 def reader(task: ImageClassification, columns: Mapping[str, str]) -> Reader:
     """The reader of rows."""
     return Reader(task, columns)
 
 
 def check(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Findings about declared labels."""
-    return labels.check_labels(recipe, _task(recipe).labels)
+    """Findings about declared labels, and what is said of the loss."""
+    yield from labels.check_labels(recipe, _task(recipe).labels)
+    yield from labels.check_label_loss(recipe)
+    yield from labels.check_balanced_once(recipe)
 
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -141,13 +153,23 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     """The task with its labels, and the head, weights and positive classes that follow from them."""
+    from compiler.recipe import CrossEntropy, Focal
+
     task = _task(recipe)
-    resolved = labels.resolve_labels(recipe, task, model, data, DEFAULT_METRICS)
-    if recipe.wrote("/task/shape") is not None:
-        return resolved
-    shape = " by ".join(map(str, task.shape))
-    said = Choice(pointer="/task/shape", value=shape, reason="what the model's image processor makes")
-    return replace(resolved, choices=(*resolved.choices, said))
+    names, keep_head, choices = labels.choose_labels(task.labels, model, data)
+    loss = recipe.training.loss or CrossEntropy()
+    assert isinstance(loss, (CrossEntropy, Focal)), "checked by check_loss"
+    loss, said = labels.balanced(recipe, loss)
+    if recipe.wrote("/task/shape") is None:
+        shape = " by ".join(map(str, task.shape))
+        said += (Choice(pointer="/task/shape", value=shape, reason="what the model's image processor makes"),)
+    return ResolvedTask(
+        task=replace(task, labels=names),
+        loss=labels.weighted(loss, names, data),
+        metrics=tuple(labels.with_positive(metric, names) for metric in recipe.metrics or DEFAULT_METRICS),
+        keep_head=keep_head,
+        choices=(*choices, *said),
+    )
 
 
 def summary(data: DataFacts) -> str:

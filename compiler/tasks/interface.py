@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts, ValueFacts
     from compiler.recipe import Loss, Recipe
+    from compiler.supervision import Segment
     from compiler.tasks import Task
 
     Targets = npt.NDArray[np.float64]
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 
 Architecture = Literal["encoder", "decoder", "vision"]
-Kind = Literal["text", "label", "number", "conversation", "image"]
-"""What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation, or images."""
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "image"]
+"""What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
+their tags, of spans of a text; images."""
 Reads = Literal["text", "image"]
 """What a model is given, made by its tokenizer or by its image processor."""
 
@@ -88,6 +90,8 @@ class TaskModule(Protocol):
     """The roles of what the model reads, the first one the chief; the others are of the answer."""
     OPTIONAL: frozenset[str]
     """The roles whose column may be missing."""
+    NAMED: frozenset[str]
+    """Those of them that are read only where the recipe names their column."""
     ARCHITECTURES: tuple[Architecture, ...]
     """The kinds of model that it tunes."""
     PACKING: Packing
@@ -96,6 +100,10 @@ class TaskModule(Protocol):
     """Whether the tokenizer puts its special tokens around what it is given."""
     METRICS: tuple[str, ...]
     DEFAULT_METRICS: tuple[Metric, ...]
+    WRITTEN: tuple[str, ...]
+    """Those of its metrics that are measured on texts that the model writes."""
+    WRITES: bool
+    """Whether the model answers by writing a text."""
     LOSSES: tuple[str, ...]
     """The first one is the default."""
     STRATIFIES: bool
@@ -110,6 +118,10 @@ class TaskModule(Protocol):
 
     def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
         """What of a row is tokenized together: one text, or a pair; none where the model reads no tokens."""
+        ...
+
+    def pieces(self, task: Task, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+        """What of an answered row is read and what is learnt, for a person. Raises BadValueError."""
         ...
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:

@@ -25,7 +25,7 @@ from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.events import Progress, Said
 from runtimes.features import IGNORED, TARGETS, FeatureFacts, Features, Portion, write_features
-from runtimes.inputs import copied_row, open_reader, padding_of
+from runtimes.inputs import columns_of, copied_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks
@@ -129,7 +129,7 @@ def _write_rows(
     step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, max_length: int
 ) -> FeatureFacts:
     module = tasks.module_of(step.task)
-    reader = open_reader(step.task, tokenizer, max_length=max_length, root=folder)
+    encoder = open_reader(step.task, tokenizer, max_length=max_length, root=folder)
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(folder / ROWS) as copy:
 
@@ -141,16 +141,16 @@ def _write_rows(
 
         def encoded() -> Iterator[Portion]:
             for portion in chunks(copied(), _ROWS_AT_ONCE):
-                found = module.encode(step.task, portion, reader)
+                found = module.encode(step.task, portion, encoder)
                 _require_targets(found, portion)
                 yield found
 
         return write_features(
             encoded(),
-            module.columns(step.task, reader),
+            columns_of(step.task, encoder),
             folder,
             max_length=max_length,
-            pad_token_id=padding_of(reader),
+            pad_token_id=encoder.pad_id,
         )
 
 

@@ -12,14 +12,13 @@ from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import ContinuedPretraining, Example, texts_of
 from runtimes.features import Column, Portion, Ragged
-from runtimes.inputs import InputReader, padding_of
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import DECIDE, VARY, detail_lines
+from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["DECIDE", "VARY", "detail_lines"]
+__all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: ContinuedPretraining) -> Head:
@@ -30,14 +29,14 @@ def head(task: ContinuedPretraining) -> Head:
 # --- rows -> arrays
 
 
-def columns(task: ContinuedPretraining, reader: InputReader | None) -> tuple[Column, ...]:
+def columns(task: ContinuedPretraining, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and those that follow them."""
-    return language.token_columns(padding_of(reader))
+    return language.token_columns(pad_token_id)
 
 
-def encode(task: ContinuedPretraining, examples: Sequence[Example], reader: Encoder) -> Portion:
+def encode(task: ContinuedPretraining, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
-    encodings = reader.encodings([texts_of(task, example.row) for example in examples])
+    encodings = encoder.encodings([texts_of(task, example.row) for example in examples])
     ids = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
     truncated = sum(bool(encoding.overflowing) for encoding in encodings)
     return language.next_tokens(ids, [np.ones(len(row), bool) for row in ids], truncated)
@@ -76,15 +75,15 @@ def baseline(task: ContinuedPretraining, train_targets: Array, count: int) -> No
 settle = language.settle_figures
 
 
-def probe_row(value: str) -> Mapping[str, Any]:
+def probe_row(text: str) -> Mapping[str, Any]:
     """A row with the text."""
-    return {"text": value}
+    return {"text": text}
 
 
 # --- answering
 
 
-def answer(task: ContinuedPretraining, row: Mapping[str, Any], outputs: Floats, reader: Encoder) -> Answer:
+def answer(task: ContinuedPretraining, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
     """How well the model knows the text: the log-probability of its tokens after the first, in nats."""
     scored = outputs[:-1, TARGET].astype(np.float64)
     mean = float(scored.mean()) if len(scored) else 0.0

@@ -16,13 +16,16 @@ from compiler.recipe import Loss
 from compiler.tasks import Example, Task
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores
-from runtimes.inputs import InputReader
+from runtimes.images import ImageReader
 from runtimes.protocol import Batch
+from runtimes.tokens import Encoder
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
 Reading = Literal["logits", "tokens"]
 """What is kept of a model's logits: all of them, or of a language model a few figures for each token (see readings)."""
+InputReader = Encoder | ImageReader
+"""What rows are read with: a model's tokenizer, or its image processor."""
 Answer = dict[str, Any]
 """What a task answers for a row, as JSON."""
 
@@ -56,10 +59,12 @@ class Vary(Protocol):
 class TaskModule(Protocol):
     """One module a task."""
 
-    DECIDE: Decide | None
-    """How outputs become decisions; None where they are the answer themselves."""
     VARY: Vary | None
     """How train rows are varied; None where they are the same in each epoch."""
+
+    def decider(self, task: Task) -> Decide | None:
+        """How outputs become decisions; None where they are the answer themselves."""
+        ...
 
     def head(self, task: Task) -> Head:
         """The head that a model needs."""
@@ -67,14 +72,11 @@ class TaskModule(Protocol):
 
     # --- rows -> arrays
 
-    def columns(self, task: Task, reader: InputReader | None) -> tuple[Column, ...]:
-        """The columns that `encode` fills, `targets` among them.
-
-        `reader`: None where only their names, shapes and types are asked for.
-        """
+    def columns(self, task: Task, pad_token_id: int) -> tuple[Column, ...]:
+        """The columns that `encode` fills, `targets` among them."""
         ...
 
-    def encode(self, task: Task, examples: Sequence[Example], reader: InputReader) -> Portion:
+    def encode(self, task: Task, examples: Sequence[Example], encoder: InputReader) -> Portion:
         """The columns of some rows."""
         ...
 
@@ -85,7 +87,10 @@ class TaskModule(Protocol):
     # --- measuring
 
     def losses(self, loss: Loss, task: Task, targets: Array, outputs: Floats) -> npt.NDArray[np.float64]:
-        """[P] of each position: unweighted, not smoothed; zero where nothing is to be answered."""
+        """[P] of each position: unweighted, not smoothed; zero where nothing is to be answered.
+
+        [P, C] where each output has a target of its own.
+        """
         ...
 
     def score(self, task: Task, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
@@ -104,19 +109,29 @@ class TaskModule(Protocol):
         """What can be answered without looking at a row: its name, and the outputs [count, C] that say so."""
         ...
 
+    def learns(self, task: Task) -> bool:
+        """Whether it learns something of the validation rows beside the model's weights."""
+        ...
+
+    def fit(self, task: Task, targets: Ragged, outputs: Ragged) -> Task:
+        """The task with what it learns of the validation rows, as the kept weights answer them."""
+        ...
+
     # --- comparing
 
-    def settle(self, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+    def settle(
+        self, task: Task, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+    ) -> Scores:
         """The other side's outputs, but the source's where the difference is one that the gate excuses."""
         ...
 
-    def probe_row(self, value: str) -> Mapping[str, Any]:
-        """A row with a text or image that was made up, and no true answer or any."""
+    def probe_row(self, text: str) -> Mapping[str, Any]:
+        """A row with a text, or a data URI of an image, that was made up, and no true answer or any."""
         ...
 
     # --- answering
 
-    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, reader: InputReader) -> Answer:
+    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: InputReader) -> Answer:
         """The natural answer for one row, from the outputs of its positions [P, C]."""
         ...
 
@@ -138,4 +153,24 @@ class TaskModule(Protocol):
 
     def name_faults(self, task: Task, config: Any) -> tuple[int, tuple[str, ...]]:
         """How many names config.json has for outputs, and where they are not the task's."""
+        ...
+
+
+class WritingModule(TaskModule, Protocol):
+    """The module of a task that answers by writing a text."""
+
+    def prompt(self, task: Task, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
+        """The token ids that the answer to a row starts from."""
+        ...
+
+    def end_tokens(self, task: Task, encoder: Encoder) -> tuple[int, ...]:
+        """The tokens that end an answer, beside those that the model's configuration names."""
+        ...
+
+    def reference(self, task: Task, row: Mapping[str, Any]) -> str:
+        """The text that a row should be answered with."""
+        ...
+
+    def written(self, task: Task, row: Mapping[str, Any], text: str) -> Answer:
+        """The natural answer, from the text that was written."""
         ...

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.data.conversations import answer_of
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, TextGeneration
-from compiler.tasks.text_generation import conversation, segments
-from compiler.tokens import rows_of, start_of
+from compiler.tasks.text_generation import conversation, pieces
+from compiler.tokens import prompt_tokens, rows_of, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
-from runtimes.inputs import InputReader, padding_of
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import DECIDE, VARY, detail_lines
+from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["DECIDE", "VARY", "detail_lines"]
+__all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: TextGeneration) -> Head:
@@ -32,21 +32,21 @@ def head(task: TextGeneration) -> Head:
 # --- rows -> arrays
 
 
-def columns(task: TextGeneration, reader: InputReader | None) -> tuple[Column, ...]:
+def columns(task: TextGeneration, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the conversation, and those that are to follow them."""
-    return language.token_columns(padding_of(reader))
+    return language.token_columns(pad_token_id)
 
 
-def encode(task: TextGeneration, examples: Sequence[Example], reader: Encoder) -> Portion:
+def encode(task: TextGeneration, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
     template = task.template.template()
-    starts = [start_of(template, reader.whole, conversation(example.row)) for example in examples]
-    found = rows_of((segments(task, example.row) for example in examples), reader.whole)
+    starts = [start_of(template, encoder.whole, conversation(example.row)) for example in examples]
+    found = rows_of((pieces(task, example.row) for example in examples), encoder.whole)
     ids = [np.asarray([*start, *row.ids], np.int32) for start, row in zip(starts, found, strict=True)]
     learnt = [
         np.asarray([False] * len(start) + [*row.supervised], bool) for start, row in zip(starts, found, strict=True)
     ]
-    most = reader.max_length
+    most = encoder.max_length
     truncated = sum(len(row) > most for row in ids)
     return language.next_tokens([row[:most] for row in ids], [row[:most] for row in learnt], truncated)
 
@@ -84,18 +84,38 @@ def baseline(task: TextGeneration, train_targets: Array, count: int) -> None:
 settle = language.settle_figures
 
 
-def probe_row(value: str) -> Mapping[str, Any]:
+def probe_row(text: str) -> Mapping[str, Any]:
     """A row with the text as its prompt."""
-    return {"prompt": value, "completion": "ok"}
+    return {"prompt": text, "completion": "ok"}
 
 
 # --- answering
 
 
-def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, reader: Encoder) -> Answer:
+def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
+    """The token ids that the assistant's next turn starts from; without their beginning where they are too many."""
+    ids = prompt_tokens(conversation(row), task.template.template(), encoder.whole)
+    return ids[-encoder.max_length :]
+
+
+def end_tokens(task: TextGeneration, encoder: Encoder) -> tuple[int, ...]:
+    """The token that ends a turn."""
+    return (stop_token(task.template.template(), encoder.whole),)
+
+
+def reference(task: TextGeneration, row: Mapping[str, Any]) -> str:
+    """What the assistant says last."""
+    return answer_of(conversation(row))
+
+
+def written(task: TextGeneration, row: Mapping[str, Any], text: str) -> Answer:
+    """The text."""
+    return {"text": text}
+
+
+def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
     """How well the model knows the answer that the row has: its log-probability in nats."""
-    learnt = outputs[:, TARGET].astype(np.float64)
-    return {"log_probability": float(learnt.sum())}
+    return {"log_probability": float(outputs[:, TARGET].sum(dtype=np.float64))}
 
 
 def decision(task: TextGeneration, outputs: Floats) -> str | None:
@@ -104,8 +124,8 @@ def decision(task: TextGeneration, outputs: Floats) -> str | None:
 
 
 def line(answer: Answer) -> str:
-    """The log-probability."""
-    return f"{answer['log_probability']:.4f}"
+    """The text."""
+    return str(answer["text"])
 
 
 def bundle_files(task: TextGeneration) -> Mapping[str, Any]:

@@ -11,18 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.metrics import Metric
-from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
+from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores
-from runtimes.inputs import InputReader, padding_of
 from runtimes.metrics.values import score_values
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 
-DECIDE = None
 VARY = None
+
+
+def decider(task: TextRegression) -> None:
+    """Nothing: numbers are the answer themselves."""
 
 
 def head(task: TextRegression) -> Head:
@@ -41,15 +43,15 @@ def head(task: TextRegression) -> Head:
 # --- rows -> arrays
 
 
-def columns(task: TextRegression, reader: InputReader | None) -> tuple[Column, ...]:
+def columns(task: TextRegression, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and the target."""
-    return (*text_columns(padding_of(reader)), Column(name="targets", dtype="float32"))
+    return (*text_columns(pad_token_id), Column(name="targets", dtype="float32"))
 
 
-def encode(task: TextRegression, examples: Sequence[Example], reader: Encoder) -> Portion:
+def encode(task: TextRegression, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
     targets = np.array([example.target for example in examples], np.float32)
-    return encode_texts([texts_of(task, example.row) for example in examples], reader, {"targets": targets})
+    return encode_texts([texts_of(task, example.row) for example in examples], encoder, {"targets": targets})
 
 
 def weights(task: TextRegression, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:
@@ -70,8 +72,8 @@ def losses(loss: Loss, task: TextRegression, targets: Array, outputs: Floats) ->
             return away_N
         case Huber(delta=delta):
             return np.where(away_N <= delta, away_N**2 / 2, delta * (away_N - delta / 2))
-        case CrossEntropy():
-            raise ValueError("cross-entropy is for labels")
+        case CrossEntropy() | BinaryCrossEntropy() | Focal():
+            raise ValueError(f"{loss.type} is for labels")
         case _:
             assert_never(loss)
 
@@ -96,10 +98,22 @@ def baseline(task: TextRegression, train_targets: Array, count: int) -> tuple[st
     return "mean", np.full((count, 1), np.mean(train_targets, dtype=np.float64), np.float32)
 
 
+def learns(task: TextRegression) -> bool:
+    """Nothing."""
+    return False
+
+
+def fit(task: TextRegression, targets: Ragged, outputs: Ragged) -> TextRegression:
+    """The task as it is."""
+    return task
+
+
 # --- comparing
 
 
-def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+def settle(
+    task: TextRegression, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+) -> Scores:
     """The other side's numbers, but the source's where both are within the tolerance: rounding moves no metric."""
     if source.shape != other.shape:
         return other
@@ -107,15 +121,15 @@ def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolera
     return settled
 
 
-def probe_row(value: str) -> Mapping[str, Any]:
+def probe_row(text: str) -> Mapping[str, Any]:
     """A row without a target."""
-    return {"text": value}
+    return {"text": text}
 
 
 # --- answering
 
 
-def answer(task: TextRegression, row: Mapping[str, Any], outputs: Floats, reader: Encoder) -> Answer:
+def answer(task: TextRegression, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
     """The number."""
     return {"value": float(outputs[0, 0])}
 

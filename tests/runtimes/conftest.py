@@ -87,7 +87,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     verify_export(
         verify_step(),
         held_out=HeldOut(task=TASK, rows=labelled(texts, targets)),
-        reader=encoder,
+        encoder=encoder,
         stages=[
             Stage("trained", lambda: source),
             Stage("onnx", lambda: onnx_scores(root / "model.onnx")),
@@ -238,6 +238,7 @@ def verify_step() -> VerifyExport:
         max_excused=0.02,
         max_metric_drop=0.0,
         export=Onnx(opset=18),
+        generation=None,
         model=ModelFiles(id="tiny", revision=None, files={}),
     )
 
@@ -251,4 +252,5 @@ def package_step() -> Package:
         tokenizer=ModelFiles(id="tiny", revision=None, files={}),
         max_length=MAX_LENGTH,
         columns={"text": "text", "label": "label"},
+        generation=None,
     )

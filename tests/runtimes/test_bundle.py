@@ -56,10 +56,11 @@ def test_the_bundle_answers_as_the_model_that_it_is_from(tiny) -> None:
 
 def test_a_text_is_cut_at_the_maximum_and_keeps_its_special_tokens(tiny) -> None:
     bundle = open_bundle(tiny.bundle)
-    encoder, table = bundle.reader, bundle.encode(examples("film", "film " * 500))
+    encoder, table = bundle.encoder, bundle.encode(examples("film", "film " * 500))
     short, long = (table.row(row)["input_ids"] for row in range(2))
     assert len(long) == 48
     assert (long[0], long[-1]) == (short[0], short[-1])
+    assert isinstance(encoder, Encoder)
     assert (encoder.cuts("film"), encoder.cuts("film " * 500)) == (False, True)
 
 
@@ -79,7 +80,7 @@ def test_the_graph_is_loaded_on_first_use_and_once(tiny) -> None:
     bundle = open_bundle(tiny.bundle, threads=1)
     assert "session" not in vars(bundle)
     bundle.predict(rows_of("film"))
-    assert bundle.session is bundle.session
+    assert bundle.graph is bundle.graph
 
 
 def test_softmax_is_stable_and_uniform_where_scores_are_equal() -> None:

@@ -36,15 +36,15 @@ def test_spread_takes_everything_when_there_is_little(total: int, count: int) ->
 def test_probes_vary_case_accents_spaces_and_length_and_are_no_real_text() -> None:
     texts = ["a fine film", "un café, très bon", "so so"]
     probes = make_probes(texts, lambda text: len(text) > 100)
-    found = {probe.name: probe.value for probe in reversed(probes)}
+    found = {probe.name: probe.text for probe in reversed(probes)}
     assert found["upper case"] == "A FINE FILM"
     assert found["title case"] == "A Fine Film"
     assert found["accents put on"] == "á fîñè fîlm"
     assert found["double spaces"] == "a  fine  film"
     assert found["empty"] == ""
     assert 100 < len(found["too long"]) < 300
-    assert "un cafe, tres bon" in {probe.value for probe in probes if probe.name == "accents taken off"}
-    all_texts = [*texts, *(probe.value for probe in probes)]
+    assert "un cafe, tres bon" in {probe.text for probe in probes if probe.name == "accents taken off"}
+    all_texts = [*texts, *(probe.text for probe in probes)]
     assert len(set(all_texts)) == len(all_texts)
 
 

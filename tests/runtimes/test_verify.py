@@ -73,6 +73,7 @@ STEP = VerifyExport(
     max_excused=0.02,
     max_metric_drop=0.0,
     export=Onnx(opset=18),
+    generation=None,
     model=None,  # type: ignore[arg-type]
 )
 
@@ -83,7 +84,7 @@ def verify(encoder: Encoder, held_out: HeldOut, tmp_path: Path) -> Callable[...,
         return verify_export(
             step,
             held_out=held_out,
-            reader=encoder,
+            encoder=encoder,
             stages=[
                 Stage("trained", lambda: linear),
                 *([] if merged is None else [Stage("merged", lambda: merged)]),
@@ -266,7 +267,7 @@ def test_no_held_out_rows_is_an_error(verify: Callable[..., Verified], encoder: 
         verify_export(
             STEP,
             held_out=HeldOut(task=TASK, rows=[]),
-            reader=encoder,
+            encoder=encoder,
             stages=[Stage("trained", lambda: linear), Stage("onnx", lambda: linear)],
             noise=lambda _: NOISE,
             out=tmp_path,

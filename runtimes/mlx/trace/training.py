@@ -154,7 +154,7 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
 
 def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> dict[str, Input]:
     """The inputs that a model is given, by their columns, and the targets."""
-    columns = tasks.module_of(task).columns(task, None)
+    columns = tasks.module_of(task).columns(task, 0)
     named = {
         column.name: Input(dtype=column.batch_dtype, axes=("batch", *((column.axis,) if column.axis else column.shape)))
         for column in (packed_columns(columns) if packed else columns)
