@@ -16,6 +16,7 @@ from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
 from runtimes.manifest import check_hashes, files_in, read_manifest, seal
 from runtimes.tasks.text_classification import name_faults, softmax
+from runtimes.tokens import Encoder
 
 
 def rows_of(*texts: str) -> list[dict[str, str]]:
