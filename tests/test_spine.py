@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAMES = re.compile(
     r"(text|token).(classification|regression)|(Text|(?<!For)Token)Classification|TextRegression"
+    r"|image.classification|(?<!For)ImageClassification"
     r"|text.generation|TextGeneration|continued.pretraining|ContinuedPretraining"
 )
 # The registries say which module a task is; an error shows one as an example.

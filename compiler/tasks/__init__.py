@@ -7,13 +7,15 @@ from typing import Any, assert_never, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
+    image_classification,
     text_classification,
     text_generation,
     text_regression,
     token_classification,
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
-from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.image_classification import ImageClassification
+from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
@@ -24,7 +26,9 @@ __all__ = [
     "TASKS",
     "ContinuedPretraining",
     "Example",
+    "ImageClassification",
     "Kind",
+    "Reads",
     "ResolvedTask",
     "RowReader",
     "Task",
@@ -35,11 +39,20 @@ __all__ = [
     "TokenClassification",
     "answer_of",
     "columns_of",
+    "image_column",
     "module_of",
+    "reads",
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | TokenClassification | TextGeneration | ContinuedPretraining
+Task = (
+    TextClassification
+    | TextRegression
+    | TokenClassification
+    | TextGeneration
+    | ContinuedPretraining
+    | ImageClassification
+)
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
@@ -48,6 +61,7 @@ COLUMNS: Mapping[str, Kind] = {
     **text_regression.COLUMNS,
     **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
+    **image_classification.COLUMNS,
 }
 """Every role that some task reads a column for, with what stands in such a column."""
 
@@ -65,6 +79,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():
             return cast(TaskModule, continued_pretraining)
+        case ImageClassification():
+            return cast(TaskModule, image_classification)
         case _:
             assert_never(task)
 
@@ -78,6 +94,18 @@ def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
     module = module_of(task)
     return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
+
+
+def reads(task: Task) -> Reads:
+    """What the model of a task is given."""
+    module = module_of(task)
+    return "image" if any(module.COLUMNS[role] == "image" for role in module.INPUTS) else "text"
+
+
+def image_column(task: Task, columns: Mapping[str, str]) -> str | None:
+    """The name of the column that holds images; None where a task reads none."""
+    roles = module_of(task).COLUMNS
+    return next((columns[role] for role, kind in roles.items() if kind == "image"), None)
 
 
 def answer_of(task: Task) -> str | None:

@@ -15,6 +15,7 @@ from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
 from runtimes.export.session import onnx_scores
+from runtimes.features import TARGETS
 from runtimes.pytorch import onnx, onnx_decoder
 from runtimes.pytorch.decoding import max_positions
 
@@ -24,9 +25,19 @@ GRAPH = "model.onnx"
 def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
     """Writes the graph. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
-    head = tasks.module_of(task).head(task)
-    write_graph = onnx_decoder.export if head.reading == "tokens" else onnx.export
-    facts = write_graph(model, out / GRAPH, opset=export.opset, auto_class=head.auto_class)
+    module = tasks.module_of(task)
+    head = module.head(task)
+    if head.reading == "tokens":
+        facts = onnx_decoder.export(model, out / GRAPH, opset=export.opset, auto_class=head.auto_class)
+    else:
+        shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
+        facts = onnx.export(
+            model,
+            out / GRAPH,
+            opset=export.opset,
+            auto_class=head.auto_class,
+            shapes={name: shape for name, shape in shapes.items() if shape},
+        )
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
 

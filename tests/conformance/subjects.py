@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compiler import tasks
 from compiler.driver import Compiled, compile_recipe
 from compiler.facts import LocalFacts
@@ -20,13 +22,16 @@ from compiler.loading import load
 from compiler.methods import Method
 from compiler.placement import EVERY_RUNTIME, Runtime, parse_target
 from compiler.typed import members, tag
-from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_tokenizer
+from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_image_processor, save_tokenizer
 
 FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
 DECODERS = ("llama", "qwen3", "gpt2")
+VISION = ("vit", "resnet")
+_LINEAR = "vit"  # the one with linear layers, beside which updates stand
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
+STORED_VISION = ("bare", "classifier")
 # With a head for the next word, which is the only one that a decoder is stored with here.
 CAUSAL = "causal-lm"
 LABELS = ("negative", "positive")
@@ -41,6 +46,11 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
         "columns": {"tokens": "words", "tags": "tags"},
         "training": {"label_smoothing": 0.1},
         "weights": {"B-negative": 2.0, "I-positive": 0.5},
+    },
+    "image-classification": {
+        "columns": {"image": "picture", "label": "sentiment"},
+        "training": {"label_smoothing": 0.1},
+        "weights": _WEIGHTS,
     },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
     "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
@@ -125,15 +135,18 @@ def loss_names(task: str) -> tuple[str, ...]:
     return tasks.module_of(owner()).LOSSES
 
 
-def decodes(task: str) -> bool:
-    """Whether a task tunes decoders alone."""
+def tunes(task: str) -> tuple[str, ...]:
+    """The kinds of model that a task tunes."""
     [owner] = [owner for owner in members(tasks.Task) if tag(owner) == ("type", task)]
-    return tasks.module_of(owner()).ARCHITECTURES == ("decoder",)
+    return tasks.module_of(owner()).ARCHITECTURES
 
 
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
-    if decodes(task):
+    if tunes(task) == ("vision",):
+        encoder = _LINEAR if "lora" in method else VISION[number % len(VISION)]
+        return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
+    if tunes(task) == ("decoder",):
         return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
     encoder, stored = ENCODERS[number % len(ENCODERS)], STORED[number % len(STORED)]
     return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
@@ -167,6 +180,16 @@ def every_encoder() -> tuple[Subject, ...]:
     return tuple(
         Subject(task=task, loss=loss_names(task)[0], method=method, encoder=encoder, stored=stored)
         for encoder, (stored, method) in itertools.product(ENCODERS, pairs)
+    )
+
+
+def every_vision() -> tuple[Subject, ...]:
+    """Each vision model as it may be stored, all or a part of it tuned."""
+    [task] = [task for task in task_names() if tunes(task) == ("vision",)]
+    loss = loss_names(task)[0]
+    return tuple(
+        Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
+        for encoder, stored, method in itertools.product(VISION, STORED_VISION, ("full", "head", "freeze"))
     )
 
 
@@ -213,7 +236,21 @@ def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     tags[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
     share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
     moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
-    return {**row, "share": share, "words": words, "tags": tags, "moods": moods}
+    picture = _picture(number, bright=row["sentiment"] == "positive")
+    return {**row, "share": share, "words": words, "tags": tags, "moods": moods, "picture": picture}
+
+
+def _picture(number: int, *, bright: bool) -> str:
+    """An image within the row, of a size of its own, whose upper half is bright or whose lower half is."""
+    from PIL import Image
+
+    from runtimes.images import png
+
+    random = np.random.default_rng(number)
+    pixels = random.integers(0, 200, (6 + number % 5, 7 + number % 3, 3)).astype(np.uint8)
+    half = slice(0, len(pixels) // 2) if bright else slice(len(pixels) // 2, None)
+    pixels[half] += np.uint8(55)
+    return png(Image.fromarray(pixels))
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:
@@ -228,11 +265,13 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     import transformers
 
     from runtimes.pytorch.quiet import quiet
-    from tests.runtimes.mlx.architectures import ARCHITECTURES
+    from tests.runtimes.mlx.architectures import ARCHITECTURES, SIDE
 
     architecture = ARCHITECTURES[encoder]
     config = architecture.config()
-    if stored == CAUSAL:
+    if encoder in VISION:
+        save_image_processor(folder, config, SIDE)
+    elif stored == CAUSAL:
         config.vocab_size = save_causal_tokenizer(folder)
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 2, 3
     else:
@@ -242,7 +281,7 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     heads = {
         "bare": "AutoModel",
         "masked-lm": "AutoModelForMaskedLM",
-        "classifier": "AutoModelForSequenceClassification",
+        "classifier": f"AutoModelFor{'Image' if encoder in VISION else 'Sequence'}Classification",
         CAUSAL: "AutoModelForCausalLM",
     }
     if stored == "classifier":

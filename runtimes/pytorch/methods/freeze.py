@@ -44,13 +44,13 @@ def _layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def _before_layers(model: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Module]:
-    """Modules that hold embeddings, with the norms and projections beside them."""
+    """Modules that hold embeddings of tokens or patches, with the norms and projections beside them."""
     within = {id(module) for module in layers.modules()}
     return [
         child
         for child in model.base_model.children()
         if not within & {id(module) for module in child.modules()}
-        and any(isinstance(module, nn.Embedding) for module in child.modules())
+        and any(isinstance(module, (nn.Embedding, nn.Conv2d)) for module in child.modules())
     ]
 
 
