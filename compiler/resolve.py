@@ -22,11 +22,12 @@ from compiler.recipe import AdamW, Export, Loss, Optimizer, Recipe, Verify
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
-_A = {"encoder": "an encoder", "decoder": "a decoder"}
-_S = {"encoder": "encoders", "decoder": "decoders"}
+_A = {"encoder": "an encoder", "decoder": "a decoder", "encoder-decoder": "an encoder-decoder"}
+_S = {"encoder": "encoders", "decoder": "decoders", "encoder-decoder": "encoder-decoders"}
 _SUCH = {
     "encoder": "choose an encoder: bert, roberta, distilbert, modernbert, ...",
     "decoder": "choose a decoder: llama, qwen3, smollm3, gpt2, ...",
+    "encoder-decoder": "choose an encoder-decoder: t5, bart, marian, two encoders saved as an EncoderDecoderModel, ...",
 }
 
 

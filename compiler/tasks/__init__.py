@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never, cast, get_args
 
-from compiler.tasks import continued_pretraining, text_classification, text_generation, text_regression
+from compiler.tasks import (
+    continued_pretraining,
+    sequence_to_sequence,
+    summarization,
+    text_classification,
+    text_generation,
+    text_regression,
+    text_to_text,
+    translation,
+)
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.sequence_to_sequence import SequenceToSequence
+from compiler.tasks.summarization import Summarization
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
+from compiler.tasks.text_to_text import TextToText
+from compiler.tasks.translation import Translation
 
 __all__ = [
     "COLUMNS",
@@ -20,18 +33,32 @@ __all__ = [
     "Kind",
     "ResolvedTask",
     "RowReader",
+    "SequenceToSequence",
+    "Summarization",
     "Task",
     "TaskModule",
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TextToText",
+    "Translation",
     "answer_of",
     "columns_of",
     "module_of",
     "texts_of",
+    "written_ids",
+    "written_role",
 ]
 
-Task = TextClassification | TextRegression | TextGeneration | ContinuedPretraining
+Task = (
+    TextClassification
+    | TextRegression
+    | TextGeneration
+    | ContinuedPretraining
+    | Translation
+    | Summarization
+    | TextToText
+)
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
@@ -39,8 +66,10 @@ COLUMNS: Mapping[str, Kind] = {
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
     **continued_pretraining.COLUMNS,
+    **sequence_to_sequence.COLUMNS,
 }
-"""Every role that some task reads a column for, with what stands in such a column."""
+"""Every role that some task reads a column for. What stands there is the task's to say: a target is a number or a text.
+"""
 
 
 def module_of(task: Task) -> TaskModule:
@@ -54,6 +83,12 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():
             return cast(TaskModule, continued_pretraining)
+        case Translation():
+            return cast(TaskModule, translation)
+        case Summarization():
+            return cast(TaskModule, summarization)
+        case TextToText():
+            return cast(TaskModule, text_to_text)
         case _:
             assert_never(task)
 
@@ -72,3 +107,18 @@ def answer_of(task: Task) -> str | None:
     """The role of what the model is to answer: of the column that it does not read. None where it reads all."""
     module = module_of(task)
     return next((role for role in module.COLUMNS if role not in module.INPUTS), None)
+
+
+def written_role(task: Task) -> str | None:
+    """The role of a text that the model is to write after it has read the others; None where it writes none."""
+    role = answer_of(task)
+    return role if role is not None and module_of(task).COLUMNS[role] == "text" else None
+
+
+def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:
+    """What the model is to write of the tokens that the tokenizer makes of such a text."""
+    match task:
+        case SequenceToSequence():
+            return sequence_to_sequence.written_ids(task, ids)
+        case _:
+            return ids

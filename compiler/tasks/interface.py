@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Architecture = Literal["encoder", "decoder"]
+Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 Kind = Literal["text", "label", "number", "conversation"]
 """What stands in a column: texts, names that repeat, numbers, or messages and parts of a conversation."""
 
