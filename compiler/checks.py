@@ -32,6 +32,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_held_out(recipe)
     yield from check_exports(recipe)
     yield from check_formats(recipe)
+    yield from check_generation(recipe)
     yield from check_unread_gate(recipe)
     yield from check_runtime(recipe)
 
@@ -152,7 +153,8 @@ def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
 def selectable(recipe: Recipe) -> tuple[str, ...]:
     """The words by which validation rows can choose: loss, metrics' names, and types that only one metric has."""
     listed = recipe.metrics or tasks.module_of(recipe.task).DEFAULT_METRICS
-    metrics = [metric for metric in listed if name_of(metric) not in UNRANKED]
+    written = tasks.module_of(recipe.task).WRITTEN  # too slow to be measured between steps
+    metrics = [metric for metric in listed if name_of(metric) not in UNRANKED and metric.type not in written]
     types = [metric.type for metric in metrics]
     return ("loss", *dict.fromkeys([*(name_of(m) for m in metrics), *(t for t in types if types.count(t) == 1)]))
 
@@ -205,6 +207,26 @@ def resolved_export(export: Export) -> Export:
             return replace(export, max_metric_drop=0.0 if export.is_exact else _DROPS[export.bits])
         case _:
             return export
+
+
+def check_generation(recipe: Recipe) -> Iterator[Diagnostic]:
+    """How texts are written is read where the task writes some; what is drawn is not searched."""
+    generation = recipe.generation
+    if recipe.wrote("/generation") is None:
+        return
+    if not tasks.module_of(recipe.task).WRITES:
+        yield _unread(recipe, "/generation", f'with the task "{recipe.task.type}"', "remove it: it writes no text")
+        return
+    if not generation.samples:
+        for key in ("top_k", "top_p", "seed"):
+            if recipe.wrote(f"/generation/{key}") is not None:
+                yield _unread(recipe, f"/generation/{key}", "without temperature", "add a temperature, or remove it")
+    elif generation.num_beams > 1:
+        yield _unread(recipe, "/generation/num_beams", "with temperature", "keep one of them: beams are not drawn")
+    for index, stop in enumerate(generation.stop):
+        if not stop:
+            message = "the empty text is in every answer, so each would end at once"
+            yield recipe.finding("R219", f"/generation/stop/{index}", message, "remove it")
 
 
 def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -220,6 +220,10 @@ CODES: dict[str, Code] = {
         "an export that the task does not have",
         "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
     ),
+    "R219": Code(
+        "a stop text that ends every answer",
+        "An answer ends where a stop text begins, and the empty text begins everywhere.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

@@ -27,6 +27,9 @@ class Generation:
         About("With temperature: draw from the fewest likeliest tokens with this share or more.", above=0, maximum=1),
     ] = 1.0
     stop: Annotated[tuple[str, ...], About("An answer ends before the first of these texts.")] = ()
+    rows: Annotated[
+        int, About("At most so many held-out rows are answered, where a metric is measured on texts.", minimum=1)
+    ] = 100
     seed: Annotated[int, About("With temperature: decides what is drawn.", minimum=0, maximum=2**32 - 1)] = 0
 
     @property

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from compiler.auto import Choice
+from compiler.generation import Generation
 from compiler.methods import Method
 from compiler.metrics import Metric
 from compiler.packing import Packing
@@ -143,6 +144,7 @@ class Evaluate:
     task: Task
     split: Literal["validation", "test"]
     metrics: tuple[Metric, ...]
+    generation: Generation | None  # how texts are written, where a metric is measured on some
     baseline_model: ModelFiles | None  # the model before tuning, where its own head answers the task
 
 
@@ -180,6 +182,7 @@ class VerifyExport:
     rows: int  # 0: all
     tolerance_factor: float
     max_excused: float
+    generation: Generation | None  # of the texts that the source writes; None where it writes none
     max_metric_drop: float  # over an edge that rounds; no other may lose anything
     export: Export
     model: ModelFiles
@@ -199,6 +202,7 @@ class Package:
     tokenizer: ModelFiles
     max_length: int
     columns: Mapping[str, str]
+    generation: Generation | None
 
 
 Step = Prepare | Train | Evaluate | Merge | ExportModel | VerifyExport | Package

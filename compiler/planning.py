@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from compiler import methods
-from compiler.metrics import LOWER_IS_BETTER, name_of
+from compiler import methods, tasks
+from compiler.metrics import LOWER_IS_BETTER, Metric, name_of
 from compiler.plan import (
     Evaluate,
     ExportModel,
@@ -84,7 +84,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         seed=training.seed,
         precision=training.precision,
         selection=_selection(recipe),
-        metrics=recipe.metrics,
+        metrics=_unwritten(recipe),
         evaluate_every=training.evaluate_every,
         checkpoint_every=training.checkpoint_every,
     )
@@ -111,6 +111,7 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
         task=recipe.task,
         split=split,
         metrics=recipe.metrics,
+        generation=recipe.generation if _unwritten(recipe) != recipe.metrics else None,
         baseline_model=recipe.model if recipe.keep_head else None,
     )
 
@@ -124,7 +125,8 @@ def _verify(
         inputs=("prepare", "train", *merged, f"export{suffix}"),
         task=recipe.task,
         split=split,
-        metrics=recipe.metrics,
+        metrics=_unwritten(recipe) or tasks.module_of(recipe.task).DEFAULT_METRICS,
+        generation=recipe.generation and replace(recipe.generation, temperature=0.0, num_beams=1),
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
         max_excused=recipe.verify.max_excused,
@@ -151,7 +153,14 @@ def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
         tokenizer=recipe.tokenizer,
         max_length=recipe.training.max_length,
         columns=recipe.columns,
+        generation=recipe.generation,
     )
+
+
+def _unwritten(recipe: ResolvedRecipe) -> tuple[Metric, ...]:
+    """The metrics that are measured without writing texts: between steps, and by the gate."""
+    written = tasks.module_of(recipe.task).WRITTEN
+    return tuple(metric for metric in recipe.metrics if metric.type not in written)
 
 
 def length_grid(max_length: int) -> tuple[int, ...]:

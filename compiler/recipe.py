@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from compiler.diagnostics import Diagnostic, Place, Severity
 from compiler.document import Document, Node
+from compiler.generation import Generation
 from compiler.methods import Full, Method
 from compiler.metrics import Metric
 from compiler.tasks import COLUMNS, Task
@@ -276,6 +277,7 @@ class Recipe:
     method: Annotated[Method, About("What is trained.")] = Full()
     training: Annotated[Training, About("How it is trained.")] = Training()
     metrics: Annotated[tuple[Metric, ...], About("What is measured. Default by the task.")] = ()
+    generation: Annotated[Generation, About("How answers are written, wherever they are.")] = Generation()
     runtime: Annotated[
         Literal["auto", "pytorch", "mlx"], About("What runs the plan. auto: mlx on Apple silicon, else pytorch.")
     ] = "auto"

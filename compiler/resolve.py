@@ -12,6 +12,7 @@ from compiler.auto import Choice
 from compiler.checks import resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
+from compiler.generation import Generation
 from compiler.lengths import auto_length
 from compiler.methods import Method
 from compiler.metrics import UNRANKED, Metric, name_of
@@ -78,6 +79,7 @@ class ResolvedRecipe:
     metrics: tuple[Metric, ...]
     exports: tuple[Export, ...]
     verify: Verify
+    generation: Generation | None  # None where the task writes no text
     choices: tuple[Choice, ...]
 
 
@@ -103,6 +105,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         metrics=task.metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
+        generation=recipe.generation if tasks.module_of(recipe.task).WRITES else None,
         choices=(*task.choices, *method_choices, *training_choices),
     )
 
@@ -262,7 +265,9 @@ def _selection_metric(recipe: Recipe, metrics: tuple[Metric, ...]) -> str:
     stopping = recipe.training.early_stopping
     wanted = stopping.metric if stopping else "auto"
     if wanted == "auto":
-        return next((name for metric in metrics if (name := name_of(metric)) not in UNRANKED), "loss")
+        written = tasks.module_of(recipe.task).WRITTEN
+        ranked = (metric for metric in metrics if metric.type not in written)
+        return next((name for metric in ranked if (name := name_of(metric)) not in UNRANKED), "loss")
     if wanted == "loss" or wanted in (name_of(m) for m in metrics):
         return wanted
     assert wanted in selectable(recipe), "checked by check_selection"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from compiler import methods
 from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
+from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch, Engine
@@ -41,6 +42,14 @@ class Backend(Protocol):
 
     def model_scores(self, task: Task, folder: Path, device: str) -> ScoreFunction:
         """The outputs of a saved model, in float32."""
+        ...
+
+    def trained_decoder(self, step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
+        """A trained model, or an adapter on its base, that writes; in float32."""
+        ...
+
+    def model_decoder(self, folder: Path, device: str) -> Decoder[Any]:
+        """A saved model that writes, in float32."""
         ...
 
     def merge(self, step: Train, base: Path, adapter: Path, out: Path) -> None:

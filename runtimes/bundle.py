@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from compiler.tasks import Example, Task
 from runtimes import tasks
+from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import Row, encoded, outputs_of
+from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
@@ -26,12 +28,14 @@ from runtimes.tasks import Answer, Head
 from runtimes.tokens import Encoder, open_encoder, pad_id
 
 if TYPE_CHECKING:
+    from runtimes.export.decoding import OnnxDecoder
     from runtimes.export.session import Session
 
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
+WRITTEN = "written.jsonl"
 HELD_OUT = "held_out.npy"
 """What the trained model answered on the held-out rows, float32 [P, C]: the rows themselves are not in a bundle."""
 OPTIONAL = (
@@ -68,8 +72,18 @@ class Bundle:
     def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> list[Answer]:
         """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""
         module = tasks.module_of(self.task)
+        if self.manifest.generation is not None:
+            return self._write(rows)
         outputs = self.outputs([Example(row=row, target=0) for row in rows], batch_size)
         return [module.answer(self.task, row, outputs.row(number), self.encoder) for number, row in enumerate(rows)]
+
+    def _write(self, rows: Sequence[Row]) -> list[Answer]:
+        """The texts that the graph writes."""
+        assert self.manifest.generation is not None, "asked by the caller"
+        writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
+        module = tasks.writing_module_of(self.task)
+        texts = writing.written(cast(Decoder[Any], self.graph), rows)
+        return [module.written(self.task, row, text) for row, text in zip(rows, texts, strict=True)]
 
     def outputs(self, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> Ragged:
         """[P, C] of each row, in order. Rows of like length share a batch, so that little is padded."""
@@ -85,7 +99,7 @@ class Bundle:
 
     def run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The outputs of a batch, in its targets' shape."""
-        outputs = read_outputs(self.head.reading, self.session.outputs(batch.inputs), batch.targets)
+        outputs = read_outputs(self.head.reading, self.graph.outputs(batch.inputs), batch.targets)
         if outputs.shape != (*batch.positions.shape, self.num_outputs):
             shape = " by ".join(map(str, outputs.shape[1:])) or "no"
             raise broken(self.folder, f"the task has {self.num_outputs} outputs for a row, the graph gives {shape}")
@@ -108,16 +122,27 @@ class Bundle:
             raise broken(self.folder, f"{HELD_OUT} has not the outputs of {self.manifest.held_out.rows} rows")
         return np.asarray(found, np.float32)
 
-    @cached_property
-    def session(self) -> Session:
-        """The graph, opened as the gate opened it. Raises RunError."""
+    def written(self) -> tuple[Written, ...]:
+        """What the source wrote for some held-out rows. Raises RunError E601."""
         try:
+            return read_written(self.folder / WRITTEN)
+        except (OSError, ValueError) as error:
+            raise broken(self.folder, f"{WRITTEN} can't be read: {error}") from error
+
+    @cached_property
+    def graph(self) -> Session | OnnxDecoder:
+        """The graph, opened as the gate opened it: of a language model, with a cache. Raises RunError."""
+        try:
+            from runtimes.export.decoding import onnx_decoder
             from runtimes.export.session import open_session
         except ImportError as error:
             raise RunError(
                 "E402", f"a bundle runs on onnxruntime: {error}", 'install it: pip install "recipec[predict]"'
             ) from error
-        return open_session(self.folder / GRAPH, threads=self.threads)
+        if self.head.reading == "logits":
+            return open_session(self.folder / GRAPH, threads=self.threads)
+        most = positions_of(read_json(self.folder, CONFIG))
+        return onnx_decoder(self.folder / GRAPH, threads=self.threads, max_positions=most)
 
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
@@ -151,3 +176,10 @@ def _encoder(folder: Path, manifest: Manifest) -> Encoder:
         )
     except (OSError, ValueError) as error:
         raise broken(folder, f"{TOKENIZER} can't be read: {error}") from error
+
+
+def positions_of(config: Any) -> int | None:
+    """Tokens that a row may have, by a model's config.json; None where it does not say."""
+    named = ("max_position_embeddings", "n_positions")
+    found = (config.get(name) for name in named) if isinstance(config, dict) else ()
+    return next((value for value in found if isinstance(value, int)), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compiler.files import write_text
+from compiler.generation import Generation
 from compiler.hashes import sha256_of
 from compiler.metrics import Metric
 from compiler.tasks import Task
@@ -44,6 +45,7 @@ class Manifest:
     inputs: tuple[str, ...]  # of the graph
     precision: str
     metrics: tuple[Metric, ...]
+    generation: Generation | None  # how texts are written, where the task writes some
     tolerance: float  # of any output against the golden ones
     max_excused: float
     max_metric_drop: float

@@ -13,13 +13,15 @@ from compiler.files import new_folder, write_json
 from compiler.plan import Package
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.bundle import CONFIG, GOLDEN, GRAPH, HELD_OUT, OPTIONAL, TOKENIZER
+from runtimes.bundle import CONFIG, GOLDEN, GRAPH, HELD_OUT, OPTIONAL, TOKENIZER, WRITTEN
 from runtimes.errors import RunError
+from runtimes.export.facts import data_file
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
 from runtimes.manifest import Manifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
+from runtimes.verify import WRITTEN as VERIFIED_WRITTEN
 from runtimes.verify import Report, read_report
 from runtimes.verify_bundle import verify_bundle
 
@@ -60,6 +62,10 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
         shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
         shutil.copyfile(parts.verify_folder / VERIFIED_HELD_OUT, folder / HELD_OUT)
+        if step.generation is not None:
+            shutil.copyfile(parts.verify_folder / VERIFIED_WRITTEN, folder / WRITTEN)
+        if data_file(parts.onnx_file).exists():
+            shutil.copyfile(data_file(parts.onnx_file), data_file(folder / GRAPH))
         config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)
     except (OSError, ValueError) as error:
         raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
@@ -89,6 +95,7 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         inputs=open_session(folder / GRAPH).inputs,
         precision=parts.precision,
         metrics=report.metrics,
+        generation=step.generation,
         tolerance=report.tolerance * len(edges),  # golden outputs are the trained model's, so many edges away
         max_excused=report.max_excused,
         max_metric_drop=report.max_metric_drop,

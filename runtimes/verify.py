@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +24,9 @@ from compiler.metrics import Metric
 from compiler.plan import VerifyExport
 from compiler.typed import read, to_json
 from runtimes import tasks
+from runtimes.answers import Written, save_written
 from runtimes.batches import Rows as Places
-from runtimes.comparison import HeldOut, Rows, choose, mixed_order, noise_batches, outputs_of
+from runtimes.comparison import HeldOut, Row, Rows, choose, mixed_order, noise_batches, outputs_of
 from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
 from runtimes.export import Stage
@@ -41,11 +42,12 @@ from runtimes.gate import (
     compare_metrics,
     compare_outputs,
 )
-from runtimes.golden import Golden, ids_of, write_golden
+from runtimes.golden import Golden, ids_of, spread, write_golden
 from runtimes.manifest import Figures, digest_of_rows
 from runtimes.protocol import Batch
 from runtimes.tokens import Encoder
 from runtimes.tolerance import Noise, tolerance
+from runtimes.verify_writing import NUM_PROMPTS, compare_written
 
 __all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", "verify_export"]
 
@@ -53,10 +55,13 @@ VERIFICATION = "verification.json"
 DISAGREEMENTS = "disagreements.jsonl"
 GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
+WRITTEN = "written.jsonl"
 BATCH_SIZE = 16
 TOKEN_BATCH_SIZE = 4  # of language models, whose logits are many
 
 NoiseFunction = Callable[[Iterable[Batch]], Noise]
+WriteFunction = Callable[[Sequence[Row], Sequence[int]], Sequence[Written]]
+"""What the source writes for some rows, with their numbers in the split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +112,12 @@ def verify_export(
     stages: Sequence[Stage],
     noise: NoiseFunction,
     out: Path,
+    write: WriteFunction | None = None,
 ) -> Verified:
     """The verdict over the stages, trained first; writes it, the rows that disagree and the golden rows to `out`.
 
-    One stage is in memory at a time. `noise`: the float32 noise of the saved model. A failed check raises nothing: see
+    One stage is in memory at a time. `write`: what the source writes for some rows, where the task writes texts; the
+    last stage is forced along it. `noise`: the float32 noise of the saved model. A failed check raises nothing: see
     gate.require_passed. Raises RunError E605 when there are no held-out rows.
     """
     if not len(held_out):
@@ -121,6 +128,8 @@ def verify_export(
     answers = {stage.name: _answer(stage.open(), rows, size) for stage in stages}
     exact = {stage.name for stage in stages if stage.exact}
     verified = _compare(step, rows, answers, found, exact)
+    if write is not None and stages[-1].decoder is not None:
+        verified = _with_written(verified, rows, stages[-1], write, encoder.pad_id, out)
     _write(verified, rows, out)
     return verified
 
@@ -224,6 +233,20 @@ def _rounded(step: VerifyExport, rows: Rows, source: Answers, other: Answers) ->
     """Over an edge on which weights are rounded, outputs differ and metrics may fall a little."""
     before, after = _measure(step, rows.targets, source.rows), _measure(step, rows.targets, other.rows)
     yield compare_metrics(before, after, step.max_metric_drop)
+
+
+def _with_written(
+    verified: Verified, rows: Rows, last: Stage, write: WriteFunction, pad_id: int, out: Path
+) -> Verified:
+    """With the checks of written texts on the last edge; what was written is kept in `out`."""
+    assert last.decoder is not None, "asked by the caller"
+    places = spread(len(rows.numbers), NUM_PROMPTS)
+    written = write([rows.values[place] for place in places], rows.numbers[places].tolist())
+    checks = tuple(compare_written(written, last.decoder(), pad_id, verified.report.tolerance))
+    save_written(out / WRITTEN, written)
+    *edges, edge = verified.verification.edges
+    verification = Verification.of(*edges, replace(edge, checks=(*edge.checks, *checks)))
+    return replace(verified, report=replace(verified.report, verification=verification))
 
 
 def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
 from runtimes.comparison import Row, examples_of, outputs_of
+from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
 from runtimes.gate import (
@@ -38,6 +40,7 @@ from runtimes.gate import (
 from runtimes.golden import Golden, ids_of
 from runtimes.golden import outputs_of as golden_outputs
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
+from runtimes.verify_writing import compare_written
 
 BATCH_SIZES = (1, 32)
 
@@ -81,6 +84,9 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     if decide is not None:
         yield _compare_decisions(bundle, golden, source, found, decide)
     yield _compare_golden_metrics(bundle, golden, source, found)
+    if bundle.manifest.generation is not None:
+        decoder = cast(Decoder[Any], bundle.graph)
+        yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.tolerance)
     if rows is not None:
         yield compare_rows(bundle, rows)
 

@@ -70,8 +70,10 @@ def predict(
         write_answers(output, answers)
         return
     for answered in answers:
-        told = printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}")
-        click.echo(line_of(answered) if as_json or source else told)
+        if as_json or source:
+            click.echo(line_of(answered))
+        else:
+            click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
 
 
 def given_rows(texts: tuple[str, ...], source: Path | None, column: str) -> Iterator[GivenRow]:

@@ -22,6 +22,7 @@ __all__ = [
     "as_json",
     "conversation_of",
     "layout_of",
+    "read_conversation",
 ]
 
 
@@ -125,10 +126,15 @@ def layout_of(names: Collection[str], named: Mapping[str, str]) -> Shape | None:
     return None
 
 
+def read_conversation(values: Mapping[str, object], shape: Shape) -> Conversation:
+    """The conversation in a row, which may have no answer yet. Raises BadValueError when there is none."""
+    return LAYOUTS[shape.layout].read(_Row(values, shape.columns))
+
+
 def conversation_of(values: Mapping[str, object], shape: Shape) -> Conversation:
     """The conversation in a row. Raises BadValueError when there is none, or nothing of it could be learnt."""
     layout = LAYOUTS[shape.layout]
-    conversation = layout.read(_Row(values, shape.columns))
+    conversation = read_conversation(values, shape)
     if not any(message.role in ("assistant", "text") for message in conversation.messages):
         role = layout.required[-1]
         raise BadValueError(shape.columns[role], "expected a message of the assistant, found none")

@@ -33,6 +33,8 @@ PACKING: Packing = "fill"
 SPECIAL_TOKENS = True
 METRICS = ("perplexity", "token-accuracy")
 DEFAULT_METRICS = (Perplexity(), TokenAccuracy())
+WRITTEN: tuple[str, ...] = ()
+WRITES = False
 LOSSES = ("cross-entropy",)
 STRATIFIES = False
 

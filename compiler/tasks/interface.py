@@ -94,6 +94,10 @@ class TaskModule(Protocol):
     """Whether the tokenizer puts its special tokens around what it is given."""
     METRICS: tuple[str, ...]
     DEFAULT_METRICS: tuple[Metric, ...]
+    WRITTEN: tuple[str, ...]
+    """Those of its metrics that are measured on texts that the model writes."""
+    WRITES: bool
+    """Whether the model answers by writing a text."""
     LOSSES: tuple[str, ...]
     """The first one is the default."""
     STRATIFIES: bool

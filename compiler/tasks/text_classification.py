@@ -31,6 +31,8 @@ PACKING = "none"
 SPECIAL_TOKENS = True
 METRICS = ("accuracy", "f1", "precision", "recall", "matthews")
 DEFAULT_METRICS = (Accuracy(), F1())
+WRITTEN: tuple[str, ...] = ()
+WRITES = False
 LOSSES = ("cross-entropy",)
 STRATIFIES = True
 

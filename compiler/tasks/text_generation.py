@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from compiler.auto import Choice
-from compiler.data.conversations import LAYOUTS, ROLES, Conversation, Shape, conversation_of, layout_of
+from compiler.data.conversations import (
+    LAYOUTS,
+    ROLES,
+    Conversation,
+    Shape,
+    conversation_of,
+    layout_of,
+    read_conversation,
+)
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Perplexity, TokenAccuracy
@@ -28,12 +36,14 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Architecture, Targets
 
 COLUMNS: Mapping[str, Kind] = {role: "text" if role == "text" else "conversation" for role in ROLES}
-INPUTS = tuple(ROLES)
+INPUTS = ("prompt", *(role for role in ROLES if role != "prompt"))
 OPTIONAL = frozenset(ROLES)
 ARCHITECTURES: tuple[Architecture, ...] = ("decoder",)
 PACKING: Packing = "whole"
 SPECIAL_TOKENS = False  # the template writes them
-METRICS = ("perplexity", "token-accuracy")
+WRITTEN = ("exact-match", "rouge", "bleu", "chrf", "json-validity", "distinct", "mean-length")
+WRITES = True
+METRICS = ("perplexity", "token-accuracy", *WRITTEN)
 DEFAULT_METRICS = (Perplexity(), TokenAccuracy())
 LOSSES = ("cross-entropy",)
 STRATIFIES = False
@@ -159,10 +169,10 @@ def _row(values: Mapping[str, object], shape: Shape) -> Mapping[str, Any]:
 
 
 def conversation(row: Mapping[str, Any]) -> Conversation:
-    """The conversation in a row by role. Raises BadValueError."""
+    """The conversation in a row by role, answered or not. Raises BadValueError."""
     shape = layout_of(row.keys(), {})
     assert shape is not None, "as a reader of rows gives it"
-    return conversation_of(row, shape)
+    return read_conversation(row, shape)
 
 
 def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
@@ -212,7 +222,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
     return ResolvedTask(
         task=task,
         loss=loss_of(recipe),
-        metrics=recipe.metrics or DEFAULT_METRICS,
+        metrics=tuple(metric for metric in recipe.metrics or DEFAULT_METRICS),
         keep_head=True,
         choices=() if recipe.wrote("/task/template") is not None else (said,),
     )

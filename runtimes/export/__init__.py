@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from compiler.recipe import Export
 from compiler.tasks import Task
+from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
@@ -26,11 +27,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding."""
+    """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding.
+
+    `decoder`: the same as a decoder, where it keeps a cache.
+    """
 
     name: str
     open: Callable[[], ScoreFunction]
     exact: bool = True
+    decoder: Callable[[], Decoder[Any]] | None = None
 
 
 class FormatModule(Protocol):

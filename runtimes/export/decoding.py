@@ -16,6 +16,10 @@ import onnxruntime
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
 from runtimes.export.session import Session, failure, first_line, open_session
+from runtimes.gate import ScoreFunction
+from runtimes.protocol import Batch
+from runtimes.readings import read_outputs
+from runtimes.tasks.interface import Reading
 
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, S, D], by the names of the inputs; never copied between steps."""
@@ -49,6 +53,10 @@ class OnnxDecoder:
         """The logits [B, T, V] at every position of rows, padded on any side; nothing is cached before them."""
         found: Floats = self._run(ids_BT, mask_BT, self._empty(len(ids_BT)), ["logits"])["logits"].numpy()
         return found
+
+    def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        """The logits [B, T, V] of a padded batch."""
+        return self.logits(inputs["input_ids"], inputs["attention_mask"])
 
     def _empty(self, num_rows: int) -> Cache:
         """The cache before the first token."""
@@ -84,3 +92,12 @@ def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None
         raise failure(onnx_file, f"keeps no cache: it has no inputs {_PAST}*")
     sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
     return OnnxDecoder(session=session, sizes=sizes, max_positions=max_positions)
+
+
+def decoder_scores(decoder: OnnxDecoder, reading: Reading) -> ScoreFunction:
+    """The outputs of batches by a graph with a cache, which is empty."""
+
+    def scores(batch: Batch) -> npt.NDArray[np.float32]:
+        return read_outputs(reading, decoder.outputs(batch.inputs), batch.targets)
+
+    return scores

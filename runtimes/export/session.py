@@ -16,8 +16,6 @@ import onnxruntime
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.readings import read_outputs
-from runtimes.tasks.interface import Reading
 
 LOG_ERRORS = 3
 
@@ -68,12 +66,12 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def onnx_scores(onnx_file: Path, reading: Reading = "logits", *, threads: int = 0) -> ScoreFunction:
-    """The outputs of batches by the deployed session."""
+def onnx_scores(onnx_file: Path, *, threads: int = 0) -> ScoreFunction:
+    """The logits of batches by the deployed session."""
     session = open_session(onnx_file, threads=threads)
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
-        return read_outputs(reading, session.outputs(batch.inputs), batch.targets)
+        return session.outputs(batch.inputs)
 
     return scores
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +18,7 @@ from compiler.plan import Train
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
+from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.mlx.engine import MlxEngine, given_inputs
@@ -141,6 +143,23 @@ def _outputs(
     """The outputs of a batch, [..., C]; inputs that it lacks are zero."""
     outputs, _ = run(parameters, buffers, given_inputs(graph, batch), None)
     return np.array(outputs["outputs"])
+
+
+def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
+    """A trained model, or an adapter on its base, that writes; in float32."""
+    from runtimes.mlx.decoding import mlx_decoder
+
+    folder = trained / trained_folder(step)
+    if folder.name == "model":
+        return model_decoder(folder, device)
+    return mlx_decoder(base, device=device, adapter=folder, held=read_record(step.method, folder))
+
+
+def model_decoder(folder: Path, device: str) -> Decoder[Any]:
+    """A saved model that writes, in float32."""
+    from runtimes.mlx.decoding import mlx_decoder
+
+    return mlx_decoder(folder, device=device)
 
 
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:

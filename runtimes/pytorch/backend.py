@@ -12,7 +12,7 @@ from runtimes import tasks
 from runtimes.backends import require_runtime
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import engine, models, noise, scores
+from runtimes.pytorch import decoding, engine, models, noise, scores
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.methods import module_of
 from runtimes.tolerance import Noise
@@ -52,6 +52,19 @@ def trained_scores(step: Train, trained: Path, base: Path, device: str) -> Score
 def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
     """The outputs of a saved model, in float32."""
     return scores.torch_scores(folder, tasks.module_of(task).head(task), device=device)
+
+
+def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> decoding.TorchDecoder:
+    """A trained model, or an adapter on its base, that writes; in float32."""
+    folder, head = trained / trained_folder(step), tasks.module_of(step.task).head(step.task)
+    if folder.name == "model":
+        return model_decoder(folder, device)
+    return decoding.adapter_decoder(base, folder, head, device=device)
+
+
+def model_decoder(folder: Path, device: str) -> decoding.TorchDecoder:
+    """A saved model that writes, in float32."""
+    return decoding.torch_decoder(folder, device=device)
 
 
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:

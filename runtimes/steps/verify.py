@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from compiler.hub import fetch_model
 from compiler.plan import Train, VerifyExport
 from runtimes import export
+from runtimes.answers import Writing, Written, writing_of
 from runtimes.backends import backend
-from runtimes.comparison import HeldOut
+from runtimes.comparison import HeldOut, Row
+from runtimes.decoding import Decoder
 from runtimes.events import Said
 from runtimes.export import Stage
 from runtimes.features import Features
@@ -19,6 +21,7 @@ from runtimes.steps import Context
 from runtimes.steps.prepare import read_prepared
 from runtimes.tokens import open_encoder
 from runtimes.verify import verify_export
+from runtimes.verify_writing import write_source
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 
@@ -34,10 +37,16 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     back, device = backend(context.placement.engine), context.placement.device
     merges, written = "merge" in context.inputs, context.inputs[step.inputs[-1]]
 
+    encoder = open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
+    write = None
+    if step.generation is not None:
+        writing = writing_of(step.task, encoder, step.generation, model)
+        write = partial(_write, writing, partial(back.model_decoder, model, device))
+
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
-        encoder=open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id),
+        encoder=encoder,
         stages=[
             Stage("trained", partial(back.trained_scores, train, context.inputs["train"], base, device)),
             *([Stage("merged", partial(back.model_scores, step.task, model, device))] if merges else []),
@@ -45,7 +54,14 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         ],
         noise=partial(back.float32_noise, step.task, model),
         out=context.folder,
+        write=write,
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
     require_passed(verified.verification, code="E602", hint=HINT)
+
+
+def _write(
+    writing: Writing, source: Callable[[], Decoder[Any]], rows: Sequence[Row], numbers: Sequence[int]
+) -> Sequence[Written]:
+    return write_source(writing, source(), rows, numbers)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import cast
 
 from compiler.tasks import Task
-from runtimes.tasks.interface import Answer, Head, TaskModule
+from runtimes.tasks.interface import Answer, Head, TaskModule, WritingModule
 
-__all__ = ["Answer", "Head", "TaskModule", "module_named", "module_of"]
+__all__ = ["Answer", "Head", "TaskModule", "WritingModule", "module_named", "module_of", "writing_module_of"]
 
 MODULES: Mapping[str, str] = {
     "continued-pretraining": "runtimes.tasks.continued_pretraining",
@@ -22,6 +22,11 @@ MODULES: Mapping[str, str] = {
 def module_of(task: Task) -> TaskModule:
     """The module of a task."""
     return module_named(task.type)
+
+
+def writing_module_of(task: Task) -> WritingModule:
+    """The module of a task that answers by writing a text."""
+    return cast(WritingModule, module_of(task))
 
 
 def module_named(name: str) -> TaskModule:

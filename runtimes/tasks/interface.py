@@ -125,3 +125,23 @@ class TaskModule(Protocol):
     def name_faults(self, task: Task, config: Any) -> tuple[int, tuple[str, ...]]:
         """How many names config.json has for outputs, and where they are not the task's."""
         ...
+
+
+class WritingModule(TaskModule, Protocol):
+    """The module of a task that answers by writing a text."""
+
+    def prompt(self, task: Task, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
+        """The token ids that the answer to a row starts from."""
+        ...
+
+    def end_tokens(self, task: Task, encoder: Encoder) -> tuple[int, ...]:
+        """The tokens that end an answer, beside those that the model's configuration names."""
+        ...
+
+    def reference(self, task: Task, row: Mapping[str, Any]) -> str:
+        """The text that a row should be answered with."""
+        ...
+
+    def written(self, task: Task, row: Mapping[str, Any], text: str) -> Answer:
+        """The natural answer, from the text that was written."""
+        ...

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.metrics import Metric
+from compiler.metrics import Metric, Perplexity, TokenAccuracy
 from compiler.tasks import Task
 from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
 from runtimes.gate import Scores
@@ -66,7 +66,8 @@ def token_losses(outputs: Floats) -> npt.NDArray[np.float64]:
 
 
 def score_targets(metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
-    """Each metric by its name, over the tokens that were to be learnt."""
+    """Each metric by its name, over the tokens that were to be learnt; those of written texts are left out."""
+    metrics = [metric for metric in metrics if isinstance(metric, (Perplexity, TokenAccuracy))]
     learnt_P = targets.values != IGNORED
     figures_PC = outputs.values[learnt_P]
     hits_P = figures_PC[:, TARGET] >= figures_PC[:, BEST]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.data.conversations import answer_of
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, TextGeneration
 from compiler.tasks.text_generation import conversation, segments
-from compiler.tokens import rows_of, start_of
+from compiler.tokens import prompt_tokens, rows_of, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
@@ -91,10 +92,30 @@ def probe_row(text: str) -> Mapping[str, Any]:
 # --- answering
 
 
+def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
+    """The token ids that the assistant's next turn starts from; without their beginning where they are too many."""
+    ids = prompt_tokens(conversation(row), task.template.template(), encoder.whole)
+    return ids[-encoder.max_length :]
+
+
+def end_tokens(task: TextGeneration, encoder: Encoder) -> tuple[int, ...]:
+    """The token that ends a turn."""
+    return (stop_token(task.template.template(), encoder.whole),)
+
+
+def reference(task: TextGeneration, row: Mapping[str, Any]) -> str:
+    """What the assistant says last."""
+    return answer_of(conversation(row))
+
+
+def written(task: TextGeneration, row: Mapping[str, Any], text: str) -> Answer:
+    """The text."""
+    return {"text": text}
+
+
 def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
     """How well the model knows the answer that the row has: its log-probability in nats."""
-    learnt = outputs[:, TARGET].astype(np.float64)
-    return {"log_probability": float(learnt.sum())}
+    return {"log_probability": float(outputs[:, TARGET].sum(dtype=np.float64))}
 
 
 def decision(task: TextGeneration, outputs: Floats) -> str | None:
@@ -103,8 +124,8 @@ def decision(task: TextGeneration, outputs: Floats) -> str | None:
 
 
 def line(answer: Answer) -> str:
-    """The log-probability."""
-    return f"{answer['log_probability']:.4f}"
+    """The text."""
+    return str(answer["text"])
 
 
 def bundle_files(task: TextGeneration) -> Mapping[str, Any]:

@@ -238,6 +238,7 @@ def verify_step() -> VerifyExport:
         max_excused=0.02,
         max_metric_drop=0.0,
         export=Onnx(opset=18),
+        generation=None,
         model=ModelFiles(id="tiny", revision=None, files={}),
     )
 
@@ -251,4 +252,5 @@ def package_step() -> Package:
         tokenizer=ModelFiles(id="tiny", revision=None, files={}),
         max_length=MAX_LENGTH,
         columns={"text": "text", "label": "label"},
+        generation=None,
     )

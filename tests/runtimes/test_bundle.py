@@ -79,7 +79,7 @@ def test_the_graph_is_loaded_on_first_use_and_once(tiny) -> None:
     bundle = open_bundle(tiny.bundle, threads=1)
     assert "session" not in vars(bundle)
     bundle.predict(rows_of("film"))
-    assert bundle.session is bundle.session
+    assert bundle.graph is bundle.graph
 
 
 def test_softmax_is_stable_and_uniform_where_scores_are_equal() -> None:

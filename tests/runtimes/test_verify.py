@@ -73,6 +73,7 @@ STEP = VerifyExport(
     max_excused=0.02,
     max_metric_drop=0.0,
     export=Onnx(opset=18),
+    generation=None,
     model=None,  # type: ignore[arg-type]
 )
 

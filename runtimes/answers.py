@@ -1,0 +1,103 @@
+"""Texts that a model writes: prompts of rows, what a decoder makes of them, and what is read in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.files import write_text
+from compiler.generation import Generation
+from compiler.tasks import Task
+from compiler.typed import read, to_json
+from runtimes import tasks
+from runtimes.decoded import Decoded, before_stop, eos_ids
+from runtimes.decoding import Decoder, generate
+from runtimes.tokens import Encoder
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How a task's rows become prompts, and tokens texts."""
+
+    task: Task
+    encoder: Encoder
+    generation: Generation
+    ends: tuple[int, ...]  # tokens that end an answer
+
+    def prompts(self, rows: Iterable[Row]) -> list[tuple[int, ...]]:
+        """The token ids that each answer starts from."""
+        module = tasks.writing_module_of(self.task)
+        return [module.prompt(self.task, row, self.encoder) for row in rows]
+
+    def written(self, decoder: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int] | None = None) -> list[str]:
+        """The answer to each row. `numbers`: of the rows, by which what is drawn is seeded."""
+        return [self.text(found) for found in self.decoded(decoder, self.prompts(rows), numbers)]
+
+    def decoded(
+        self, decoder: Decoder[Any], prompts: Sequence[Sequence[int]], numbers: Sequence[int] | None = None
+    ) -> list[Decoded]:
+        """The tokens of the answer to each prompt."""
+        return generate(
+            decoder,
+            prompts,
+            self.generation,
+            eos_ids=self.ends,
+            pad_id=self.encoder.pad_id,
+            detokenize=self._detokenize,
+            rows=numbers,
+        )
+
+    def text(self, decoded: Decoded) -> str:
+        """The text of an answer, without what ends it."""
+        return before_stop(self._detokenize(decoded.ids), self.generation.stop)
+
+    def _detokenize(self, ids: Sequence[int]) -> str:
+        found: str = self.encoder.tokenizer.decode([token for token in ids if token not in self.ends])
+        return found
+
+
+def writing_of(task: Task, encoder: Encoder, generation: Generation, folder: Path) -> Writing:
+    """How the model in a folder writes. Its configurations say what ends an answer, and so does the task."""
+    configurations = (_json(folder / "generation_config.json"), _json(folder / "config.json"))
+    own = tasks.writing_module_of(task).end_tokens(task, encoder)
+    ends = tuple(sorted({*eos_ids(*configurations), *own}))
+    return Writing(task=task, encoder=encoder, generation=generation, ends=ends)
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What the source wrote for a held-out row, greedily: the gate forces others along it, here and at a receiver's."""
+
+    row: int  # its number in the split
+    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]  # of each token, in nats
+    margins: tuple[float, ...]  # largest less second largest logit
+    text: str
+
+
+def save_written(path: Path, rows: Sequence[Written]) -> None:
+    """Writes them as JSONL."""
+    write_text(path, "".join(json.dumps(to_json(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_written(path: Path) -> tuple[Written, ...]:
+    """Those of a file. Raises OSError, or ValueError naming the line that is none."""
+    return tuple(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[Written]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            yield read(Written, json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path.name} line {number}: {error}") from error
