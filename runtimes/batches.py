@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.features import IGNORED, TARGETS, TOKENS, Ragged, Table
+from compiler.lengths import length_grid
+from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Ragged, Table
 from runtimes.protocol import Batch
 from runtimes.randomness import number, order
 
@@ -78,10 +79,12 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], size: int) -> tuple[Rows,
 def collate(table: Table, rows: Rows, *, grid: Sequence[int] = (), weigh: Weigh = evenly, fill_to: int = 0) -> Batch:
     """Rows padded to the smallest length of the grid; rows of weight zero fill the batch up to `fill_to` rows.
 
-    Without a grid they are padded to the longest of them. `weigh`: from targets to their weights in the loss.
+    Without a grid they are padded to the longest of them. What a model writes has a grid of its own, up to the longest
+    of the table. `weigh`: from targets to their weights in the loss.
     """
     fill = max(0, fill_to - len(rows))
-    masks = {axis: _mask(offsets, rows, grid) for axis, offsets in table.offsets.items()}
+    written = length_grid(table.longest_labels) if grid else ()
+    masks = {axis: _mask(offsets, rows, written if axis == LABELS else grid) for axis, offsets in table.offsets.items()}
     inputs = {name: _placed(table, name, rows, masks) for name in table.columns if name != TARGETS}
     if TOKENS in masks:
         inputs = {"attention_mask": masks[TOKENS].astype(np.int64), **inputs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from compiler.metrics import Perplexity, TokenAccuracy
+from compiler.metrics import BLEU, ChrF, Perplexity
 from compiler.tasks.interface import ResolvedTask
 from compiler.tasks.sequence_to_sequence import (
     ARCHITECTURES,
@@ -17,6 +17,8 @@ from compiler.tasks.sequence_to_sequence import (
     PACKING,
     SPECIAL_TOKENS,
     STRATIFIES,
+    WRITES,
+    WRITTEN,
     SequenceToSequence,
     bind,
     check,
@@ -43,6 +45,8 @@ __all__ = [
     "PACKING",
     "SPECIAL_TOKENS",
     "STRATIFIES",
+    "WRITES",
+    "WRITTEN",
     "bind",
     "check",
     "check_data",
@@ -52,7 +56,7 @@ __all__ = [
     "texts",
 ]
 
-DEFAULT_METRICS = (Perplexity(), TokenAccuracy())
+DEFAULT_METRICS = (BLEU(), ChrF(), Perplexity())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

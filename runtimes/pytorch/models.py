@@ -73,12 +73,11 @@ def _own_memory(model: nn.Module) -> None:
 
 def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     """Modules beside the encoder that have parameters, and a pooler that the files don't have."""
+    if model.config.is_encoder_decoder:
+        return _writing_head(model, missing)
     prefix = f"{model.base_model_prefix}."
     absent = [name for name in missing if name.startswith(prefix) and "pooler" not in name.split(".")]
-    if absent:
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        message = f"the model's files lack weights of the encoder: {', '.join(absent[:3])}{more}"
-        raise RunError("E406", message, "name a model with all of its weights in /model")
+    _require_whole(absent)
     beside = [
         name
         for name, child in model.named_children()
@@ -86,6 +85,21 @@ def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     ]
     poolers = sorted({name[: name.index("pooler") + len("pooler")] for name in missing if name.startswith(prefix)})
     return (*beside, *poolers)
+
+
+def _writing_head(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
+    """The module of an encoder-decoder that gives its logits: it comes with the model, as all of it does."""
+    _require_whole([name for name in missing if "pooler" not in name.split(".")])
+    last = model.get_output_embeddings()
+    return tuple(name for name, module in model.named_modules() if module is last)
+
+
+def _require_whole(absent: Sequence[str]) -> None:
+    """Nothing when no weight of a pretrained model is absent. Raises RunError E406."""
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        message = f"the model's files lack weights of the encoder: {', '.join(absent[:3])}{more}"
+        raise RunError("E406", message, "name a model with all of its weights in /model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from compiler.hub import fetch_model, fetch_rows
 from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
+from compiler.typed import to_json
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.events import Progress, Said
@@ -56,7 +57,12 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
             "labels": dict(reader.label_counts(targets[split.split][rows])),
         }
         cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
-        yield Said(step=step.id, message=f"{split.split}: {facts.num_rows:,} rows, {facts.num_tokens:,} tokens{cut}")
+        said = f"{split.split}: {facts.num_rows:,} rows, {facts.num_tokens:,} tokens{cut}"
+        if facts.labels is not None:
+            summary[split.split]["written"] = to_json(facts.labels)
+            cut = f", {facts.labels.truncated:,} cut at {facts.labels.longest}" if facts.labels.truncated else ""
+            said += f"; {facts.labels.num_tokens:,} to write{cut}"
+        yield Said(step=step.id, message=said)
     write_json(context.folder / "data.json", summary)
 
 

@@ -13,9 +13,12 @@ __all__ = ["Answer", "Head", "TaskModule", "WritingModule", "module_named", "mod
 
 MODULES: Mapping[str, str] = {
     "continued-pretraining": "runtimes.tasks.continued_pretraining",
+    "summarization": "runtimes.tasks.sequence_to_sequence",
     "text-classification": "runtimes.tasks.text_classification",
     "text-generation": "runtimes.tasks.text_generation",
     "text-regression": "runtimes.tasks.text_regression",
+    "text-to-text": "runtimes.tasks.sequence_to_sequence",
+    "translation": "runtimes.tasks.sequence_to_sequence",
 }
 
 
