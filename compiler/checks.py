@@ -25,6 +25,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from tasks.module_of(recipe.task).check(recipe)
     yield from check_length(recipe)
     yield from check_packing(recipe)
+    yield from check_balance(recipe)
     yield from check_micro_batch(recipe)
     yield from check_split_kinds(recipe)
     yield from check_split_keys(recipe)
@@ -95,6 +96,13 @@ def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
     """A training is as long as its epochs or its max_steps, not both."""
     if recipe.training.epochs is not None and recipe.training.max_steps is not None:
         yield _unread(recipe, "/training/epochs", "with max_steps", "keep one of epochs and max_steps")
+
+
+def check_balance(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Rows are balanced where they have classes."""
+    if recipe.training.balance is not None and not tasks.module_of(recipe.task).STRATIFIES:
+        reason = f'with the task "{recipe.task.type}"'
+        yield _unread(recipe, "/training/balance", reason, "remove it: its rows have no classes")
 
 
 def check_packing(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -287,7 +287,9 @@ CODES: dict[str, Code] = {
     "R313": Code(
         "a value that is no text, label or number",
         "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
-        "non-empty string, a whole number, or true or false; the target column needs finite numbers. At most five rows "
+        "non-empty string, a whole number, or true or false; the target column needs finite numbers. Tokens are a list "
+        "of strings and tags a list of as many; spans are objects with start, end and label, inside their text, and "
+        "no two share a word. At most five rows "
         "of a column and file are listed; where more than half of a file's rows are like this, /dataset/columns names "
         "the wrong column.",
     ),
@@ -301,6 +303,13 @@ CODES: dict[str, Code] = {
         "More than half of the rows have a label of their own, so there is nothing to learn about them: "
         "/dataset/columns/label names a column of texts, ids or numbers. Numbers are for a task that answers numbers. "
         "Labels that are declared in /task/labels are taken as they are.",
+    ),
+    "R318": Code(
+        "labels are very unequal",
+        "One label has more than ten times the train rows of another: a model that never gives the rare one is right "
+        "nearly always. `balance` in /training makes up for it: weights in the loss, rows that stand several times, or "
+        "fewer rows of the common ones. So do class_weights, and the focal loss. It is a warning: rare labels may be "
+        "meant to be rare.",
     ),
     "R315": Code(
         "a split that the hub dataset does not have",

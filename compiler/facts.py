@@ -38,6 +38,7 @@ class ModelFacts:
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
     linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
+    token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
     padding: int | None = 0  # the token that fills rows up, where config.json names one

@@ -148,9 +148,10 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors),
+        labels=_labels(config, tensors, "SequenceClassification"),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
+        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         architecture=_architecture(config),
         max_target_positions=_max_target_positions(flat),
         padding=flat.get("pad_token_id"),
@@ -270,8 +271,6 @@ def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     positions = _positions(_half(config, "encoder"))
     if positions is not None:
         return positions
-    if config["model_type"] in _RELATIVE_POSITIONS:
-        return None
     name = "tokenizer_config.json"
     limit = _whole(_json(files, name), ("model_max_length",)) if name in files.names else None
     return limit if limit is not None and limit < _UNBOUNDED else None
@@ -292,10 +291,10 @@ def _positions(config: Mapping[str, Any]) -> int | None:
     return positions - (padding + 1 if after else 0)
 
 
-def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
-    """The labels of the model's own classification head in order, or None when it has none."""
+def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor], head: str) -> tuple[str, ...] | None:
+    """The labels of the model's own head of a kind in order, or None when it has none."""
     architectures = _list(config.get("architectures"))
-    if architectures and not any("SequenceClassification" in str(name) for name in architectures):
+    if architectures and not any(head in str(name) for name in architectures):
         return None
     count = weights.num_classes(tensors)
     if count == 0:

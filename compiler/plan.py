@@ -12,6 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from compiler.auto import Choice
+from compiler.balance import Draw
 from compiler.generation import Generation
 from compiler.methods import Method
 from compiler.metrics import Metric
@@ -120,6 +121,7 @@ class Train:
     num_steps: int  # at most; the last epoch may be cut
     batch_size: int  # sequences, where rows are packed
     packing: Packing
+    draw: Draw  # which of the train rows make up an epoch
     lengths: tuple[int, ...]  # the lengths in tokens to which batches are padded
     learning_rate: float
     schedule: Schedule

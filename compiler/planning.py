@@ -75,6 +75,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         epochs=training.epochs,
         num_steps=training.num_steps,
         batch_size=training.batch_size,
+        draw=training.draw,
         packing=training.packing,
         lengths=length_grid(training.max_length),
         learning_rate=training.learning_rate,

@@ -121,15 +121,42 @@ class SGD:
 Optimizer = AdamW | Adam | SGD
 
 
+ClassWeights = Mapping[str, float] | Literal["none", "balanced"]
+_CLASS_WEIGHTS = About(
+    "Weight of each label's rows; balanced: inverse to how often the label stands in train.", above=0
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEntropy:
     """Mean negative log-likelihood of the labels, in nats."""
 
     type: Annotated[Literal["cross-entropy"], About("Mean negative log-likelihood of the labels.")] = "cross-entropy"
+    class_weights: Annotated[ClassWeights, _CLASS_WEIGHTS] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinaryCrossEntropy:
+    """Mean negative log-likelihood of having each label or not, in nats: where a row may have several."""
+
+    type: Annotated[
+        Literal["binary-cross-entropy"], About("Mean negative log-likelihood of having each label or not.")
+    ] = "binary-cross-entropy"
     class_weights: Annotated[
-        Mapping[str, float] | Literal["none", "balanced"],
-        About("Weight of each label's rows; balanced: inverse to how often the label stands in train.", above=0),
+        ClassWeights,
+        About("Weight of each label where a row has it; balanced: rows without it, over rows with it.", above=0),
     ] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Focal:
+    """Cross-entropy times (1 - p)^gamma, p the share given to the true label (Lin et al. 2017, arXiv:1708.02002)."""
+
+    type: Annotated[Literal["focal"], About("Cross-entropy in which rows that are answered well weigh little.")] = (
+        "focal"
+    )
+    gamma: Annotated[float, About("How little they weigh; 0 is cross-entropy.", minimum=0, maximum=10)] = 2.0
+    class_weights: Annotated[ClassWeights, _CLASS_WEIGHTS] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +181,36 @@ class Huber:
     delta: Annotated[float, About("Where the line begins, in standard deviations of the train rows.", above=0)] = 1.0
 
 
-Loss = CrossEntropy | MeanSquaredError | MeanAbsoluteError | Huber
+LabelLoss = CrossEntropy | BinaryCrossEntropy | Focal
+Loss = LabelLoss | MeanSquaredError | MeanAbsoluteError | Huber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceWeights:
+    """Rows of rare labels weigh more in the loss: class_weights of "balanced"."""
+
+    type: Annotated[Literal["weights"], About("Rows of rare labels weigh more in the loss.")] = "weights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oversample:
+    """Rows of rare labels stand in an epoch several times, until each label has as many as the commonest."""
+
+    type: Annotated[Literal["oversample"], About("Each label has as many rows of an epoch as the commonest.")] = (
+        "oversample"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undersample:
+    """Each label has as many rows of an epoch as the rarest; the others are drawn anew in each epoch."""
+
+    type: Annotated[Literal["undersample"], About("Each label has as many rows of an epoch as the rarest.")] = (
+        "undersample"
+    )
+
+
+Balance = BalanceWeights | Oversample | Undersample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +257,9 @@ class Training:
     ] = "auto"
     label_smoothing: Annotated[float, About("Share of the target spread over all labels.", minimum=0, below=1)] = 0.0
     loss: Annotated[Loss | None, About("What is minimised. Follows from the task when it is not named.")] = None
+    balance: Annotated[
+        Balance | None, About("Makes up for labels of which train has few rows. Default: they count as they stand.")
+    ] = None
     seed: Annotated[
         int, About("Decides fresh weights, the order of rows and dropout.", minimum=0, maximum=2**32 - 1)
     ] = 0

@@ -9,6 +9,7 @@ from typing import Literal
 
 from compiler import methods, tasks
 from compiler.auto import Choice
+from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
@@ -19,7 +20,7 @@ from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.recipe import AdamW, Export, Loss, Optimizer, Recipe, Verify
+from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
@@ -49,6 +50,7 @@ class ResolvedTraining:
     max_grad_norm: float | None
     max_length: int
     packing: Packing
+    draw: Draw
     label_smoothing: float
     loss: Loss
     seed: int
@@ -146,8 +148,21 @@ def _packing(recipe: Recipe) -> Packing:
     return "none" if recipe.training.packing is False else tasks.module_of(recipe.task).PACKING
 
 
+def _draw(recipe: Recipe) -> Draw:
+    """Which of the train rows make up an epoch."""
+    match recipe.training.balance:
+        case Oversample():
+            return "oversample"
+        case Undersample():
+            return "undersample"
+        case _:
+            return "every"
+
+
 def _steps_per_epoch(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
     train, packing = data.split("train"), _packing(recipe)
+    if train is not None and (draw := _draw(recipe)) != "every":
+        return max(1, math.ceil(rows_of_epoch(draw, train.label_counts.values()) / recipe.training.batch_size))
     if train is None or train.lengths is None or packing == "none":
         return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
     written = recipe.training.max_length
@@ -199,6 +214,7 @@ def _training(
             max_grad_norm=training.max_grad_norm,
             max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
             packing=chosen.packing(training.packing, _packing(recipe)),
+            draw=_draw(recipe),
             label_smoothing=training.label_smoothing,
             loss=task.loss,
             seed=training.seed,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.balance import Draw, rows_of_each
 from compiler.lengths import length_grid
 from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Ragged, Table
 from runtimes.protocol import Batch
@@ -55,6 +56,19 @@ def epoch_batches(lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int,
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches.extend(_cut(rows, batch_size, number(seed, epoch, "short batch")))
     return tuple(batches[place] for place in order(len(batches), seed, epoch, "batches"))
+
+
+def epoch_rows(classes: Rows, *, draw: Draw, seed: int, epoch: int) -> Rows:
+    """The rows of an epoch: every one, or as many of each class [N]; a class's rows as often as each other, or nearly.
+
+    Which ones stand once more, or are left out, is drawn anew in each epoch.
+    """
+    if draw == "every":
+        return np.arange(len(classes))
+    each = rows_of_each(draw, np.bincount(classes).tolist())
+    of_class = {int(one): np.flatnonzero(classes == one) for one in np.unique(classes)}
+    drawn = [np.resize(rows[order(len(rows), seed, epoch, "class", one)], each) for one, rows in of_class.items()]
+    return np.sort(np.concatenate(drawn))
 
 
 def _cut(rows: Rows, batch_size: int, place: int) -> list[Rows]:

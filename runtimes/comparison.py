@@ -85,7 +85,7 @@ def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
     probes = make_probes([texts_of(task, chosen[place])[0] for place in by_length], encoder.cuts)
-    made = [tasks.module_of(task).probe_row(probe.text) for probe in probes]
+    made = [_probe_row(task, chosen[number % len(chosen)], probe.text) for number, probe in enumerate(probes)]
     return Rows(
         task=task,
         values=[*chosen, *made],
@@ -97,9 +97,16 @@ def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
     )
 
 
-def examples_of(task: Task, rows: Iterable[Row]) -> list[Example]:
+def _probe_row(task: Task, row: Row, text: str) -> Row:
+    """A row with a text that was made up; a second text is that of a held-out row."""
+    second = {role: row[role] for role in compiler_tasks.module_of(task).NAMED if role in row}
+    return {**second, **tasks.module_of(task).probe_row(text)}
+
+
+def examples_of(task: Task, rows: Sequence[Row]) -> list[Example]:
     """Rows by role, as their task reads them. Raises BadValueError."""
-    reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, {}))
+    there = {role: role for row in rows[:1] for role in row}
+    reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, there))
     return [reader.read(row) for row in rows]
 
 
@@ -107,7 +114,7 @@ def encoded(task: Task, examples: Iterable[Example], encoder: Encoder) -> Table:
     """The columns of some rows, in memory."""
     module = tasks.module_of(task)
     portions = (module.encode(task, portion, encoder) for portion in chunks(examples, _ROWS_AT_ONCE))
-    return table_of(portions, module.columns(encoder.pad_id))
+    return table_of(portions, module.columns(task, encoder.pad_id))
 
 
 def noise_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.features import Ragged
-from runtimes.gate import Scores
+from runtimes.gate import Scores, any_output
 
 NUM_OVER = 20
 """Rows that are decided alike but differ by more than the tolerance: so many are written, the worst first."""
@@ -32,9 +32,11 @@ def disagreements(
     with np.errstate(invalid="ignore"):
         delta_P = np.nan_to_num(np.abs(source.values - other.values).max(axis=1), nan=np.inf)
     differ_P, tied_P = np.zeros(len(delta_P), bool), np.zeros(len(delta_P), bool)
-    if module.DECIDE is not None:
-        decided_P, margin_P = module.DECIDE(source.values)
-        differ_P, tied_P = decided_P != module.DECIDE(other.values)[0], margin_P < allowed
+    decide = module.decider(task)
+    if decide is not None:
+        decided, margin = decide(source.values)
+        differ = decided != decide(other.values)[0]
+        differ_P, tied_P = any_output(differ), ~any_output(differ & (margin >= allowed))
     over_P = ~differ_P & (delta_P > allowed)
     for place in [*_worst(differ_P, delta_P, source), *_worst(over_P, delta_P, source)[:NUM_OVER]]:
         index = int(source.rows[place])

@@ -30,13 +30,18 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One value a row, or as many as the row is long along an axis."""
+    """One value a row, or `width` of them, or as many as the row is long along an axis."""
 
     name: str  # the argument of the model, or "targets"
     dtype: Literal["int8", "int32", "int64", "float32"]
     axis: str = ""  # "": one value a row
     padding: int = 0
     optional: bool = False  # left out where all its values are zero
+    width: int = 0  # values of every row, in an array of their own; 0: one, or those along the axis
+
+    def shaped(self, values: Array) -> Array:
+        """Flat values as they stand in an array: [N, width] where a row has several."""
+        return values.reshape(-1, self.width) if self.width else values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +175,10 @@ class Features(Table):
         super().__init__(
             num_rows=facts.num_rows,
             columns={column.name: column for column in facts.columns},
-            arrays={column.name: _mapped(folder / f"{column.name}.bin", column.dtype) for column in facts.columns},
+            arrays={
+                column.name: column.shaped(_mapped(folder / f"{column.name}.bin", column.dtype))
+                for column in facts.columns
+            },
             offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
             longest_labels=facts.labels.longest if facts.labels else 0,
         )
@@ -185,7 +193,9 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
         for axis, counted in lengths.items():
             counted.extend(map(len, portion.ragged[_first_of(columns, axis)]))
     arrays = {
-        column.name: np.concatenate([np.zeros(0, column.dtype), *(_values(column, portion) for portion in found)])
+        column.name: np.concatenate(
+            [column.shaped(np.zeros(0, column.dtype)), *(_values(column, portion) for portion in found)]
+        )
         for column in columns
     }
     return Table(

@@ -25,7 +25,10 @@ Scores = npt.NDArray[np.floating[Any]]
 ScoreFunction = Callable[[Batch], Scores]
 """The outputs of a batch by some model, in some runtime, in its targets' shape: one stage on the way to deployment."""
 Decide = Callable[[Scores], tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-"""From outputs to decisions [P], equal where the answers are, and how far each is from another decision [P]."""
+"""From outputs to decisions, equal where the answers are, and how far each is from another one.
+
+[P] of each position, or [P, C] where every output is decided by itself.
+"""
 ROUNDING = 1e-12
 """Metrics are float64 quotients of counts; a drop below this is not one."""
 
@@ -60,7 +63,7 @@ class Decisions:
     name: str
     passed: bool
     rows: int
-    positions: int  # as many as rows where each has one answer
+    positions: int  # as many as rows where each has one answer; of each output where each is decided by itself
     agreeing: int  # positions
     num_excused: int  # positions
     excused: tuple[int, ...]  # rows that have one
@@ -77,7 +80,7 @@ class Decisions:
         """The figures in a sentence."""
         if not self.positions:
             return "no row was compared"
-        unit = "rows" if self.positions == self.rows else f"positions in {self.rows} rows"
+        unit = "rows" if self.positions == self.rows else f"decisions in {self.rows} rows"
         counts = f"{self.agreeing} of {self.positions} {unit} decided alike, {self.num_excused} near ties excused"
         if self.disagreeing:
             number = self.positions - self.agreeing - self.num_excused
@@ -230,17 +233,17 @@ def compare_decisions(
     Fails on one that is not excused, on more than `max_excused` (a share of all) excused ones, and on none at all.
     """
     numbers = _numbers(source_PC, rows)
-    differ_P, tied_P = compare_each_decision(source_PC, other_PC, tolerance, decide)
-    excused_P, wrong_P = differ_P & tied_P, differ_P & ~tied_P
+    differ, tied = compare_each_decision(source_PC, other_PC, tolerance, decide)
+    excused, wrong = differ & tied, differ & ~tied
     return Decisions(
         name=name,
-        passed=bool(len(source_PC) and not wrong_P.any() and excused_P.mean() <= max_excused),
+        passed=bool(len(source_PC) and not wrong.any() and excused.mean() <= max_excused),
         rows=len(np.unique(numbers)),
-        positions=len(source_PC),
-        agreeing=int((~differ_P).sum()),
-        num_excused=int(excused_P.sum()),
-        excused=tuple(np.unique(numbers[excused_P]).tolist()),
-        disagreeing=tuple(np.unique(numbers[wrong_P]).tolist()),
+        positions=differ.size,
+        agreeing=int((~differ).sum()),
+        num_excused=int(excused.sum()),
+        excused=tuple(np.unique(numbers[any_output(excused)]).tolist()),
+        disagreeing=tuple(np.unique(numbers[any_output(wrong)]).tolist()),
         tolerance=tolerance,
         max_excused=max_excused,
     )
@@ -249,12 +252,22 @@ def compare_decisions(
 def compare_each_decision(
     source_PC: Scores, other_PC: Scores, tolerance: float, decide: Decide
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """[P] where the two decide otherwise, and [P] where the source was so near to another decision that it may."""
+    """Where the two decide otherwise, and where the source was so near to another decision that it may.
+
+    In the decisions' shape: [P], or [P, C].
+    """
     if not len(source_PC) or source_PC.shape != other_PC.shape or not other_PC.shape[-1]:
         return np.ones(len(source_PC), bool), np.zeros(len(source_PC), bool)
     finite_P = np.isfinite(source_PC).all(axis=1) & np.isfinite(other_PC).all(axis=1)
-    decided_P, margin_P = decide(source_PC)
-    return (decided_P != decide(other_PC)[0]) | ~finite_P, (margin_P < tolerance) & finite_P
+    decided, margin = decide(source_PC)
+    finite: npt.NDArray[np.bool_] = finite_P.reshape(-1, *(1 for _ in decided.shape[1:]))
+    return (decided != decide(other_PC)[0]) | ~finite, (margin < tolerance) & finite
+
+
+def any_output(found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """[P] whether it is so for a position: of [P], or of [P, C] for any of its outputs."""
+    any_P: npt.NDArray[np.bool_] = found if found.ndim == 1 else np.any(found, axis=1)
+    return any_P
 
 
 def _numbers(source_PC: Scores, rows: Sequence[int] | npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ import numpy as np
 from compiler.plan import Selection, Train
 from compiler.typed import read, to_json
 from runtimes import checkpoints, tasks
-from runtimes.batches import Rows, collate, epoch_batches, micro_batches, num_batches, padded_lengths
+from runtimes.batches import Rows, collate, epoch_batches, epoch_rows, micro_batches, num_batches, padded_lengths
 from runtimes.errors import Interrupted, RunError
 from runtimes.evaluation import evaluate, halved, mean_loss
 from runtimes.features import Features
@@ -101,7 +101,7 @@ class _Loop:
         self.task = tasks.module_of(step.task)
         self.weigh = partial(self.task.weights, step.task, step.loss)
         self.lengths = train_features.lengths
-        self.per_epoch = num_batches(len(train_features), step.batch_size)
+        self.per_epoch = num_batches(len(self._epoch_rows(0)), step.batch_size)
         self.state = LoopState(micro_batch_size=min(micro_batch_size, step.batch_size))
         self.issued: _Issued | None = None
         self.since = clock()
@@ -134,10 +134,16 @@ class _Loop:
     def _rows(self, step: int) -> Rows:
         epoch, position = divmod(step, self.per_epoch)
         if self.epoch_order[0] != epoch:
-            padded = padded_lengths(self.lengths, self.plan.lengths)
+            rows = self._epoch_rows(epoch)
+            padded = padded_lengths(self.lengths[rows], self.plan.lengths)
             batches = epoch_batches(padded, batch_size=self.plan.batch_size, seed=self.plan.seed, epoch=epoch)
-            self.epoch_order = (epoch, batches)
+            self.epoch_order = (epoch, tuple(rows[batch] for batch in batches))
         return self.epoch_order[1][position]
+
+    def _epoch_rows(self, epoch: int) -> Rows:
+        draw, count = self.plan.draw, len(self.train)
+        classes = np.zeros(count, np.int64) if draw == "every" else self.train.targets.values
+        return epoch_rows(classes, draw=draw, seed=self.plan.seed, epoch=epoch)
 
     def _issue(self, rows: Rows) -> Generator[Report, None, _Issued]:
         """Gives a step to the engine, with fewer rows at once for as long as it has no room."""
@@ -320,8 +326,8 @@ def _gain(metrics: dict[str, float], state: LoopState, selection: Selection) -> 
 
 
 def _total_weight(batches: Sequence[Batch]) -> float:
-    """The weights of all targets of a step, by which its loss is divided once."""
-    return float(sum(batch.weights.sum(dtype=np.float64) for batch in batches))
+    """The weights of all targets of a step, by which its loss is divided once; one where there is no target."""
+    return float(sum(batch.weights.sum(dtype=np.float64) for batch in batches)) or 1.0
 
 
 def _due(step: int, every: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from runtimes.errors import RunError
 from runtimes.export.facts import data_file
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
+from runtimes.learnt import learnt
 from runtimes.manifest import Manifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
@@ -46,6 +47,7 @@ def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Veri
     Raises GateError E603 when the bundle does not answer as it should, RunError E606 when a part is missing.
     """
     report = read_report(parts.verify_folder)
+    step = replace(step, task=learnt(step.task, parts.verify_folder))
     require_passed(report.verification, code="E602")
     with new_folder(out) as folder:
         _copy(step, parts, folder)

@@ -20,9 +20,11 @@ class Batch:
     """Rows padded to one length. Rows of weight zero only fill the shape and count nowhere."""
 
     inputs: Mapping[str, npt.NDArray[Any]]  # by the model's argument name: input_ids [B, T], attention_mask, ...
-    targets: npt.NDArray[Any]  # [B] one a row, or [B, T]: numbers of labels or tokens, or values
+    targets: npt.NDArray[Any]  # [B] one a row, [B, T], or [B, C] one an output: numbers of labels or tokens, or values
     weights: npt.NDArray[np.float32]  # of each target in the loss
-    positions: npt.NDArray[np.bool_]  # in the targets' shape: where a row has an answer, neither padding nor filling
+    positions: npt.NDArray[
+        np.bool_
+    ]  # [B], or [B, T] as the targets: where a row has an answer, neither padding nor filling
     rows: npt.NDArray[np.int64]  # [B] row numbers in the split; -1 where the row only fills
 
 
@@ -44,7 +46,7 @@ class PendingStep(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowResults:
-    """Figures of an evaluated batch, in the targets' shape: one a row [B], or one a position [B, T]."""
+    """Figures of an evaluated batch: losses in the targets' shape, outputs of each row [B, C] or position [B, T, C]."""
 
     losses: npt.NDArray[np.float32]  # unweighted, not smoothed
     outputs: npt.NDArray[np.float32]  # [..., C] logits, readings of them, or values in the targets' unit

@@ -83,7 +83,8 @@ def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"{report['name']}: {report['state']}{_how_far(report)}"]
     if report["data"]:
         yield [
-            f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens" for split, facts in report["data"].items()
+            f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens{_cut(facts)}"
+            for split, facts in report["data"].items()
         ]
     if report["training"]:
         yield [_training_line(report["training"])]
@@ -103,6 +104,11 @@ def _how_far(report: Report) -> str:
     done = [step["id"] for step in report["steps"] if step["receipt"]]
     message = report.get("message", "")  # reports of older versions have none
     return (f" after the step {done[-1]}" if done else " before its first step") + (f": {message}" if message else "")
+
+
+def _cut(facts: Mapping[str, Any]) -> str:
+    """How many rows were cut: what was cut off is not in the figures."""
+    return f", {facts['truncated']:,} rows cut at {facts['longest']} tokens" if facts["truncated"] else ""
 
 
 def _training_line(training: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationReport:
-    """The validation rows were scored after a step. `loss`: plain cross-entropy in nats, unweighted, not smoothed."""
+    """The validation rows were scored after a step. `loss`: the recipe's, unweighted, not smoothed."""
 
     step: int
     epoch: float

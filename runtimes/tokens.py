@@ -28,6 +28,12 @@ class Encoder:
         found: list[Encoding] = self.tokenizer.encode_batch_fast(inputs)
         return found
 
+    def with_offsets(self, texts: Sequence[Texts]) -> list[Encoding]:
+        """As `encodings`, each token with the characters that it stands for."""
+        inputs = [row[0] if len(row) == 1 else row for row in texts]
+        found: list[Encoding] = self.tokenizer.encode_batch(inputs)
+        return found
+
     @cached_property
     def whole(self) -> Tokenizer:
         """The tokenizer without a cut."""

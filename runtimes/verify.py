@@ -218,14 +218,15 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
             source.probes.values, other.probes.values, allowed, name="outputs_probes", rows=numbers["probes"]
         )
     module, excused_P = tasks.module_of(step.task), np.zeros(len(one), bool)
-    if module.DECIDE is not None:
-        compare = partial(compare_decisions, tolerance=allowed, max_excused=step.max_excused, decide=module.DECIDE)
+    decide = module.decider(step.task)
+    if decide is not None:
+        compare = partial(compare_decisions, tolerance=allowed, max_excused=step.max_excused, decide=decide)
         yield compare(one, two, rows=numbers["rows"])
         if rows.probes:
             yield compare(source.probes.values, other.probes.values, name="decisions_probes", rows=numbers["probes"])
-        differ_P, tied_P = compare_each_decision(one, two, allowed, module.DECIDE)
+        differ_P, tied_P = compare_each_decision(one, two, allowed, decide)
         excused_P = differ_P & tied_P
-    settled = Ragged(module.settle(one, two, excused_P, allowed), source.rows.offsets)
+    settled = Ragged(module.settle(step.task, one, two, excused_P, allowed), source.rows.offsets)
     yield compare_metrics(_measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), 0.0)
 
 

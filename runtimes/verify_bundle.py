@@ -80,7 +80,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
         yield compare_outputs(
             source.values, found.values, bundle.manifest.tolerance, name=f"outputs_batch_{size}", rows=source.rows
         )
-    decide = tasks.module_of(bundle.task).DECIDE
+    decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:
         yield _compare_decisions(bundle, golden, source, found, decide)
     yield _compare_golden_metrics(bundle, golden, source, found)
@@ -154,10 +154,11 @@ def _settled(bundle: Bundle, source: Ragged, found: Ragged) -> Ragged:
     """What was found, but the source's outputs where the difference is one that the gate excuses."""
     manifest, module = bundle.manifest, tasks.module_of(bundle.task)
     excused_P = np.zeros(len(source.values), bool)
-    if module.DECIDE is not None:
-        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, module.DECIDE)
+    decide = module.decider(bundle.task)
+    if decide is not None:
+        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, decide)
         excused_P = differ_P & tied_P
-    return Ragged(module.settle(source.values, found.values, excused_P, manifest.tolerance), found.offsets)
+    return Ragged(module.settle(bundle.task, source.values, found.values, excused_P, manifest.tolerance), found.offsets)
 
 
 def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:

@@ -14,6 +14,11 @@ from tests.cli.test_bundle import scale_a_weight, stop_lower_casing, swap_labels
 ROOT = Path(__file__).parents[1]
 MIRROR = ROOT / ".mirror"
 ROWS = ROOT / "recipes" / "data" / "movie-reviews.jsonl"
+ANSWERS = {
+    "movie-valence": "targets from -3.875 to 3.73333",
+    "entity-tags": "9 tags of 5 kinds",
+    "entity-spans": "11 tags of 5 kinds",
+}
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
 
 pytestmark = [
@@ -43,7 +48,7 @@ def quickstart(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 def test_a_committed_recipe_compiles(environment: pytest.MonkeyPatch, recipe: Path) -> None:
     done = invoke("check", recipe, "--target", "cpu")
     assert done.exit_code == 0, done.output
-    answers = "targets from -3.875 to 3.73333" if recipe.stem.startswith("movie-valence") else "2 labels"
+    answers = next((said for name, said in ANSWERS.items() if recipe.stem.startswith(name)), "2 labels")
     assert f"{answers}; bert, 22.7M parameters" in done.output
 
 

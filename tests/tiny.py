@@ -86,7 +86,9 @@ def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) 
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}
@@ -130,3 +132,18 @@ def save_causal_tokenizer(folder: Path) -> int:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "[SEP]", "pad_token": "[PAD]"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return size
+
+
+def write_language_project(folder: Path, lines: list[dict[str, Any]], **changes: Any) -> Path:
+    """The folder, with model/ (a decoder), rows.jsonl and recipe.json in it; `changes` are top-level keys."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_decoder(folder / "model")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    recipe = {"recipe": 1, "name": "tiny", "dataset": {"train": "rows.jsonl"}, "model": "./model", **changes}
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2), encoding="utf-8")
+    return folder
+
+
+def prompts(count: int) -> list[dict[str, Any]]:
+    """Texts with what they are: the word that decides it, and the kind."""
+    return [{"prompt": f"{row['snippet']} ", "completion": f"very {row['sentiment'][:1]}"} for row in rows(count)]

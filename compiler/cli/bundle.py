@@ -60,8 +60,9 @@ def predict(
 
     opened = open_for(bundle, runs_folder, threads)
     module = compiler_tasks.module_of(opened.task)
-    chief, *others = [role for role in module.INPUTS if role not in module.OPTIONAL] or module.INPUTS[:1]
-    columns = dict(opened.manifest.columns) | ({chief: column} if column else {})
+    columns, required = dict(opened.manifest.columns), {*module.INPUTS} - {*module.OPTIONAL} | {*module.NAMED}
+    chief, *others = [role for role in module.INPUTS if role in columns and role in required] or module.INPUTS[:1]
+    columns |= {chief: column} if column else {}
     if texts and others:
         raise click.UsageError(f"the task reads {' and '.join((chief, *others))}: give rows with --input")
     answers = answer(opened, given_rows(texts, source, columns[chief]), columns, batch_size)

@@ -25,6 +25,7 @@ from compiler.tasks import Task
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 METHODS = ("full", "freeze", "head", "lora")
 _COLUMNS = "/dataset/columns/"
+_FLAGS = frozenset({"output"})  # of `recipe init` itself, and roles as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,4 +126,4 @@ def _flag_of(draft: Draft, pointer: str) -> tuple[str, str]:
 
 def flag_of(role: str) -> str:
     """The flag that names the column of a role."""
-    return f"--{role.replace('_', '-')}"
+    return f"--{role.replace('_', '-')}{'-column' if role in _FLAGS else ''}"

@@ -20,6 +20,7 @@ from compiler.cli.questions import (
     about_model,
     about_name,
     about_task,
+    asked_roles,
     column_lines,
     known_column,
     output_fault,
@@ -38,7 +39,7 @@ def column_options(command: F) -> F:
     for role in reversed(list(tasks.COLUMNS)):
         readers = [name for name, task in tasks.TASKS.items() if role in tasks.module_of(task).COLUMNS]
         only = f" of {' and '.join(readers)}" if len(readers) < len(tasks.TASKS) else ""
-        command = click.option(flag_of(role), role, help=f"The column with the {role}{only}.")(command)
+        command = click.option(flag_of(role), f"{role}_column", help=f"The column with the {role}{only}.")(command)
     return command
 
 
@@ -71,7 +72,8 @@ def init(
     """
     ask = Asker(terminal=not yes and os.isatty(0))
     columns = look(data)
-    named = {role: known_column(column, columns).name for role, column in flags.items() if column is not None}
+    given = {role: column for role in tasks.COLUMNS if (column := flags[f"{role}_column"]) is not None}
+    named = {role: known_column(column, columns).name for role, column in given.items()}
     possible = possible_tasks(task, named)
     if ask.terminal:
         click.echo("\n".join(column_lines(data, columns)))
@@ -133,7 +135,7 @@ def with_columns(ask: Asker, draft: Draft, columns: Sequence[Column], named: Map
 
     Raises RecipeError where they don't, and no other answer could change it.
     """
-    roles = tasks.module_of(draft.task).COLUMNS
+    roles = asked_roles(draft.task, columns, named)
     while True:
         chosen = dict(named)
         for role in roles:

@@ -98,8 +98,7 @@ def about_task(possible: Sequence[str], columns: Sequence[Column], named: Mappin
             raise click.UsageError(f'no task "{printable(answer)}": {did_you_mean(answer, possible, noun="tasks")}')
         return answer
 
-    roles = {name: tasks.module_of(tasks.TASKS[name]).COLUMNS for name in possible}
-    filled = [name for name in possible if len(guess_roles(roles[name], columns, named)) == len(roles[name])]
+    filled = [name for name in possible if _is_filled(tasks.TASKS[name], columns, named)]
     meanings = "; ".join(f"{name}: {_meaning(tasks.TASKS[name])}" for name in possible)
     return Question(f"task ({meanings})", (filled or possible)[0], read)
 
@@ -108,6 +107,43 @@ def _meaning(task: Task) -> str:
     """What a task is, in the words that its documentation begins with."""
     sentence = (type(task).__doc__ or "").partition(".")[0]
     return sentence[:1].lower() + sentence[1:]
+
+
+def asked_roles(task: Task, columns: Sequence[Column], named: Mapping[str, str]) -> dict[str, Kind]:
+    """The roles that are to have a column. `named`: role -> the column that a flag says.
+
+    Roles that may go without are among them where a flag names them; or as far as something looks like them, until
+    there is something to read and something to answer.
+    """
+    module = tasks.module_of(task)
+    roles = {role: module.COLUMNS[role] for role in tasks.columns_of(task, named)}
+    found = guess_roles(roles, columns, named)
+    asked = {role: kind for role, kind in roles.items() if role in named or role not in module.OPTIONAL}
+    for role, kind in roles.items():
+        if role in found and not _is_whole(task, asked):
+            asked[role] = kind
+    return {role: kind for role, kind in roles.items() if role in asked}
+
+
+def _is_whole(task: Task, roles: Mapping[str, Kind]) -> bool:
+    """Whether there is something to read among some roles of a task, and something to answer where it asks for that."""
+    module = tasks.module_of(task)
+    answers = {*module.COLUMNS} - {*module.INPUTS}
+    return bool({*module.INPUTS} & {*roles}) and bool(not answers or answers & {*roles})
+
+
+def _is_filled(task: Task, columns: Sequence[Column], named: Mapping[str, str]) -> bool:
+    """Whether each role of a task that is to have a column has one that looks like it."""
+    asked = asked_roles(task, columns, named)
+    if tasks.answer_of(task) is None and not _has_name(task, columns):
+        return False  # any text would do, also one that stands beside its label
+    return _is_whole(task, asked) and len(guess_roles(asked, columns, named)) == len(asked)
+
+
+def _has_name(task: Task, columns: Sequence[Column]) -> bool:
+    """Whether a column has the very name of a part of a conversation."""
+    roles = {role for role, kind in tasks.module_of(task).COLUMNS.items() if kind == "conversation"}
+    return any(column.name in roles for column in columns)
 
 
 def about_column(task: Task, role: str, columns: Sequence[Column], others: Mapping[str, str]) -> Question:
@@ -138,6 +174,10 @@ def _unfit(kind: Kind, column: Column) -> str:
             return f'"{column.name}" has no label in most rows ({_values(column)}): {kinds}'
         case "label" if column.distinct == column.filled > 2:
             return f'"{column.name}" has another value in every row: labels repeat'
+        case "tokens" | "tags" if not column.is_words:
+            return f'"{column.name}" has no list of words in most rows ({_values(column)})'
+        case "spans" if not column.is_spans:
+            return f'"{column.name}" has no list of spans in most rows ({_values(column)})'
         case "number" if 2 * column.numbers <= column.filled:
             return f'"{column.name}" has no number in most rows ({_values(column)})'
         case _:

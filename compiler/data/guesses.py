@@ -6,14 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from compiler import tasks
-from compiler.data.texts import BadValueError, label_of, number_of, text_of
+from compiler.data.texts import LONGEST_TEXT, BadValueError, label_of, number_of, spans_of, text_of, tokens_of
 from compiler.tasks import Kind, Task
 
+T = TypeVar("T")
 LOOKED_AT = 1000  # rows
 _MOST_LABELS = 50
+_MOST_TAGS = 200
 _SHOWN = 3  # values
 
 
@@ -31,6 +33,10 @@ class Column:
     mean_length: float  # characters of the texts
     distinct: int
     examples: tuple[str, ...]  # the first few distinct values
+    words: int = 0  # rows whose value is a list of words
+    distinct_words: int = 0
+    num_words: int = 0  # of all rows
+    spans: int = 0  # rows whose value is a list of spans
 
     @property
     def is_text(self) -> bool:
@@ -48,6 +54,22 @@ class Column:
         few = 2 <= self.distinct <= max(2, min(_MOST_LABELS, self.filled // 2))
         return few and 2 * self.labels > self.filled and not (self.is_number and self.fractions)
 
+    @property
+    def is_words(self) -> bool:
+        """Whether most values are lists of words."""
+        return 2 * self.words > self.filled
+
+    @property
+    def is_tags(self) -> bool:
+        """Whether they are, and the words are few and repeat as tags do."""
+        few = 2 <= self.distinct_words <= max(2, min(_MOST_TAGS, self.num_words // 2))
+        return self.is_words and few
+
+    @property
+    def is_spans(self) -> bool:
+        """Whether most values are lists of spans."""
+        return 2 * self.spans > self.filled
+
 
 def columns_in(rows: Iterable[Mapping[str, object]]) -> tuple[Column, ...]:
     """The columns of the first rows, in order."""
@@ -62,6 +84,8 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
     labels = _readable(lambda row: label_of(row, name, None), filled)
     numbers = [float(number) for number in _readable(lambda row: str(number_of(row, name)), filled)]
     distinct = tuple(dict.fromkeys(str(row[name]) for row in filled))
+    words = _readable(lambda row: tokens_of(row, name), filled)
+    each = [word for row in words for word in row]
     return Column(
         name=name,
         filled=len(filled),
@@ -73,10 +97,14 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
         mean_length=sum(map(len, texts)) / max(1, len(texts)),
         distinct=len(distinct),
         examples=distinct[:_SHOWN],
+        words=len(words),
+        distinct_words=len(set(each)),
+        num_words=len(each),
+        spans=len(_readable(lambda row: spans_of(row, name, LONGEST_TEXT), filled)),
     )
 
 
-def _readable(read: Callable[[Mapping[str, object]], str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+def _readable(read: Callable[[Mapping[str, object]], T], rows: Sequence[Mapping[str, object]]) -> list[T]:
     found = []
     for row in rows:
         with suppress(BadValueError):
@@ -93,6 +121,12 @@ def looks_like(kind: Kind, column: Column) -> bool:
             return column.is_label
         case "number":
             return column.is_number
+        case "tokens":
+            return column.is_words
+        case "tags":
+            return column.is_tags
+        case "spans":
+            return column.is_spans
         case "conversation":
             return False  # such columns are known by their names
         case _:
@@ -114,6 +148,12 @@ def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
             return -column.distinct, -column.mean_length
         case "number":
             return bool(column.fractions), column.distinct
+        case "tokens":
+            return column.distinct_words, 0.0
+        case "tags":
+            return -column.distinct_words, 0.0
+        case "spans":
+            return column.spans, 0.0
         case "conversation":
             return 0.0, 0.0
         case _:
@@ -125,7 +165,8 @@ def guess_roles(
 ) -> dict[str, str]:
     """The column of each role: those that are given, and for the rest what looks like it; each column once."""
     found = dict(given or {})
-    for role, kind in sorted(roles.items(), key=lambda item: item[1] == "text"):  # last: labels are texts as well
+    # Last: labels are texts as well, and tags are words.
+    for role, kind in sorted(roles.items(), key=lambda item: item[1] in ("text", "tokens")):
         best = guess(kind, columns, found.values()) if role not in found else None
         if best is not None:
             found[role] = best

@@ -162,7 +162,8 @@ def _check_columns(recipe: Recipe, located: Mapping[SplitName, SplitFiles]) -> I
         if not there:
             continue  # no rows: said as an empty split
         for role, column in wanted.items():
-            if column not in there and role not in {*reported, *tasks.module_of(recipe.task).OPTIONAL}:
+            optional = role in tasks.module_of(recipe.task).OPTIONAL and role not in recipe.dataset.columns
+            if column not in there and not optional and role not in reported:
                 reported.add(role)
                 yield _missing_column(recipe, role, column, data, there)
 

@@ -243,7 +243,7 @@ class _Reader:
 
 def _read_as(task: Task, named: Mapping[str, str]) -> tuple[str, ...]:
     """What decides which texts of a file are counted."""
-    read = tuple(named[role] for role in tasks.module_of(task).INPUTS)
+    read = tuple(named[role] for role in tasks.module_of(task).INPUTS if role in named)
     return (*read, json.dumps(to_json(task), sort_keys=True))
 
 

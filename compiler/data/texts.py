@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
 
 from compiler.diagnostics import short
 
@@ -44,6 +46,11 @@ def text_of(values: Mapping[str, object], column: str) -> str:
     return value
 
 
+def texts_in(values: Mapping[str, object], columns: Mapping[str, str]) -> dict[str, str]:
+    """The text, and the second one where `columns` (from role to name) has one, by role. Raises BadValueError."""
+    return {role: text_of(values, columns[role]) for role in ("text", "text_pair") if role in columns}
+
+
 def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] | None) -> str:
     """The label's name in a column; with `labels`, one of them.
 
@@ -56,6 +63,22 @@ def label_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] 
     if name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS and int(name) < len(labels):
         return labels[int(name)]
     raise UnknownLabelError(column, name, labels)
+
+
+def labels_of(values: Mapping[str, object], column: str, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names of the labels in a column, sorted: a list of them, or an object that says of each whether it is one.
+
+    With `labels`, each is one of them, as in `label_of`. Raises BadValueError, UnknownLabelError.
+    """
+    value = values.get(column)
+    if isinstance(value, Mapping):
+        unclear = [item for item in value.values() if not (isinstance(item, (bool, int)) and item in (0, 1))]
+        if unclear:
+            raise BadValueError(column, f"expected 0 or 1 for each label, found {found({column: unclear[0]}, column)}")
+        value = [name for name, item in value.items() if item]
+    if not isinstance(value, list):
+        raise BadValueError(column, f"expected a list of labels, found {found(values, column)}")
+    return label_names(label_of({column: item}, column, labels) for item in value)
 
 
 def _label_name(values: Mapping[str, object], column: str) -> str:
@@ -84,6 +107,75 @@ def number_of(values: Mapping[str, object], column: str) -> float:
         shown = f"{number:g}" if math.isfinite(number) else "one that is not finite"
         raise BadValueError(column, f"expected a number of at most {LARGEST_NUMBER:g}, found {shown}")
     return number
+
+
+def tokens_of(values: Mapping[str, object], column: str) -> tuple[str, ...]:
+    """The tokens in a column, one at least. Raises BadValueError when they are no list of strings of characters."""
+    value = values.get(column)
+    if not isinstance(value, (list, tuple)):
+        raise BadValueError(column, f"expected a list of tokens, found {found(values, column)}")
+    if not value:
+        raise BadValueError(column, "expected a list of tokens, found an empty one")
+    for number, token in enumerate(value):
+        if not isinstance(token, str) or not token or _SURROGATE.search(token):
+            raise BadValueError(column, f"token {number}: expected text, found {found({column: token}, column)}")
+    if sum(map(len, value)) > LONGEST_TEXT:
+        raise BadValueError(column, f"expected tokens of at most {LONGEST_TEXT:,} characters")
+    return tuple(value)
+
+
+def tags_of(values: Mapping[str, object], column: str, num_tokens: int, labels: tuple[str, ...] | None) -> list[str]:
+    """The tags in a column, one for each token; with `labels`, each one of them, or its number.
+
+    Raises BadValueError, or UnknownLabelError for a tag that is none of `labels`.
+    """
+    value = values.get(column)
+    if not isinstance(value, (list, tuple)):
+        raise BadValueError(column, f"expected a list of tags, found {found(values, column)}")
+    if len(value) != num_tokens:
+        raise BadValueError(column, f"expected a tag for each of {num_tokens} tokens, found {len(value)} tags")
+    return [_tag_of(tag, number, column, labels) for number, tag in enumerate(value)]
+
+
+def _tag_of(tag: object, number: int, column: str, labels: tuple[str, ...] | None) -> str:
+    if labels is None and isinstance(tag, (int, float)):
+        raise BadValueError(column, f"tag {number} is the number {tag}, and /task/labels does not name the tags")
+    try:
+        return label_of({column: tag}, column, labels)
+    except UnknownLabelError:
+        raise
+    except BadValueError as error:
+        raise BadValueError(column, f"tag {number}: {error.message}") from None
+
+
+def spans_of(values: Mapping[str, object], column: str, num_characters: int) -> list[dict[str, Any]]:
+    """The spans in a column as start, end and label, in order. Raises BadValueError.
+
+    They lie inside a text of so many characters, and no two have a character in common.
+    """
+    value = values.get(column)
+    if not isinstance(value, (list, tuple)):
+        raise BadValueError(column, f"expected a list of spans, found {found(values, column)}")
+    spans = sorted((_span(span, number, column) for number, span in enumerate(value)), key=lambda span: span["start"])
+    for span in spans:
+        start, end = span["start"], span["end"]
+        if not 0 <= start < end <= num_characters:
+            message = f"a span goes from {start} to {end}, and the text has {num_characters} characters"
+            raise BadValueError(column, message)
+    for before, after in pairwise(spans):
+        if after["start"] < before["end"]:
+            where = f"{before['start']} to {before['end']}, and {after['start']} to {after['end']}"
+            raise BadValueError(column, f"two spans overlap: {where}")
+    return spans
+
+
+def _span(span: object, number: int, column: str) -> dict[str, Any]:
+    match span:
+        case {"start": int(start), "end": int(end), "label": str(label)} if (
+            type(start) is int and type(end) is int and label and not _SURROGATE.search(label)
+        ):
+            return {"start": start, "end": end, "label": label}
+    raise BadValueError(column, f'span {number}: expected {{"start": 0, "end": 4, "label": "..."}}')
 
 
 def label_names(names: Iterable[str]) -> tuple[str, ...]:

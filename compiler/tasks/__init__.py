@@ -13,6 +13,7 @@ from compiler.tasks import (
     text_generation,
     text_regression,
     text_to_text,
+    token_classification,
     translation,
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
@@ -23,6 +24,7 @@ from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
 from compiler.tasks.text_to_text import TextToText
+from compiler.tasks.token_classification import TokenClassification
 from compiler.tasks.translation import Translation
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "TextGeneration",
     "TextRegression",
     "TextToText",
+    "TokenClassification",
     "Translation",
     "answer_of",
     "columns_of",
@@ -53,6 +56,7 @@ __all__ = [
 Task = (
     TextClassification
     | TextRegression
+    | TokenClassification
     | TextGeneration
     | ContinuedPretraining
     | Translation
@@ -65,6 +69,7 @@ COLUMNS: Mapping[str, Kind] = {
     **text_generation.COLUMNS,
     **text_classification.COLUMNS,
     **text_regression.COLUMNS,
+    **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
     **sequence_to_sequence.COLUMNS,
 }
@@ -79,6 +84,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_classification)
         case TextRegression():
             return cast(TaskModule, text_regression)
+        case TokenClassification():
+            return cast(TaskModule, token_classification)
         case TextGeneration():
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():
@@ -99,8 +106,9 @@ def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
-    """From each role of a task to the name of its column: the one that the recipe gives, or else the role itself."""
-    return {role: named.get(role, role) for role in module_of(task).COLUMNS}
+    """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
+    module = module_of(task)
+    return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
 
 
 def answer_of(task: Task) -> str | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts, ValueFacts
     from compiler.recipe import Loss, Recipe
+    from compiler.supervision import Segment
     from compiler.tasks import Task
 
     Targets = npt.NDArray[np.float64]
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
-Kind = Literal["text", "label", "number", "conversation"]
-"""What stands in a column: texts, names that repeat, numbers, or messages and parts of a conversation."""
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans"]
+"""What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
+their tags, of spans of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class TaskModule(Protocol):
     """The roles of what the model reads, the first one the chief; the others are of the answer."""
     OPTIONAL: frozenset[str]
     """The roles whose column may be missing."""
+    NAMED: frozenset[str]
+    """Those of them that are read only where the recipe names their column."""
     ARCHITECTURES: tuple[Architecture, ...]
     """The kinds of model that it tunes."""
     PACKING: Packing
@@ -109,6 +113,10 @@ class TaskModule(Protocol):
 
     def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
         """What of a row is tokenized together: one text, or a pair."""
+        ...
+
+    def pieces(self, task: Task, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+        """What of an answered row is read and what is learnt, for a person. Raises BadValueError."""
         ...
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:

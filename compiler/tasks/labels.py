@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from compiler.facts import DataFacts, ModelFacts
-    from compiler.recipe import CrossEntropy, Recipe
+    from compiler.recipe import LabelLoss, Recipe
     from compiler.tasks.interface import Targets
 
 Labels = tuple[str, ...] | Literal["auto"]
 _WEIGHTS = "/training/loss/class_weights/"
+_UNEQUAL = 10  # times as many rows of one label as of another: from here on it is said
 LISTED = 5  # findings of one kind; the rest is counted
 
 
@@ -81,14 +82,23 @@ def check_labels(recipe: Recipe, labels: Labels) -> Iterator[Diagnostic]:
 
 def named_labels(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Every label that the recipe names outside of the task, with its pointer."""
-    from compiler.recipe import CrossEntropy
+    from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal
 
     for index, metric in enumerate(recipe.metrics):
         if isinstance(metric, OfClasses) and metric.average == "binary" and metric.positive != "auto":
             yield f"/metrics/{index}/positive", metric.positive
     match recipe.training.loss:
-        case CrossEntropy(class_weights=Mapping() as weights):
-            yield from ((f"{_WEIGHTS}{escape(label)}", label) for label in weights)
+        case CrossEntropy() | BinaryCrossEntropy() | Focal() as loss if isinstance(loss.class_weights, Mapping):
+            yield from ((f"{_WEIGHTS}{escape(label)}", label) for label in loss.class_weights)
+
+
+def check_label_loss(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Label smoothing is of cross-entropy: a focal loss would take the spread share for rows answered badly."""
+    from compiler.recipe import Focal
+
+    if isinstance(recipe.training.loss, Focal) and recipe.wrote("/training/label_smoothing") is not None:
+        message, hint = 'nothing reads "label_smoothing" with the loss "focal"', "remove it, or use cross-entropy"
+        yield recipe.finding("R202", "/training/label_smoothing", message, hint, key=True)
 
 
 # --- findings about the rows
@@ -156,6 +166,36 @@ def check_found_labels(recipe: Recipe, labels: Labels, data: DataFacts) -> Itera
             yield recipe.finding("R208", pointer, f'no row has the label "{short(label)}"', hint)
 
 
+def check_unequal(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """No label has many times the train rows of another, unless the recipe makes up for it."""
+    from compiler.recipe import Focal
+
+    counts = {label: count for label, count in data.label_counts("train").items() if count}
+    loss = recipe.training.loss
+    weighs = loss is not None and (isinstance(loss, Focal) or getattr(loss, "class_weights", "none") != "none")
+    if recipe.training.balance is not None or weighs or len(counts) < 2:
+        return
+    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    rare = [label for label, count in counts.items() if count * _UNEQUAL < counts[most]]
+    if rare:
+        other = f"; {len(rare)} of {len(counts)} labels have less than a tenth" if len(counts) > 2 else ""
+        message = (
+            f'train has {counts[most]:,} rows of "{short(most)}" and {counts[least]:,} of "{short(least)}", '
+            f"{counts[most] / counts[least]:,.0f} times fewer{other}"
+        )
+        hint = '"balance": "weights" in /training makes up for it; accuracy says little here, f1 more'
+        yield recipe.finding("R318", "/dataset/train", message, hint, severity="warning")
+
+
+def check_balanced_once(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Weights are said once: as /training/balance, or as the loss's class_weights."""
+    from compiler.recipe import BalanceWeights
+
+    if isinstance(recipe.training.balance, BalanceWeights) and recipe.wrote(_WEIGHTS[:-1]) is not None:
+        message, hint = 'nothing reads "class_weights" with a balance of weights', "keep one of the two"
+        yield recipe.finding("R202", _WEIGHTS[:-1], message, hint, key=True)
+
+
 def _listed(labels: list[str]) -> str:
     """The first few labels in quotes."""
     more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
@@ -194,19 +234,31 @@ def with_positive(metric: Metric, labels: tuple[str, ...]) -> Metric:
     return metric
 
 
-def weighted(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> CrossEntropy:
-    """The loss with a weight for each label, or with "none" where each weighs one."""
-    weights = _weights(loss, labels, data)
+def balanced(recipe: Recipe, loss: LabelLoss) -> tuple[LabelLoss, tuple[Choice, ...]]:
+    """The loss with the weights that /training/balance asks for, and what is to be said of them."""
+    from compiler.recipe import BalanceWeights
+
+    if not isinstance(recipe.training.balance, BalanceWeights):
+        return loss, ()
+    said = Choice(pointer=_WEIGHTS[:-1], value="balanced", reason='/training/balance says "weights"')
+    return replace(loss, class_weights="balanced"), (said,)
+
+
+def weighted(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts, *, sets: bool = False) -> LabelLoss:
+    """The loss with a weight for each label, or with "none" where each weighs one. `sets`: rows have several labels."""
+    weights = _weights(loss, labels, data, sets=sets)
     return replace(loss, class_weights=weights if set(weights.values()) != {1.0} else "none")
 
 
-def _weights(loss: CrossEntropy, labels: tuple[str, ...], data: DataFacts) -> dict[str, float]:
+def _weights(loss: LabelLoss, labels: tuple[str, ...], data: DataFacts, *, sets: bool) -> dict[str, float]:
     match loss.class_weights:
         case "none":
             return dict.fromkeys(labels, 1.0)
         case "balanced":
-            counts = data.label_counts("train")
+            counts, rows = data.label_counts("train"), data.num_rows("train")
+            if sets:
+                return {name: max(1, rows - counts[name]) / counts[name] for name in labels}
             total = sum(counts.values())
-            return {name: total / (len(labels) * counts[name]) for name in labels}
+            return {name: total / (len(labels) * counts[name]) if counts[name] else 1.0 for name in labels}
         case written:
             return {name: float(written.get(name, 1.0)) for name in labels}

@@ -14,6 +14,7 @@ from compiler.diagnostics import Diagnostic
 from compiler.lengths import auto_target_length
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
+from compiler.tasks.pieces import read_and_answered
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from compiler.metrics import Metric
     from compiler.packing import Packing
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Architecture, Targets
 
 COLUMNS: Mapping[str, Kind] = {"source": "text", "target": "text"}
 INPUTS = ("source",)
 OPTIONAL: frozenset[str] = frozenset()
+NAMED: frozenset[str] = frozenset()
 ARCHITECTURES: tuple[Architecture, ...] = ("encoder-decoder",)
 PACKING: Packing = "none"
 SPECIAL_TOKENS = True
@@ -132,6 +135,11 @@ def _token(configs: list[Mapping[str, Any]], keys: tuple[str, ...], what: str) -
 def texts(task: SequenceToSequence, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The source."""
     return (task.prefix + row["source"],)
+
+
+def pieces(task: SequenceToSequence, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The source and the target."""
+    return read_and_answered(texts(task, row), row["target"])
 
 
 def written_ids(task: SequenceToSequence, ids: Sequence[int]) -> tuple[int, ...]:

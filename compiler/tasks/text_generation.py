@@ -20,7 +20,7 @@ from compiler.data.conversations import (
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Perplexity, TokenAccuracy
-from compiler.supervision import Supervise, render
+from compiler.supervision import Segments, Supervise, render
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
 from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Kind] = {role: "text" if role == "text" else "conversation" for role in ROLES}
 INPUTS = ("prompt", *(role for role in ROLES if role != "prompt"))
 OPTIONAL = frozenset(ROLES)
+NAMED: frozenset[str] = frozenset()
 ARCHITECTURES: tuple[Architecture, ...] = ("decoder",)
 PACKING: Packing = "whole"
 SPECIAL_TOKENS = False  # the template writes them
@@ -181,11 +182,13 @@ def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
 
 
 def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The rendered conversation. Raises BadValueError where the template is not for it."""
-    return ("".join(segment.text for segment in segments(task, row)),)
+    """The rendered conversation; its bare words before the task is bound. Raises BadValueError."""
+    if not task.template.source:
+        return ("\n".join(message.content or "" for message in conversation(row).messages),)
+    return ("".join(segment.text for segment in pieces(task, row)),)
 
 
-def segments(task: TextGeneration, row: Mapping[str, Any]) -> Any:
+def pieces(task: TextGeneration, row: Mapping[str, Any]) -> Segments:
     """The rendered conversation in pieces, each with whether it is learnt. Raises BadValueError."""
     try:
         return render(conversation(row), task.template.template(), task.supervise)

@@ -1,4 +1,4 @@
-"""text-regression: a number for a text."""
+"""text-regression: a number for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from compiler.auto import Choice
-from compiler.data.texts import number_of, text_of
+from compiler.data.texts import number_of, texts_in
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import MAE, R2, RMSE, Pearson
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.last_token import check_padding
+from compiler.tasks.pieces import read_and_answered
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts, ValueFacts
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Targets
 
-COLUMNS: Mapping[str, Kind] = {"text": "text", "target": "number"}
-INPUTS = ("text",)
-OPTIONAL: frozenset[str] = frozenset()
+COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "target": "number"}
+INPUTS = ("text", "text_pair")
+OPTIONAL = NAMED = frozenset({"text_pair"})
 ARCHITECTURES = ("encoder", "decoder")
 PACKING = "none"
 SPECIAL_TOKENS = True
@@ -40,11 +42,12 @@ _DIGITS = 6  # of the chosen mean and deviation: machines may differ in the last
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRegression:
-    """A number for a text. Columns: text, target."""
+    """A number for a text, or for two. Columns: text, target; text_pair where it is named."""
 
-    type: Annotated[Literal["text-regression"], About("A number for a text. Columns: text, target.")] = (
-        "text-regression"
-    )
+    type: Annotated[
+        Literal["text-regression"],
+        About("A number for a text, or for two. Columns: text, target; text_pair where it is named."),
+    ] = "text-regression"
     mean: Annotated[
         float | Literal["auto"],
         About("Taken off the targets while training and put back on. auto: the mean of the train rows."),
@@ -56,7 +59,7 @@ class TextRegression:
 
 
 class Reader:
-    """Reads a text and a number."""
+    """Reads one or two texts and a number."""
 
     labels: tuple[str, ...] = ()
 
@@ -66,11 +69,11 @@ class Reader:
     def read(self, values: Mapping[str, object]) -> Example:
         """A row. Raises BadValueError."""
         target = number_of(values, self.columns["target"])
-        return Example(row={"text": text_of(values, self.columns["text"]), "target": target}, target=target)
+        return Example(row={**texts_in(values, self.columns), "target": target}, target=target)
 
     def given(self, values: Mapping[str, object]) -> Mapping[str, Any]:
-        """The text. Raises BadValueError."""
-        return {"text": text_of(values, self.columns["text"])}
+        """The text, or the two. Raises BadValueError."""
+        return texts_in(values, self.columns)
 
     def classes(self, targets: Targets) -> npt.NDArray[np.int64]:
         """[N] zeros: the rows have no classes."""
@@ -102,8 +105,13 @@ def bind(task: TextRegression, tokenizer_file: Path) -> TextRegression:
 
 
 def texts(task: TextRegression, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The text."""
-    return (row["text"],)
+    """The text, or the two."""
+    return tuple(row[role] for role in INPUTS if role in row)
+
+
+def pieces(task: TextRegression, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The text and the number."""
+    return read_and_answered(texts(task, row), row["target"])
 
 
 def reader(task: TextRegression, columns: Mapping[str, str]) -> Reader:

@@ -40,17 +40,13 @@ _TYPES = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 def write(export: Mlx, task: Task, model: Path, out: Path) -> Written:
     """Writes `mlx/`. Raises RunError E501 when mlx-lm does not know the architecture or can't quantize it."""
+    loaded, config = _load(model, lazy=True)
     from mlx_lm import utils
 
-    loaded, config = _load(model, lazy=True)
     _cast(loaded, _TYPES[export.precision])
     with _quiet(), new_folder(out / FOLDER) as folder:
         if export.bits is not None:
-            try:
-                loaded, config = utils.quantize_model(loaded, config, export.group_size, export.bits)
-            except ValueError as error:
-                message = f"mlx-lm can't quantize the model to {export.bits} bits: {error}"
-                raise RunError("E501", message, "choose another group_size") from error
+            loaded, config = _quantized(loaded, config, export.bits, export.group_size)
         utils.save_model(folder, loaded)
         utils.save_config(config, folder / "config.json")
         copy_tokenizer(model, folder)
@@ -100,6 +96,21 @@ def _load(folder: Path, *, lazy: bool) -> tuple[Any, dict[str, Any]]:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             hint = 'mlx-lm has not every architecture; export it with {"format": "onnx"}'
             raise RunError("E501", f"mlx-lm does not load the model: {reason}", hint) from error
+    return model, config
+
+
+def _quantized(model: Any, config: dict[str, Any], bits: int, group_size: int) -> tuple[Any, dict[str, Any]]:
+    """The model with every layer quantized whose inputs the group size divides. Raises RunError E501 for none."""
+    from mlx_lm import utils
+
+    try:
+        model, config = utils.quantize_model(model, config, group_size, bits)
+    except ValueError as error:
+        message = f"mlx-lm can't quantize the model to {bits} bits: {error}"
+        raise RunError("E501", message, "choose another group_size") from error
+    if not any(hasattr(layer, "bits") for layer in model.modules()):
+        message = f"groups of {group_size} divide the inputs of no layer, so that nothing would be quantized"
+        raise RunError("E501", message, "choose a smaller group_size")
     return model, config
 
 

@@ -9,15 +9,17 @@ from typing import assert_never
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, huber_loss, l1_loss, mse_loss
 
 from compiler.plan import Train
-from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
+from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from runtimes import tasks
 from runtimes.features import IGNORED
 from runtimes.packing import SEGMENTS
 from runtimes.readings import sample
 from runtimes.tasks.interface import Reading
+
+_LEAST = 1e-12  # of 1 - p: at zero, a power below one has no gradient
 
 
 class Objective(nn.Module):
@@ -61,13 +63,20 @@ def attended(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """The loss of each target: cross-entropy in nats, or the difference of a position's first output from it.
 
-    `outputs` [..., C], `targets` [...]; where the target is IGNORED, cross-entropy is zero.
+    `outputs` [..., C], `targets` [...]; where the target is IGNORED, cross-entropy is zero. Of label
+    sets each output has a target, 0 or 1: [..., C].
     """
     match loss:
         case CrossEntropy() if targets.ndim == 1:
             return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
         case CrossEntropy():
             return position_losses(outputs, targets, label_smoothing)
+        case BinaryCrossEntropy():
+            return binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        case Focal(gamma=gamma):
+            sets = targets.is_floating_point()
+            plain = target_losses(BinaryCrossEntropy() if sets else CrossEntropy(), outputs, targets, label_smoothing)
+            return plain * (-torch.expm1(-plain)).clamp_min(_LEAST) ** gamma
         case MeanSquaredError():
             return mse_loss(outputs[..., 0], targets, reduction="none")
         case MeanAbsoluteError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from runtimes.events import Progress, Said
 from runtimes.features import Features, Ragged
 from runtimes.gate import ScoreFunction
 from runtimes.golden import spread
+from runtimes.learnt import learnt
 from runtimes.metrics.texts import score_texts
 from runtimes.steps import Context
 from runtimes.steps.prepare import read_prepared
@@ -33,6 +35,7 @@ _SHOWN = 5  # texts in the report
 
 def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     """Scores the tuned model, what needs no model, and the model before tuning where its own head answers the task."""
+    step = replace(step, task=learnt(step.task, context.inputs["train"]))
     train = context.plan.step("train")
     assert isinstance(train, Train)
     module, features = tasks.module_of(step.task), Features(context.inputs["prepare"] / step.split)

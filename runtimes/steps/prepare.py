@@ -132,7 +132,7 @@ def _write_rows(
 
         return write_features(
             encoded(),
-            module.columns(pad_token_id),
+            module.columns(step.task, pad_token_id),
             folder,
             max_length=max_length,
             pad_token_id=pad_token_id,

@@ -12,11 +12,14 @@ from typing import Any
 from compiler.files import new_folder, write_json, write_text
 from compiler.hub import fetch_model
 from compiler.plan import Train
-from runtimes import checkpoints
+from runtimes import checkpoints, tasks
 from runtimes.backends import backend
+from runtimes.evaluation import evaluate
 from runtimes.events import Said, to_json
 from runtimes.features import Features
+from runtimes.learnt import write_learnt
 from runtimes.loop import train
+from runtimes.protocol import Engine
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.steps import Context
 from runtimes.writing import writes
@@ -56,6 +59,8 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         journal.note(report)
         stopped = to_json(report)
         yield report
+    if validation is not None and tasks.module_of(step.task).learns(step.task):
+        _fit(step, engine, validation, context)
     with new_folder(context.folder / back.trained_folder(step)) as folder, writes(context.folder):
         engine.save_model(folder)
         copy_tokenizer(base, folder)
@@ -72,6 +77,13 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         **journal.summary(),
     }
     write_json(context.folder / "train.json", facts)
+
+
+def _fit(step: Train, engine: Engine, validation: Features, context: Context) -> None:
+    """Writes what the task learns of the validation rows, as the kept weights answer them."""
+    found = evaluate(engine, validation, grid=step.lengths, batch_size=context.placement.micro_batch_size)
+    task = tasks.module_of(step.task).fit(step.task, validation.targets, found.outputs)
+    write_learnt(step.task, task, context.folder)
 
 
 def _moved(step: Train, journal: Journal) -> Iterator[Said]:

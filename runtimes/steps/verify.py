@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from runtimes.events import Said
 from runtimes.export import Stage
 from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
+from runtimes.learnt import learnt, write_learnt
 from runtimes.steps import Context
 from runtimes.steps.prepare import read_prepared
 from runtimes.tokens import open_encoder
@@ -28,6 +30,7 @@ HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned m
 
 def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
+    planned, step = step.task, replace(step, task=learnt(step.task, context.inputs["train"]))
     train = context.plan.step("train")
     assert isinstance(train, Train)
     prepared = context.inputs["prepare"] / step.split
@@ -43,6 +46,7 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         writing = writing_of(step.task, encoder, step.generation, model)
         write = partial(_write, writing, partial(back.model_decoder, model, device))
 
+    write_learnt(planned, step.task, context.folder)
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),

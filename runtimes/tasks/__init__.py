@@ -18,6 +18,7 @@ MODULES: Mapping[str, str] = {
     "text-generation": "runtimes.tasks.text_generation",
     "text-regression": "runtimes.tasks.text_regression",
     "text-to-text": "runtimes.tasks.sequence_to_sequence",
+    "token-classification": "runtimes.tasks.token_classification",
     "translation": "runtimes.tasks.sequence_to_sequence",
 }
 

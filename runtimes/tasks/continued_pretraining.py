@@ -15,10 +15,10 @@ from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import DECIDE, detail_lines
+from runtimes.tasks.language import decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["DECIDE", "detail_lines"]
+__all__ = ["decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: ContinuedPretraining) -> Head:
@@ -29,7 +29,7 @@ def head(task: ContinuedPretraining) -> Head:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: ContinuedPretraining, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and those that follow them."""
     return language.token_columns(pad_token_id)
 

@@ -48,8 +48,9 @@ class Head:
 class TaskModule(Protocol):
     """One module a task."""
 
-    DECIDE: Decide | None
-    """How outputs become decisions; None where they are the answer themselves."""
+    def decider(self, task: Task) -> Decide | None:
+        """How outputs become decisions; None where they are the answer themselves."""
+        ...
 
     def head(self, task: Task) -> Head:
         """The head that a model needs."""
@@ -57,7 +58,7 @@ class TaskModule(Protocol):
 
     # --- rows -> arrays
 
-    def columns(self, pad_token_id: int) -> tuple[Column, ...]:
+    def columns(self, task: Task, pad_token_id: int) -> tuple[Column, ...]:
         """The columns that `encode` fills, `targets` among them."""
         ...
 
@@ -72,7 +73,10 @@ class TaskModule(Protocol):
     # --- measuring
 
     def losses(self, loss: Loss, task: Task, targets: Array, outputs: Floats) -> npt.NDArray[np.float64]:
-        """[P] of each position: unweighted, not smoothed; zero where nothing is to be answered."""
+        """[P] of each position: unweighted, not smoothed; zero where nothing is to be answered.
+
+        [P, C] where each output has a target of its own.
+        """
         ...
 
     def score(self, task: Task, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
@@ -91,9 +95,19 @@ class TaskModule(Protocol):
         """What can be answered without looking at a row: its name, and the outputs [count, C] that say so."""
         ...
 
+    def learns(self, task: Task) -> bool:
+        """Whether it learns something of the validation rows beside the model's weights."""
+        ...
+
+    def fit(self, task: Task, targets: Ragged, outputs: Ragged) -> Task:
+        """The task with what it learns of the validation rows, as the kept weights answer them."""
+        ...
+
     # --- comparing
 
-    def settle(self, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+    def settle(
+        self, task: Task, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+    ) -> Scores:
         """The other side's outputs, but the source's where the difference is one that the gate excuses."""
         ...
 

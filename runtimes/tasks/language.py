@@ -13,12 +13,11 @@ import numpy.typing as npt
 from compiler.metrics import Metric, Perplexity, TokenAccuracy
 from compiler.tasks import Task
 from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
-from runtimes.gate import Scores
+from runtimes.gate import Decide, Scores
 from runtimes.metrics.tokens import score_tokens
 from runtimes.readings import BEST, NUM_FIGURES, TARGET, decide_tokens
 from runtimes.tasks.interface import Array, Floats, Head
 
-DECIDE = decide_tokens
 HEAD = Head(
     auto_class="AutoModelForCausalLM",
     peft_task="CAUSAL_LM",
@@ -29,6 +28,21 @@ HEAD = Head(
     pretrained=True,
 )
 """The head that a decoder has of its own: a logit for each token of the vocabulary."""
+
+
+def decider(task: Task) -> Decide:
+    """The likeliest token."""
+    return decide_tokens
+
+
+def learns(task: Task) -> bool:
+    """Nothing."""
+    return False
+
+
+def fit(task: Task, targets: Ragged, outputs: Ragged) -> Task:
+    """The task as it is."""
+    return task
 
 
 def token_columns(pad_token_id: int) -> tuple[Column, ...]:
@@ -74,7 +88,9 @@ def score_targets(metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -
     return score_tokens(metrics, token_losses(figures_PC), hits_P)
 
 
-def settle_figures(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+def settle_figures(
+    task: Task, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+) -> Scores:
     """The other side's figures, but the source's where the difference is within the tolerance, or excused."""
     if source.shape != other.shape:
         return other

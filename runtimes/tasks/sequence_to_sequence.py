@@ -16,10 +16,10 @@ from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Column, Portion,
 from runtimes.readings import NUM_FIGURES, TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import DECIDE, detail_lines
+from runtimes.tasks.language import decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["DECIDE", "detail_lines"]
+__all__ = ["decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: SequenceToSequence) -> Head:
@@ -39,7 +39,7 @@ def head(task: SequenceToSequence) -> Head:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: SequenceToSequence, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the source; those that the decoder reads, and of each the one that it is to write next.
 
     The decoder reads its start and then what it should have written. It sees none of the padding behind a row, so that

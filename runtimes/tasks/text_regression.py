@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.metrics import Metric
-from compiler.recipe import CrossEntropy, Huber, Loss, MeanAbsoluteError, MeanSquaredError
+from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from compiler.tasks import Example, TextRegression, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
@@ -20,7 +20,9 @@ from runtimes.metrics.values import score_values
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 
-DECIDE = None
+
+def decider(task: TextRegression) -> None:
+    """Nothing: numbers are the answer themselves."""
 
 
 def head(task: TextRegression) -> Head:
@@ -39,7 +41,7 @@ def head(task: TextRegression) -> Head:
 # --- rows -> arrays
 
 
-def columns(pad_token_id: int) -> tuple[Column, ...]:
+def columns(task: TextRegression, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and the target."""
     return (*text_columns(pad_token_id), Column(name="targets", dtype="float32"))
 
@@ -68,8 +70,8 @@ def losses(loss: Loss, task: TextRegression, targets: Array, outputs: Floats) ->
             return away_N
         case Huber(delta=delta):
             return np.where(away_N <= delta, away_N**2 / 2, delta * (away_N - delta / 2))
-        case CrossEntropy():
-            raise ValueError("cross-entropy is for labels")
+        case CrossEntropy() | BinaryCrossEntropy() | Focal():
+            raise ValueError(f"{loss.type} is for labels")
         case _:
             assert_never(loss)
 
@@ -94,10 +96,22 @@ def baseline(task: TextRegression, train_targets: Array, count: int) -> tuple[st
     return "mean", np.full((count, 1), np.mean(train_targets, dtype=np.float64), np.float32)
 
 
+def learns(task: TextRegression) -> bool:
+    """Nothing."""
+    return False
+
+
+def fit(task: TextRegression, targets: Ragged, outputs: Ragged) -> TextRegression:
+    """The task as it is."""
+    return task
+
+
 # --- comparing
 
 
-def settle(source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float) -> Scores:
+def settle(
+    task: TextRegression, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
+) -> Scores:
     """The other side's numbers, but the source's where both are within the tolerance: rounding moves no metric."""
     if source.shape != other.shape:
         return other

@@ -395,7 +395,7 @@ def test_numbers_given_as_labels_name_the_task_that_reads_numbers(folder: Folder
 def test_a_column_that_the_task_does_not_read_is_wrong_usage(folder: Folder, flags: tuple[str, ...]) -> None:
     code, said = folder.init(folder.write(review=REVIEWS, mood=MOODS, a=MOODS, b=MOODS), "--yes", *flags).end()
     assert code == 2
-    assert "text-regression reads --text and --target" in " ".join(said.split())
+    assert "text-regression reads --text and --text-pair and --target" in " ".join(said.split())
 
 
 # the model and the method
@@ -438,3 +438,10 @@ def test_findings_that_no_flag_changes_are_said_of_the_rows(folder: Folder) -> N
     code, said = folder.init("rows.jsonl", "--yes").end()
     assert code == 1
     assert said.startswith("rows.jsonl:1:1: error[R306] /dataset/validation/fraction: ")
+
+
+def test_a_second_text_is_read_where_a_flag_names_it(folder: Folder) -> None:
+    folder.write(review=REVIEWS, other=[f"{text} again" for text in REVIEWS], mood=MOODS)
+    assert "text_pair" not in folder.recipe_of()["dataset"]["columns"]
+    written = folder.recipe_of("--force", "--text", "review", "--text-pair", "other")
+    assert written["dataset"]["columns"] == {"text": "review", "text_pair": "other", "label": "mood"}

@@ -442,6 +442,76 @@ def test_a_missing_default_column_says_how_to_name_it(project):
     assert '"columns": {"text": ...}' in found.hint
 
 
+def test_a_second_text_is_read_only_where_it_is_named(project):
+    rows = [{"text": f"film {n}", "text_pair": f"good film {n}", "label": "ab"[n % 2]} for n in range(20)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert project.gather().data.longest_row == 4
+    columns = {"text_pair": "text_pair"}
+    assert project.gather(dataset={"train": "data/rows.jsonl", "columns": columns}).data.longest_row == 5
+
+
+def test_a_second_text_that_is_named_stands_in_every_row(project):
+    dataset = {"train": "data/rows.jsonl", "columns": {"text_pair": "claim"}}
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.pointer) == ("R304", "/dataset/columns/text_pair")
+    rows = [{"text": "film", "claim": f"good {n}" if n != 3 else None, "label": "ab"[n % 2]} for n in range(20)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = only_error(project.findings(dataset=dataset))
+    assert (found.code, found.at.line) == ("R313", 4)
+    assert found.message == 'the column "claim": expected text, found null'
+
+
+def test_labels_that_are_very_unequal_are_a_warning_unless_the_recipe_makes_up_for_it(project):
+    rows = [(f"good film {number}", "spam" if number % 20 == 0 else "ham") for number in range(400)]
+    write_rows(project.root / "data" / "rows.jsonl", rows)
+    [found] = project.gather().findings
+    assert (found.code, found.severity, found.pointer) == ("R318", "warning", "/dataset/train")
+    assert found.message == 'train has 304 rows of "ham" and 16 of "spam", 19 times fewer'
+    for training in (
+        {"balance": "oversample"},
+        {"loss": "focal"},
+        {"loss": {"type": "cross-entropy", "class_weights": "balanced"}},
+    ):
+        assert project.gather(training=training).findings == ()
+
+
+SETS = {"type": "text-classification", "multi_label": True}
+
+
+def write_sets(project, values: list[Any]) -> None:
+    rows = [{"text": f"good film {number}", "label": value} for number, value in enumerate(values)]
+    (project.root / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_row_may_have_several_labels_or_none(project):
+    write_sets(project, [["b", "a"], {"a": True, "b": 0, "c": 1}, [], ["a"]] * 10)
+    facts = project.gather(task=SETS, dataset={"train": "data/rows.jsonl", "validation": None, "test": None})
+    assert facts.data.labels == ("a", "b", "c")
+    assert facts.data.label_counts("train") == {"a": 30, "b": 10, "c": 10}
+
+
+def test_a_split_keeps_the_share_of_a_rare_label(project):
+    write_sets(project, [["common", "rare"] if number % 20 == 0 else ["common"] for number in range(200)])
+    facts = project.gather(task={**SETS, "labels": ["common", "rare"]})
+    assert facts.data.label_counts("test") == {"common": 20, "rare": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "said"),
+    [
+        ("a", "R313", 'expected a list of labels, found the text "a"'),
+        (["a", None], "R313", "expected a label, found null"),
+        ({"a": 2}, "R313", "expected 0 or 1 for each label, found the number 2"),
+        (["d"], "R312", 'the label "d" is not declared'),
+    ],
+)
+def test_what_is_no_list_of_labels_is_named(project, value, code, said):
+    write_sets(project, [*[["a", "b"], ["c"]] * 10, value])
+    found = only_error(project.findings(task={**SETS, "labels": ["a", "b", "c"]}))
+    assert found.code == code
+    assert said in found.message
+
+
 def test_an_unreadable_row_is_named_by_file_and_line(project):
     with (project.root / "data" / "rows.jsonl").open("a") as file:
         file.write("{oops\n")

@@ -20,6 +20,7 @@ def test_a_section_is_read_and_written_alike() -> None:
         "top_k": 40,
         "top_p": 0.9,
         "stop": ["\n\n", "###"],
+        "rows": 20,
         "seed": 7,
     }
     generation = read(Generation, written)

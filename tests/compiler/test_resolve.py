@@ -12,7 +12,7 @@ from compiler.diagnostics import Diagnostic, RecipeError
 from compiler.facts import ValueFacts
 from compiler.methods import Freeze, LoRA
 from compiler.metrics import F1
-from compiler.recipe import CrossEntropy
+from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal
 from compiler.resolve import ResolvedRecipe
 from compiler.tasks import TextClassification
 from tests.handmade import CUDA, DATA, MODEL, resolved, split_facts, without_validation
@@ -233,6 +233,35 @@ def test_balanced_weights_are_inverse_to_the_counts_and_average_to_one_over_rows
     weights = {"bad": 800 / (2 * 200), "good": 800 / (2 * 600)}
     assert resolved(training={"loss": loss}).training.loss == CrossEntropy(class_weights=weights)
     assert 200 * weights["bad"] + 600 * weights["good"] == pytest.approx(800)
+
+
+def test_a_balance_of_weights_is_balanced_class_weights_and_says_so() -> None:
+    weights = {"bad": 800 / (2 * 200), "good": 800 / (2 * 600)}
+    found = resolved(training={"balance": "weights"})
+    assert found.training.loss == CrossEntropy(class_weights=weights)
+    assert found.training.draw == "every"
+    assert [choice.value for choice in found.choices if choice.pointer == "/training/loss/class_weights"] == [
+        "balanced"
+    ]
+    focal = resolved(training={"balance": "weights", "loss": "focal"}).training.loss
+    assert focal == Focal(class_weights=weights)
+
+
+@pytest.mark.parametrize(("balance", "rows"), [("oversample", 2 * 600), ("undersample", 2 * 200)])
+def test_steps_are_counted_over_the_rows_of_a_balanced_epoch(balance: str, rows: int) -> None:
+    found = resolved(training={"balance": balance, "epochs": 2}).training
+    assert (found.draw, found.num_steps, found.epochs) == (balance, 2 * -(-rows // 32), 2)
+    assert found.evaluate_every == -(-rows // 32)
+    assert found.loss == CrossEntropy()
+
+
+def test_a_label_set_weighs_rows_with_a_label_by_those_without() -> None:
+    task = {"type": "text-classification", "multi_label": True}
+    found = resolved(task=task, training={"balance": "weights"})
+    assert found.training.loss == BinaryCrossEntropy(class_weights={"bad": 600 / 200, "good": 200 / 600})
+    assert [choice.value for choice in found.choices if choice.pointer == "/task/threshold"] == ["auto"]
+    fixed = resolved(data_facts=without_validation(), task=task, dataset={"train": "rows.jsonl", "validation": None})
+    assert getattr(fixed.task, "threshold") == 0.5  # noqa: B009  (the task is one of several)
 
 
 def test_a_label_without_a_named_weight_weighs_one() -> None:

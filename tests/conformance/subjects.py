@@ -42,6 +42,11 @@ _PAIR: Mapping[str, Any] = {"source": "snippet", "target": "reversed"}
 _TASKS: Mapping[str, Mapping[str, Any]] = {
     "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}, "weights": _WEIGHTS},
     "text-regression": {"columns": {"text": "snippet", "target": "share"}, "training": {}},
+    "token-classification": {
+        "columns": {"tokens": "words", "tags": "tags"},
+        "training": {"label_smoothing": 0.1},
+        "weights": {"B-negative": 2.0, "I-positive": 0.5},
+    },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
     "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
     "translation": {"columns": _PAIR, "training": {"label_smoothing": 0.1}},
@@ -50,9 +55,15 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
 }
 _LOSSES: Mapping[str, Any] = {
     "cross-entropy": {"type": "cross-entropy"},
+    "focal": {"type": "focal", "gamma": 2.0},
+    "binary-cross-entropy": {"type": "binary-cross-entropy"},
     "mse": {"type": "mse"},
     "mae": {"type": "mae"},
     "huber": {"type": "huber", "delta": 0.5},
+}
+# What a loss needs of its task: rows that may have several labels.
+_OF_LOSS: Mapping[str, Mapping[str, Any]] = {
+    "binary-cross-entropy": {"task": {"multi_label": True}, "columns": {"label": "moods"}},
 }
 _METHODS: Mapping[str, Any] = {
     "full": {"type": "full"},
@@ -188,27 +199,33 @@ def write(subject: Subject, folder: Path) -> Project:
         if name not in table:
             raise LookupError(f"{name} has no case in tests/conformance/subjects.py")
     save_model(folder / "model", subject.encoder, subject.stored)
-    written = [
-        {
-            **row,
-            "share": len(row["snippet"]) / 40 + (row["sentiment"] == "positive"),
-            "reversed": " ".join(row["snippet"].split()[::-1]),
-        }
-        for row in rows(NUM_ROWS)
-    ]
+    written = [_answered(number, row) for number, row in enumerate(rows(NUM_ROWS))]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
-    case = _TASKS[subject.task]
+    case, needed = _TASKS[subject.task], _OF_LOSS.get(subject.loss, {"task": {}, "columns": {}})
+    usual = case["training"] if subject.loss == loss_names(subject.task)[0] else {}  # smoothing is of one loss
     recipe = {
         **RECIPE,
-        "task": subject.task,
-        "dataset": {**RECIPE["dataset"], "columns": case["columns"]},
+        "task": {"type": subject.task, **needed["task"]},
+        "dataset": {**RECIPE["dataset"], "columns": {**case["columns"], **needed["columns"]}},
         "method": _METHODS[subject.method],
         "runtime": "auto" if len(runtimes_of(subject.method)) > 1 else runtimes_of(subject.method)[0],
-        "training": {**_TRAINING, **case["training"], "loss": _loss(subject)},
+        "training": {**_TRAINING, **usual, "loss": _loss(subject)},
         "metrics": [],
     }
     (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
     return Project(folder=folder, compiled=compile_recipe(load(folder / "recipe.json"), FACTS, parse_target("cpu")))
+
+
+def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
+    """A row with the answers of every task."""
+    words = row["snippet"].split()
+    place = next(place for place, word in enumerate(words) if word in (*GOOD, *BAD))
+    tags = ["O"] * len(words)
+    tags[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
+    share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
+    moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
+    backwards = " ".join(words[::-1])
+    return {**row, "share": share, "words": words, "tags": tags, "moods": moods, "reversed": backwards}
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.balance import rows_of_epoch
 from runtimes import batches
-from runtimes.batches import collate, epoch_batches, evaluation_batches, micro_batches, padded_lengths
+from runtimes.batches import collate, epoch_batches, epoch_rows, evaluation_batches, micro_batches, padded_lengths
 from runtimes.features import Column, Features, Portion, write_features
 from tests.runtimes.tiny import features, train_step, weigh
 
@@ -33,6 +34,32 @@ def test_rows_of_a_batch_are_next_to_each_other_in_length(lengths, batch_size) -
     found = epoch_batches(padded, batch_size=batch_size, seed=0, epoch=0)
     ranges = sorted((padded[rows].min(), padded[rows].max()) for rows in found)
     assert all(first[1] <= second[0] for first, second in pairwise(ranges))
+
+
+CLASSES = st.lists(st.sampled_from([0, 1, 2, 5]), min_size=1, max_size=80).map(
+    lambda values: np.asarray(values, np.int64)
+)
+
+
+@given(CLASSES, st.sampled_from(["oversample", "undersample"]), st.integers(0, 2**32 - 1), st.integers(0, 100))
+def test_a_balanced_epoch_has_as_many_rows_of_each_class_and_uses_them_evenly(classes, draw, seed, epoch) -> None:
+    found = epoch_rows(classes, draw=draw, seed=seed, epoch=epoch)
+    counts = np.bincount(classes)
+    assert len(found) == rows_of_epoch(draw, counts.tolist())
+    _, each = np.unique(classes[found], return_counts=True)
+    assert set(each.tolist()) == {(max if draw == "oversample" else min)(counts[counts > 0].tolist())}
+    for label in np.unique(classes):
+        times = np.bincount(found, minlength=len(classes))[classes == label]
+        assert times.max() - times.min() <= 1
+
+
+def test_a_balanced_epoch_is_drawn_anew_each_time_and_without_balance_it_has_every_row() -> None:
+    classes = np.asarray([0] * 40 + [1] * 6)
+    first, second, again = (
+        epoch_rows(classes, draw="undersample", seed=3, epoch=epoch).tolist() for epoch in (0, 1, 0)
+    )
+    assert first == again != second
+    assert epoch_rows(classes, draw="every", seed=3, epoch=0).tolist() == list(range(46))
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:

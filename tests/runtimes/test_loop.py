@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compiler.balance import rows_of_epoch
 from compiler.plan import Schedule, Train
 from compiler.recipe import AdamW
 from runtimes import checkpoints
@@ -115,6 +116,14 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(train_rows: Featu
         np.testing.assert_allclose(value, whole_gradient[name], rtol=1e-10, atol=1e-15)
 
 
+def test_a_step_in_which_nothing_weighs_has_no_loss_and_changes_nothing(run: Run) -> None:
+    engine = run.engine(train_step(class_weights=(0.0, 0.0, 0.0), num_steps=3))
+    before = {name: value.copy() for name, value in engine.state.items() if value.size > 1}  # not the count of steps
+    assert [report.loss for report in of(StepReport, run.reports(engine))] == [0.0, 0.0, 0.0]
+    for name, value in before.items():
+        np.testing.assert_array_equal(engine.state[name], value)
+
+
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_weights_after_training_do_not_depend_on_the_micro_batch(
     train_rows: Features, tmp_path: Path, size: int
@@ -149,6 +158,19 @@ def test_every_row_is_seen_once_an_epoch_and_the_last_epoch_may_be_cut(run: Run)
     assert sorted(first) == sorted(second) == list(range(43))
     assert first != second
     assert len(engine.seen) == 14
+
+
+@pytest.mark.parametrize("draw", ["oversample", "undersample"])
+def test_a_balanced_epoch_has_as_many_steps_as_the_compiler_counted(
+    run: Run, draw: Literal["oversample", "undersample"]
+) -> None:
+    targets = run.train_rows.targets.values
+    per_epoch = -(-rows_of_epoch(draw, np.bincount(targets).tolist()) // 8)
+    engine = run.engine(train_step(num_steps=2 * per_epoch, draw=draw))
+    reports = of(StepReport, run.reports(engine))
+    assert reports[-1].epoch == 2.0
+    seen = np.fromiter(itertools.chain(*engine.seen[:per_epoch]), np.int64)
+    assert len(set(np.bincount(targets[seen]).tolist())) == 1
 
 
 def test_reports_come_in_order_with_the_schedules_rate(run: Run) -> None:

@@ -29,7 +29,7 @@ def texts(folder: Path, count: int = 12) -> Features:
     encoder = open_encoder(folder / "tokenizer.json", max_length=CAPACITY)
     examples = [Example(row={"text": row["snippet"]}) for row in rows(count)]
     portion = module.encode(TASK, examples, encoder)
-    write_features([portion], module.columns(0), folder / "rows", max_length=CAPACITY, pad_token_id=0)
+    write_features([portion], module.columns(TASK, 0), folder / "rows", max_length=CAPACITY, pad_token_id=0)
     return Features(folder / "rows")
 
 

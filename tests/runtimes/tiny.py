@@ -67,7 +67,7 @@ def write(labelled: Iterable[tuple[str, int]], tokenizer: Path, folder: Path, ma
     encoder = open_encoder(tokenizer, max_length=max_length)
     examples = (Example(row={"text": text, "label": LABELS[label]}, target=label) for text, label in labelled)
     portions = (text_classification.encode(TASK, portion, encoder) for portion in chunks(examples, 1_000))
-    columns = text_classification.columns(pad_token_id=0)
+    columns = text_classification.columns(TASK, pad_token_id=0)
     return write_features(portions, columns, folder, max_length=max_length, pad_token_id=0)
 
 
@@ -106,6 +106,7 @@ def train_step(**changes: Any) -> Train:
         num_steps=num_steps,
         batch_size=8,
         packing="none",
+        draw="every",
         lengths=(4, 8, 12, 16),
         learning_rate=0.5,
         schedule=Schedule(shape="linear", warmup_steps=2, num_steps=num_steps),

@@ -154,9 +154,9 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
 
 def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> dict[str, Input]:
     """The inputs that a model is given, by their columns, and the targets."""
-    columns = tasks.module_of(task).columns(0)
+    columns = tasks.module_of(task).columns(task, 0)
     named = {
-        column.name: Input(dtype=_dtype(column), axes=("batch", column.axis) if column.axis else ("batch",))
+        column.name: Input(dtype=_dtype(column), axes=("batch", *_axes(column)))
         for column in (packed_columns(columns) if packed else columns)
     }
     if any(TOKENS in given.axes for given in named.values()):
@@ -165,6 +165,11 @@ def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> di
         del named["attention_mask"]  # made of the segments
     kept = {*input_names(model, named), TARGETS, SEGMENTS}
     return {name: given for name, given in named.items() if name in kept}
+
+
+def _axes(column: Column) -> tuple[str | int, ...]:
+    """The axes of a column's values of one row."""
+    return (column.axis,) if column.axis else (column.width,) if column.width else ()
 
 
 def _dtype(column: Column) -> str:

@@ -77,6 +77,17 @@ def test_roles_get_a_column_each_and_those_that_are_given_stay() -> None:
     assert guess_roles(roles, found, {"text": "mood"}) == {"text": "mood"}
 
 
+def test_lists_of_words_their_tags_and_spans_are_told_apart() -> None:
+    words = [[f"w{number}", f"v{number}", "the"] for number in range(20)]
+    tags = [["O", "B-x", "I-x"]] * 20
+    spans = [[{"start": 0, "end": 3, "label": "x"}], []] * 10
+    found = columns(id=list(range(20)), a=words, b=tags, c=spans, review=REVIEWS)
+    roles: dict[str, Kind] = {"tokens": "tokens", "tags": "tags", "text": "text", "spans": "spans"}
+    assert guess_roles(roles, found) == {"tokens": "a", "tags": "b", "text": "review", "spans": "c"}
+    assert [guess(kind, columns(review=REVIEWS, mood=MOODS)) for kind in ("tokens", "tags", "spans")] == [None] * 3
+    assert guess("tags", columns(a=words)) is None
+
+
 def test_a_column_of_another_task_names_it() -> None:
     [score, mood] = columns(score=[n / 4 for n in range(20)], mood=MOODS)
     classification, regression = tasks.TASKS["text-classification"], tasks.TASKS["text-regression"]

@@ -39,9 +39,9 @@ def test_the_baseline_is_the_mean_of_the_train_rows() -> None:
 
 def test_differences_within_the_tolerance_settle_on_the_source() -> None:
     source, other = np.asarray([[1.0], [2.0], [3.0]]), np.asarray([[1.05], [2.5], [2.91]])
-    settled = task.settle(source, other, np.zeros(3, bool), 0.1)
+    settled = task.settle(TASK, source, other, np.zeros(3, bool), 0.1)
     assert settled.tolist() == [[1.0], [2.5], [3.0]]
-    assert task.settle(source, other[:, :0], np.zeros(3, bool), 0.1).shape == (3, 0)
+    assert task.settle(TASK, source, other[:, :0], np.zeros(3, bool), 0.1).shape == (3, 0)
 
 
 def test_an_answer_is_the_number() -> None:

@@ -1,0 +1,243 @@
+"""Language models through the command line: tuned, written with, exported with a cache and for mlx-lm, gated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the torch extra")
+pytest.importorskip("onnxscript", reason="needs the onnx extra")
+
+from click.testing import CliRunner, Result
+
+from compiler.cli import main
+from runtimes.manifest import read_manifest, seal
+from runtimes.verify_bundle import verify_bundle
+from tests.tiny import prompts, rows, write_language_project
+
+TRAINING = {"epochs": 3, "learning_rate": 1e-2, "batch_size": 4, "max_length": 48}
+
+
+def recipe(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learnt to answer, with a bundle."""
+    folder = write_language_project(
+        tmp_path_factory.mktemp("chat") / "project",
+        prompts(200),
+        task="text-generation",
+        training=TRAINING,
+        metrics=["perplexity", "token-accuracy", "exact-match"],
+        generation={"max_new_tokens": 6, "rows": 10},
+        export=["onnx"],
+    )
+    found = recipe("run", str(folder / "recipe.json"), "--runs", str(folder / "runs"), "--target", "cpu")
+    assert found.exit_code == 0, found.output
+    return folder / "runs" / "tiny"
+
+
+def report(run: Path) -> Any:
+    return json.loads((run / "report.json").read_text(encoding="utf-8"))
+
+
+def checks(run: Path, step: str = "verify") -> dict[str, Any]:
+    [edge] = report(run)["gates"][step]["verification"]["edges"]
+    return {check["name"]: check for check in edge["checks"]}
+
+
+def test_texts_are_measured_beside_those_of_the_untuned_model(chat: Path) -> None:
+    evaluation = report(chat)["evaluation"]
+    tuned, untuned = evaluation["metrics"], evaluation["baseline"]["untuned"]
+    assert list(tuned) == ["perplexity", "token-accuracy", "exact-match", "loss"]
+    assert tuned["perplexity"] < 2 < untuned["perplexity"]
+    assert tuned["exact-match"] > 0.5 > untuned["exact-match"] == 0.0
+    [shown, *_] = evaluation["texts"]
+    assert shown["answer"] in ("very p", "very n")
+    assert set(shown) == {"reference", "answer", "untuned"}
+
+
+def test_the_gate_forces_the_exported_cache_along_what_the_source_wrote(chat: Path) -> None:
+    found = checks(chat)
+    assert found["written_outputs"]["passed"] is found["written_tokens"]["passed"] is True
+    assert found["written_tokens"]["rows"] == report(chat)["evaluation"]["rows"]
+    assert found["written_tokens"]["agreeing"] == found["written_tokens"]["positions"] > 50
+
+
+def test_predict_writes_as_the_tuned_model_does(chat: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "the movie was great "}\n{"messages": [{"role": "user", "content": "a bad plot "}]}\n')
+    found = recipe("predict", str(chat / "bundle"), "--input", str(asked))
+    assert found.exit_code == 0, found.output
+    lines = [json.loads(line)["prediction"]["text"] for line in found.stdout.splitlines()]
+    assert lines == ["very p", "very n"]
+    typed = recipe("predict", str(chat / "bundle"), "--text", "the movie was great ")
+    assert typed.stdout == "very p  the movie was great \n"
+
+
+def test_transformers_writes_the_same_from_the_folder_that_was_saved(chat: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from runtimes.pytorch.quiet import quiet
+
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(chat / "model").eval()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(chat / "model" / "tokenizer.json"))
+    written = [json.loads(line) for line in (chat / "bundle" / "written.jsonl").read_text().splitlines()]
+    for row in written[:8]:
+        ids = torch.tensor([row["prompt"]])
+        with torch.inference_mode():
+            found = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=6,
+                eos_token_id=3,
+                pad_token_id=0,
+            )
+        assert found[0, ids.shape[1] :].tolist() == row["ids"]
+        assert tokenizer.decode([token for token in row["ids"] if token != 3]) == row["text"]
+
+
+def damage_tokens(folder: Path) -> None:
+    """A row's second token is another one."""
+    lines = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]
+    lines[0]["ids"][1] = 20
+    (folder / "written.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def damage_weights(folder: Path) -> None:
+    """One weight is 1.01 times what it was."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(folder / "model.onnx")
+    tensor = max(graph.graph.initializer, key=lambda found: len(found.raw_data))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
+    onnx.save(graph, folder / "model.onnx")
+
+
+def damage_template(folder: Path) -> None:
+    """Prompts end in a line break more: what was written was written for others, and the manifest is sealed anew."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["task"]["template"]["source"] += "{{ ' end' }}"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "caught"),
+    [
+        (damage_tokens, {"written_outputs", "written_tokens"}),
+        (damage_weights, {"outputs_batch_1", "written_outputs"}),
+        (damage_template, {"tokens"}),
+    ],
+)
+def test_a_bundle_that_was_damaged_and_sealed_again_is_caught_by_what_it_answers(
+    chat: Path, tmp_path: Path, damage: Callable[[Path], None], caught: set[str]
+) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
+    assert verify_bundle(folder).passed
+    damage(folder)
+    seal(folder, read_manifest(folder))
+    failed = {check.name for _, check in verify_bundle(folder).failures()}
+    assert caught <= failed, failed
+
+
+def test_a_row_without_anything_to_learn_is_e411_and_shown(tmp_path: Path) -> None:
+    lines = [*prompts(40), {"prompt": "the movie " * 40, "completion": "never seen"}]
+    folder = write_language_project(
+        tmp_path / "project",
+        lines,
+        task="text-generation",
+        training={**TRAINING, "max_length": 32},
+        dataset={"train": "rows.jsonl", "validation": None, "test": None},
+    )
+    found = recipe("run", str(folder / "recipe.json"), "--runs", str(folder / "runs"), "--target", "cpu")
+    assert found.exit_code == 4
+    assert "error[E411]: nothing of a row of 32 tokens is to be learnt" in found.output
+    assert "never seen" in found.output or "the movie the movie" in found.output
+
+
+@pytest.fixture(scope="module")
+def mlx_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learnt texts with low-rank updates, and left folders for mlx-lm."""
+    pytest.importorskip("mlx_lm", reason="needs the mlx extra")
+    folder = write_language_project(
+        tmp_path_factory.mktemp("mlx") / "project",
+        [{"text": row["snippet"]} for row in rows(120)],
+        task="continued-pretraining",
+        method="lora",
+        training=TRAINING,
+        export=["mlx", {"format": "mlx", "bits": 8, "group_size": 32}],
+    )
+    found = recipe("run", str(folder / "recipe.json"), "--runs", str(folder / "runs"), "--target", "cpu")
+    assert found.exit_code == 0, found.output
+    return folder / "runs" / "tiny"
+
+
+def test_mlx_lm_opens_what_was_exported_and_answers_as_the_gate_says(mlx_folders: Path) -> None:
+    import mlx.core as mx
+    import numpy as np
+    import torch
+    from mlx_lm.utils import load_model
+    from transformers import AutoModelForCausalLM
+
+    from runtimes.pytorch.quiet import quiet
+
+    ids = np.random.default_rng(0).integers(5, 40, (2, 9))
+    with quiet():
+        source = AutoModelForCausalLM.from_pretrained(mlx_folders / "model", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        expected = source(torch.from_numpy(ids)).logits.numpy()
+    whole, _ = load_model(mlx_folders / "mlx-1")
+    rounded, config = load_model(mlx_folders / "mlx-2")
+    assert np.abs(np.array(whole(mx.array(ids))) - expected).max() < 1e-4
+    away = np.abs(np.array(rounded(mx.array(ids))) - expected).max()
+    assert 1e-4 < away < 0.5
+    assert config["quantization"]["bits"] == 8
+
+
+def test_rounding_is_an_edge_of_its_own(mlx_folders: Path) -> None:
+    gates = report(mlx_folders)["gates"]
+    edges = [f"{edge['source']} -> {edge['target']}" for edge in gates["verify-2"]["verification"]["edges"]]
+    assert edges == ["trained -> merged", "merged -> mlx-lm", "mlx-lm -> mlx"]
+    last = gates["verify-2"]["verification"]["edges"][-1]
+    assert [check["name"] for check in last["checks"]] == ["metrics"]
+    assert (mlx_folders / "mlx-2" / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("group_size", "exit_code", "said"),
+    [
+        (32, 3, "error[E602]: mlx-lm -> mlx: metrics: perplexity"),
+        (128, 4, "error[E501]: groups of 128 divide the inputs of no layer"),
+    ],
+)
+def test_rounding_that_costs_too_much_or_rounds_nothing_is_no_export(
+    mlx_folders: Path, group_size: int, exit_code: int, said: str
+) -> None:
+    folder = mlx_folders.parents[1]
+    export = {"format": "mlx", "bits": 4, "group_size": group_size, "max_metric_drop": 0.0}
+    options = ("--runs", str(folder / "runs"), "--target", "cpu", "--set", f"/export={json.dumps([export])}")
+    found = recipe("run", str(folder / "recipe.json"), *options)
+    assert found.exit_code == exit_code, found.output
+    assert said in found.output
+
+
+def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:
+    project = chat.parents[1]
+    found = recipe("check", str(project / "recipe.json"), "--show-example")
+    assert found.exit_code == 0, found.output
+    shown = found.stdout.splitlines()[-1]
+    assert shown.endswith("⟦very n [SEP]⟧"), shown
+    refused = recipe("check", str(project / "recipe.json"), "--show-example", "--no-facts")
+    assert refused.exit_code == 2
