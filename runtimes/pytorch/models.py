@@ -61,6 +61,7 @@ def load_pretrained(folder: Path, head: Head) -> Loaded:
     mismatched = {name for name, *_ in found["mismatched_keys"]}
     missing = tuple(sorted({*found["missing_keys"], *mismatched}))
     _own_memory(model)
+    compute_buffers(model, model)
     return Loaded(model=model, head=head_of(model, missing), missing=missing)
 
 
@@ -69,6 +70,21 @@ def _own_memory(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
+
+
+def computed_parameters(model: PreTrainedModel) -> tuple[str, ...]:
+    """The parameters that are functions of the configuration, and that no file has: Marian's positions."""
+    names = {name for name, _ in model.named_parameters()}
+    return tuple(sorted(names & set(model._keys_to_ignore_on_save or ())))  # noqa: SLF001  (it has no other name)
+
+
+def compute_buffers(model: PreTrainedModel, source: PreTrainedModel) -> None:
+    """Makes buffers of these, with the values that they have in `source`: they are neither trained nor saved."""
+    for name in computed_parameters(model):
+        place, _, own = name.rpartition(".")
+        module, value = model.get_submodule(place), source.get_parameter(name).detach()
+        delattr(module, own)
+        module.register_buffer(own, value, persistent=False)
 
 
 def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
