@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +104,7 @@ def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     return (*beside, *poolers)
 
 
-def _writing_head(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
+def _writing_head(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
     """The module of an encoder-decoder that gives its logits: it comes with the model, as all of it does."""
     _require_whole([name for name in missing if "pooler" not in name.split(".")])
     last = model.get_output_embeddings()

@@ -86,7 +86,7 @@ def continued(
 
 def _decode(model: Any, ids_BS: Tensor, mask_BT: Tensor, hidden: Tensor, cache: EncoderDecoderCache) -> Tensor:
     found: Tensor = model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=hidden),  # type: ignore[arg-type]
+        encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
         attention_mask=mask_BT,
         decoder_input_ids=ids_BS,
         past_key_values=cache,

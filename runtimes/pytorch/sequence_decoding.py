@@ -58,7 +58,7 @@ class TorchSequenceDecoder:
         """The logits [B, V] of one token more for each row."""
         with torch.inference_mode(), exact_float32():
             found = self.model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=cache.hidden),  # type: ignore[arg-type]
+                encoder_outputs=BaseModelOutput(last_hidden_state=cache.hidden),
                 attention_mask=cache.mask,
                 decoder_input_ids=torch.from_numpy(ids_B1).to(self.device),
                 past_key_values=cache.cache,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from compiler.metrics import Metric
 from compiler.recipe import Loss
-from compiler.tasks import Example, SequenceToSequence, texts_of
-from compiler.tasks.sequence_to_sequence import written_ids
+from compiler.tasks import Example, SequenceToSequence
+from compiler.tasks.sequence_to_sequence import texts, written_ids
 from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Column, Portion, Ragged
 from runtimes.readings import NUM_FIGURES, TARGET
 from runtimes.tasks import language
@@ -55,7 +55,7 @@ def columns(task: SequenceToSequence, pad_token_id: int) -> tuple[Column, ...]:
 def encode(task: SequenceToSequence, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows. A row without a target has the end alone to be written."""
     assert task.start_id != "auto" and task.max_target_length != "auto", "a plan's numbers are resolved"
-    sources = encoder.encodings([texts_of(task, example.row) for example in examples])
+    sources = encoder.encodings([texts(task, example.row) for example in examples])
     targets = encoder.whole.encode_batch_fast([example.row.get("target", "") for example in examples])
     whole = [written_ids(task, target.ids) for target in targets]
     written = [np.asarray(ids[: task.max_target_length], np.int32) for ids in whole]
@@ -120,7 +120,7 @@ def probe_row(text: str) -> Mapping[str, Any]:
 
 def prompt(task: SequenceToSequence, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
     """The token ids that the encoder reads."""
-    [source] = encoder.encodings([texts_of(task, row)])
+    [source] = encoder.encodings([texts(task, row)])
     return tuple(_source(task, source.ids))
 
 

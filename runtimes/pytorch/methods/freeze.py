@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -39,7 +40,8 @@ def new_parameters(model: PreTrainedModel) -> list[New]:
 
 def _layers(model: PreTrainedModel) -> list[nn.Module]:
     """The numbered layers of the model, or of its encoder and then of its decoder."""
-    halves = [model.get_encoder(), model.get_decoder()] if model.config.is_encoder_decoder else [model.base_model]
+    whole: Any = model
+    halves = [whole.get_encoder(), whole.get_decoder()] if model.config.is_encoder_decoder else [model.base_model]
     return [layer for half in halves for layer in _numbered(half)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 import torch
 
 from compiler.generation import Generation
-from runtimes.decoding import forced, generate, left_padded, right_padded
+from runtimes.decoding import Decoder, forced, generate, left_padded, right_padded
 from runtimes.errors import RunError
 from runtimes.export.facts import DECODER, ENCODER
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
@@ -46,7 +47,8 @@ def test_the_graphs_write_what_the_model_writes(pair: Path, num_beams: int) -> N
     generation = Generation(max_new_tokens=NEW, num_beams=num_beams)
     free = generate(source, SOURCES, generation, eos_ids=[], pad_id=PAD)
     eos_ids = sorted({answer.ids[place + 1] for place, answer in enumerate(free[:3])})
-    found, expected = (generate(one, SOURCES, generation, eos_ids=eos_ids, pad_id=PAD) for one in (decoder, source))
+    both: tuple[Decoder[Any], ...] = (decoder, source)
+    found, expected = (generate(one, SOURCES, generation, eos_ids=eos_ids, pad_id=PAD) for one in both)
     assert len({answer.ids for answer in expected}) > 1
     for answer, other in zip(found, expected, strict=True):
         assert (answer.ids, answer.ended) == (other.ids, other.ended)
@@ -68,7 +70,8 @@ def test_one_pass_over_a_target_gives_the_logits_of_the_model(pair: Path) -> Non
 def test_a_target_that_is_given_token_by_token_reads_as_in_the_model(pair: Path) -> None:
     decoder, source = opened(pair)
     targets = [np.random.default_rng(row).integers(4, 50, 3 + row).tolist() for row in range(len(SOURCES))]
-    for found, expected in zip(*(forced(one, SOURCES, targets, pad_id=PAD) for one in (decoder, source)), strict=True):
+    both: tuple[Decoder[Any], ...] = (decoder, source)
+    for found, expected in zip(*(forced(one, SOURCES, targets, pad_id=PAD) for one in both), strict=True):
         assert np.abs(found.log_probs - expected.log_probs).max() < 1e-4
         assert found.best.tolist() == expected.best.tolist()
 
