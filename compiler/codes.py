@@ -354,7 +354,8 @@ CODES: dict[str, Code] = {
     "R410": Code(
         "an architecture that the task can't use",
         "Text classification takes encoders. A decoder will do when its config.json names a padding token "
-        "(pad_token_id), by which it finds the end of a row; encoder-decoders are not supported.",
+        "(pad_token_id), by which it finds the end of a row. Language models are decoders, and what reads one text and "
+        "writes another is an encoder-decoder.",
     ),
     "R409": Code(
         "a file has changed since the plan was made",

@@ -25,12 +25,23 @@ from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, 
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
-_A = {"encoder": "an encoder", "decoder": "a decoder", "vision": "a vision model"}
-_S = {"encoder": "encoders", "decoder": "decoders", "vision": "vision models"}
+_A = {
+    "encoder": "an encoder",
+    "decoder": "a decoder",
+    "encoder-decoder": "an encoder-decoder",
+    "vision": "a vision model",
+}
+_S = {
+    "encoder": "encoders",
+    "decoder": "decoders",
+    "encoder-decoder": "encoder-decoders",
+    "vision": "vision models",
+}
 _SUCH = {
     "vision": "choose a vision model: vit, resnet, convnext, swin, dinov2, ...",
     "encoder": "choose an encoder: bert, roberta, distilbert, modernbert, ...",
     "decoder": "choose a decoder: llama, qwen3, smollm3, gpt2, ...",
+    "encoder-decoder": "choose an encoder-decoder: t5, bart, marian, two encoders saved as an EncoderDecoderModel, ...",
 }
 
 

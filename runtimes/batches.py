@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.balance import Draw, rows_of_each
-from runtimes.features import IGNORED, TARGETS, TOKENS, Ragged, Table
+from compiler.lengths import length_grid
+from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Ragged, Table
 from runtimes.protocol import Batch
 from runtimes.randomness import number, order
 
@@ -107,8 +108,9 @@ def collate(
 ) -> Batch:
     """Rows padded to the smallest length of the grid; rows of weight zero fill the batch up to `fill_to` rows.
 
-    Without a grid they are padded to the longest of them. `weigh`: from targets to their weights in the loss. `vary`
-    is given the rows' values as they are stored, and may change them and the targets.
+    Without a grid they are padded to the longest of them. What a model writes has a grid of its own, up to the longest
+    of the table. `weigh`: from targets to their weights in the loss. `vary` is given the rows' values as they are
+    stored, and may change them and the targets.
     """
     batch = vary(_stored(table, rows, grid))
     fill = max(0, fill_to - len(rows))
@@ -127,7 +129,8 @@ def collate(
 
 def _stored(table: Table, rows: Rows, grid: Sequence[int]) -> Batch:
     """The rows' values as they are stored, padded, each target of the same weight."""
-    masks = {axis: _mask(offsets, rows, grid) for axis, offsets in table.offsets.items()}
+    written = length_grid(table.longest_labels) if grid else ()
+    masks = {axis: _mask(offsets, rows, written if axis == LABELS else grid) for axis, offsets in table.offsets.items()}
     inputs = {name: _placed(table, name, rows, masks) for name in table.columns if name != TARGETS}
     if TOKENS in masks:
         inputs = {"attention_mask": masks[TOKENS].astype(np.int64), **inputs}

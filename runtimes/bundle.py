@@ -19,6 +19,7 @@ from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import encoded, outputs_of
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
+from runtimes.export.facts import GRAPH, graph_names
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
 from runtimes.inputs import Row, files_of, open_reader
@@ -31,9 +32,9 @@ from runtimes.tokens import Encoder
 
 if TYPE_CHECKING:
     from runtimes.export.decoding import OnnxDecoder
+    from runtimes.export.sequence import OnnxSequenceDecoder
     from runtimes.export.session import Session
 
-GRAPH = "model.onnx"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
@@ -132,10 +133,11 @@ class Bundle:
             raise broken(self.folder, f"{WRITTEN} can't be read: {error}") from error
 
     @cached_property
-    def graph(self) -> Session | OnnxDecoder:
-        """The graph, opened as the gate opened it: of a language model, with a cache. Raises RunError."""
+    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder:
+        """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         try:
             from runtimes.export.decoding import onnx_decoder
+            from runtimes.export.sequence import onnx_sequence_decoder
             from runtimes.export.session import open_session
         except ImportError as error:
             raise RunError(
@@ -144,13 +146,17 @@ class Bundle:
         if self.head.reading == "logits":
             return open_session(self.folder / GRAPH, threads=self.threads)
         most = positions_of(read_json(self.folder, CONFIG))
+        if self.head.encodes:
+            start = self.head.config["decoder_start_token_id"]
+            return onnx_sequence_decoder(self.folder, start_id=start, threads=self.threads, max_positions=most)
         return onnx_decoder(self.folder / GRAPH, threads=self.threads, max_positions=most)
 
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    for name in (GRAPH, *files_of(manifest.task), CONFIG, GOLDEN, HELD_OUT):
+    head = tasks.module_of(manifest.task).head(manifest.task)
+    for name in (*graph_names(encodes=head.encodes), *files_of(manifest.task), CONFIG, GOLDEN, HELD_OUT):
         if not (folder / name).is_file():
             raise broken(folder, f"{name} is missing")
     return Bundle(
@@ -181,7 +187,9 @@ def _encoder(folder: Path, manifest: Manifest) -> InputReader:
 
 
 def positions_of(config: Any) -> int | None:
-    """Tokens that a row may have, by a model's config.json; None where it does not say."""
+    """Tokens that a row may have, by a model's config.json, or what its decoder writes; None where it does not say."""
     named = ("max_position_embeddings", "n_positions")
+    if isinstance(config, dict) and isinstance(config.get("decoder"), dict):
+        config = config["decoder"]
     found = (config.get(name) for name in named) if isinstance(config, dict) else ()
     return next((value for value in found if isinstance(value, int)), None)

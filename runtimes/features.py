@@ -20,6 +20,8 @@ from compiler.typed import read, to_json
 
 TOKENS = "tokens"
 """The axis of the tokens that a model reads: it decides which rows share a batch."""
+LABELS = "labels"
+"""The axis of the tokens that a model writes after it has read the others."""
 TARGETS = "targets"
 IGNORED = -100
 """The target of a position that should be answered with nothing: it bears no loss, and no metric counts it."""
@@ -64,6 +66,7 @@ class Portion:
     ragged: Mapping[str, Sequence[Array]]
     fixed: Mapping[str, Array]
     truncated: int  # of the rows
+    truncated_labels: int = 0  # of the rows, along LABELS
 
     @property
     def num_rows(self) -> int:
@@ -114,6 +117,15 @@ class Ragged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFacts:
+    """What rows have along LABELS."""
+
+    num_tokens: int = 0
+    longest: int = 0  # tokens of the longest row, after truncation
+    truncated: int = 0  # rows that were cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureFacts:
     """What stands in a folder of features."""
 
@@ -124,6 +136,7 @@ class FeatureFacts:
     max_length: int
     pad_token_id: int
     columns: tuple[Column, ...]
+    labels: LabelFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +147,7 @@ class Table:
     columns: Mapping[str, Column]
     arrays: Mapping[str, Array]
     offsets: Mapping[str, npt.NDArray[np.int64]]
+    longest_labels: int = 0  # of any row along LABELS; 0 where it was not counted
 
     def __len__(self) -> int:
         return self.num_rows
@@ -186,6 +200,7 @@ class Features(Table):
                 for column in facts.columns
             },
             offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
+            longest_labels=facts.labels.longest if facts.labels else 0,
         )
 
 
@@ -226,11 +241,12 @@ def write_features(
     """
     folder.mkdir(parents=True, exist_ok=True)
     lengths = {column.axis: array("q") for column in columns if column.axis}
-    num_rows = 0
+    num_rows = truncated_labels = 0
     with ExitStack() as stack:
         files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
         for portion in portions:
             truncated += portion.truncated
+            truncated_labels += portion.truncated_labels
             num_rows += portion.num_rows
             for axis, found in lengths.items():
                 found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
@@ -248,9 +264,14 @@ def write_features(
         max_length=max_length,
         pad_token_id=pad_token_id,
         columns=kept,
+        labels=_label_facts(lengths[LABELS], truncated_labels) if LABELS in lengths else None,
     )
     write_json(folder / "facts.json", to_json(facts))
     return facts
+
+
+def _label_facts(lengths: array[int], truncated: int) -> LabelFacts:
+    return LabelFacts(num_tokens=sum(lengths), longest=max(lengths, default=0), truncated=truncated)
 
 
 def _first_of(columns: Sequence[Column], axis: str) -> str:

@@ -51,7 +51,8 @@ def quickstart(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_committed_recipe_compiles(environment: pytest.MonkeyPatch, recipe: Path) -> None:
     written = json.loads(recipe.read_text(encoding="utf-8"))
-    models = [MIRROR / written["model"]] if "model" in written else []  # else it extends another recipe
+    model = written.get("model", {"id": ""})  # a recipe that extends another may have none
+    models = [MIRROR / (model["id"] if isinstance(model, dict) else model)]
     needed = [*models, *(ROOT / "recipes" / path for path in paths_in(written.get("dataset", {})))]
     if missing := [path.relative_to(ROOT) for path in needed if not path.exists()]:
         pytest.skip(f"`make fixtures FIXTURES=--all` gets {missing[0]}")

@@ -187,10 +187,11 @@ def guess_roles(
 
 def other_task(task: Task, role: str, column: Column) -> str:
     """A hint that names the task whose answers look like a column, where a task's own don't; else nothing."""
-    if role != tasks.answer_of(task) or looks_like(tasks.COLUMNS[role], column):
+    if role != tasks.answer_of(task) or looks_like(tasks.module_of(task).COLUMNS[role], column):
         return ""
     for name, other in tasks.TASKS.items():
         answer = tasks.answer_of(other)
-        if answer is not None and looks_like(tasks.COLUMNS[answer], column):
+        kind = tasks.module_of(other).COLUMNS[answer] if answer is not None else "text"
+        if kind != "text" and looks_like(kind, column):  # any text could be one that is to be written
             return f'the task "{name}" reads such a column, as its {answer}'
     return ""

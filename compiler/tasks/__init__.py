@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
     image_classification,
+    sequence_to_sequence,
+    summarization,
     text_classification,
     text_generation,
     text_regression,
+    text_to_text,
     token_classification,
+    translation,
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.image_classification import ImageClassification
 from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.sequence_to_sequence import SequenceToSequence
+from compiler.tasks.summarization import Summarization
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
+from compiler.tasks.text_to_text import TextToText
 from compiler.tasks.token_classification import TokenClassification
+from compiler.tasks.translation import Translation
 
 __all__ = [
     "COLUMNS",
@@ -31,18 +39,24 @@ __all__ = [
     "Reads",
     "ResolvedTask",
     "RowReader",
+    "SequenceToSequence",
+    "Summarization",
     "Task",
     "TaskModule",
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TextToText",
     "TokenClassification",
+    "Translation",
     "answer_of",
     "columns_of",
     "image_column",
     "module_of",
     "reads",
     "texts_of",
+    "written_ids",
+    "written_role",
 ]
 
 Task = (
@@ -52,6 +66,9 @@ Task = (
     | TextGeneration
     | ContinuedPretraining
     | ImageClassification
+    | Translation
+    | Summarization
+    | TextToText
 )
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
@@ -62,8 +79,10 @@ COLUMNS: Mapping[str, Kind] = {
     **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
     **image_classification.COLUMNS,
+    **sequence_to_sequence.COLUMNS,
 }
-"""Every role that some task reads a column for, with what stands in such a column."""
+"""Every role that some task reads a column for. What stands there is the task's to say: a target is a number or a text.
+"""
 
 
 def module_of(task: Task) -> TaskModule:
@@ -81,6 +100,12 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, continued_pretraining)
         case ImageClassification():
             return cast(TaskModule, image_classification)
+        case Translation():
+            return cast(TaskModule, translation)
+        case Summarization():
+            return cast(TaskModule, summarization)
+        case TextToText():
+            return cast(TaskModule, text_to_text)
         case _:
             assert_never(task)
 
@@ -112,3 +137,18 @@ def answer_of(task: Task) -> str | None:
     """The role of what the model is to answer: of the column that it does not read. None where it reads all."""
     module = module_of(task)
     return next((role for role in module.COLUMNS if role not in module.INPUTS), None)
+
+
+def written_role(task: Task) -> str | None:
+    """The role of a text that the model is to write after it has read the others; None where it writes none."""
+    role = answer_of(task)
+    return role if role is not None and module_of(task).COLUMNS[role] == "text" else None
+
+
+def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:
+    """What the model is to write of the tokens that the tokenizer makes of such a text."""
+    match task:
+        case SequenceToSequence():
+            return sequence_to_sequence.written_ids(task, ids)
+        case _:
+            return ids

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Architecture = Literal["encoder", "decoder", "vision"]
+Architecture = Literal["encoder", "decoder", "encoder-decoder", "vision"]
 Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "image"]
 """What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
 their tags, of spans of a text; images."""

@@ -22,7 +22,7 @@ LOG_ERRORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open graph with one output: logits."""
+    """An open graph, as a rule with one output: logits."""
 
     file: Path
     inner: Any
@@ -40,16 +40,19 @@ class Session:
         return found
 
 
-def open_session(onnx_file: Path, *, threads: int = 0) -> Session:
-    """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError."""
+def open_session(onnx_file: Path, *, threads: int = 0, output: str | None = "logits") -> Session:
+    """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
+
+    `output`: what it has to give, but for a part of a model.
+    """
     try:
         inner = onnxruntime.InferenceSession(
             str(onnx_file), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's errors share no base
         raise failure(onnx_file, f"does not load: {first_line(error)}") from error
-    if "logits" not in [output.name for output in inner.get_outputs()]:
-        raise failure(onnx_file, "has no output named logits")
+    if output is not None and output not in [value.name for value in inner.get_outputs()]:
+        raise failure(onnx_file, f"has no output named {output}")
     return Session(onnx_file, inner, tuple(value.name for value in inner.get_inputs()))
 
 

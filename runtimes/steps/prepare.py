@@ -21,6 +21,7 @@ from compiler.hub import SourceError, changed, fetch_model, fetch_rows
 from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
+from compiler.typed import to_json
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.events import Progress, Said
@@ -59,7 +60,12 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
         }
         cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
         tokens = f", {facts.num_tokens:,} tokens" if facts.num_tokens else ""
-        yield Said(step=step.id, message=f"{split.split}: {facts.num_rows:,} rows{tokens}{cut}")
+        said = f"{split.split}: {facts.num_rows:,} rows{tokens}{cut}"
+        if facts.labels is not None:
+            summary[split.split]["written"] = to_json(facts.labels)
+            cut = f", {facts.labels.truncated:,} cut at {facts.labels.longest}" if facts.labels.truncated else ""
+            said += f"; {facts.labels.num_tokens:,} to write{cut}"
+        yield Said(step=step.id, message=said)
     write_json(context.folder / "data.json", summary)
 
 

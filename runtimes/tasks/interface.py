@@ -43,6 +43,7 @@ class Head:
     num_outputs: int  # of a position
     reading: Reading = "logits"
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's forward, beside its inputs
+    encodes: bool = False  # an encoder reads, and a decoder with this head writes
     pretrained: bool = False  # the head came with the model: adapters leave it as it is
     scale: float = 1.0
     shift: float = 0.0

@@ -15,7 +15,8 @@ from runtimes.batches import collate
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
 from runtimes.manifest import check_hashes, files_in, read_manifest, seal
-from runtimes.tasks.text_classification import name_faults, softmax
+from runtimes.tasks.labels import softmax
+from runtimes.tasks.text_classification import name_faults
 from runtimes.tokens import Encoder
 
 

@@ -25,14 +25,14 @@ from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace import trace
-from runtimes.mlx.trace.fakes import TraceError, weightless
+from runtimes.mlx.trace.fakes import TraceError, weightless, weighty
 from runtimes.mlx.trace.names import names_in_model
 from runtimes.packing import SEGMENTS, packed_columns
 from runtimes.pytorch.engine import frozen_modules
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.methods import module_of
-from runtimes.pytorch.models import Loaded, head_of, save_pretrained, wrap
+from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters, head_of, save_pretrained, wrap
 from runtimes.pytorch.objective import Objective, read_outputs
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
@@ -141,7 +141,11 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
     """
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, **head.config)
-        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config, dtype=torch.float32)
+        create = getattr(transformers, head.auto_class).from_config
+        model: PreTrainedModel = create(config, dtype=torch.float32)
+        if computed_parameters(model):
+            with weighty():
+                compute_buffers(model, create(config, dtype=torch.float32))
     except Exception as error:  # transformers and its configurations raise errors of many libraries
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "its config.json must be of an architecture that transformers has"

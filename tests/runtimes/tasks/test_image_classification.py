@@ -37,9 +37,11 @@ def varied(rows: Features, places: np.ndarray, augmentation: Augmentation, *, se
 
 def test_pixels_are_stored_as_bytes_and_batched_as_fractions(rows: Features) -> None:
     assert isinstance(rows.arrays[PIXELS], np.memmap)
-    assert (rows.arrays[PIXELS].dtype, rows.arrays[PIXELS].shape) == (np.uint8, (COUNT, 3, 6, 8))
+    assert rows.arrays[PIXELS].dtype == np.dtype(np.uint8)
+    assert rows.arrays[PIXELS].shape == (COUNT, 3, 6, 8)
     batch = collate(rows, np.array([5, 3]), fill_to=4)
-    assert (batch.inputs[PIXELS].dtype, batch.inputs[PIXELS].shape) == (np.float32, (4, 3, 6, 8))
+    assert batch.inputs[PIXELS].dtype == np.dtype(np.float32)
+    assert batch.inputs[PIXELS].shape == (4, 3, 6, 8)
     assert np.array_equal(batch.inputs[PIXELS][:2], rows.arrays[PIXELS][[5, 3]])
     assert batch.targets.tolist() == [1, 1, 1, 1]
     assert batch.weights.tolist() == [1, 1, 0, 0]
