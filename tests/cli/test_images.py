@@ -1,16 +1,31 @@
 """A task whose model reads no tokens, from its recipe through the gate to its bundle: images instead of texts."""
 
+import contextlib
+import itertools
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from compiler.files import write_text
+from compiler.plan import Plan, Train
+from compiler.tasks import ImageClassification
+from runtimes.backends import backend
+from runtimes.batches import as_it_is, collate
 from runtimes.bundle import open_bundle
+from runtimes.errors import Interrupted
+from runtimes.features import Features
+from runtimes.images import PIXELS
+from runtimes.loop import train
+from runtimes.tasks import image_classification
 from tests.cli.conftest import invoke
+from tests.runtimes.tiny import placed
 from tests.tiny import save_image_processor
 
 pytestmark = pytest.mark.slow
@@ -196,3 +211,55 @@ def test_a_plan_with_an_image_less_is_another_one(folder: Path, tmp_path: Path) 
     assert before == invoke("plan", project / "recipe.json", "--target", "cpu", "--json").output
     (project / "photos" / "dark" / "002.png").unlink()
     assert before != invoke("plan", project / "recipe.json", "--target", "cpu", "--json").output
+
+
+@pytest.mark.parametrize("engine", ["pytorch", "mlx"])
+def test_a_resumed_training_varies_its_images_as_if_it_had_not_stopped(folder: Path, tmp_path: Path, engine) -> None:
+    if engine == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    step, rows = planned(folder)
+
+    def trained(name: str, stops_after: int | None) -> dict[str, np.ndarray]:
+        """The weights after six steps over two epochs; the losses are in its reports."""
+        asked = itertools.count(1)
+        loaded = backend(engine).load_engine(step, folder / "model", tmp_path / "init.safetensors", placed(engine))
+        reports = train(
+            loaded,
+            rows,
+            None,
+            step,
+            folder=tmp_path / name,
+            micro_batch_size=16,
+            stop=lambda: next(asked) == stops_after,
+        )
+        with contextlib.suppress(Interrupted):
+            list(reports)
+        loaded.save_state(tmp_path / name)
+        return load_file(tmp_path / name / "state.safetensors")
+
+    whole = trained("whole", None)
+    stopped = trained("parts", 4)
+    assert any(not np.array_equal(stopped[name], value) for name, value in whole.items())
+    resumed = trained("parts", None)
+    assert whole.keys() == resumed.keys()
+    assert all(np.array_equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_augmentation_changes_what_is_learnt_from_and_not_what_is_measured(folder: Path) -> None:
+    step, rows = planned(folder)
+    assert isinstance(step.task, ImageClassification)
+    places = np.arange(16)
+    vary = partial(image_classification.vary, step.task, seed=step.seed, epoch=0)
+    stored, varied = (collate(rows, places, vary=each).inputs[PIXELS] for each in (as_it_is, vary))
+    assert (stored != varied).any(axis=(1, 2, 3)).all()
+    assert np.array_equal(collate(rows, places).inputs[PIXELS], stored)
+
+
+def planned(folder: Path) -> tuple[Train, Features]:
+    """The train step, cut to six steps of two epochs, and its rows."""
+    plan = Plan.from_json(json.loads((folder / "runs" / "tiny" / "plan.json").read_text()))
+    step = plan.step("train")
+    assert isinstance(step, Train)
+    rows = Features(folder / "runs" / ".steps" / plan.keys()["prepare"] / "train")
+    size = -(-len(rows) // 3)
+    return replace(step, num_steps=6, batch_size=size, selection=None, evaluate_every=0, checkpoint_every=50), rows
