@@ -319,8 +319,8 @@ CODES: dict[str, Code] = {
     ),
     "R315": Code(
         "a split that the hub dataset does not have",
-        "No file name has the split's word, several configurations have it, or a numbered part is "
-        "missing. Name the file by path instead.",
+        "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
+        "are images, which are read from this machine alone. Name the file by path instead.",
     ),
     "R401": Code(
         "access is refused",

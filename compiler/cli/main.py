@@ -25,7 +25,7 @@ COMMANDS = {
     "runs": ("compiler.cli.runs:runs", "List the runs."),
     "clean": ("compiler.cli.runs:clean", "Delete runs and step outputs that no run refers to."),
     "report": ("compiler.cli.report:report", "Show what a run measured."),
-    "predict": ("compiler.cli.bundle:predict", "Answer texts with a bundle or a run."),
+    "predict": ("compiler.cli.bundle:predict", "Answer texts or images with a bundle or a run."),
     "verify": ("compiler.cli.bundle:verify", "Prove that a bundle answers as its source does."),
     "explain": ("compiler.cli.explain:explain", "Explain a diagnostic's code."),
     "schema": ("compiler.cli.explain:schema", "Print the JSON Schema of recipes, for editors."),

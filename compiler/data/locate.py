@@ -115,6 +115,9 @@ class _Locator:
     def named(self, pointer: str, split: str) -> SplitFiles:
         dataset = self.recipe.dataset.id
         assert dataset is not None, "checked by check_split_kinds"
+        if tasks.reads(self.recipe.task) == "image":
+            hint = 'download it, and name its folder or table as "path"'
+            raise self.fail("R315", pointer, f"the images of the hub dataset {dataset} can't be read from there", hint)
         try:
             if self.hub is None:
                 self.hub = open_dataset(dataset, self.recipe.dataset.revision, self.sources)

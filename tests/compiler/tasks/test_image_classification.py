@@ -152,6 +152,11 @@ def test_a_folder_of_images_is_no_file_of_texts(project: Path) -> None:
     assert '"photos" is a folder' in report(project, task="text-classification")
 
 
+def test_images_of_a_hub_dataset_are_named_by_path(project: Path) -> None:
+    found = report(project, dataset={"id": "org/photos", "train": {"name": "train"}})
+    assert "the images of the hub dataset org/photos can't be read from there" in found
+
+
 def test_tokens_are_not_counted(project: Path) -> None:
     assert 'nothing reads "max_length"' in report(project, training={"max_length": 12})
 
