@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_model(folder: Path, kind: str, shapes: dict[str, tuple[int, ...]], **config: Any) -> None:
+def write_model(folder: Path, kind: str, shapes: Mapping[str, tuple[int, ...]], **config: Any) -> None:
     folder.mkdir(exist_ok=True)
     written = {"model_type": kind, "architectures": [], **config}
     (folder / "config.json").write_text(json.dumps(written), encoding="utf-8")
