@@ -229,6 +229,11 @@ CODES: dict[str, Code] = {
         "a stop text that ends every answer",
         "An answer ends where a stop text begins, and the empty text begins everywhere.",
     ),
+    "R220": Code(
+        "packed rows would see each other",
+        "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
+        "distances would be lost with such a mask; rows of these models are sequences of their own.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

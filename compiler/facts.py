@@ -41,6 +41,7 @@ class ModelFacts:
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
+    packs: bool = False  # whether its attention keeps packed rows apart
     padding: int | None = 0  # the token that fills rows up, where config.json names one
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine

@@ -121,6 +121,8 @@ _DECODERS = frozenset(
         "starcoder2",
     ]
 )
+# Decoders that are given packed rows: their attention takes a mask for pairs of tokens as it is.
+_PACKED = frozenset(["gpt2", "llama", "mistral", "olmo2", "qwen2", "qwen3"])
 # Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
 _KNOWN_TYPES = (
     _DECODERS
@@ -186,6 +188,7 @@ def model_facts(files: Files) -> ModelFacts:
         architecture=_architecture(config),
         token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         max_target_positions=_max_target_positions(flat),
+        packs=_packs(flat),
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
@@ -219,6 +222,12 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
         return "encoder-decoder"
     kind = config["model_type"]
     return "decoder" if kind in _DECODERS else "vision" if kind in _VISION else "encoder"
+
+
+def _packs(config: Mapping[str, Any]) -> bool:
+    """Whether a mask of our own is all that says which tokens see each other: no window, no slopes over distances."""
+    windows = config.get("sliding_window") is not None and config.get("use_sliding_window") is not False
+    return config["model_type"] in _PACKED and not windows
 
 
 def _half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

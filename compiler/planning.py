@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods, tasks
+from compiler.generation import Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import length_grid
 from compiler.metrics import LOWER_IS_BETTER, Metric, name_of
@@ -87,7 +88,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         seed=training.seed,
         precision=training.precision,
         selection=_selection(recipe),
-        metrics=_unwritten(recipe),
+        metrics=_unwritten(recipe, recipe.metrics),
         evaluate_every=training.evaluate_every,
         checkpoint_every=training.checkpoint_every,
     )
@@ -114,7 +115,7 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
         task=recipe.task,
         split=split,
         metrics=recipe.metrics,
-        generation=recipe.generation if _unwritten(recipe) != recipe.metrics else None,
+        generation=recipe.generation if _unwritten(recipe, recipe.metrics) != recipe.metrics else None,
         baseline_model=recipe.model if recipe.keep_head else None,
     )
 
@@ -128,8 +129,8 @@ def _verify(
         inputs=("prepare", "train", *merged, f"export{suffix}"),
         task=recipe.task,
         split=split,
-        metrics=_unwritten(recipe) or tasks.module_of(recipe.task).DEFAULT_METRICS,
-        generation=recipe.generation and replace(recipe.generation, temperature=0.0, num_beams=1),
+        metrics=_unwritten(recipe, recipe.metrics) or _unwritten(recipe, tasks.module_of(recipe.task).DEFAULT_METRICS),
+        generation=_greedy(recipe.generation) if isinstance(export, Onnx) else None,
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
         max_excused=recipe.verify.max_excused,
@@ -160,7 +161,12 @@ def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
     )
 
 
-def _unwritten(recipe: ResolvedRecipe) -> tuple[Metric, ...]:
-    """The metrics that are measured without writing texts: between steps, and by the gate."""
+def _unwritten(recipe: ResolvedRecipe, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    """Those of some metrics that are measured without writing texts: between steps, and by the gate."""
     written = tasks.module_of(recipe.task).WRITTEN
-    return tuple(metric for metric in recipe.metrics if metric.type not in written)
+    return tuple(metric for metric in metrics if metric.type not in written)
+
+
+def _greedy(generation: Generation | None) -> Generation | None:
+    """How the source writes for the gate, nothing else of it."""
+    return generation and Generation(max_new_tokens=generation.max_new_tokens, stop=generation.stop)

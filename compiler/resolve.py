@@ -134,6 +134,9 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     """The method fits the model, and rows fit its positions."""
     yield from methods.module_of(recipe.method).check(recipe, recipe.method, model)
+    if recipe.training.packing is True and not model.packs:
+        message = f"the attention of {model.model_type} does not keep packed rows apart"
+        yield recipe.finding("R220", "/training/packing", message, "leave it out: each row is a sequence of its own")
     known = tasks.module_of(recipe.task).ARCHITECTURES
     if model.architecture in known:
         yield from check_reader(recipe, model)
@@ -166,8 +169,9 @@ def check_warmup(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator
         yield recipe.finding("R212", "/training/schedule/warmup_steps", message, f"at most {steps - 1}")
 
 
-def _packing(recipe: Recipe) -> Packing:
-    return "none" if recipe.training.packing is False else tasks.module_of(recipe.task).PACKING
+def _packing(recipe: Recipe, model: ModelFacts) -> Packing:
+    wanted = recipe.training.packing is not False and model.packs
+    return tasks.module_of(recipe.task).PACKING if wanted else "none"
 
 
 def _draw(recipe: Recipe) -> Draw:
@@ -182,7 +186,7 @@ def _draw(recipe: Recipe) -> Draw:
 
 
 def _steps_per_epoch(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
-    train, packing = data.split("train"), _packing(recipe)
+    train, packing = data.split("train"), _packing(recipe, model)
     if train is not None and (draw := _draw(recipe)) != "every":
         return max(1, math.ceil(rows_of_epoch(draw, train.label_counts.values()) / recipe.training.batch_size))
     if train is None or train.lengths is None or packing == "none":
@@ -234,7 +238,7 @@ def _training(
             gradient_checkpointing=training.gradient_checkpointing,
             max_grad_norm=training.max_grad_norm,
             max_length=_max_length(recipe, model, data, chosen),
-            packing=chosen.packing(training.packing, _packing(recipe)),
+            packing=chosen.packing(training.packing, _packing(recipe, model)),
             draw=_draw(recipe),
             label_smoothing=training.label_smoothing,
             loss=task.loss,

@@ -29,14 +29,17 @@ class Writing:
     generation: Generation
     ends: tuple[int, ...]  # tokens that end an answer
 
-    def prompts(self, rows: Iterable[Row]) -> list[tuple[int, ...]]:
-        """The token ids that each answer starts from."""
+    def prompts(self, rows: Iterable[Row], decoder: Decoder[Any]) -> list[tuple[int, ...]]:
+        """The token ids that each answer starts from; without their beginning where they leave no room for it."""
         module = tasks.writing_module_of(self.task)
-        return [module.prompt(self.task, row, self.encoder) for row in rows]
+        room = None
+        if decoder.max_positions is not None and not module.head(self.task).encodes:
+            room = decoder.max_positions - min(self.generation.max_new_tokens, decoder.max_positions // 2)
+        return [module.prompt(self.task, row, self.encoder)[-room if room else None :] for row in rows]
 
     def written(self, decoder: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int] | None = None) -> list[str]:
         """The answer to each row. `numbers`: of the rows, by which what is drawn is seeded."""
-        return [self.text(found) for found in self.decoded(decoder, self.prompts(rows), numbers)]
+        return [self.text(found) for found in self.decoded(decoder, self.prompts(rows, decoder), numbers)]
 
     def decoded(
         self, decoder: Decoder[Any], prompts: Sequence[Sequence[int]], numbers: Sequence[int] | None = None
@@ -96,7 +99,9 @@ def read_written(path: Path) -> tuple[Written, ...]:
 
 
 def _lines(path: Path) -> Iterator[Written]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
         try:
             yield read(Written, json.loads(line))
         except ValueError as error:

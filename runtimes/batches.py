@@ -27,6 +27,8 @@ WINDOW = 100_000
 
 def evenly(targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Ones in the shape of the targets, and zeros where there is nothing to answer: each counts the same."""
+    if targets.dtype.kind == "f":
+        return np.ones(targets.shape, np.float32)  # any number may be a target
     return np.asarray(targets != IGNORED, np.float32)
 
 

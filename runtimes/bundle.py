@@ -16,7 +16,7 @@ import numpy.typing as npt
 from compiler.tasks import Example, Task
 from runtimes import tasks
 from runtimes.answers import Written, read_written, writing_of
-from runtimes.comparison import encoded, outputs_of
+from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.export.facts import GRAPH, graph_names
@@ -94,7 +94,7 @@ class Bundle:
             return Ragged.of((), np.empty((0, self.num_outputs), np.float32))
         table = self.encode(examples)
         order = np.argsort(table.lengths, kind="stable")
-        return outputs_of(self.run, table, order, batch_size).take(np.argsort(order))
+        return outputs_of(self.run, table, order, rows_at_once(self.head, batch_size)).take(np.argsort(order))
 
     def encode(self, examples: Sequence[Example]) -> Table:
         """The columns of each row."""

@@ -16,15 +16,17 @@ from compiler.tasks import Example, Task, texts_of
 from runtimes import tasks
 from runtimes.batches import Rows as Places
 from runtimes.batches import answered, collate, in_order
-from runtimes.features import Ragged, Table, table_of
+from runtimes.features import IGNORED, Ragged, Table, table_of
 from runtimes.golden import Probe, alternate, choose_rows, image_probes, make_probes, spread
 from runtimes.images import ImageReader
 from runtimes.inputs import Row, columns_of, image_role
 from runtimes.protocol import Batch
+from runtimes.tasks import Head
 from runtimes.tasks.interface import InputReader
 from runtimes.tokens import chunks
 
 NOISE_ROWS = 64
+TOKEN_ROWS = 4
 _ROWS_AT_ONCE = 512
 
 
@@ -153,6 +155,18 @@ def outputs_of(
     order = [np.arange(start, min(start + batch_size, len(places))) for start in range(0, len(places), batch_size)]
     whole = in_order(order, found)
     return Ragged(whole.values.astype(np.float32), whole.offsets)
+
+
+def rows_at_once(head: Head, most: int) -> int:
+    """Rows of a batch, at most so many; few of a language model, whose logits are many."""
+    return min(most, TOKEN_ROWS) if head.reading == "tokens" else most
+
+
+def asked(head: Head, targets: Ragged) -> npt.NDArray[np.bool_]:
+    """[P] where something is decided: of a language model where a token is to be learnt, else everywhere."""
+    if head.reading == "tokens":
+        return np.asarray(targets.values != IGNORED)
+    return np.ones(int(targets.offsets[-1]), bool)
 
 
 def mixed_order(count: int) -> npt.NDArray[np.int64]:

@@ -110,7 +110,7 @@ class Ragged:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Ragged:
         """Some of the rows, in this order."""
-        lengths = self.lengths[rows]
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Ragged(self.values[places], offsets)

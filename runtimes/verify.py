@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from compiler.typed import read, to_json
 from runtimes import tasks
 from runtimes.answers import Written, save_written
 from runtimes.batches import Rows as Places
-from runtimes.comparison import HeldOut, Rows, choose, mixed_order, noise_batches, outputs_of
+from runtimes.comparison import HeldOut, Rows, choose, mixed_order, noise_batches, outputs_of, rows_at_once
 from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
 from runtimes.export import Stage
@@ -37,7 +36,6 @@ from runtimes.gate import (
     Outputs,
     ScoreFunction,
     Verification,
-    compare_decisions,
     compare_each_decision,
     compare_metrics,
     compare_outputs,
@@ -58,7 +56,6 @@ GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
 WRITTEN = "written.jsonl"
 BATCH_SIZE = 16
-TOKEN_BATCH_SIZE = 4  # of language models, whose logits are many
 
 NoiseFunction = Callable[[Iterable[Batch]], Noise]
 WriteFunction = Callable[[Sequence[Row], Sequence[int]], Sequence[Written]]
@@ -124,7 +121,7 @@ def verify_export(
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
     rows = choose(held_out, encoder, step.rows)
-    size = TOKEN_BATCH_SIZE if tasks.module_of(step.task).head(step.task).reading == "tokens" else BATCH_SIZE
+    size = rows_at_once(tasks.module_of(step.task).head(step.task), BATCH_SIZE)
     found = noise(noise_batches(rows, size))
     answers = {stage.name: _answer(stage.open(), rows, size) for stage in stages}
     exact = {stage.name for stage in stages if stage.exact}
@@ -222,7 +219,7 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
     module, excused_P = tasks.module_of(step.task), np.zeros(len(one), bool)
     decide = module.decider(step.task)
     if decide is not None:
-        compare = partial(compare_decisions, tolerance=allowed, max_excused=step.max_excused, decide=decide)
+        compare = partial(_decided, step, decide, allowed)
         yield compare(one, two, rows=numbers["rows"])
         if rows.probes:
             yield compare(source.probes.values, other.probes.values, name="decisions_probes", rows=numbers["probes"])

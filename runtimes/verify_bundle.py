@@ -19,7 +19,7 @@ from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
-from runtimes.comparison import examples_of, outputs_of
+from runtimes.comparison import examples_of, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
@@ -77,7 +77,9 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     yield _compare_inputs(bundle, table, golden)
     source = found = _source_outputs(bundle, golden)
     for size in batch_sizes:
-        found = outputs_of(bundle.run, table, np.arange(len(golden)), size) if golden else source
+        found = (
+            outputs_of(bundle.run, table, np.arange(len(golden)), rows_at_once(bundle.head, size)) if golden else source
+        )
         yield compare_outputs(
             source.values, found.values, bundle.manifest.tolerance, name=f"outputs_batch_{size}", rows=source.rows
         )

@@ -22,7 +22,7 @@ OUTPUTS, DECISIONS = "written_outputs", "written_tokens"
 
 def write_source(writing: Writing, source: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int]) -> list[Written]:
     """What the source writes for some rows. `numbers`: of the rows in the split."""
-    prompts = writing.prompts(rows)
+    prompts = writing.prompts(rows, source)
     return [
         Written(
             row=int(number),

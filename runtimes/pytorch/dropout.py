@@ -83,7 +83,9 @@ def seeded_attention(
         )
     scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
     scores_BHTT = torch.matmul(query_BHTD * scale, key_BHTD.transpose(-1, -2))
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores_BHTT.masked_fill_(~attention_mask, torch.finfo(scores_BHTT.dtype).min)
+    elif attention_mask is not None:
         scores_BHTT.add_(attention_mask)
     shares_BHTT = scores_BHTT.softmax(dim=-1)
     shares_BHTT = shares_BHTT * masks.draw(shares_BHTT.shape, dropout).to(shares_BHTT.dtype)

@@ -16,6 +16,7 @@ from runtimes import tasks
 from runtimes.answers import writing_of
 from runtimes.backends import backend
 from runtimes.batches import answered, collate, evaluation_batches, in_order
+from runtimes.comparison import rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.evaluation import mean_loss
 from runtimes.events import Progress, Said
@@ -29,7 +30,6 @@ from runtimes.steps.prepare import read_prepared
 from runtimes.tokens import open_encoder
 
 _BATCH_SIZE = 32
-_TOKEN_BATCH_SIZE = 4  # of language models, whose logits are many
 _SHOWN = 5  # texts in the report
 
 
@@ -109,8 +109,8 @@ def _outputs(
     function: ScoreFunction, features: Features, train: Train, step_id: str
 ) -> Generator[Progress, None, Ragged]:
     """Yields progress; returns the outputs [P, C] of every row, in the split's order."""
-    reads_tokens = tasks.module_of(train.task).head(train.task).reading == "tokens"
-    batches = evaluation_batches(features.lengths, _TOKEN_BATCH_SIZE if reads_tokens else _BATCH_SIZE)
+    head = tasks.module_of(train.task).head(train.task)
+    batches = evaluation_batches(features.lengths, rows_at_once(head, _BATCH_SIZE))
     found: list[Ragged] = []
     for rows in batches:
         batch = collate(features, rows, grid=train.lengths)
