@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from runtimes.features import Ragged, Table, table_of
 from runtimes.golden import Probe, alternate, choose_rows, make_probes, spread
 from runtimes.protocol import Batch
 from runtimes.tokens import Encoder, chunks
+from runtimes.windows import WINDOW
 
 Row = Mapping[str, Any]
 """The values of a row by role."""
@@ -107,7 +108,11 @@ def examples_of(task: Task, rows: Sequence[Row]) -> list[Example]:
     """Rows by role, as their task reads them. Raises BadValueError."""
     there = {role: role for row in rows[:1] for role in row}
     reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, there))
-    return [reader.read(row) for row in rows]
+    return [_same_window(reader.read(row), row) for row in rows]
+
+
+def _same_window(example: Example, row: Row) -> Example:
+    return replace(example, row={**example.row, WINDOW: row[WINDOW]}) if WINDOW in row else example
 
 
 def encoded(task: Task, examples: Iterable[Example], encoder: Encoder) -> Table:

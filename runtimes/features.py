@@ -8,7 +8,8 @@ import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -23,7 +24,15 @@ TOKENS = "tokens"
 TARGETS = "targets"
 IGNORED = -100
 """The target of a position that should be answered with nothing: it bears no loss, and no metric counts it."""
+POSSIBLE = -101
+"""The target of a position that could have been the answer to its row: it bears no loss of its own either."""
+NOTES = "notes.jsonl"
 Array = npt.NDArray[Any]
+
+
+def is_answered(targets: Array) -> npt.NDArray[np.bool_]:
+    """Where something is to be answered: whole numbers below zero say that nothing is."""
+    return targets >= 0 if targets.dtype.kind in "iu" else np.ones(targets.shape, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,7 @@ class Portion:
     ragged: Mapping[str, Sequence[Array]]
     fixed: Mapping[str, Array]
     truncated: int  # of the rows
+    notes: Sequence[Any] = ()  # of each row, as JSON: what is measured by, and no model reads; none where targets do
 
     @property
     def num_rows(self) -> int:
@@ -62,6 +72,7 @@ class Ragged:
 
     values: Array  # [P, ...]
     offsets: npt.NDArray[np.int64]  # [N + 1]
+    notes: Sequence[Any] = ()  # [N] what else is known of each row, where something is
 
     @staticmethod
     def single(values: Array) -> Ragged:
@@ -95,7 +106,8 @@ class Ragged:
         lengths = self.lengths[rows]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(self.values[places], offsets)
+        notes = [self.notes[row] for row in rows.tolist()] if self.notes else ()
+        return Ragged(self.values[places], offsets, notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +131,7 @@ class Table:
     columns: Mapping[str, Column]
     arrays: Mapping[str, Array]
     offsets: Mapping[str, npt.NDArray[np.int64]]
+    notes: Sequence[Any] = ()  # [N] what else is known of each row, where something is
 
     def __len__(self) -> int:
         return self.num_rows
@@ -130,8 +143,8 @@ class Table:
 
     @property
     def targets(self) -> Ragged:
-        """What each row should be answered with."""
-        return self.ragged(TARGETS)
+        """What each row should be answered with, and what it is measured by."""
+        return replace(self.ragged(TARGETS), notes=self.notes)
 
     def ragged(self, name: str) -> Ragged:
         """The values of a column."""
@@ -147,6 +160,26 @@ class Table:
         if not column.axis:
             return np.asarray(self.arrays[column.name][index])
         return self.ragged(column.name).row(index)
+
+
+class Notes(Sequence[Any]):
+    """The notes of a split's rows, read when one is asked for."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @cached_property
+    def _values(self) -> list[Any]:
+        if not self._file.exists():
+            return []
+        with self._file.open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._values[index]
 
 
 class Features(Table):
@@ -166,6 +199,7 @@ class Features(Table):
                 for column in facts.columns
             },
             offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
+            notes=Notes(folder / NOTES),
         )
 
 
@@ -188,6 +222,7 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
         columns={column.name: column for column in columns},
         arrays=arrays,
         offsets={axis: _offsets(counted) for axis, counted in lengths.items()},
+        notes=[note for portion in found for note in portion.notes],
     )
 
 
@@ -209,6 +244,7 @@ def write_features(
     num_rows = 0
     with ExitStack() as stack:
         files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
+        notes = stack.enter_context((folder / NOTES).open("wb"))
         for portion in portions:
             truncated += portion.truncated
             num_rows += portion.num_rows
@@ -216,6 +252,10 @@ def write_features(
                 found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
             for column in columns:
                 _append(column, portion, files[column.name])
+            for note in portion.notes:
+                notes.write(json.dumps(note, ensure_ascii=False).encode() + b"\n")
+    if not (folder / NOTES).stat().st_size:
+        (folder / NOTES).unlink()
     kept = tuple(column for column in columns if not (column.optional and _is_dropped(folder / f"{column.name}.bin")))
     for axis, found in lengths.items():
         np.save(folder / f"{axis}.offsets.npy", _offsets(found))

@@ -94,7 +94,7 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         plan_key=parts.key,
         max_length=step.max_length,
         columns=step.columns,
-        inputs=open_session(folder / GRAPH).inputs,
+        inputs=open_session(folder / GRAPH, results=tasks.module_of(step.task).head(step.task).results).inputs,
         precision=parts.precision,
         metrics=report.metrics,
         generation=step.generation,

@@ -41,6 +41,7 @@ from runtimes.golden import Golden, ids_of
 from runtimes.golden import outputs_of as golden_outputs
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
 from runtimes.verify_writing import compare_written
+from runtimes.windows import windows_of
 
 BATCH_SIZES = (1, 32)
 
@@ -132,7 +133,7 @@ def _compare_decisions(
     return replace(
         compared,
         passed=compared.passed and not misnamed,
-        agreeing=compared.agreeing - int(np.isin(source.rows, sorted(new)).sum()),
+        agreeing=max(0, compared.agreeing - int(np.isin(source.rows, sorted(new)).sum())),
         disagreeing=tuple(sorted({*compared.disagreeing, *misnamed})),
     )
 
@@ -170,6 +171,7 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     if not rows:
         raise RunError("E605", "there are no rows to verify with", "give a file with at least one row")
     manifest = bundle.manifest
+    rows = [part for parts in windows_of(bundle.task, rows, bundle.encoder) for part in parts]
     try:
         examples = examples_of(bundle.task, rows)
     except BadValueError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compiler import tasks
 from compiler.diagnostics import Diagnostic
 from compiler.lengths import auto_length
+from compiler.windows import Windowed
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
@@ -93,7 +94,7 @@ def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> 
         hint = "AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
         yield recipe.finding("R310", pointer, message, hint, severity="note")
     over = sum(split.rows_over(limit) for split in data.splits)
-    if over:
+    if over and not isinstance(recipe.task, Windowed):
         total, longest = sum(split.rows.num_rows for split in data.splits), data.longest_row
         message = (
             f"{over:,} of {total:,} rows ({over / total:.1%}) are cut at {limit} tokens; the longest has {longest}"

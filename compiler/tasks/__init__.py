@@ -7,6 +7,7 @@ from typing import Any, assert_never, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
+    question_answering,
     text_classification,
     text_generation,
     text_regression,
@@ -14,6 +15,7 @@ from compiler.tasks import (
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.question_answering import QuestionAnswering
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
@@ -25,6 +27,7 @@ __all__ = [
     "ContinuedPretraining",
     "Example",
     "Kind",
+    "QuestionAnswering",
     "ResolvedTask",
     "RowReader",
     "Task",
@@ -39,7 +42,14 @@ __all__ = [
     "texts_of",
 ]
 
-Task = TextClassification | TextRegression | TokenClassification | TextGeneration | ContinuedPretraining
+Task = (
+    TextClassification
+    | TextRegression
+    | TokenClassification
+    | QuestionAnswering
+    | TextGeneration
+    | ContinuedPretraining
+)
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
 COLUMNS: Mapping[str, Kind] = {
@@ -48,6 +58,7 @@ COLUMNS: Mapping[str, Kind] = {
     **text_regression.COLUMNS,
     **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
+    **question_answering.COLUMNS,
 }
 """Every role that some task reads a column for, with what stands in such a column."""
 
@@ -61,6 +72,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_regression)
         case TokenClassification():
             return cast(TaskModule, token_classification)
+        case QuestionAnswering():
+            return cast(TaskModule, question_answering)
         case TextGeneration():
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 Architecture = Literal["encoder", "decoder"]
-Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans"]
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "answers"]
 """What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
-their tags, of spans of a text."""
+their tags, of spans of a text; of answers that are parts of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

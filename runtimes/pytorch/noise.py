@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from runtimes.errors import RunError
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
-from runtimes.pytorch.objective import read_outputs
+from runtimes.pytorch.objective import read_outputs, results_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks.interface import Head
 from runtimes.tolerance import Noise
@@ -70,7 +70,7 @@ def first_rows(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
 def outputs(model: PreTrainedModel, batch: Batch, head: Head) -> np.ndarray:
     """The outputs of a batch's positions, [P, C], in the model's own dtype."""
     with torch.inference_mode():
-        logits = model(**taken_inputs(model, batch.inputs), **head.arguments).logits
+        logits = results_of(model(**taken_inputs(model, batch.inputs), **head.arguments), head.results)
         found: np.ndarray = read_outputs(head.reading, logits, torch.from_numpy(batch.targets)).numpy()[batch.positions]
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")

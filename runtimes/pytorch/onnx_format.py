@@ -33,9 +33,10 @@ def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
 
 def stages(export: Onnx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
     """The graph, in the session that is deployed."""
-    reading = tasks.module_of(task).head(task).reading
-    if reading == "logits":
-        return [Stage("onnx", partial(onnx_scores, written / GRAPH))]
+    head = tasks.module_of(task).head(task)
+    reading = head.reading
+    if reading != "tokens":
+        return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=reading))]
     most = max_positions(AutoConfig.from_pretrained(model, local_files_only=True))
     opened = partial(decoding.onnx_decoder, written / GRAPH, max_positions=most)
     return [Stage("onnx", lambda: decoder_scores(opened(), reading), decoder=opened)]

@@ -27,6 +27,7 @@ from runtimes.features import IGNORED, TARGETS, FeatureFacts, Features, Portion,
 from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks, open_encoder, pad_id
+from runtimes.windows import windowed
 
 ROWS = "rows.jsonl"
 _ROWS_AT_ONCE = 1_000
@@ -113,13 +114,9 @@ def _write_rows(
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(folder / ROWS) as copy:
 
-        def copied() -> Iterator[Example]:
-            for example in examples:
-                copy.write((json.dumps(example.row, ensure_ascii=False) + "\n").encode())
-                yield example
-
         def encoded() -> Iterator[Portion]:
-            for portion in chunks(copied(), _ROWS_AT_ONCE):
+            for portion in windowed(step.task, chunks(examples, _ROWS_AT_ONCE), encoder):
+                copy.writelines((json.dumps(each.row, ensure_ascii=False) + "\n").encode() for each in portion)
                 found = module.encode(step.task, portion, encoder)
                 _require_targets(found, portion)
                 yield found

@@ -7,12 +7,23 @@ from collections.abc import Mapping
 from typing import cast
 
 from compiler.tasks import Task
-from runtimes.tasks.interface import Answer, Head, TaskModule, WritingModule
+from runtimes.tasks.interface import Answer, Head, TaskModule, WindowedModule, WritingModule
 
-__all__ = ["Answer", "Head", "TaskModule", "WritingModule", "module_named", "module_of", "writing_module_of"]
+__all__ = [
+    "Answer",
+    "Head",
+    "TaskModule",
+    "WindowedModule",
+    "WritingModule",
+    "module_named",
+    "module_of",
+    "windowed_module_of",
+    "writing_module_of",
+]
 
 MODULES: Mapping[str, str] = {
     "continued-pretraining": "runtimes.tasks.continued_pretraining",
+    "question-answering": "runtimes.tasks.question_answering",
     "text-classification": "runtimes.tasks.text_classification",
     "text-generation": "runtimes.tasks.text_generation",
     "text-regression": "runtimes.tasks.text_regression",
@@ -28,6 +39,11 @@ def module_of(task: Task) -> TaskModule:
 def writing_module_of(task: Task) -> WritingModule:
     """The module of a task that answers by writing a text."""
     return cast(WritingModule, module_of(task))
+
+
+def windowed_module_of(task: Task) -> WindowedModule:
+    """The module of a task that reads long rows in windows."""
+    return cast(WindowedModule, module_of(task))
 
 
 def module_named(name: str) -> TaskModule:

@@ -42,6 +42,10 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
         "training": {"label_smoothing": 0.1},
         "weights": {"B-negative": 2.0, "I-positive": 0.5},
     },
+    "question-answering": {
+        "columns": {"question": "asked", "context": "snippet"},
+        "training": {"label_smoothing": 0.1},
+    },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
     "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
 }
@@ -213,7 +217,10 @@ def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     tags[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
     share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
     moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
-    return {**row, "share": share, "words": words, "tags": tags, "moods": moods}
+    asked = " ".join((COMMON[number % 3], COMMON[number % 5]))
+    answers = [{"text": words[place], "start": row["snippet"].index(words[place])}][number % 7 == 0 :]
+    found = {"share": share, "words": words, "tags": tags, "moods": moods, "asked": asked, "answers": answers}
+    return {**row, **found}
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:
@@ -237,7 +244,7 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 2, 3
     else:
         config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
-    for name in architecture.dropouts:
+    for name in (*architecture.dropouts, *(("qa_dropout",) if hasattr(config, "qa_dropout") else ())):
         setattr(config, name, 0.0)
     heads = {
         "bare": "AutoModel",

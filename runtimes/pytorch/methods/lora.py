@@ -31,7 +31,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LowRank, task_ty
         target_modules=_targets(model, head, method),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         modules_to_save=list(head),
-        task_type=peft.TaskType[task_type],
+        task_type=peft.TaskType[task_type] if task_type else None,
         base_model_name_or_path=model_id,
         init_lora_weights=False,
     )
