@@ -40,8 +40,10 @@ class ModelFacts:
     linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
+    max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
     padding: int | None = 0  # the token that fills rows up, where config.json names one
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
+    processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
 
     @property
     def head_has_bias(self) -> bool:
@@ -67,6 +69,7 @@ class SplitFacts:
     label_counts: Mapping[str, int]  # empty where the answers are no labels
     lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
     values: ValueFacts | None = None  # where the answers are numbers
+    target_lengths: tuple[int, ...] | None = None  # of texts to write, as of rows; None where there are none
 
     @property
     def longest_row(self) -> int:
@@ -81,6 +84,20 @@ class SplitFacts:
     def rows_over(self, length: int) -> int:
         """How many rows have more tokens than `length`."""
         return sum((self.lengths or ())[length + 1 :])
+
+    @property
+    def longest_target(self) -> int:
+        """Tokens of the longest text to write; 0 when there are none, or they were not counted."""
+        return len(self.target_lengths) - 1 if self.target_lengths else 0
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Tokens of all texts to write."""
+        return sum(length * count for length, count in enumerate(self.target_lengths or ()))
+
+    def targets_over(self, length: int) -> int:
+        """How many texts to write have more tokens than `length`."""
+        return sum((self.target_lengths or ())[length + 1 :])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +119,7 @@ class RowPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """Rows of a split whose text stands in train as well (for train: in an earlier row)."""
+    """Rows of a split whose text or image stands in train as well (for train: in an earlier row)."""
 
     split: SplitName
     num_rows: int
@@ -126,6 +143,11 @@ class DataFacts:
     def longest_row(self) -> int:
         """Tokens of the longest row of all splits; 0 when they were not counted."""
         return max((split.longest_row for split in self.splits), default=0)
+
+    @property
+    def longest_target(self) -> int:
+        """Tokens of the longest text to write; 0 when there are none, or they were not counted."""
+        return max((split.longest_target for split in self.splits), default=0)
 
     def split(self, name: SplitName) -> SplitFacts | None:
         """A split by its name, or None when the recipe has none of that name."""
@@ -176,10 +198,11 @@ def bound(recipe: Recipe, model: ModelFacts) -> Recipe:
     """The recipe, its task with what it takes from the model's files. Raises RecipeError."""
     from compiler import tasks
 
-    if model.tokenizer_file is None:
+    file = model.processor_file if tasks.reads(recipe.task) == "image" else model.tokenizer_file
+    if file is None:
         return recipe
     try:
-        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, model.tokenizer_file))
+        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, file))
     except ValueError as error:
         hint = "name another model, or say it in /task"
         raise RecipeError([recipe.finding("R411", "/task", str(error), hint)]) from None

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiler import weights
 from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError
+from compiler.images import PROCESSOR
 from compiler.weights import INDEX, SINGLE, Tensor
 
+if TYPE_CHECKING:
+    from compiler.tasks.interface import Architecture
+
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
+# Of the two halves of an encoder-decoder. T5's decoder has as many as its encoder where nothing is said of it.
+_ENCODER_LAYERS = ("encoder_layers", "num_layers")
+_DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _SAVE_AGAIN = "save the model again with save_pretrained"
@@ -24,6 +31,32 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
+)
+_VISION = frozenset(
+    [
+        "beit",
+        "bit",
+        "convnext",
+        "convnextv2",
+        "data2vec-vision",
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "focalnet",
+        "levit",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "mobilevit",
+        "poolformer",
+        "pvt",
+        "regnet",
+        "resnet",
+        "swin",
+        "swinv2",
+        "van",
+        "vit",
+        "vit_msn",
+    ]
 )
 _VOCABULARY_FILES = (
     "vocab.txt",
@@ -49,6 +82,8 @@ _POSITIONS_AFTER_PADDING = frozenset(
         "xmod",
     ]
 )
+# Positions are told by how far tokens are apart, so that their number has no limit.
+_RELATIVE_POSITIONS = frozenset(["longt5", "mt5", "switch_transformers", "t5", "udop", "umt5"])
 # Decoders that classify by a row's last token, which they find by the padding after it.
 _DECODERS = frozenset(
     [
@@ -87,32 +122,36 @@ _DECODERS = frozenset(
     ]
 )
 # Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
-_KNOWN_TYPES = _DECODERS | frozenset(
-    [
-        "albert",
-        "bert",
-        "big_bird",
-        "camembert",
-        "convbert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "eurobert",
-        "funnel",
-        "longformer",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
-        "nomic_bert",
-        "roberta",
-        "roformer",
-        "squeezebert",
-        "t5",
-        "xlm-roberta",
-        "xlnet",
-    ]
+_KNOWN_TYPES = (
+    _DECODERS
+    | _VISION
+    | frozenset(
+        [
+            "albert",
+            "bert",
+            "big_bird",
+            "camembert",
+            "convbert",
+            "deberta",
+            "deberta-v2",
+            "distilbert",
+            "electra",
+            "ernie",
+            "eurobert",
+            "funnel",
+            "longformer",
+            "mobilebert",
+            "modernbert",
+            "mpnet",
+            "nomic_bert",
+            "roberta",
+            "roformer",
+            "squeezebert",
+            "t5",
+            "xlm-roberta",
+            "xlnet",
+        ]
+    )
 )
 
 
@@ -126,28 +165,39 @@ def model_facts(files: Files) -> ModelFacts:
     has_tokenizer = "tokenizer.json" in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
-    read = ("config.json", *weight_files, *_tokenizer_files(files.names))
+    has_processor = PROCESSOR in files.names
+    read = ("config.json", *weight_files, *_tokenizer_files(files.names), *([PROCESSOR] if has_processor else []))
     return ModelFacts(
         id=files.source.id,
         revision=files.source.revision,
         model_type=str(config["model_type"]),
         architectures=tuple(map(str, _list(config.get("architectures")))),
-        num_layers=_whole(flat, _NUM_LAYERS) or weights.num_layers(tensors),
-        hidden_size=_whole(flat, _HIDDEN_SIZE) or 0,
-        vocab_size=_whole(flat, ("vocab_size",)) or 0,
+        num_layers=_num_layers(flat) or len(_list(config.get("depths"))) or weights.num_layers(tensors),
+        hidden_size=_whole(_half(flat, "encoder"), _HIDDEN_SIZE) or 0,
+        vocab_size=_whole(_half(flat, "decoder"), ("vocab_size",)) or 0,
         max_positions=_max_positions(flat, files),
         num_parameters=weights.num_parameters(tensors),
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors, "SequenceClassification"),
+        labels=_labels(config, tensors, _CLASSIFIER[_architecture(config)]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
+        architecture=_architecture(config),
         token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
-        architecture="decoder" if config["model_type"] in _DECODERS else "encoder",
+        max_target_positions=_max_target_positions(flat),
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
+        processor_file=files.local(PROCESSOR) if has_processor else None,
     )
+
+
+_CLASSIFIER: Mapping[Architecture, str] = {
+    "encoder": "SequenceClassification",
+    "decoder": "SequenceClassification",
+    "encoder-decoder": "SequenceClassification",
+    "vision": "Classification",  # of images, by one head or by two
+}
 
 
 def _config(files: Files) -> Mapping[str, Any]:
@@ -161,15 +211,35 @@ def _config(files: Files) -> Mapping[str, Any]:
         raise SourceError("R405", message, "choose a model whose architecture transformers has")
     if not isinstance(kind, str):
         raise SourceError("R406", f"config.json of the model {files.source.id} has no model_type", _SAVE_AGAIN)
-    if config.get("is_encoder_decoder") is True:
-        message = f"the model {files.source.id} is an encoder-decoder ({kind})"
-        raise SourceError("R410", message, "choose an encoder: bert, roberta, distilbert, modernbert, ...")
     return config
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    if config.get("is_encoder_decoder") is True:
+        return "encoder-decoder"
+    kind = config["model_type"]
+    return "decoder" if kind in _DECODERS else "vision" if kind in _VISION else "encoder"
+
+
+def _half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What is said of the encoder or the decoder of a model that is made of two others; else the whole."""
+    half = config.get(name)
+    return half if isinstance(half, Mapping) else config
+
+
+def _num_layers(config: Mapping[str, Any]) -> int | None:
+    """Layers of a model; of an encoder-decoder those of both halves, as they are counted from the input."""
+    if config.get("is_encoder_decoder") is not True:
+        return _whole(config, _NUM_LAYERS)
+    encoder, decoder = _half(config, "encoder"), _half(config, "decoder")
+    reads = _whole(encoder, _NUM_LAYERS if encoder is not config else _ENCODER_LAYERS)
+    writes = _whole(decoder, _NUM_LAYERS if decoder is not config else _DECODER_LAYERS)
+    return reads + writes if reads and writes else None
 
 
 def _check_padding(config: Mapping[str, Any], files: Files) -> None:
     """The padding token is a token of the model."""
-    padding, vocabulary = config.get("pad_token_id"), _whole(config, ("vocab_size",))
+    padding, vocabulary = config.get("pad_token_id"), _whole(_half(config, "decoder"), ("vocab_size",))
     if padding is None:
         return
     if type(padding) is not int or padding < 0 or (vocabulary is not None and padding >= vocabulary):
@@ -240,14 +310,27 @@ def _whole(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
 
 def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     """The tokens that a row can have, or None without a limit."""
-    positions = _whole(config, _MAX_POSITIONS)
+    positions = _positions(_half(config, "encoder"))
     if positions is not None:
-        padding = config.get("pad_token_id", 1)
-        unused = padding + 1 if config["model_type"] in _POSITIONS_AFTER_PADDING and padding is not None else 0
-        return positions - unused
+        return positions
     name = "tokenizer_config.json"
     limit = _whole(_json(files, name), ("model_max_length",)) if name in files.names else None
     return limit if limit is not None and limit < _UNBOUNDED else None
+
+
+def _max_target_positions(config: Mapping[str, Any]) -> int | None:
+    """The tokens that an encoder-decoder can write, or None without a limit."""
+    return _positions(_half(config, "decoder")) if config.get("is_encoder_decoder") is True else None
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """The positions that a configuration names, less those that are never used."""
+    positions = _whole(config, _MAX_POSITIONS)
+    if positions is None or config.get("model_type") in _RELATIVE_POSITIONS:
+        return None
+    padding = config.get("pad_token_id", 1)
+    after = config.get("model_type") in _POSITIONS_AFTER_PADDING and padding is not None
+    return positions - (padding + 1 if after else 0)
 
 
 def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor], head: str) -> tuple[str, ...] | None:

@@ -39,8 +39,9 @@ class File:
     """A file that a step reads: its path from the recipe's folder (not part of a key) and its content."""
 
     path: str = field(metadata=_NO_KEY)
-    format: Literal["jsonl", "json", "csv", "tsv", "parquet"]
-    sha256: str
+    format: Literal["jsonl", "json", "csv", "tsv", "parquet", "folder"]
+    sha256: str  # of a folder: over the names of its files
+    images: str = ""  # sha256 over the images that its rows name; empty where they name none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

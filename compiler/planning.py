@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods, tasks
+from compiler.images import PROCESSOR
+from compiler.lengths import length_grid
 from compiler.metrics import LOWER_IS_BETTER, Metric, name_of
 from compiler.plan import (
     Evaluate,
@@ -24,7 +26,7 @@ from compiler.plan import (
 from compiler.recipe import Export, Onnx
 from compiler.resolve import ResolvedRecipe
 
-_PREPARED_WITH = frozenset({"config.json", "tokenizer.json"})  # config.json names the padding token
+_PREPARED_WITH = frozenset({"config.json", "tokenizer.json", PROCESSOR})  # config.json names the padding token
 
 
 def plan(recipe: ResolvedRecipe) -> Plan:
@@ -162,13 +164,3 @@ def _unwritten(recipe: ResolvedRecipe) -> tuple[Metric, ...]:
     """The metrics that are measured without writing texts: between steps, and by the gate."""
     written = tasks.module_of(recipe.task).WRITTEN
     return tuple(metric for metric in recipe.metrics if metric.type not in written)
-
-
-def length_grid(max_length: int) -> tuple[int, ...]:
-    """The lengths that batches are padded to: fine where rows are short, coarse where they are long."""
-    grid: list[int] = []
-    length = 0
-    while length < max_length:
-        length += 8 if length < 64 else 16 if length < 128 else 32 if length < 256 else 64 if length < 512 else 128
-        grid.append(min(length, max_length))
-    return tuple(grid)

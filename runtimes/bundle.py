@@ -1,4 +1,4 @@
-"""A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone."""
+"""A bundle: one folder from which the tuned model answers, with onnxruntime, numpy, and tokenizers or Pillow alone."""
 
 # Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 
@@ -16,24 +16,26 @@ import numpy.typing as npt
 from compiler.tasks import Example, Task
 from runtimes import tasks
 from runtimes.answers import Written, read_written, writing_of
-from runtimes.comparison import Row, encoded, outputs_of
+from runtimes.comparison import encoded, outputs_of
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
+from runtimes.export.facts import GRAPH, graph_names
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
+from runtimes.inputs import Row, files_of, open_reader
 from runtimes.manifest import Manifest, broken, read_json, read_manifest
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.tasks import Answer, Head
-from runtimes.tokens import Encoder, open_encoder, pad_id
+from runtimes.tasks.interface import InputReader
+from runtimes.tokens import Encoder
 from runtimes.windows import of_rows, windows_of
 
 if TYPE_CHECKING:
     from runtimes.export.decoding import OnnxDecoder
+    from runtimes.export.sequence import OnnxSequenceDecoder
     from runtimes.export.session import Session
 
-GRAPH = "model.onnx"
-TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
@@ -57,7 +59,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     task: Task  # as the bundle's files say it: a label's name is read where a deployed program reads it
-    encoder: Encoder = field(repr=False)
+    encoder: InputReader = field(repr=False)
     threads: int
 
     @property
@@ -83,6 +85,7 @@ class Bundle:
     def _write(self, rows: Sequence[Row]) -> list[Answer]:
         """The texts that the graph writes."""
         assert self.manifest.generation is not None, "asked by the caller"
+        assert isinstance(self.encoder, Encoder), "texts are written by token"
         writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
         module = tasks.writing_module_of(self.task)
         texts = writing.written(cast(Decoder[Any], self.graph), rows)
@@ -133,10 +136,11 @@ class Bundle:
             raise broken(self.folder, f"{WRITTEN} can't be read: {error}") from error
 
     @cached_property
-    def graph(self) -> Session | OnnxDecoder:
-        """The graph, opened as the gate opened it: of a language model, with a cache. Raises RunError."""
+    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder:
+        """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         try:
             from runtimes.export.decoding import onnx_decoder
+            from runtimes.export.sequence import onnx_sequence_decoder
             from runtimes.export.session import open_session
         except ImportError as error:
             raise RunError(
@@ -145,13 +149,17 @@ class Bundle:
         if self.head.reading != "tokens":
             return open_session(self.folder / GRAPH, threads=self.threads, results=self.head.results)
         most = positions_of(read_json(self.folder, CONFIG))
+        if self.head.encodes:
+            start = self.head.config["decoder_start_token_id"]
+            return onnx_sequence_decoder(self.folder, start_id=start, threads=self.threads, max_positions=most)
         return onnx_decoder(self.folder / GRAPH, threads=self.threads, max_positions=most)
 
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    for name in (GRAPH, TOKENIZER, CONFIG, GOLDEN, HELD_OUT):
+    head = tasks.module_of(manifest.task).head(manifest.task)
+    for name in (*graph_names(encodes=head.encodes), *files_of(manifest.task), CONFIG, GOLDEN, HELD_OUT):
         if not (folder / name).is_file():
             raise broken(folder, f"{name} is missing")
     return Bundle(
@@ -170,19 +178,21 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise broken(folder, str(error)) from error
 
 
-def _encoder(folder: Path, manifest: Manifest) -> Encoder:
+def _encoder(folder: Path, manifest: Manifest) -> InputReader:
+    """What the bundle reads rows with; paths of images start from the working folder."""
+    names = files_of(manifest.task)
+    for name in (CONFIG, *names):
+        read_json(folder, name)
     try:
-        return open_encoder(
-            folder / TOKENIZER,
-            max_length=manifest.max_length,
-            pad_id=pad_id(read_json(folder, CONFIG), read_json(folder, TOKENIZER)),
-        )
+        return open_reader(manifest.task, folder, max_length=manifest.max_length, root=Path())
     except (OSError, ValueError) as error:
-        raise broken(folder, f"{TOKENIZER} can't be read: {error}") from error
+        raise broken(folder, f"{', '.join(names)} can't be read: {error}") from error
 
 
 def positions_of(config: Any) -> int | None:
-    """Tokens that a row may have, by a model's config.json; None where it does not say."""
+    """Tokens that a row may have, by a model's config.json, or what its decoder writes; None where it does not say."""
     named = ("max_position_embeddings", "n_positions")
+    if isinstance(config, dict) and isinstance(config.get("decoder"), dict):
+        config = config["decoder"]
     found = (config.get(name) for name in named) if isinstance(config, dict) else ()
     return next((value for value in found if isinstance(value, int)), None)

@@ -25,11 +25,19 @@ SCORED_BATCH_SIZE = 4
 
 
 class Decoder(Protocol[Cache]):
-    """A causal language model with a cache of keys and values. Rows are padded on the left; masks are 0 or 1."""
+    """A causal language model with a cache of keys and values. Rows are padded on the left; masks are 0 or 1.
+
+    Or an encoder-decoder: prompts are what the encoder reads, and the answer starts with a token of the decoder's own.
+    """
+
+    @property
+    def encodes(self) -> bool:
+        """Whether an encoder reads the prompts: they take none of the answer's positions."""
+        ...
 
     @property
     def max_positions(self) -> int | None:
-        """Tokens that a row may have, prompt and answer; None where nothing bounds them."""
+        """Tokens that a row may have, prompt and answer; the answer alone where an encoder reads. None: no bound."""
         ...
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
@@ -79,7 +87,7 @@ def generate(
     if generation.samples and generation.num_beams > 1:
         raise ValueError("beams are searched, not drawn: set temperature to 0 or num_beams to 1")
     ends = Ends(eos_ids=frozenset(eos_ids), stop=generation.stop, detokenize=detokenize)
-    limits = [_limit(decoder.max_positions, prompt, generation.max_new_tokens) for prompt in prompts]
+    limits = [_limit(decoder, prompt, generation.max_new_tokens) for prompt in prompts]
     numbers = range(len(prompts)) if rows is None else rows
     found: dict[int, Decoded] = {}
     for places in by_length(prompts, max(1, batch_size // generation.num_beams)):
@@ -92,12 +100,15 @@ def generate(
     return [found[place] for place in range(len(prompts))]
 
 
-def _limit(max_positions: int | None, prompt: Sequence[int], max_new_tokens: int) -> int:
+def _limit(decoder: Decoder[Cache], prompt: Sequence[int], max_new_tokens: int) -> int:
     """Tokens that the answer to a prompt may have."""
     if not prompt:
         raise ValueError("a prompt has no tokens: begin it with the model's first token")
+    max_positions = decoder.max_positions
     if max_positions is None:
         return max_new_tokens
+    if decoder.encodes:
+        return min(max_new_tokens, max_positions)  # the first one is the start's, and the last token takes none
     if len(prompt) >= max_positions:
         raise ValueError(f"a prompt of {len(prompt)} tokens leaves no room: the model has {max_positions} positions")
     return min(max_new_tokens, max_positions - len(prompt))
@@ -228,6 +239,12 @@ def left_padded(prompts: Prompts, pad_id: int) -> tuple[Ids, Ids]:
         ids_BT[row, num_tokens - len(prompt) :] = prompt
         mask_BT[row, num_tokens - len(prompt) :] = 1
     return ids_BT, mask_BT
+
+
+def right_padded(ids_BT: Ids, mask_BT: Ids) -> tuple[Ids, Ids]:
+    """Token ids and mask [B, T], padded on the right: encoders count positions from the left, padding or not."""
+    places_BT = np.argsort(-mask_BT, axis=1, kind="stable")
+    return np.take_along_axis(ids_BT, places_BT, axis=1), np.take_along_axis(mask_BT, places_BT, axis=1)
 
 
 def positions(mask_BS: npt.NDArray[np.int64], count: int) -> Ids:

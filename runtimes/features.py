@@ -21,6 +21,8 @@ from compiler.typed import read, to_json
 
 TOKENS = "tokens"
 """The axis of the tokens that a model reads: it decides which rows share a batch."""
+LABELS = "labels"
+"""The axis of the tokens that a model writes after it has read the others."""
 TARGETS = "targets"
 IGNORED = -100
 """The target of a position that should be answered with nothing: it bears no loss, and no metric counts it."""
@@ -37,18 +39,33 @@ def is_answered(targets: Array) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One value a row, or `width` of them, or as many as the row is long along an axis."""
+    """One value a row, or an array of one shape for each, or as many as the row is long along an axis."""
 
     name: str  # the argument of the model, or "targets"
-    dtype: Literal["int8", "int32", "int64", "float32"]
+    dtype: Literal["int8", "uint8", "int32", "int64", "float32"]
     axis: str = ""  # "": one value a row
     padding: int = 0
     optional: bool = False  # left out where all its values are zero
-    width: int = 0  # values of every row, in an array of their own; 0: one, or those along the axis
+    shape: tuple[int, ...] = ()  # of every row's array, channels first; (): one value, or those along the axis
+    center: tuple[float, ...] = ()  # of each channel: a batch has (value - center) / spread, in float32
+    spread: tuple[float, ...] = ()
+
+    @property
+    def batch_dtype(self) -> str:
+        """Of the values in a batch: whole numbers are int64 there, but for what is scaled."""
+        return "float32" if self.center or self.dtype.startswith("float") else "int64"
 
     def shaped(self, values: Array) -> Array:
-        """Flat values as they stand in an array: [N, width] where a row has several."""
-        return values.reshape(-1, self.width) if self.width else values
+        """Flat values as they stand in an array: [N, *shape] where a row has several."""
+        return values.reshape(-1, *self.shape) if self.shape else values
+
+    def scaled(self, values: Array) -> Array:
+        """[B, *shape] stored values as a batch has them."""
+        if not self.center:
+            return values
+        center, spread = (np.array(part, np.float32).reshape(-1, 1, 1) for part in (self.center, self.spread))
+        found: Array = (values.astype(np.float32) - center) / spread
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +76,7 @@ class Portion:
     fixed: Mapping[str, Array]
     truncated: int  # of the rows
     notes: Sequence[Any] = ()  # of each row, as JSON: what is measured by, and no model reads; none where targets do
+    truncated_labels: int = 0  # of the rows, along LABELS
 
     @property
     def num_rows(self) -> int:
@@ -111,6 +129,15 @@ class Ragged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFacts:
+    """What rows have along LABELS."""
+
+    num_tokens: int = 0
+    longest: int = 0  # tokens of the longest row, after truncation
+    truncated: int = 0  # rows that were cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureFacts:
     """What stands in a folder of features."""
 
@@ -121,6 +148,7 @@ class FeatureFacts:
     max_length: int
     pad_token_id: int
     columns: tuple[Column, ...]
+    labels: LabelFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +160,7 @@ class Table:
     arrays: Mapping[str, Array]
     offsets: Mapping[str, npt.NDArray[np.int64]]
     notes: Sequence[Any] = ()  # [N] what else is known of each row, where something is
+    longest_labels: int = 0  # of any row along LABELS; 0 where it was not counted
 
     def __len__(self) -> int:
         return self.num_rows
@@ -140,6 +169,11 @@ class Table:
     def lengths(self) -> npt.NDArray[np.int64]:
         """[N] tokens of each row; one where the model reads no tokens."""
         return np.diff(self.offsets[TOKENS]) if TOKENS in self.offsets else np.ones(len(self), np.int64)
+
+    @property
+    def unit(self) -> Literal["tokens", "rows"]:
+        """What `lengths` count."""
+        return "tokens" if TOKENS in self.offsets else "rows"
 
     @property
     def targets(self) -> Ragged:
@@ -200,6 +234,7 @@ class Features(Table):
             },
             offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
             notes=Notes(folder / NOTES),
+            longest_labels=facts.labels.longest if facts.labels else 0,
         )
 
 
@@ -241,12 +276,13 @@ def write_features(
     """
     folder.mkdir(parents=True, exist_ok=True)
     lengths = {column.axis: array("q") for column in columns if column.axis}
-    num_rows = 0
+    num_rows = truncated_labels = 0
     with ExitStack() as stack:
         files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
         notes = stack.enter_context((folder / NOTES).open("wb"))
         for portion in portions:
             truncated += portion.truncated
+            truncated_labels += portion.truncated_labels
             num_rows += portion.num_rows
             for axis, found in lengths.items():
                 found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
@@ -268,9 +304,14 @@ def write_features(
         max_length=max_length,
         pad_token_id=pad_token_id,
         columns=kept,
+        labels=_label_facts(lengths[LABELS], truncated_labels) if LABELS in lengths else None,
     )
     write_json(folder / "facts.json", to_json(facts))
     return facts
+
+
+def _label_facts(lengths: array[int], truncated: int) -> LabelFacts:
+    return LabelFacts(num_tokens=sum(lengths), longest=max(lengths, default=0), truncated=truncated)
 
 
 def _first_of(columns: Sequence[Column], axis: str) -> str:

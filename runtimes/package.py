@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from compiler.files import new_folder, write_json
 from compiler.plan import Package
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.bundle import CONFIG, GOLDEN, GRAPH, HELD_OUT, OPTIONAL, TOKENIZER, WRITTEN
+from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, OPTIONAL, WRITTEN
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
+from runtimes.inputs import files_of
 from runtimes.learnt import learnt
 from runtimes.manifest import Manifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
@@ -31,7 +32,7 @@ from runtimes.verify_bundle import verify_bundle
 class Parts:
     """Where the parts of a bundle come from."""
 
-    onnx_file: Path
+    graphs: tuple[Path, ...]
     model_folder: Path  # of the exported model: its config.json
     tokenizer_folder: Path  # tokenizer.json and what stands beside it
     verify_folder: Path  # what verify_export wrote
@@ -60,14 +61,16 @@ def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Veri
 def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     try:
-        shutil.copyfile(parts.onnx_file, folder / GRAPH)
-        shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
+        for graph in parts.graphs:
+            shutil.copyfile(graph, folder / graph.name)
+            if data_file(graph).exists():
+                shutil.copyfile(data_file(graph), data_file(folder / graph.name))
+        for name in files_of(step.task):
+            shutil.copyfile(parts.tokenizer_folder / name, folder / name)
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
         shutil.copyfile(parts.verify_folder / VERIFIED_HELD_OUT, folder / HELD_OUT)
         if step.generation is not None:
             shutil.copyfile(parts.verify_folder / VERIFIED_WRITTEN, folder / WRITTEN)
-        if data_file(parts.onnx_file).exists():
-            shutil.copyfile(data_file(parts.onnx_file), data_file(folder / GRAPH))
         config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)
     except (OSError, ValueError) as error:
         raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
@@ -77,6 +80,12 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     write_json(folder / CONFIG, config)
     for name, content in tasks.module_of(step.task).bundle_files(step.task).items():
         write_json(folder / name, content)
+
+
+def _inputs(graphs: Sequence[Path], folder: Path) -> tuple[str, ...]:
+    """What the graphs are given, each once."""
+    sessions = (open_session(folder / graph.name, results=()) for graph in graphs)
+    return tuple(dict.fromkeys(name for session in sessions for name in session.inputs))
 
 
 def _head_config(task: Task) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         plan_key=parts.key,
         max_length=step.max_length,
         columns=step.columns,
-        inputs=open_session(folder / GRAPH, results=tasks.module_of(step.task).head(step.task).results).inputs,
+        inputs=_inputs(parts.graphs, folder),
         precision=parts.precision,
         metrics=report.metrics,
         generation=step.generation,

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -18,6 +19,9 @@ ANSWERS = {
     "movie-valence": "targets from -3.875 to 3.73333",
     "entity-tags": "9 tags of 5 kinds",
     "entity-spans": "11 tags of 5 kinds",
+    "alpaca": "tokens of conversations",
+    "wiki": "tokens to train on",
+    "fashion-mnist": "10 labels",
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
 
@@ -46,10 +50,23 @@ def quickstart(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_committed_recipe_compiles(environment: pytest.MonkeyPatch, recipe: Path) -> None:
+    written = json.loads(recipe.read_text(encoding="utf-8"))
+    model = written.get("model", {"id": ""})  # a recipe that extends another may have none
+    models = [MIRROR / (model["id"] if isinstance(model, dict) else model)]
+    needed = [*models, *(ROOT / "recipes" / path for path in paths_in(written.get("dataset", {})))]
+    if missing := [path.relative_to(ROOT) for path in needed if not path.exists()]:
+        pytest.skip(f"`make fixtures FIXTURES=--all` gets {missing[0]}")
     done = invoke("check", recipe, "--target", "cpu")
     assert done.exit_code == 0, done.output
     answers = next((said for name, said in ANSWERS.items() if recipe.stem.startswith(name)), "2 labels")
-    assert f"{answers}; bert, 22.7M parameters" in done.output
+    assert answers in done.output
+
+
+def paths_in(dataset: dict[str, Any]) -> list[str]:
+    """The files that a recipe's splits name."""
+    splits = [dataset.get(name) for name in ("train", "validation", "test")]
+    found = [split if isinstance(split, str) else (split or {}).get("path") for split in splits]
+    return [path for path in found if path]
 
 
 def test_the_quickstart_beats_frozen_features_and_the_majority_class(quickstart: Path) -> None:

@@ -36,18 +36,25 @@ SOURCES = (
     "runtimes/**/*.py",
     "compiler/methods/*.py",
     "compiler/tasks/*.py",
+    "compiler/balance.py",
+    "compiler/data/conversations.py",
+    "compiler/generation.py",
     "compiler/model_facts.py",
+    "compiler/packing.py",
     "compiler/plan.py",
     "compiler/planning.py",
     "compiler/recipe.py",
     "compiler/resolve.py",
+    "compiler/supervision.py",
+    "compiler/templates.py",
+    "compiler/tokens.py",
     "compiler/weights.py",
     "tests/conformance/*.py",
     "tests/runtimes/mlx/architectures.py",
     "tests/runtimes/mlx/running.py",
     "tests/tiny.py",
 )
-PACKAGES = ("torch", "transformers", "peft", "mlx", "onnxscript", "onnxruntime")
+PACKAGES = ("torch", "transformers", "peft", "mlx", "mlx-lm", "onnxscript", "onnxruntime")
 
 
 def sources_hash() -> str:

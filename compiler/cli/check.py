@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--trace", is_flag=True, help="Also trace the model, where the runtime runs a traced graph (MLX); imports torch."
 )
+@click.option("--show-example", is_flag=True, help="Also print a train row as it is read, ⟦what is learnt⟧ marked.")
 @runtime_option
 @click.option(
     "--format",
@@ -51,6 +52,7 @@ def check(
     target: Target,
     facts: bool,
     trace: bool,
+    show_example: bool,
     runtime: Runtime | None,
     form: Format,
 ) -> None:
@@ -59,8 +61,12 @@ def check(
         raise click.UsageError("--runtime is looked at with the target, which --no-facts leaves out")
     if trace and not facts:
         raise click.UsageError("--trace needs the model, which --no-facts does not look at")
+    if show_example and not facts:
+        raise click.UsageError("--show-example needs the data and the model, which --no-facts does not look at")
     source = fact_source(allowed)
-    look = partial(looked_at, target=target, runtime=runtime, source=source, traces=traced if trace else None)
+    look = partial(
+        looked_at, target=target, runtime=runtime, source=source, traces=traced if trace else None, shows=show_example
+    )
     findings: list[Diagnostic] = []
     summaries: list[str] = []
     for path in recipes:
@@ -97,12 +103,37 @@ def looked_at(
     runtime: Runtime | None,
     source: LocalFacts,
     traces: Trace | None,
+    shows: bool,
 ) -> tuple[Sequence[Diagnostic], list[str]]:
     """The findings and lines about a recipe with its data and model. Raises RecipeError."""
     from compiler.driver import compile_recipe
 
     compiled = compile_recipe(document, source, target, runtime)
-    return compiled.findings, [summary(compiled), *([traces(compiled, root, source)] if traces else [])]
+    lines = [summary(compiled), *([traces(compiled, root, source)] if traces else [])]
+    return compiled.findings, [*lines, *([f"the first train row:\n{example(compiled, root, source)}"] if shows else [])]
+
+
+def example(compiled: Compiled, root: Path, source: LocalFacts) -> str:
+    """The first row of the train file as the model reads it, cut as it will be, with what is learnt in brackets."""
+    from tokenizers import Tokenizer
+
+    from compiler.data.readers import read_rows
+    from compiler.hub import fetch_rows
+    from compiler.tokens import CLOSE, OPEN, TokenRow, marked, tokens_of
+
+    resolved = compiled.resolved
+    module, [train, *_] = tasks.module_of(resolved.task), resolved.splits
+    [path, *_] = fetch_rows(train, root, source.sources)
+    values = next(iter(read_rows(path, train.files[0].format))).values
+    pieces = module.pieces(resolved.task, module.reader(resolved.task, resolved.columns).read(values).row)
+    if module.ARCHITECTURES != ("decoder",):
+        return "".join(f"{OPEN}{piece.text}{CLOSE}" if piece.supervised else piece.text for piece in pieces)
+    tokenizer = Tokenizer.from_file(str(compiled.model.tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    row = tokens_of(pieces, tokenizer)
+    most = resolved.training.max_length
+    return marked(TokenRow(row.ids[:most], row.supervised[:most]), tokenizer)
 
 
 def traced(compiled: Compiled, root: Path, source: LocalFacts) -> str:

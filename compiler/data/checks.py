@@ -61,7 +61,7 @@ def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Ite
         return  # the rest would follow from it
     yield from tasks.module_of(recipe.task).check_data(recipe, data)
     yield from check_lengths(recipe, model, data)
-    yield from check_overlaps(data)
+    yield from check_overlaps(recipe, data)
 
 
 def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -87,15 +87,19 @@ def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
 
 def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
     """Rows fit into max_length."""
+    if tasks.reads(recipe.task) == "image":
+        return
     written, pointer = recipe.training.max_length, "/training/max_length"
     limit = auto_length(model, data).value if written == "auto" else written
     if written != "auto" and model is not None and not model.has_tokenizer:
         message = f"rows over {limit} tokens were not looked for: the model has no tokenizer.json"
         hint = "AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
         yield recipe.finding("R310", pointer, message, hint, severity="note")
-    over = sum(split.rows_over(limit) for split in data.splits)
+    whole = recipe.training.packing is False or tasks.module_of(recipe.task).PACKING != "fill"
+    cut = [split for split in data.splits if whole or split.rows.split != "train"]  # filled sequences lose nothing
+    over = sum(split.rows_over(limit) for split in cut)
     if over and not isinstance(recipe.task, Windowed):
-        total, longest = sum(split.rows.num_rows for split in data.splits), data.longest_row
+        total, longest = sum(split.rows.num_rows for split in cut), max(split.longest_row for split in cut)
         message = (
             f"{over:,} of {total:,} rows ({over / total:.1%}) are cut at {limit} tokens; the longest has {longest}"
         )
@@ -104,14 +108,15 @@ def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> 
         yield recipe.finding("R309", pointer, message, hint, severity="warning")
 
 
-def check_overlaps(data: DataFacts) -> Iterator[Diagnostic]:
-    """Held-out texts are not in train, and train has no text twice."""
+def check_overlaps(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """Held-out texts or images are not in train, and train has none twice."""
+    what = tasks.reads(recipe.task)
     for overlap in data.overlaps:
         pairs = [f"{row} = {twin}" for row, twin in overlap.first]
         more = f", and {overlap.num_rows - len(pairs)} more" if overlap.num_rows > len(pairs) else ""
         one = overlap.num_rows == 1
         if overlap.split == "train":
-            message = f"{overlap.num_rows:,} train row{' repeats' if one else 's repeat'} the text of an earlier one"
+            message = f"{overlap.num_rows:,} train row{' repeats' if one else 's repeat'} the {what} of an earlier one"
             hint = "remove the repeats, unless they are meant to count more"
         else:
             message = f"{overlap.num_rows:,} {overlap.split} row{' stands' if one else 's stand'} in train as well"

@@ -10,6 +10,7 @@ from typing import TypeVar, assert_never
 
 from compiler import tasks
 from compiler.data.answers import are_answers
+from compiler.data.readers import names_image
 from compiler.data.texts import LONGEST_TEXT, BadValueError, label_of, number_of, spans_of, text_of, tokens_of
 from compiler.tasks import Kind, Task
 
@@ -28,6 +29,7 @@ class Column:
     filled: int  # rows with a value
     texts: int  # rows whose value is a text
     labels: int  # rows whose value can be a label
+    images: int  # rows whose value is a text that names an image
     numbers: int  # rows whose value is a number
     fractions: int  # rows whose value is a number that is not whole
     counts: bool  # whether the values are the numbers of the rows
@@ -42,8 +44,13 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether most values are texts."""
-        return 2 * self.texts > self.filled
+        """Whether most values are texts, other than those that name an image."""
+        return 2 * self.texts > self.filled and not self.is_image
+
+    @property
+    def is_image(self) -> bool:
+        """Whether most values name an image."""
+        return 2 * self.images > self.filled
 
     @property
     def is_number(self) -> bool:
@@ -98,6 +105,7 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
         filled=len(filled),
         texts=len(texts),
         labels=len(labels),
+        images=sum(names_image(text) for text in texts),
         numbers=len(numbers),
         fractions=sum(not number.is_integer() for number in numbers),
         counts=len(numbers) > 1 and all(after == before + 1 for before, after in pairwise(numbers)),
@@ -129,6 +137,8 @@ def looks_like(kind: Kind, column: Column) -> bool:
             return column.is_label
         case "number":
             return column.is_number
+        case "image":
+            return column.is_image
         case "tokens":
             return column.is_words
         case "tags":
@@ -158,6 +168,8 @@ def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
             return -column.distinct, -column.mean_length
         case "number":
             return bool(column.fractions), column.distinct
+        case "image":
+            return column.distinct, 0.0
         case "tokens":
             return column.distinct_words, 0.0
         case "tags":
@@ -187,10 +199,11 @@ def guess_roles(
 
 def other_task(task: Task, role: str, column: Column) -> str:
     """A hint that names the task whose answers look like a column, where a task's own don't; else nothing."""
-    if role != tasks.answer_of(task) or looks_like(tasks.COLUMNS[role], column):
+    if role != tasks.answer_of(task) or looks_like(tasks.module_of(task).COLUMNS[role], column):
         return ""
     for name, other in tasks.TASKS.items():
         answer = tasks.answer_of(other)
-        if answer is not None and looks_like(tasks.COLUMNS[answer], column):
+        kind = tasks.module_of(other).COLUMNS[answer] if answer is not None else "text"
+        if kind != "text" and looks_like(kind, column):  # any text could be one that is to be written
             return f'the task "{name}" reads such a column, as its {answer}'
     return ""

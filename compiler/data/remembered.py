@@ -49,10 +49,16 @@ class RowLengths:
     """Counts the tokens of rows, file by file; those of a file that was counted before come from the cache folder."""
 
     def __init__(
-        self, load: Callable[[], Tokenizer], tokenizer_file: Path, cache: Path | None, *, special_tokens: bool = True
+        self,
+        load: Callable[[], Tokenizer],
+        tokenizer_file: Path,
+        cache: Path | None,
+        *,
+        special_tokens: bool = True,
+        length: Callable[[Sequence[int]], int] = len,
     ) -> None:
         self._load, self._tokenizer_file, self._cache = load, tokenizer_file, cache
-        self._special_tokens = special_tokens
+        self._special_tokens, self._length = special_tokens, length
         self._files: list[_File] = []
 
     @cached_property
@@ -72,7 +78,7 @@ class RowLengths:
         if len(lengths) < len(texts):
             inputs = [row[0] if len(row) == 1 else row for row in texts]
             encodings = self._tokenizer.encode_batch_fast(inputs, add_special_tokens=self._special_tokens)
-            lengths = [len(encoding) for encoding in encodings]
+            lengths = [self._length(encoding.ids) for encoding in encodings]
             file.anew = True
         file.counted.extend(lengths)
         return lengths

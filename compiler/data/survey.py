@@ -18,6 +18,7 @@ import numpy as np
 
 from compiler import tasks
 from compiler.data.guesses import Column, columns_in, guess, other_task
+from compiler.data.images import Contents, check_image, content_of, folder_of, image_of, is_inline, shown
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.remembered import RowLengths
@@ -27,6 +28,7 @@ from compiler.diagnostics import Diagnostic, RecipeError, counted, did_you_mean,
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
+from compiler.project import Project, recipe_folder
 from compiler.recipe import Recipe, Split
 from compiler.tasks import Task
 from compiler.typed import to_json
@@ -42,27 +44,35 @@ _CHARACTERS_AT_ONCE = 1_000_000  # a tokenizer takes about 50 bytes for each
 def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowed: tuple[Path, ...]) -> DataFacts:
     """The facts of a recipe's rows. Tokens are counted where there is a tokenizer. Raises RecipeError."""
     located = locate(recipe, sources, allowed)
-    reader = _Reader(recipe, _row_lengths(recipe, tokenizer_file, sources.cache))
+    project = Project.of(recipe_folder(recipe), allowed)
+    reader = _Reader(
+        recipe,
+        _row_lengths(recipe, tokenizer_file, sources.cache),
+        project,
+        _target_lengths(recipe, tokenizer_file, sources.cache),
+    )
     for name, split in declared(recipe).items():
         if split.fraction is None:
             reader.read(name, located[name].files)
     found = [*reader.faults.findings(recipe), *_unknown_labels(recipe, reader.unknown)]
     if found:
         raise RecipeError(found)
-    if reader.lengths is not None:
-        reader.lengths.remember()
+    for lengths in (reader.lengths, reader.target_lengths):
+        if lengths is not None:
+            lengths.remember()
     return _facts(recipe, located, reader)
 
 
 @dataclass(slots=True)
 class _Table:
-    """What is kept of each row of a split's files: 28 bytes."""
+    """What is kept of each row of a split's files: 28 bytes, and 4 where the model is to write a text."""
 
     files: tuple[DataFile, ...]
     starts: list[int] = field(default_factory=list)  # the row that each file starts with
     lines: array[int] = field(default_factory=lambda: array("q"))
     targets: array[float] = field(default_factory=lambda: array("d"))
     lengths: array[int] = field(default_factory=lambda: array("i"))
+    target_lengths: array[int] = field(default_factory=lambda: array("i"))
     digests: array[int] = field(default_factory=lambda: array("Q"))
 
     def place(self, row: int) -> RowPlace:
@@ -132,7 +142,8 @@ def _is_for_another_task(recipe: Recipe, column: str, there: Sequence[Column]) -
     """Whether numbers stand in a label's column of which those with a fraction can't be labels, however few."""
     role = _role_of(recipe, column)
     found = next((other for other in there if other.name == column and other.fractions), None)
-    return tasks.COLUMNS[role] == "label" and found is not None and bool(other_task(recipe.task, role, found))
+    kind = tasks.module_of(recipe.task).COLUMNS[role]
+    return kind == "label" and found is not None and bool(other_task(recipe.task, role, found))
 
 
 def _role_of(recipe: Recipe, column: str) -> str:
@@ -161,7 +172,7 @@ def _best_column(recipe: Recipe, role: str, there: Sequence[Column]) -> str | No
     """The column that looks most like a role, but for its own and those that other roles have with good reason."""
     roles = columns(recipe)
     named = [other.name for other in there if other.name in roles.values() and other.is_label]
-    return guess(tasks.COLUMNS[role], there, taken=[roles[role], *named])
+    return guess(tasks.module_of(recipe.task).COLUMNS[role], there, taken=[roles[role], *named])
 
 
 @dataclass(slots=True)
@@ -176,10 +187,16 @@ class _Unknown:
 class _Reader:
     """Reads splits into tables."""
 
-    def __init__(self, recipe: Recipe, lengths: RowLengths | None) -> None:
+    def __init__(
+        self, recipe: Recipe, lengths: RowLengths | None, project: Project, target_lengths: RowLengths | None = None
+    ) -> None:
         self.task, self.columns = recipe.task, columns(recipe)
+        self.image = tasks.image_column(recipe.task, self.columns)
+        self.project = project
+        self.images: dict[DataFile, str] = {}  # the digest of the images that a file's rows name
         self.rows = tasks.module_of(recipe.task).reader(recipe.task, self.columns)
-        self.lengths = lengths
+        self.lengths, self.target_lengths = lengths, target_lengths
+        self.written = tasks.written_role(self.task)
         self.tables: dict[SplitName, _Table] = {}
         self.unknown: dict[str, _Unknown] = {}
         self.faults = _Faults()
@@ -196,12 +213,17 @@ class _Reader:
 
     def _read_file(self, data: DataFile, table: _Table) -> None:
         waiting: list[tuple[str, ...]] = []
+        written: list[str] = []
         num_characters = 0
         if self.lengths is not None:
             self.lengths.begin(data, _read_as(self.task, self.columns))
+        contents = Contents()
+        if self.target_lengths is not None and self.written is not None:
+            self.target_lengths.begin(data, (*_read_as(self.task, self.columns), self.columns[self.written]))
         for row in read_rows(data.path, data.file.format):
             try:
                 example = self.rows.read(row.values)
+                image = self._image(data, row) if self.image is not None else b""
             except UnknownLabelError as error:
                 first = data.place(row.number, row.line)
                 self.unknown.setdefault(error.name, _Unknown(error.labels, first)).num_rows += 1
@@ -211,19 +233,42 @@ class _Reader:
                 continue
             table.lines.append(row.line)
             table.targets.append(example.target)
+            if self.image is not None:
+                own = contents.add(str(row.values[self.image]), image)
+                table.digests.append(int.from_bytes(own[:8], "little"))
+                continue
             texts = tasks.texts_of(self.task, example.row)
             table.digests.append(digest(texts))
             waiting.append(texts)
-            num_characters += sum(map(len, texts))
+            written += [] if self.written is None else [example.row[self.written]]
+            num_characters += sum(map(len, (*texts, *written[-1:])))
             if len(waiting) == _ROWS_AT_ONCE or num_characters > _CHARACTERS_AT_ONCE:
-                self._count(waiting, table)
+                self._count(waiting, written, table)
                 num_characters = 0
-        self._count(waiting, table)
+        self._count(waiting, written, table)
+        if self.image is not None:
+            self.images[data] = contents.sha256
 
-    def _count(self, waiting: list[tuple[str, ...]], table: _Table) -> None:
+    def _image(self, data: DataFile, row: Row) -> bytes:
+        """The bytes of a row's image, which can be read and lies in the project. Raises BadValueError."""
+        assert self.image is not None, "only called where a column holds images"
+        image, folder = image_of(row.values, self.image), folder_of(data.path, data.file.format)
+        try:
+            if not is_inline(image) and not self.project.contains(folder / image):
+                raise ValueError(f"{shown(image)} is outside of the project {self.project.root}")
+            content = content_of(image, folder)
+            check_image(content, image)
+        except ValueError as error:
+            raise BadValueError(self.image, str(error)) from None
+        return content
+
+    def _count(self, waiting: list[tuple[str, ...]], written: list[str], table: _Table) -> None:
         if self.lengths is not None:
             table.lengths.extend(self.lengths.count(waiting))
+        if self.target_lengths is not None:
+            table.target_lengths.extend(self.target_lengths.count([(text,) for text in written]))
         waiting.clear()
+        written.clear()
 
 
 def _read_as(task: Task, named: Mapping[str, str]) -> tuple[str, ...]:
@@ -239,10 +284,21 @@ def digest(texts: Sequence[str]) -> int:
 
 
 def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:
-    if tokenizer_file is None:
+    if tokenizer_file is None or tasks.reads(recipe.task) != "text":
         return None
     special_tokens = tasks.module_of(recipe.task).SPECIAL_TOKENS
     return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache, special_tokens=special_tokens)
+
+
+def _target_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:
+    """What counts the tokens of texts that the model is to write; None where it writes none."""
+    if tokenizer_file is None or tasks.written_role(recipe.task) is None:
+        return None
+
+    def length(ids: Sequence[int]) -> int:
+        return len(tasks.written_ids(recipe.task, ids))
+
+    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache, length=length)
 
 
 def _tokenizer(recipe: Recipe, path: Path) -> Tokenizer:
@@ -274,7 +330,10 @@ def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator
 def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Reader) -> DataFacts:
     targets = {name: np.asarray(table.targets, dtype=np.float64) for name, table in reader.tables.items()}
     stratifies = tasks.module_of(recipe.task).STRATIFIES
-    rules = [_rule(name, split, located[name], stratifies=stratifies) for name, split in declared(recipe).items()]
+    rules = [
+        _rule(name, split, located[name], reader.images, stratifies=stratifies)
+        for name, split in declared(recipe).items()
+    ]
     chosen = select(rules, {name: reader.rows.classes(found) for name, found in targets.items()})
     splits: list[SplitFacts] = []
     for rule in rules:
@@ -284,7 +343,10 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
             SplitFacts(
                 rows=replace(rule, num_rows=len(rows)),
                 label_counts=reader.rows.label_counts(targets[source][rows]),
-                lengths=_histogram(reader.tables[source], rows) if reader.lengths is not None else None,
+                lengths=_histogram(reader.tables[source].lengths, rows) if reader.lengths is not None else None,
+                target_lengths=_histogram(reader.tables[source].target_lengths, rows)
+                if reader.target_lengths is not None
+                else None,
                 values=reader.rows.values(targets[source][rows]),
             )
         )
@@ -292,11 +354,13 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
     return DataFacts(splits=tuple(splits), labels=reader.rows.labels, overlaps=overlaps)
 
 
-def _rule(name: SplitName, split: Split, located: SplitFiles, *, stratifies: bool) -> SplitRows:
+def _rule(
+    name: SplitName, split: Split, located: SplitFiles, images: Mapping[DataFile, str], *, stratifies: bool
+) -> SplitRows:
     """What the plan says of a split, but for the number of its rows."""
     return SplitRows(
         split=name,
-        files=tuple(data.file for data in located.files),
+        files=tuple(replace(data.file, images=images.get(data, "")) for data in located.files),
         dataset=located.dataset,
         revision=located.revision,
         fraction=split.fraction or 0.0,
@@ -307,14 +371,14 @@ def _rule(name: SplitName, split: Split, located: SplitFiles, *, stratifies: boo
     )
 
 
-def _histogram(table: _Table, rows: Rows) -> tuple[int, ...]:
-    return tuple(np.bincount(np.asarray(table.lengths, dtype=np.int64)[rows]).tolist())
+def _histogram(lengths: array[int], rows: Rows) -> tuple[int, ...]:
+    return tuple(np.bincount(np.asarray(lengths, dtype=np.int64)[rows]).tolist())
 
 
 def _overlaps(
     rules: Iterable[SplitRows], tables: Mapping[SplitName, _Table], chosen: Mapping[str, Rows]
 ) -> Iterator[Overlap]:
-    """The rows whose text stands in train as well, for each split that has some."""
+    """The rows whose text or image stands in train as well, for each split that has some."""
     train = tables["train"]
     digests = np.asarray(train.digests, dtype=np.uint64)[chosen["train"]]
     known, first = np.unique(digests, return_index=True)

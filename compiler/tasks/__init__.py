@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, assert_never, cast, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
+    image_classification,
     question_answering,
+    sequence_to_sequence,
+    summarization,
     text_classification,
     text_generation,
     text_regression,
+    text_to_text,
     token_classification,
+    translation,
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
-from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.image_classification import ImageClassification
+from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.question_answering import QuestionAnswering
+from compiler.tasks.sequence_to_sequence import SequenceToSequence
+from compiler.tasks.summarization import Summarization
 from compiler.tasks.text_classification import TextClassification
 from compiler.tasks.text_generation import TextGeneration
 from compiler.tasks.text_regression import TextRegression
+from compiler.tasks.text_to_text import TextToText
 from compiler.tasks.token_classification import TokenClassification
+from compiler.tasks.translation import Translation
 
 __all__ = [
     "COLUMNS",
     "TASKS",
     "ContinuedPretraining",
     "Example",
+    "ImageClassification",
     "Kind",
     "QuestionAnswering",
+    "Reads",
     "ResolvedTask",
     "RowReader",
+    "SequenceToSequence",
+    "Summarization",
     "Task",
     "TaskModule",
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TextToText",
     "TokenClassification",
+    "Translation",
     "answer_of",
     "columns_of",
+    "image_column",
     "module_of",
+    "reads",
     "texts_of",
+    "written_ids",
+    "written_role",
 ]
 
 Task = (
@@ -49,6 +69,10 @@ Task = (
     | QuestionAnswering
     | TextGeneration
     | ContinuedPretraining
+    | ImageClassification
+    | Translation
+    | Summarization
+    | TextToText
 )
 TASKS: Mapping[str, Task] = {owner().type: owner() for owner in get_args(Task)}
 """Every task by its name, with its defaults."""
@@ -59,27 +83,30 @@ COLUMNS: Mapping[str, Kind] = {
     **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
     **question_answering.COLUMNS,
+    **image_classification.COLUMNS,
+    **sequence_to_sequence.COLUMNS,
 }
-"""Every role that some task reads a column for, with what stands in such a column."""
+"""Every role that some task reads a column for. What stands there is the task's to say: a target is a number or a text.
+"""
+
+
+_MODULES: Mapping[type[Task], Any] = {
+    TextClassification: text_classification,
+    TextRegression: text_regression,
+    TokenClassification: token_classification,
+    QuestionAnswering: question_answering,
+    TextGeneration: text_generation,
+    ContinuedPretraining: continued_pretraining,
+    ImageClassification: image_classification,
+    Translation: translation,
+    Summarization: summarization,
+    TextToText: text_to_text,
+}
 
 
 def module_of(task: Task) -> TaskModule:
     """The module of a task."""
-    match task:
-        case TextClassification():
-            return cast(TaskModule, text_classification)
-        case TextRegression():
-            return cast(TaskModule, text_regression)
-        case TokenClassification():
-            return cast(TaskModule, token_classification)
-        case QuestionAnswering():
-            return cast(TaskModule, question_answering)
-        case TextGeneration():
-            return cast(TaskModule, text_generation)
-        case ContinuedPretraining():
-            return cast(TaskModule, continued_pretraining)
-        case _:
-            assert_never(task)
+    return cast(TaskModule, _MODULES[type(task)])
 
 
 def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -93,7 +120,34 @@ def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
 
 
+def reads(task: Task) -> Reads:
+    """What the model of a task is given."""
+    module = module_of(task)
+    return "image" if any(module.COLUMNS[role] == "image" for role in module.INPUTS) else "text"
+
+
+def image_column(task: Task, columns: Mapping[str, str]) -> str | None:
+    """The name of the column that holds images; None where a task reads none."""
+    roles = module_of(task).COLUMNS
+    return next((columns[role] for role, kind in roles.items() if kind == "image"), None)
+
+
 def answer_of(task: Task) -> str | None:
     """The role of what the model is to answer: of the column that it does not read. None where it reads all."""
     module = module_of(task)
     return next((role for role in module.COLUMNS if role not in module.INPUTS), None)
+
+
+def written_role(task: Task) -> str | None:
+    """The role of a text that the model is to write after it has read the others; None where it writes none."""
+    role = answer_of(task)
+    return role if role is not None and module_of(task).COLUMNS[role] == "text" else None
+
+
+def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:
+    """What the model is to write of the tokens that the tokenizer makes of such a text."""
+    match task:
+        case SequenceToSequence():
+            return sequence_to_sequence.written_ids(task, ids)
+        case _:
+            return ids

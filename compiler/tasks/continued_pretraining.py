@@ -12,6 +12,7 @@ from compiler.auto import Choice
 from compiler.data.texts import text_of
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Perplexity, TokenAccuracy
+from compiler.supervision import Segment
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
 from compiler.typed import About
@@ -102,6 +103,11 @@ def _end(file: Path) -> str:
 def texts(task: ContinuedPretraining, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The text and its end."""
     return (row["text"] + task.end,)
+
+
+def pieces(task: ContinuedPretraining, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The text and its end, all of which is learnt."""
+    return (Segment(texts(task, row)[0], supervised=True),)
 
 
 def reader(task: ContinuedPretraining, columns: Mapping[str, str]) -> Reader:

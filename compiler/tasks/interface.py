@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts, ValueFacts
     from compiler.recipe import Loss, Recipe
+    from compiler.supervision import Segment
     from compiler.tasks import Task
 
     Targets = npt.NDArray[np.float64]
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Architecture = Literal["encoder", "decoder"]
-Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "answers"]
+Architecture = Literal["encoder", "decoder", "encoder-decoder", "vision"]
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "answers", "image"]
 """What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
-their tags, of spans of a text; of answers that are parts of one."""
+their tags, of spans of a text; answers that are parts of one; images."""
+Reads = Literal["text", "image"]
+"""What a model is given, made by its tokenizer or by its image processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +109,19 @@ class TaskModule(Protocol):
     STRATIFIES: bool
     """Whether rows have classes, whose shares a split can keep."""
 
-    def bind(self, task: Task, tokenizer_file: Path) -> Task:
-        """The task with what it takes from the files beside a tokenizer. Raises ValueError with what is wrong."""
+    def bind(self, task: Task, reader_file: Path) -> Task:
+        """The task with what it takes from a model's tokenizer or image processor, and the files beside it.
+
+        Raises ValueError with what is wrong.
+        """
         ...
 
     def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """What of a row is tokenized together: one text, or a pair."""
+        """What of a row is tokenized together: one text, or a pair; none where the model reads no tokens."""
+        ...
+
+    def pieces(self, task: Task, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+        """What of an answered row is read and what is learnt, for a person. Raises BadValueError."""
         ...
 
     def reader(self, task: Task, columns: Mapping[str, str]) -> RowReader:

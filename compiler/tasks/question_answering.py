@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
     from compiler.packing import Packing
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Architecture, Targets
 
 COLUMNS: Mapping[str, Kind] = {
@@ -121,7 +122,7 @@ class Reader:
         """Nothing: the answers are no numbers."""
 
 
-def bind(task: QuestionAnswering, tokenizer_file: Path) -> QuestionAnswering:
+def bind(task: QuestionAnswering, reader_file: Path) -> QuestionAnswering:
     """The task as it is."""
     return task
 
@@ -129,6 +130,19 @@ def bind(task: QuestionAnswering, tokenizer_file: Path) -> QuestionAnswering:
 def texts(task: QuestionAnswering, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The context and the question."""
     return (row["context"], row["question"])
+
+
+def pieces(task: QuestionAnswering, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The question and the context, in which the answer is learnt; that there is none, in front of it."""
+    from compiler.supervision import Segment
+
+    asked, context = Segment(row["question"] + "\n", supervised=False), row["context"]
+    if not row["answers"]:
+        return asked, Segment(UNANSWERED, supervised=True), Segment("\n" + context, supervised=False)
+    first = row["answers"][0]
+    start, end = first["start"], first["start"] + len(first["text"])
+    parts = ((context[:start], False), (context[start:end], True), (context[end:], False))
+    return (asked, *(Segment(text, supervised) for text, supervised in parts))
 
 
 def reader(task: QuestionAnswering, columns: Mapping[str, str]) -> Reader:

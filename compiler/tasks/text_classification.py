@@ -14,6 +14,7 @@ from compiler.metrics import F1, Accuracy
 from compiler.tasks import label_sets, labels
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.last_token import check_padding
+from compiler.tasks.pieces import read_and_answered
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Targets
 
 COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "label": "label"}
@@ -136,6 +138,11 @@ def texts(task: TextClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(row[role] for role in INPUTS if role in row)
 
 
+def pieces(task: TextClassification, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The text and the label."""
+    return read_and_answered(texts(task, row), row["label"])
+
+
 def reader(task: TextClassification, columns: Mapping[str, str]) -> Reader:
     """The reader of rows."""
     return SetReader(task, columns) if task.multi_label else Reader(task, columns)
@@ -151,13 +158,7 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """Findings about the labels of the rows."""
-    odd = tuple(labels.check_label_column(recipe, _task(recipe).labels, data))
-    yield from odd
-    if odd:
-        return  # the rest would follow from it
-    yield from labels.check_label_rows(recipe, _task(recipe).labels, data)
-    yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
-    yield from labels.check_unequal(recipe, data)
+    return labels.check_label_data(recipe, _task(recipe).labels, data)
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:

@@ -20,7 +20,7 @@ from compiler.data.conversations import (
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Perplexity, TokenAccuracy
-from compiler.supervision import Supervise, render
+from compiler.supervision import Segments, Supervise, render
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
 from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template
@@ -185,10 +185,10 @@ def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The rendered conversation; its bare words before the task is bound. Raises BadValueError."""
     if not task.template.source:
         return ("\n".join(message.content or "" for message in conversation(row).messages),)
-    return ("".join(segment.text for segment in segments(task, row)),)
+    return ("".join(segment.text for segment in pieces(task, row)),)
 
 
-def segments(task: TextGeneration, row: Mapping[str, Any]) -> Any:
+def pieces(task: TextGeneration, row: Mapping[str, Any]) -> Segments:
     """The rendered conversation in pieces, each with whether it is learnt. Raises BadValueError."""
     try:
         return render(conversation(row), task.template.template(), task.supervise)

@@ -13,6 +13,7 @@ from compiler.diagnostics import Diagnostic
 from compiler.metrics import MAE, R2, RMSE, Pearson
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.last_token import check_padding
+from compiler.tasks.pieces import read_and_answered
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import DataFacts, ModelFacts, ValueFacts
     from compiler.recipe import Recipe
+    from compiler.supervision import Segment
     from compiler.tasks.interface import Targets
 
 COLUMNS: Mapping[str, Kind] = {"text": "text", "text_pair": "text", "target": "number"}
@@ -105,6 +107,11 @@ def bind(task: TextRegression, tokenizer_file: Path) -> TextRegression:
 def texts(task: TextRegression, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The text, or the two."""
     return tuple(row[role] for role in INPUTS if role in row)
+
+
+def pieces(task: TextRegression, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The text and the number."""
+    return read_and_answered(texts(task, row), row["target"])
 
 
 def reader(task: TextRegression, columns: Mapping[str, str]) -> Reader:

@@ -19,12 +19,14 @@ from compiler.data.words import (
     is_prefixed,
     kind_of,
     shared_word,
+    tagged,
     tags_of_spans,
     text_of_row,
     words_of,
 )
 from compiler.diagnostics import Diagnostic, short
 from compiler.metrics import EntityF1, EntityPrecision, EntityRecall
+from compiler.supervision import Segment
 from compiler.tasks import labels
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.typed import About
@@ -188,6 +190,16 @@ def bind(task: TokenClassification, tokenizer_file: Path) -> TokenClassification
 def texts(task: TokenClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The text, or the tokens with spaces between them."""
     return (text_of_row(row),)
+
+
+def pieces(task: TokenClassification, row: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The words, each with its tag, which is learnt; those outside of every kind stand for themselves."""
+    found = tagged(row)
+    pieces: list[Segment] = []
+    for (start, end), tag in zip(found.words, found.tags, strict=True):
+        word, inside = found.text[start:end], tag != OUTSIDE
+        pieces += [Segment(f"{word}/{tag}" if inside else word, supervised=inside), Segment(" ", supervised=False)]
+    return tuple(pieces)
 
 
 def reader(task: TokenClassification, columns: Mapping[str, str]) -> Reader:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ class OnnxDecoder:
     sizes: Mapping[str, tuple[int, int]]
     """Of each input of the cache: H and D."""
     max_positions: int | None
+    encodes = False
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
         """The logits [B, V] of the last position of prompts, and the cache."""
@@ -47,7 +48,7 @@ class OnnxDecoder:
 
     def reorder(self, cache: Cache, rows: Ids) -> Cache:
         """The cache of these rows of it."""
-        return {name: _value(value.numpy()[rows]) for name, value in cache.items()}
+        return {name: ort_value(value.numpy()[rows]) for name, value in cache.items()}
 
     def logits(self, ids_BT: Ids, mask_BT: Ids) -> Floats:
         """The logits [B, T, V] at every position of rows, padded on any side; nothing is cached before them."""
@@ -61,14 +62,14 @@ class OnnxDecoder:
     def _empty(self, num_rows: int) -> Cache:
         """The cache before the first token."""
         return {
-            name: _value(np.zeros((num_rows, num_heads, 0, size), np.float32))
+            name: ort_value(np.zeros((num_rows, num_heads, 0, size), np.float32))
             for name, (num_heads, size) in self.sizes.items()
         }
 
     def _run(self, ids: Ids, mask: Ids, cache: Cache, wanted: list[str] | None = None) -> dict[str, Any]:
         """The outputs by name: all, or those that are wanted."""
         tokens = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask, ids.shape[1])}
-        given = {name: _value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
+        given = {name: ort_value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
         names = wanted or ["logits", *(name.replace(_PAST, _PRESENT) for name in self.sizes)]
         try:
             found = self.session.inner.run_with_ort_values(names, given)
@@ -77,7 +78,8 @@ class OnnxDecoder:
         return dict(zip(names, found, strict=True))
 
 
-def _value(array: npt.NDArray[Any]) -> Any:
+def ort_value(array: npt.NDArray[Any]) -> Any:
+    """An array as onnxruntime holds it."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
@@ -94,7 +96,15 @@ def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None
     return OnnxDecoder(session=session, sizes=sizes, max_positions=max_positions)
 
 
-def decoder_scores(decoder: OnnxDecoder, reading: Reading) -> ScoreFunction:
+class Answering(Protocol):
+    """What gives logits for the rows of a batch."""
+
+    def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The logits of a padded batch."""
+        ...
+
+
+def decoder_scores(decoder: Answering, reading: Reading) -> ScoreFunction:
     """The outputs of batches by a graph with a cache, which is empty."""
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:

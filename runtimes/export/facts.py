@@ -22,6 +22,15 @@ class ExportFacts:
     """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
 
 
+GRAPH = "model.onnx"
+ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+
+
+def graph_names(*, encodes: bool) -> tuple[str, ...]:
+    """The files of a model's graphs: one, or that which reads and that which writes."""
+    return (ENCODER, DECODER) if encodes else (GRAPH,)
+
+
 def data_file(onnx_file: Path) -> Path:
     """Where the weights of a graph are that are too large for its own file; named as transformers.js looks for them."""
     return onnx_file.with_name(f"{onnx_file.name}_data")

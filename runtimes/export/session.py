@@ -48,7 +48,10 @@ class Session:
 
 
 def open_session(onnx_file: Path, *, threads: int = 0, results: tuple[str, ...] = ("logits",)) -> Session:
-    """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError."""
+    """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
+
+    `results`: what it has to give; nothing of a part of a model.
+    """
     try:
         inner = onnxruntime.InferenceSession(
             str(onnx_file), sess_options=session_options(threads), providers=["CPUExecutionProvider"]

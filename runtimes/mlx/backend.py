@@ -147,19 +147,24 @@ def _outputs(
 
 def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
     """A trained model, or an adapter on its base, that writes; in float32."""
-    from runtimes.mlx.decoding import mlx_decoder
-
     folder = trained / trained_folder(step)
     if folder.name == "model":
         return model_decoder(folder, device)
-    return mlx_decoder(base, device=device, adapter=folder, held=read_record(step.method, folder))
+    return _decoder(base, device, folder, read_record(step.method, folder))
 
 
 def model_decoder(folder: Path, device: str) -> Decoder[Any]:
     """A saved model that writes, in float32."""
-    from runtimes.mlx.decoding import mlx_decoder
+    return _decoder(folder, device)
 
-    return mlx_decoder(folder, device=device)
+
+def _decoder(folder: Path, device: str, adapter: Path | None = None, held: Quantization | None = None) -> Decoder[Any]:
+    from runtimes.mlx.decoding import mlx_decoder
+    from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
+
+    if torch_backend.encodes(folder):
+        return mlx_sequence_decoder(folder, device=device, adapter=adapter, held=held)
+    return mlx_decoder(folder, device=device, adapter=adapter, held=held)
 
 
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:

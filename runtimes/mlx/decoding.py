@@ -40,6 +40,7 @@ class MlxDecoder:
     weights: Weights
     layers: tuple[LayerSizes, ...]
     max_positions: int | None
+    encodes = False
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
         """The logits [B, V] of the last position of prompts, and the cache."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.backends import require_runtime
+from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import decoding, engine, models, noise, scores
+from runtimes.pytorch import decoding, engine, models, noise, scores, sequence_decoding
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.methods import module_of
 from runtimes.tolerance import Noise
@@ -54,17 +57,27 @@ def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
     return scores.torch_scores(folder, tasks.module_of(task).head(task), device=device)
 
 
-def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> decoding.TorchDecoder:
+def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
     """A trained model, or an adapter on its base, that writes; in float32."""
     folder, head = trained / trained_folder(step), tasks.module_of(step.task).head(step.task)
     if folder.name == "model":
         return model_decoder(folder, device)
+    if encodes(base):
+        return sequence_decoding.adapter_sequence_decoder(base, folder, head, device=device)
     return decoding.adapter_decoder(base, folder, head, device=device)
 
 
-def model_decoder(folder: Path, device: str) -> decoding.TorchDecoder:
+def model_decoder(folder: Path, device: str) -> Decoder[Any]:
     """A saved model that writes, in float32."""
+    if encodes(folder):
+        return sequence_decoding.sequence_decoder(folder, device=device)
     return decoding.torch_decoder(folder, device=device)
+
+
+def encodes(folder: Path) -> bool:
+    """Whether a saved model has an encoder beside its decoder."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config.get("is_encoder_decoder") is True
 
 
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:

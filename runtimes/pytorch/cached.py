@@ -82,13 +82,13 @@ def continued(
     if last_only and "logits_to_keep" in taken:
         inputs["logits_to_keep"] = 1
     cache = DynamicCache()
-    cache.layers = [_layer(key, value) for key, value in zip(keys, values, strict=True)]
+    cache.layers = [layer_of(key, value) for key, value in zip(keys, values, strict=True)]
     logits = model(**inputs, past_key_values=cache, use_cache=True).logits
     after: Sequence[Any] = cache.layers
     return Continued(logits, tuple(layer.keys for layer in after), tuple(layer.values for layer in after))
 
 
-def _layer(key_BHPD: Tensor, value_BHPD: Tensor) -> DynamicLayer:
+def layer_of(key_BHPD: Tensor, value_BHPD: Tensor) -> DynamicLayer:
     """A layer of a cache that holds these."""
     layer = DynamicLayer()  # type: ignore[no-untyped-call]
     layer.lazy_initialization(key_BHPD, value_BHPD)

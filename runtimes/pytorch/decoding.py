@@ -35,6 +35,7 @@ class TorchDecoder:
     taken: frozenset[str]
     """The arguments of its `forward`."""
     max_positions: int | None
+    encodes = False
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, DynamicCache]:
         """The logits [B, V] of the last position of prompts, and the cache."""

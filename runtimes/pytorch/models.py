@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,7 @@ def load_pretrained(folder: Path, head: Head) -> Loaded:
     mismatched = {name for name, *_ in found["mismatched_keys"]}
     missing = tuple(sorted({*found["missing_keys"], *mismatched}))
     _own_memory(model)
+    compute_buffers(model, model)
     return Loaded(model=model, head=head_of(model, missing), missing=missing)
 
 
@@ -71,14 +73,28 @@ def _own_memory(model: nn.Module) -> None:
             parameter.data = parameter.data.clone()
 
 
+def computed_parameters(model: PreTrainedModel) -> tuple[str, ...]:
+    """The parameters that are functions of the configuration, and that no file has: Marian's positions."""
+    names = {name for name, _ in model.named_parameters()}
+    return tuple(sorted(names & set(model._keys_to_ignore_on_save or ())))  # noqa: SLF001  (it has no other name)
+
+
+def compute_buffers(model: PreTrainedModel, source: PreTrainedModel) -> None:
+    """Makes buffers of these, with the values that they have in `source`: they are neither trained nor saved."""
+    for name in computed_parameters(model):
+        place, _, own = name.rpartition(".")
+        module, value = model.get_submodule(place), source.get_parameter(name).detach()
+        delattr(module, own)
+        module.register_buffer(own, value, persistent=False)
+
+
 def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     """Modules beside the encoder that have parameters, and a pooler that the files don't have."""
+    if model.config.is_encoder_decoder:
+        return _writing_head(model, missing)
     prefix = f"{model.base_model_prefix}."
     absent = [name for name in missing if name.startswith(prefix) and "pooler" not in name.split(".")]
-    if absent:
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        message = f"the model's files lack weights of the encoder: {', '.join(absent[:3])}{more}"
-        raise RunError("E406", message, "name a model with all of its weights in /model")
+    _require_whole(absent)
     beside = [
         name
         for name, child in model.named_children()
@@ -86,6 +102,21 @@ def head_of(model: PreTrainedModel, missing: Sequence[str]) -> tuple[str, ...]:
     ]
     poolers = sorted({name[: name.index("pooler") + len("pooler")] for name in missing if name.startswith(prefix)})
     return (*beside, *poolers)
+
+
+def _writing_head(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
+    """The module of an encoder-decoder that gives its logits: it comes with the model, as all of it does."""
+    _require_whole([name for name in missing if "pooler" not in name.split(".")])
+    last = model.get_output_embeddings()
+    return tuple(name for name, module in model.named_modules() if module is last)
+
+
+def _require_whole(absent: Sequence[str]) -> None:
+    """Nothing when no weight of a pretrained model is absent. Raises RunError E406."""
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        message = f"the model's files lack weights of the encoder: {', '.join(absent[:3])}{more}"
+        raise RunError("E406", message, "name a model with all of its weights in /model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

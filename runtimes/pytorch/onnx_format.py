@@ -1,8 +1,8 @@
-"""The format onnx: one graph in float32, `model.onnx`."""
+"""The format onnx: one graph in float32, `model.onnx`, or two: one that reads and one that writes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,29 +14,46 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
+from runtimes.export.facts import GRAPH, ExportFacts
+from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
-from runtimes.pytorch import onnx, onnx_decoder
+from runtimes.features import TARGETS
+from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence
 from runtimes.pytorch.decoding import max_positions
-
-GRAPH = "model.onnx"
+from runtimes.tasks import Head
 
 
 def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
     """Writes the graph. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
-    head = tasks.module_of(task).head(task)
-    write_graph = onnx_decoder.export if head.reading == "tokens" else onnx.export
-    facts = write_graph(model, out / GRAPH, opset=export.opset, auto_class=head.auto_class)
+    module = tasks.module_of(task)
+    head = module.head(task)
+    write_graph, place = _writer(head)
+    if head.reading == "logits":
+        shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
+        write_graph = partial(write_graph, shapes={name: shape for name, shape in shapes.items() if shape})
+    facts = write_graph(model, out / place, opset=export.opset, auto_class=head.auto_class)
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
+
+
+def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
+    """What writes the graphs of a model, and where in its folder it writes: into it, where they are several."""
+    if head.encodes:
+        return onnx_sequence.export, ""
+    return onnx_decoder.export if head.reading == "tokens" else onnx.export, GRAPH
 
 
 def stages(export: Onnx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
     """The graph, in the session that is deployed."""
     head = tasks.module_of(task).head(task)
-    reading = head.reading
-    if reading != "tokens":
-        return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=reading))]
+    if head.reading != "tokens":
+        return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading))]
     most = max_positions(AutoConfig.from_pretrained(model, local_files_only=True))
-    opened = partial(decoding.onnx_decoder, written / GRAPH, max_positions=most)
-    return [Stage("onnx", lambda: decoder_scores(opened(), reading), decoder=opened)]
+    opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]
+    if head.encodes:
+        start = head.config["decoder_start_token_id"]
+        opened = partial(onnx_sequence_decoder, written, start_id=start, max_positions=most)
+    else:
+        opened = partial(decoding.onnx_decoder, written / GRAPH, max_positions=most)
+    return [Stage("onnx", lambda: decoder_scores(opened(), head.reading), decoder=opened)]

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from compiler.plan import Package
+from runtimes import tasks
 from runtimes.events import Said
+from runtimes.export.facts import graph_names
 from runtimes.gate import report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
@@ -19,8 +21,9 @@ def execute(step: Package, context: Context) -> Iterator[Any]:
     _, model_step, evaluate, export, verify = step.inputs
     model = context.inputs[model_step] / "model"
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
+    head = tasks.module_of(step.task).head(step.task)
     parts = Parts(
-        onnx_file=context.inputs[export] / "model.onnx",
+        graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
         model_folder=model,
         tokenizer_folder=model,
         verify_folder=context.inputs[verify],

@@ -23,11 +23,15 @@ __all__ = [
 
 MODULES: Mapping[str, str] = {
     "continued-pretraining": "runtimes.tasks.continued_pretraining",
+    "image-classification": "runtimes.tasks.image_classification",
     "question-answering": "runtimes.tasks.question_answering",
+    "summarization": "runtimes.tasks.sequence_to_sequence",
     "text-classification": "runtimes.tasks.text_classification",
     "text-generation": "runtimes.tasks.text_generation",
     "text-regression": "runtimes.tasks.text_regression",
+    "text-to-text": "runtimes.tasks.sequence_to_sequence",
     "token-classification": "runtimes.tasks.token_classification",
+    "translation": "runtimes.tasks.sequence_to_sequence",
 }
 
 

@@ -16,6 +16,8 @@ from compiler.recipe import Loss
 from compiler.tasks import Example, Task
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores
+from runtimes.images import ImageReader
+from runtimes.protocol import Batch
 from runtimes.tokens import Encoder
 
 Array = npt.NDArray[Any]
@@ -23,6 +25,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Reading = Literal["logits", "tokens", "spans"]
 """What is kept of a model's logits: all of them; of a language model a few figures for each token; of what marks a part
 of a text, for each token how likely the part begins and ends there (see readings)."""
+InputReader = Encoder | ImageReader
+"""What rows are read with: a model's tokenizer, or its image processor."""
 Answer = dict[str, Any]
 """What a task answers for a row, as JSON."""
 
@@ -35,19 +39,31 @@ class Head:
     """
 
     auto_class: str  # of transformers
-    peft_task: str  # one of peft's TaskType; "" for none
+    peft_task: str  # one of peft's TaskType; empty where it has none for the task
     config: Mapping[str, Any]  # what config.json says of it
     num_outputs: int  # of a position
     reading: Reading = "logits"
     results: tuple[str, ...] = ("logits",)  # of the model: several are stacked along a last axis
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's forward, beside its inputs
+    encodes: bool = False  # an encoder reads, and a decoder with this head writes
     pretrained: bool = False  # the head came with the model: adapters leave it as it is
     scale: float = 1.0
     shift: float = 0.0
 
 
+class Vary(Protocol):
+    """Varies train rows as a function of (seed, epoch, row)."""
+
+    def __call__(self, task: Any, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """The batch that is learnt from, of one with the values as they are stored. It may have other targets."""
+        ...
+
+
 class TaskModule(Protocol):
     """One module a task."""
+
+    VARY: Vary | None
+    """How train rows are varied; None where they are the same in each epoch."""
 
     def decider(self, task: Task) -> Decide | None:
         """How outputs become decisions; None where they are the answer themselves."""
@@ -63,7 +79,7 @@ class TaskModule(Protocol):
         """The columns that `encode` fills, `targets` among them."""
         ...
 
-    def encode(self, task: Task, examples: Sequence[Example], encoder: Encoder) -> Portion:
+    def encode(self, task: Task, examples: Sequence[Example], encoder: InputReader) -> Portion:
         """The columns of some rows."""
         ...
 
@@ -113,12 +129,12 @@ class TaskModule(Protocol):
         ...
 
     def probe_row(self, text: str) -> Mapping[str, Any]:
-        """A row with a text that was made up, and no true answer or any."""
+        """A row with a text, or a data URI of an image, that was made up, and no true answer or any."""
         ...
 
     # --- answering
 
-    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
+    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: InputReader) -> Answer:
         """The natural answer for one row, from the outputs of its positions [P, C]; of all of its windows."""
         ...
 

@@ -37,6 +37,7 @@ from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tokens import Encoder
 from runtimes.windows import WINDOW
 
+VARY = None
 PROBED = "What is it about?"
 """The question about a text that was made up."""
 

@@ -12,16 +12,16 @@ from compiler.data.conversations import answer_of
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, TextGeneration
-from compiler.tasks.text_generation import conversation, segments
+from compiler.tasks.text_generation import conversation, pieces
 from compiler.tokens import prompt_tokens, rows_of, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import decider, detail_lines, fit, learns
+from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["decider", "detail_lines", "fit", "learns"]
+__all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: TextGeneration) -> Head:
@@ -41,7 +41,7 @@ def encode(task: TextGeneration, examples: Sequence[Example], encoder: Encoder) 
     """The columns of some rows."""
     template = task.template.template()
     starts = [start_of(template, encoder.whole, conversation(example.row)) for example in examples]
-    found = rows_of((segments(task, example.row) for example in examples), encoder.whole)
+    found = rows_of((pieces(task, example.row) for example in examples), encoder.whole)
     ids = [np.asarray([*start, *row.ids], np.int32) for start, row in zip(starts, found, strict=True)]
     learnt = [
         np.asarray([False] * len(start) + [*row.supervised], bool) for start, row in zip(starts, found, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,13 @@ def test_rounding_that_costs_too_much_or_rounds_nothing_is_no_export(
     found = recipe("run", str(folder / "recipe.json"), *options)
     assert found.exit_code == exit_code, found.output
     assert said in found.output
+
+
+def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:
+    project = chat.parents[1]
+    found = recipe("check", str(project / "recipe.json"), "--show-example")
+    assert found.exit_code == 0, found.output
+    shown = found.stdout.splitlines()[-1]
+    assert re.search(r"⟦ ?very [np] \[SEP\]⟧$", shown), shown
+    refused = recipe("check", str(project / "recipe.json"), "--show-example", "--no-facts")
+    assert refused.exit_code == 2

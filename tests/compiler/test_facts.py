@@ -302,10 +302,70 @@ def test_a_padding_token_of_the_model_or_none_is_taken(project, padding):
     assert project.gather().model.vocab_size == 6
 
 
-def test_encoder_decoders_are_refused(project):
-    write_model(project.mirror / MODEL, {"model_type": "bart", "is_encoder_decoder": True})
-    found = only_error(project.findings())
-    assert (found.code, found.pointer, "(bart)" in found.message) == ("R410", "/model/id", True)
+ENCODER_DECODERS = {
+    "t5": ({"model_type": "t5", "num_layers": 2, "d_model": 4, "n_positions": 512, "vocab_size": 6}, (4, None, None)),
+    "t5-uneven": ({"model_type": "t5", "num_layers": 2, "num_decoder_layers": 5, "d_model": 4}, (7, None, None)),
+    "bart": (
+        {"model_type": "bart", "encoder_layers": 3, "decoder_layers": 1, "d_model": 4, "max_position_embeddings": 64},
+        (4, 64, 64),
+    ),
+    "two-encoders": (
+        {
+            "model_type": "encoder-decoder",
+            "encoder": {"model_type": "bert", "num_hidden_layers": 2, "max_position_embeddings": 128},
+            "decoder": {
+                "model_type": "roberta",
+                "num_hidden_layers": 3,
+                "max_position_embeddings": 66,
+                "vocab_size": 6,
+            },
+        },
+        (5, 128, 64),
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), ENCODER_DECODERS.values(), ids=ENCODER_DECODERS)
+def test_both_halves_of_an_encoder_decoder_are_read(project, config, expected):
+    write_model(project.mirror / MODEL, {**config, "is_encoder_decoder": True})
+    model = project.gather().model
+    assert model.architecture == "encoder-decoder"
+    assert (model.num_layers, model.max_positions, model.max_target_positions) == expected
+
+
+PAIRS = {"train": "data/pairs.jsonl", "validation": None, "test": None}
+
+
+@pytest.mark.parametrize(("start", "counts"), [(1, (0, 1, 1, 0, 1)), (5, (0, 0, 1, 1, 0, 1))])
+def test_the_tokens_of_texts_to_write_are_counted_with_one_end_and_without_the_start(project, start, counts):
+    config = {"model_type": "bart", "is_encoder_decoder": True, "decoder_start_token_id": start, "eos_token_id": 2}
+    write_model(project.mirror / MODEL, config)
+    rows = [{"source": "good film", "target": text} for text in ("good", "good film dull", "")]
+    (project.root / "data" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = project.gather(task="translation", dataset=PAIRS).data
+    [train] = data.splits
+    assert train.target_lengths == counts
+    assert (data.longest_target, train.num_target_tokens) == (len(counts) - 1, sum(n * c for n, c in enumerate(counts)))
+    assert train.lengths == (0, 0, 0, 0, 3)
+
+
+def test_targets_that_are_cut_are_named(project):
+    config = {"model_type": "bart", "is_encoder_decoder": True, "decoder_start_token_id": 1, "eos_token_id": 2}
+    write_model(project.mirror / MODEL, config)
+    rows = [{"source": "good film", "target": text} for text in ("good", "good film dull")]
+    (project.root / "data" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = project.gather(task={"type": "translation", "max_target_length": 3}, dataset=PAIRS).findings
+    [cut] = [finding for finding in found if finding.code == "R309"]
+    assert (cut.pointer, cut.severity) == ("/task/max_target_length", "warning")
+    assert cut.message == "1 of 2 targets (50.0%) are cut at 3 tokens; the longest has 4"
+
+
+def test_a_model_that_does_not_say_what_its_decoder_reads_first_is_named(project):
+    write_model(project.mirror / MODEL, {"model_type": "bart", "is_encoder_decoder": True, "eos_token_id": 2})
+    (project.root / "data" / "pairs.jsonl").write_text(json.dumps({"source": "good", "target": "bad"}) + "\n")
+    found = only_error(project.findings(task="summarization", dataset=PAIRS))
+    assert (found.code, "decoder_start_token_id" in found.message) == ("R411", True)
+    assert project.gather(task={"type": "summarization", "start_id": 1}, dataset=PAIRS).task.start_id == 1
 
 
 @pytest.mark.parametrize("padding", [None, 5])

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.lengths import length_grid
 from compiler.plan import Plan, Selection, Train
-from compiler.planning import length_grid
 from tests.handmade import CUDA, DATA, MODEL, planned, without_validation
 
 GOLDEN = Path(__file__).parents[1] / "plans" / "lora.json"

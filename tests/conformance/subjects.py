@@ -13,27 +13,37 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compiler import tasks
 from compiler.driver import Compiled, compile_recipe
 from compiler.facts import LocalFacts
 from compiler.loading import load
 from compiler.methods import Method
 from compiler.placement import EVERY_RUNTIME, Runtime, parse_target
+from compiler.tasks.interface import Architecture
 from compiler.typed import members, tag
-from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_tokenizer
+from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_image_processor, save_tokenizer
 
 FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
 DECODERS = ("llama", "qwen3", "gpt2")
+VISION = ("vit", "resnet")
+_LINEAR = "vit"  # the one with linear layers, beside which updates stand
+ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
+STORED_VISION = ("bare", "classifier")
 # With a head for the next word, which is the only one that a decoder is stored with here.
 CAUSAL = "causal-lm"
+# The same of a decoder that has an encoder.
+SEQUENCE = "seq2seq-lm"
 LABELS = ("negative", "positive")
 NUM_ROWS = 150
 
 _WEIGHTS: Mapping[str, float] = {"negative": 2.0, "positive": 0.5}
 _TEXT: Mapping[str, Any] = {"text": "snippet", "label": "sentiment"}
+_PAIR: Mapping[str, Any] = {"source": "snippet", "target": "reversed"}
 _TASKS: Mapping[str, Mapping[str, Any]] = {
     "text-classification": {"columns": _TEXT, "training": {"label_smoothing": 0.1}, "weights": _WEIGHTS},
     "text-regression": {"columns": {"text": "snippet", "target": "share"}, "training": {}},
@@ -46,8 +56,16 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
         "columns": {"question": "asked", "context": "snippet"},
         "training": {"label_smoothing": 0.1},
     },
+    "image-classification": {
+        "columns": {"image": "picture", "label": "sentiment"},
+        "training": {"label_smoothing": 0.1},
+        "weights": _WEIGHTS,
+    },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
     "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
+    "translation": {"columns": _PAIR, "training": {"label_smoothing": 0.1}},
+    "summarization": {"columns": _PAIR, "training": {}},
+    "text-to-text": {"columns": _PAIR, "training": {}},
 }
 _LOSSES: Mapping[str, Any] = {
     "cross-entropy": {"type": "cross-entropy"},
@@ -129,16 +147,22 @@ def loss_names(task: str) -> tuple[str, ...]:
     return tasks.module_of(owner()).LOSSES
 
 
-def decodes(task: str) -> bool:
-    """Whether a task tunes decoders alone."""
+def architecture_of(task: str) -> Architecture:
+    """The kind of model that a task tunes first of all."""
     [owner] = [owner for owner in members(tasks.Task) if tag(owner) == ("type", task)]
-    return tasks.module_of(owner()).ARCHITECTURES == ("decoder",)
+    return tasks.module_of(owner()).ARCHITECTURES[0]
 
 
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
-    if decodes(task):
+    if architecture_of(task) == "vision":
+        encoder = _LINEAR if "lora" in method else VISION[number % len(VISION)]
+        return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
+    if architecture_of(task) == "decoder":
         return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
+    if architecture_of(task) == "encoder-decoder":
+        name = ENCODER_DECODERS[number % len(ENCODER_DECODERS)]
+        return Subject(task=task, loss=loss, method=method, encoder=name, stored=SEQUENCE)
     encoder, stored = ENCODERS[number % len(ENCODERS)], STORED[number % len(STORED)]
     return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
 
@@ -171,6 +195,16 @@ def every_encoder() -> tuple[Subject, ...]:
     return tuple(
         Subject(task=task, loss=loss_names(task)[0], method=method, encoder=encoder, stored=stored)
         for encoder, (stored, method) in itertools.product(ENCODERS, pairs)
+    )
+
+
+def every_vision() -> tuple[Subject, ...]:
+    """Each vision model as it may be stored, all or a part of it tuned."""
+    [task] = [task for task in task_names() if architecture_of(task) == "vision"]
+    loss = loss_names(task)[0]
+    return tuple(
+        Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
+        for encoder, stored, method in itertools.product(VISION, STORED_VISION, ("full", "head", "freeze"))
     )
 
 
@@ -217,10 +251,24 @@ def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     tags[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
     share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
     moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
+    picture = _picture(number, bright=row["sentiment"] == "positive")
     asked = " ".join((COMMON[number % 3], COMMON[number % 5]))
-    answers = [{"text": words[place], "start": row["snippet"].index(words[place])}][number % 7 == 0 :]
-    found = {"share": share, "words": words, "tags": tags, "moods": moods, "asked": asked, "answers": answers}
-    return {**row, **found}
+    spans = [{"text": words[place], "start": row["snippet"].index(words[place])}][number % 7 == 0 :]
+    answers = {"share": share, "words": words, "tags": tags, "moods": moods, "picture": picture, "answers": spans}
+    return {**row, **answers, "asked": asked, "reversed": " ".join(words[::-1])}
+
+
+def _picture(number: int, *, bright: bool) -> str:
+    """An image within the row, of a size of its own, whose upper half is bright or whose lower half is."""
+    from PIL import Image
+
+    from runtimes.images import png
+
+    random = np.random.default_rng(number)
+    pixels = random.integers(0, 200, (6 + number % 5, 7 + number % 3, 3)).astype(np.uint8)
+    half = slice(0, len(pixels) // 2) if bright else slice(len(pixels) // 2, None)
+    pixels[half] += np.uint8(55)
+    return png(Image.fromarray(pixels))
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:
@@ -235,13 +283,21 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     import transformers
 
     from runtimes.pytorch.quiet import quiet
-    from tests.runtimes.mlx.architectures import ARCHITECTURES
+    from tests.runtimes.mlx.architectures import ARCHITECTURES, SIDE
 
     architecture = ARCHITECTURES[encoder]
     config = architecture.config()
-    if stored == CAUSAL:
+    if encoder in VISION:
+        save_image_processor(folder, config, SIDE)
+    elif stored == CAUSAL:
         config.vocab_size = save_causal_tokenizer(folder)
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 2, 3
+    elif stored == SEQUENCE:
+        halves = [config.encoder, config.decoder] if encoder == "encoder-decoder" else [config]
+        vocabulary = save_tokenizer(folder, (*COMMON, *GOOD, *BAD))
+        for half in halves:
+            half.vocab_size = vocabulary
+        config.pad_token_id, config.eos_token_id, config.decoder_start_token_id = 0, 3, 2
     else:
         config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
     for name in (*architecture.dropouts, *(("qa_dropout",) if hasattr(config, "qa_dropout") else ())):
@@ -249,8 +305,9 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     heads = {
         "bare": "AutoModel",
         "masked-lm": "AutoModelForMaskedLM",
-        "classifier": "AutoModelForSequenceClassification",
+        "classifier": f"AutoModelFor{'Image' if encoder in VISION else 'Sequence'}Classification",
         CAUSAL: "AutoModelForCausalLM",
+        SEQUENCE: "AutoModelForSeq2SeqLM",
     }
     if stored == "classifier":
         config.id2label = dict(enumerate(LABELS))

@@ -96,7 +96,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         out=root / "verified",
     )
     parts = Parts(
-        onnx_file=root / "model.onnx",
+        graphs=(root / "model.onnx",),
         model_folder=model,
         tokenizer_folder=model,
         verify_folder=root / "verified",

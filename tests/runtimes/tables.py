@@ -21,6 +21,7 @@ class Tables:
     max_positions: int | None = None
     batches: list[int] = field(default_factory=list)
     """How many rows each call had."""
+    encodes = False
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """[V] after these tokens."""

@@ -16,7 +16,7 @@ from runtimes.verify import read_report
 @pytest.fixture
 def parts(tiny) -> Parts:
     return Parts(
-        onnx_file=tiny.onnx_file,
+        graphs=(tiny.onnx_file,),
         model_folder=tiny.model,
         tokenizer_folder=tiny.model,
         verify_folder=tiny.verified,
@@ -75,7 +75,7 @@ def test_labels_in_another_order_than_the_model_s_do_not_pass(tiny, parts: Parts
 
 def test_a_missing_part_is_named(tiny, parts: Parts, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"gone\.onnx") as caught:
-        package(tiny.package_step, replace(parts, onnx_file=tmp_path / "gone.onnx"), tmp_path / "bundle")
+        package(tiny.package_step, replace(parts, graphs=(tmp_path / "gone.onnx",)), tmp_path / "bundle")
     assert caught.value.code == "E606"
     assert not (tmp_path / "bundle").exists()
 

@@ -10,6 +10,8 @@ import pytest
 from compiler.placement import EVERY_RUNTIME
 from tests.conformance.cells import LIMITS
 from tests.conformance.subjects import (
+    CAUSAL,
+    DECODERS,
     ENCODERS,
     STORED,
     cover,
@@ -81,8 +83,8 @@ def test_the_cover_has_every_task_with_every_method_and_everything_else_once() -
     subjects = cover()
     pairs = {(subject.task, subject.method) for subject in subjects}
     assert pairs == {(task, method) for task in task_names() for method in shared()}
-    assert {subject.encoder for subject in subjects} == set(ENCODERS)
-    assert {subject.stored for subject in subjects} == set(STORED)
+    assert {subject.encoder for subject in subjects} == {*ENCODERS, *DECODERS}
+    assert {subject.stored for subject in subjects} == {*STORED, CAUSAL}
     assert {subject.loss for subject in subjects} == {loss for task in task_names() for loss in loss_names(task)}
 
 

@@ -41,6 +41,13 @@ def weightless() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def weighty() -> Iterator[None]:
+    """Inside of `weightless`, modules are built with their weights all the same."""
+    with torch._C.DisableTorchFunction():  # noqa: SLF001  (documented for those who write modes, under this name)
+        yield
+
+
+@contextlib.contextmanager
 def faked(module: nn.Module) -> Iterator[FakeTensorMode]:
     """Inside, parameters and buffers of the module have no memory and are on CPU; tied ones stay tied.
 

@@ -20,19 +20,19 @@ from compiler.tasks import Task
 from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError
-from runtimes.features import TARGETS, TOKENS, Column
+from runtimes.features import TARGETS, TOKENS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace import trace
-from runtimes.mlx.trace.fakes import TraceError, weightless
+from runtimes.mlx.trace.fakes import TraceError, weightless, weighty
 from runtimes.mlx.trace.names import names_in_model
 from runtimes.packing import SEGMENTS, packed_columns
 from runtimes.pytorch.engine import frozen_modules
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.methods import module_of
-from runtimes.pytorch.models import Loaded, head_of, save_pretrained, wrap
+from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters, head_of, save_pretrained, wrap
 from runtimes.pytorch.objective import Objective, read_outputs, results_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
@@ -142,7 +142,11 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
     """
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, **head.config)
-        model: PreTrainedModel = getattr(transformers, head.auto_class).from_config(config, dtype=torch.float32)
+        create = getattr(transformers, head.auto_class).from_config
+        model: PreTrainedModel = create(config, dtype=torch.float32)
+        if computed_parameters(model):
+            with weighty():
+                compute_buffers(model, create(config, dtype=torch.float32))
     except Exception as error:  # transformers and its configurations raise errors of many libraries
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "its config.json must be of an architecture that transformers has"
@@ -157,7 +161,7 @@ def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> di
     """The inputs that a model is given, by their columns, and the targets."""
     columns = tasks.module_of(task).columns(task, 0)
     named = {
-        column.name: Input(dtype=_dtype(column), axes=("batch", *_axes(column)))
+        column.name: Input(dtype=column.batch_dtype, axes=("batch", *((column.axis,) if column.axis else column.shape)))
         for column in (packed_columns(columns) if packed else columns)
     }
     if any(TOKENS in given.axes for given in named.values()):
@@ -166,16 +170,6 @@ def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> di
         del named["attention_mask"]  # made of the segments
     kept = {*input_names(model, named), TARGETS, SEGMENTS}
     return {name: given for name, given in named.items() if name in kept}
-
-
-def _axes(column: Column) -> tuple[str | int, ...]:
-    """The axes of a column's values of one row."""
-    return (column.axis,) if column.axis else (column.width,) if column.width else ()
-
-
-def _dtype(column: Column) -> str:
-    """Of a column in a batch: whole numbers are int64 there."""
-    return column.dtype if column.dtype.startswith("float") else "int64"
 
 
 def graph_of(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
@@ -199,7 +193,8 @@ def save(traced: Traced, head: Head, values: Mapping[str, Array], out: Path) -> 
     places = _places(model)
     parameters: dict[str, nn.Parameter] = {}
     for name, value in values.items():
-        parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
+        whole = np.ascontiguousarray(value).reshape(value.shape)  # numpy would make a list of a single number
+        parameter = nn.Parameter(torch.from_numpy(whole), requires_grad=False)
         for module, own in places.get(name, ()):
             parameters[name] = module._parameters[own] = parameter  # noqa: SLF001  (the one place where it is replaced)
         if name not in places:

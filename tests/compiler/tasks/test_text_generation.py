@@ -15,7 +15,7 @@ from compiler.facts import bound
 from compiler.plan import ExportModel, Package, Prepare, Train, VerifyExport
 from compiler.recipe import Mlx
 from compiler.tasks import ContinuedPretraining, TextGeneration, columns_of, module_of, texts_of
-from compiler.tasks.text_generation import ChatTemplate, segments
+from compiler.tasks.text_generation import ChatTemplate, pieces
 from tests.handmade import DATA, MODEL, planned, read, resolved
 
 DECODER = replace(MODEL, model_type="llama", architecture="decoder", padding=None)
@@ -98,8 +98,8 @@ def test_every_layout_becomes_one_text(files: Path, values: Any, text: str) -> N
 
 def test_only_what_the_assistant_says_is_learnt(files: Path) -> None:
     row = {"prompt": "Hi", "completion": "Hello"}
-    assert [s.text for s in segments(chat(files), row) if s.supervised] == ["<assistant>Hello</s>"]
-    assert [s.text for s in segments(chat(files, supervise="all"), row) if s.supervised] == [
+    assert [s.text for s in pieces(chat(files), row) if s.supervised] == ["<assistant>Hello</s>"]
+    assert [s.text for s in pieces(chat(files, supervise="all"), row) if s.supervised] == [
         "<user>Hi</s><assistant>Hello</s>"
     ]
 

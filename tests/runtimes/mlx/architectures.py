@@ -149,6 +149,16 @@ DECODER: dict[str, Any] = {
     "pad_token_id": 1,
 }
 _BERT_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+NO_DROPOUT = dict.fromkeys(_BERT_DROPOUTS, 0.0)
+
+
+def two_berts(settings: dict[str, Any]) -> Any:
+    """The configuration of an encoder and a decoder that are alike, but for the attention of one to the other."""
+    halves = (configuration("BertConfig", **settings) for _ in range(2))
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*halves)
+    config.pad_token_id, config.decoder_start_token_id, config.eos_token_id = 1, 2, 3
+    return config
+
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": Architecture(
@@ -268,6 +278,30 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         objective=Translation,
         dropouts=("dropout", "attention_dropout", "activation_dropout"),
+    ),
+    "marian": Architecture(
+        model="MarianMTModel",
+        config=lambda: configuration(
+            "MarianConfig",
+            vocab_size=VOCABULARY,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            max_position_embeddings=64,
+            init_std=0.1,
+            pad_token_id=1,
+            eos_token_id=0,
+            decoder_start_token_id=1,
+        ),
+        objective=Translation,
+        dropouts=("dropout", "attention_dropout", "activation_dropout"),
+    ),
+    "encoder-decoder": Architecture(
+        model="EncoderDecoderModel", config=lambda: two_berts({**BERT, **NO_DROPOUT}), objective=Translation
     ),
     "vit": Architecture(
         model="ViTForImageClassification",
