@@ -95,7 +95,7 @@ def test_steps_are_counted_in_windows_and_no_row_is_called_cut() -> None:
 
 
 def test_windows_start_at_most_half_a_window_apart() -> None:
-    assert [QuestionAnswering(stride=each).window_step(100) for each in ("auto", 30, 70)] == [50, 30, 50]  # type: ignore[arg-type]
+    assert [QuestionAnswering(stride=each).window_step(100) for each in ("auto", 30, 70)] == [50, 30, 50]
 
 
 def test_rows_that_all_have_no_answer_are_nothing_to_learn() -> None:
