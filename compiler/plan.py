@@ -78,8 +78,8 @@ class Prepare:
     task: Task
     splits: tuple[SplitRows, ...]
     columns: Mapping[str, str]
-    tokenizer: ModelFiles
-    max_length: int
+    tokenizer: ModelFiles  # what rows are read with; of a model of images its image processor
+    max_length: int  # tokens; 1 where the model reads none
     packing: Packing  # of the train rows
 
 
@@ -202,7 +202,7 @@ class Package:
     )  # (prepare, the step that has the model, evaluate, export, verify)
     name: str
     task: Task
-    tokenizer: ModelFiles
+    tokenizer: ModelFiles  # what rows are read with; of a model of images its image processor
     max_length: int
     columns: Mapping[str, str]
     generation: Generation | None

@@ -14,7 +14,7 @@ from typing import Any
 
 from compiler.data.readers import DataError, Format, Row, read_rows
 from compiler.data.texts import BadValueError, found
-from compiler.diagnostics import short
+from compiler.diagnostics import printable
 
 INSTALL = 'pip install "recipec[image]"'
 _INLINE = "data:image/"
@@ -43,7 +43,7 @@ def shown(image: str) -> str:
     """What names an image, for a message."""
     if is_inline(image):
         return "an image within the row"
-    return f'"{short(image if len(image) <= _SHOWN else "..." + image[-_SHOWN:])}"'
+    return f'"{printable(image if len(image) <= _SHOWN else "..." + image[-_SHOWN:])}"'
 
 
 def content_of(image: str, folder: Path) -> bytes:

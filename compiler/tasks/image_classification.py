@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from compiler.auto import Choice
-from compiler.data.images import image_of
+from compiler.data.images import image_of, shown
 from compiler.data.texts import label_of
 from compiler.diagnostics import Diagnostic
 from compiler.images import PROCESSOR, read_processor
@@ -126,7 +126,7 @@ def texts(task: ImageClassification, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def pieces(task: ImageClassification, row: Mapping[str, Any]) -> tuple[Segment, ...]:
     """What names the image, and the label."""
-    return read_and_answered((row["image"],), row["label"])
+    return read_and_answered((shown(row["image"]),), row["label"])
 
 
 def reader(task: ImageClassification, columns: Mapping[str, str]) -> Reader:

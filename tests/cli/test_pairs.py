@@ -1,130 +1,113 @@
-"""Pairs of texts from their recipe through the gate to their bundle: the second text is read, and told apart."""
+"""A run of a task that writes a text from another one: trained, exported, verified, and asked for answers."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from compiler.driver import compile_recipe
-from compiler.facts import LocalFacts
-from compiler.loading import load
-from compiler.placement import parse_target
-from compiler.plan import Prepare
-from runtimes.features import Features
+pytest.importorskip("torch", reason="needs the torch extra")
+pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from runtimes.pytorch.quiet import quiet
 from tests.cli.conftest import invoke
-from tests.conformance.engines import prepared
-from tests.conformance.subjects import Project
-from tests.tiny import BAD, COMMON, GOOD, RECIPE, write_project
+from tests.conformance.subjects import SEQUENCE, save_model
+from tests.tiny import rows
 
-pytestmark = pytest.mark.slow
-
-COLUMNS = {"text": "premise", "text_pair": "claim", "label": "verdict"}
-
-
-def pairs(count: int) -> list[dict[str, Any]]:
-    """Rows whose verdict is the kind of word in the claim; the premise has a word of either kind, to mislead."""
-    random = np.random.default_rng(1)
-
-    def text(word: str) -> str:
-        words = [*random.choice(COMMON, random.integers(1, 9)), word]
-        random.shuffle(words)
-        return " ".join(words)
-
-    found = []
-    for number in range(count):
-        kinds = (GOOD, BAD) if number % 2 else (BAD, GOOD)
-        premise, claim = random.choice([*GOOD, *BAD]), random.choice(kinds[0])
-        row = {
-            "premise": text(premise),
-            "claim": text(claim),
-            "verdict": ("no", "yes")[number % 2],
-            "stars": number % 2,
-        }
-        found.append(row)
-    return found
-
-
-def write(folder: Path, **changes: Any) -> Path:
-    write_project(folder)
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs(400)))
-    recipe = {**RECIPE, "dataset": {**RECIPE["dataset"], "columns": COLUMNS}, **changes}
-    (folder / "recipe.json").write_text(json.dumps(recipe))
-    return folder
+TRAINING = {"max_steps": 90, "learning_rate": 3e-3, "batch_size": 16, "keep": "last"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write(tmp_path_factory.mktemp("pairs") / "project", training={**RECIPE["training"], "epochs": 8})
-    done = invoke("run", folder / "recipe.json", "--runs", folder / "runs", "--target", "cpu", "--quiet")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the recipe r.json was run: two tiny BERTs write whether a text is good or bad."""
+    folder = tmp_path_factory.mktemp("pairs")
+    save_model(folder / "model", "encoder-decoder", SEQUENCE)
+    told = {"positive": "the movie is good", "negative": "bad plot"}
+    pairs = [{"en": row["snippet"], "said": told[row["sentiment"]]} for row in rows(300)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    recipe = {
+        "recipe": 1,
+        "name": "tiny",
+        "task": {"type": "text-to-text", "prefix": "movie : "},
+        "dataset": {
+            "train": "pairs.jsonl",
+            "validation": {"fraction": 0.1},
+            "test": {"fraction": 0.1},
+            "columns": {"source": "en", "target": "said"},
+        },
+        "model": "./model",
+        "training": TRAINING,
+        "generation": {"max_new_tokens": 8, "rows": 30},
+        "export": ["onnx"],
+    }
+    (folder / "r.json").write_text(json.dumps(recipe), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("RECIPE_MIRROR", raising=False)
+        done = invoke("run", "r.json", "--target", "cpu", "--runtime", "pytorch", "--quiet")
     assert done.exit_code == 0, done.output
     return folder
 
 
-def test_the_second_text_decides(folder: Path) -> None:
-    report = json.loads((folder / "runs" / "tiny" / "report.json").read_text())
-    assert report["gate_passed"]
-    assert report["evaluation"]["metrics"]["accuracy"] > 0.9
-    assert report["evaluation"]["baseline"]["majority"]["accuracy"] < 0.6
+def test_what_was_learnt_is_written_word_by_word(project: Path) -> None:
+    report = json.loads((project / "runs" / "tiny" / "report.json").read_text())
+    metrics = report["evaluation"]["metrics"]
+    assert set(metrics) == {"exact-match", "perplexity", "loss"}
+    assert metrics["exact-match"] > 0.9
+    assert metrics["perplexity"] < 1.2
+    assert report["evaluation"]["baseline"]["untuned"]["exact-match"] == 0
+    written = report["data"]["train"]["written"]
+    assert (written["longest"], written["truncated"]) == (5, 0)  # "the movie is good" and its end
+    assert 3 * 240 < written["num_tokens"] < 5 * 240
 
 
-def test_the_graph_is_told_which_text_a_token_is_of(folder: Path) -> None:
-    manifest = json.loads((folder / "runs" / "tiny" / "bundle" / "manifest.json").read_text())
-    assert manifest["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
-    assert manifest["columns"] == COLUMNS
+def test_the_gate_compares_logits_and_what_is_written_through_the_caches(project: Path) -> None:
+    report = json.loads((project / "runs" / "tiny" / "report.json").read_text())
+    [edge] = report["gates"]["verify"]["verification"]["edges"]
+    checks = {check["name"]: check for check in edge["checks"]}
+    assert all(check["passed"] for check in checks.values())
+    assert checks["outputs"]["rows"] == checks["decisions"]["rows"] == 30
+    assert checks["written_tokens"]["agreeing"] == checks["written_tokens"]["positions"] >= 90
 
 
-def test_probes_have_two_texts_as_well(folder: Path) -> None:
-    lines = (folder / "runs" / "tiny" / "bundle" / "golden.jsonl").read_text().splitlines()
-    probes = [row for line in lines if (row := json.loads(line))["probe"] is not None]
-    assert {row["probe"] for row in probes} >= {"empty", "too long", "upper case"}
-    assert all(row["row"]["text_pair"] for row in probes)
-    [longest] = [row for row in probes if row["probe"] == "too long"]
-    assert len(longest["ids"]) == len(max((row["ids"] for row in probes), key=len))
-
-
-def test_a_bundle_answers_pairs_in_their_order(folder: Path) -> None:
-    good, bad = f"the movie is {GOOD[0]}", f"the plot was {BAD[0]}"
-    rows = [{"premise": bad, "claim": bad}, {"premise": bad, "claim": good}]
-    (folder / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = invoke("predict", folder / "runs" / "tiny", "--input", folder / "two.jsonl")
-    answers = [json.loads(line)["prediction"]["label"] for line in done.output.splitlines()]
-    assert len(set(answers)) == 2, done.output
-
-
-def test_a_pair_has_both_texts(folder: Path) -> None:
-    (folder / "one.jsonl").write_text(json.dumps({"premise": "a movie"}) + "\n")
-    done = invoke("predict", folder / "runs" / "tiny", "--input", folder / "one.jsonl")
-    assert done.exit_code == 1
-    assert 'the row has no column "claim"' in done.output
-    done = invoke("predict", folder / "runs" / "tiny", "--text", "a movie")
-    assert done.exit_code == 2
-    assert "the task reads text and text_pair: give rows with --input" in done.output
-
-
-def test_the_receiver_proves_its_own_pairs(folder: Path) -> None:
-    done = invoke("verify", folder / "runs" / "tiny", "--data", folder / "rows.jsonl", "--json")
+def test_the_bundle_answers_as_transformers_does_with_the_saved_model(project: Path) -> None:
+    bundle, saved = project / "runs" / "tiny" / "bundle", project / "runs" / "tiny" / "model"
+    assert {path.name for path in bundle.glob("*.onnx")} == {"encoder_model.onnx", "decoder_model.onnx"}
+    texts = [json.loads(line)["en"] for line in (project / "pairs.jsonl").read_text().splitlines()[:8]]
+    done = invoke("predict", bundle, "--json", *(word for text in texts for word in ("--text", text)))
     assert done.exit_code == 0, done.output
+    answers = [json.loads(line)["prediction"]["text"] for line in done.stdout.splitlines()]
+    with quiet(), torch.inference_mode():
+        tokenizer = AutoTokenizer.from_pretrained(saved)
+        model = AutoModelForSeq2SeqLM.from_pretrained(saved)
+        theirs = []
+        for text in texts:
+            ids = model.generate(**tokenizer(f"movie : {text}", return_tensors="pt"), max_new_tokens=8)
+            theirs.append(tokenizer.decode(ids[0], skip_special_tokens=True))
+    assert answers == theirs
+    assert len(set(answers)) > 1
 
 
-@pytest.mark.parametrize("task", ["text-classification", "text-regression"])
-@pytest.mark.parametrize("max_length", ["auto", 12])
-def test_the_compiler_counts_the_tokens_that_are_prepared(task: str, max_length: Any, tmp_path: Path) -> None:
-    columns = {**COLUMNS, "target": "stars"}
-    del columns["label" if task == "text-regression" else "target"]
-    changes = {"task": task, "metrics": [], "training": {"max_length": max_length}, "export": []}
-    project = write(tmp_path / "project", dataset={"train": "rows.jsonl", "columns": columns}, **changes)
-    facts = LocalFacts(offline=True)
-    compiled = compile_recipe(load(project / "recipe.json"), facts, parse_target("cpu"))
-    step = compiled.plan.step("prepare")
-    assert isinstance(step, Prepare)
-    prepared(Project(folder=project, compiled=compiled))
-    for split in compiled.data.splits:
-        features = Features(project / "prepared" / split.rows.split)
-        counted = [length for length, count in enumerate(split.lengths or ()) for _ in range(count)]
-        assert sorted(features.lengths) == [min(length, step.max_length) for length in counted]
-        assert features.facts.truncated == split.rows_over(step.max_length)
-        assert sorted({*features.arrays["token_type_ids"].tolist()}) == [0, 1]
+def test_a_receiver_finds_a_decoder_that_was_changed(project: Path, tmp_path: Path) -> None:
+    import shutil
+
+    import onnx
+    from onnx import numpy_helper
+
+    from runtimes.manifest import read_manifest, seal
+
+    bundle = Path(shutil.copytree(project / "runs" / "tiny" / "bundle", tmp_path / "bundle"))
+    assert invoke("verify", bundle).exit_code == 0
+    graph = onnx.load(bundle / "decoder_model.onnx")
+    weight = next(value for value in graph.graph.initializer if len(value.dims) == 2)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.05, weight.name))
+    onnx.save(graph, bundle / "decoder_model.onnx")
+    seal(bundle, read_manifest(bundle))
+    done = invoke("verify", bundle)
+    assert done.exit_code == 3
+    assert "written_outputs" in done.output
