@@ -23,6 +23,7 @@ from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
 from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.tasks import ResolvedTask, Task
+from compiler.windows import Windowed, num_windows_of
 
 DEFAULT_EPOCHS = 3
 _A = {
@@ -189,10 +190,14 @@ def _steps_per_epoch(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
     train, packing = data.split("train"), _packing(recipe, model)
     if train is not None and (draw := _draw(recipe)) != "every":
         return max(1, math.ceil(rows_of_epoch(draw, train.label_counts.values()) / recipe.training.batch_size))
-    if train is None or train.lengths is None or packing == "none":
+    windowed = isinstance(recipe.task, Windowed)
+    if train is None or train.lengths is None or (packing == "none" and not windowed):
         return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
     written = recipe.training.max_length
     capacity = auto_length(model, data).value if written == "auto" else written
+    if isinstance(recipe.task, Windowed):
+        count = num_windows_of(train.lengths, capacity, recipe.task.window_step(capacity))
+        return max(1, math.ceil(count / recipe.training.batch_size))
     lengths = [length for length, count in enumerate(train.lengths) for _ in range(count)]
     return max(1, math.ceil(num_sequences(packing, lengths, capacity) / recipe.training.batch_size))
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compiler.balance import Draw, rows_of_each
 from compiler.lengths import length_grid
-from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Ragged, Table
+from runtimes.features import LABELS, TARGETS, TOKENS, Ragged, Table, is_answered
 from runtimes.protocol import Batch
 from runtimes.randomness import number, order
 
@@ -27,9 +27,7 @@ WINDOW = 100_000
 
 def evenly(targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Ones in the shape of the targets, and zeros where there is nothing to answer: each counts the same."""
-    if targets.dtype.kind == "f":
-        return np.ones(targets.shape, np.float32)  # any number may be a target
-    return np.asarray(targets != IGNORED, np.float32)
+    return np.asarray(is_answered(targets), np.float32)
 
 
 def padded_lengths(lengths: npt.NDArray[np.int64], grid: Sequence[int]) -> npt.NDArray[np.int64]:

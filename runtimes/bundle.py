@@ -29,6 +29,7 @@ from runtimes.readings import read_outputs
 from runtimes.tasks import Answer, Head
 from runtimes.tasks.interface import InputReader
 from runtimes.tokens import Encoder
+from runtimes.windows import of_rows, windows_of
 
 if TYPE_CHECKING:
     from runtimes.export.decoding import OnnxDecoder
@@ -76,7 +77,9 @@ class Bundle:
         module = tasks.module_of(self.task)
         if self.manifest.generation is not None:
             return self._write(rows)
-        outputs = self.outputs([Example(row=row, target=0) for row in rows], batch_size)
+        windows = windows_of(self.task, rows, self.encoder)
+        each = self.outputs([Example(row=row) for parts in windows for row in parts], batch_size)
+        outputs = of_rows(each, windows)
         return [module.answer(self.task, row, outputs.row(number), self.encoder) for number, row in enumerate(rows)]
 
     def _write(self, rows: Sequence[Row]) -> list[Answer]:
@@ -143,8 +146,8 @@ class Bundle:
             raise RunError(
                 "E402", f"a bundle runs on onnxruntime: {error}", 'install it: pip install "recipec[predict]"'
             ) from error
-        if self.head.reading == "logits":
-            return open_session(self.folder / GRAPH, threads=self.threads)
+        if self.head.reading != "tokens":
+            return open_session(self.folder / GRAPH, threads=self.threads, results=self.head.results)
         most = positions_of(read_json(self.folder, CONFIG))
         if self.head.encodes:
             start = self.head.config["decoder_start_token_id"]

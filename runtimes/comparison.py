@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from runtimes.protocol import Batch
 from runtimes.tasks import Head
 from runtimes.tasks.interface import InputReader
 from runtimes.tokens import chunks
+from runtimes.windows import WINDOW
 
 NOISE_ROWS = 64
 TOKEN_ROWS = 4
@@ -121,7 +122,11 @@ def examples_of(task: Task, rows: Sequence[Row]) -> list[Example]:
     """Rows by role, as their task reads them. Raises BadValueError."""
     there = {role: role for row in rows[:1] for role in row}
     reader = compiler_tasks.module_of(task).reader(task, compiler_tasks.columns_of(task, there))
-    return [reader.read(row) for row in rows]
+    return [_same_window(reader.read(row), row) for row in rows]
+
+
+def _same_window(example: Example, row: Row) -> Example:
+    return replace(example, row={**example.row, WINDOW: row[WINDOW]}) if WINDOW in row else example
 
 
 def encoded(task: Task, examples: Iterable[Example], encoder: InputReader) -> Table:
@@ -162,11 +167,11 @@ def rows_at_once(head: Head, most: int) -> int:
     return min(most, TOKEN_ROWS) if head.reading == "tokens" else most
 
 
-def asked(head: Head, targets: Ragged) -> npt.NDArray[np.bool_]:
-    """[P] where something is decided: of a language model where a token is to be learnt, else everywhere."""
-    if head.reading == "tokens":
+def asked(head: Head, targets: Ragged, count: int) -> npt.NDArray[np.bool_]:
+    """[P] of `count` positions, where something is decided: of a language model where a token is to be learnt."""
+    if head.reading == "tokens" and len(targets.values) == count:
         return np.asarray(targets.values != IGNORED)
-    return np.ones(int(targets.offsets[-1]), bool)
+    return np.ones(count, bool)
 
 
 def mixed_order(count: int) -> npt.NDArray[np.int64]:

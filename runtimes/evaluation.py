@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.batches import Rows, answered, collate, evaluation_batches, evenly, in_order
+from runtimes.batches import Rows, answered, collate, evaluation_batches, in_order
 from runtimes.errors import RunError
-from runtimes.features import Ragged, Table
+from runtimes.features import Ragged, Table, is_answered
 from runtimes.protocol import Engine, OutOfMemory
 
 
@@ -57,7 +57,7 @@ def evaluate(
 
 def mean_loss(losses: Ragged, targets: Ragged) -> float:
     """The mean over all that was to be answered."""
-    counted = evenly(targets.values) > 0
+    counted = is_answered(targets.values)
     return float(np.mean(losses.values[counted], dtype=np.float64)) if counted.any() else 0.0
 
 

@@ -8,7 +8,8 @@ import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -25,7 +26,15 @@ LABELS = "labels"
 TARGETS = "targets"
 IGNORED = -100
 """The target of a position that should be answered with nothing: it bears no loss, and no metric counts it."""
+POSSIBLE = -101
+"""The target of a position that could have been the answer to its row: it bears no loss of its own either."""
+NOTES = "notes.jsonl"
 Array = npt.NDArray[Any]
+
+
+def is_answered(targets: Array) -> npt.NDArray[np.bool_]:
+    """Where something is to be answered: whole numbers below zero say that nothing is."""
+    return targets >= 0 if targets.dtype.kind in "iu" else np.ones(targets.shape, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,7 @@ class Portion:
     ragged: Mapping[str, Sequence[Array]]
     fixed: Mapping[str, Array]
     truncated: int  # of the rows
+    notes: Sequence[Any] = ()  # of each row, as JSON: what is measured by, and no model reads; none where targets do
     truncated_labels: int = 0  # of the rows, along LABELS
 
     @property
@@ -80,6 +90,7 @@ class Ragged:
 
     values: Array  # [P, ...]
     offsets: npt.NDArray[np.int64]  # [N + 1]
+    notes: Sequence[Any] = ()  # [N] what else is known of each row, where something is
 
     @staticmethod
     def single(values: Array) -> Ragged:
@@ -113,7 +124,8 @@ class Ragged:
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(self.values[places], offsets)
+        notes = [self.notes[row] for row in rows.tolist()] if self.notes else ()
+        return Ragged(self.values[places], offsets, notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +159,7 @@ class Table:
     columns: Mapping[str, Column]
     arrays: Mapping[str, Array]
     offsets: Mapping[str, npt.NDArray[np.int64]]
+    notes: Sequence[Any] = ()  # [N] what else is known of each row, where something is
     longest_labels: int = 0  # of any row along LABELS; 0 where it was not counted
 
     def __len__(self) -> int:
@@ -164,8 +177,8 @@ class Table:
 
     @property
     def targets(self) -> Ragged:
-        """What each row should be answered with."""
-        return self.ragged(TARGETS)
+        """What each row should be answered with, and what it is measured by."""
+        return replace(self.ragged(TARGETS), notes=self.notes)
 
     def ragged(self, name: str) -> Ragged:
         """The values of a column."""
@@ -181,6 +194,26 @@ class Table:
         if not column.axis:
             return np.asarray(self.arrays[column.name][index])
         return self.ragged(column.name).row(index)
+
+
+class Notes(Sequence[Any]):
+    """The notes of a split's rows, read when one is asked for."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @cached_property
+    def _values(self) -> list[Any]:
+        if not self._file.exists():
+            return []
+        with self._file.open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._values[index]
 
 
 class Features(Table):
@@ -200,6 +233,7 @@ class Features(Table):
                 for column in facts.columns
             },
             offsets={axis: np.load(folder / f"{axis}.offsets.npy", mmap_mode="r") for axis in axes},
+            notes=Notes(folder / NOTES),
             longest_labels=facts.labels.longest if facts.labels else 0,
         )
 
@@ -223,6 +257,7 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
         columns={column.name: column for column in columns},
         arrays=arrays,
         offsets={axis: _offsets(counted) for axis, counted in lengths.items()},
+        notes=[note for portion in found for note in portion.notes],
     )
 
 
@@ -244,6 +279,7 @@ def write_features(
     num_rows = truncated_labels = 0
     with ExitStack() as stack:
         files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
+        notes = stack.enter_context((folder / NOTES).open("wb"))
         for portion in portions:
             truncated += portion.truncated
             truncated_labels += portion.truncated_labels
@@ -252,6 +288,10 @@ def write_features(
                 found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
             for column in columns:
                 _append(column, portion, files[column.name])
+            for note in portion.notes:
+                notes.write(json.dumps(note, ensure_ascii=False).encode() + b"\n")
+    if not (folder / NOTES).stat().st_size:
+        (folder / NOTES).unlink()
     kept = tuple(column for column in columns if not (column.optional and _is_dropped(folder / f"{column.name}.bin")))
     for axis, found in lengths.items():
         np.save(folder / f"{axis}.offsets.npy", _offsets(found))

@@ -27,8 +27,10 @@ ScoreFunction = Callable[[Batch], Scores]
 Decide = Callable[[Scores], tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
 """From outputs to decisions, equal where the answers are, and how far each is from another one.
 
-[P] of each position, or [P, C] where every output is decided by itself.
+[P] of each position, or [P, C] where every output is decided by itself. UNDECIDED where nothing is.
 """
+UNDECIDED = -1
+"""Of positions whose row is decided at another one of it: where both sides say so, they are not counted."""
 ROUNDING = 1e-12
 """Metrics are float64 quotients of counts; a drop below this is not one."""
 
@@ -235,12 +237,13 @@ def compare_decisions(
     numbers = _numbers(source_PC, rows)
     differ, tied = compare_each_decision(source_PC, other_PC, tolerance, decide)
     excused, wrong = differ & tied, differ & ~tied
+    counted = differ if differ.all() else differ | (decide(source_PC)[0] != UNDECIDED)
     return Decisions(
         name=name,
-        passed=bool(len(source_PC) and not wrong.any() and excused.mean() <= max_excused),
+        passed=bool(counted.any() and not wrong.any() and excused.sum() <= max_excused * counted.sum()),
         rows=len(np.unique(numbers)),
-        positions=differ.size,
-        agreeing=int((~differ).sum()),
+        positions=int(counted.sum()),
+        agreeing=int((counted & ~differ).sum()),
         num_excused=int(excused.sum()),
         excused=tuple(np.unique(numbers[any_output(excused)]).tolist()),
         disagreeing=tuple(np.unique(numbers[any_output(wrong)]).tolist()),

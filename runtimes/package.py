@@ -84,7 +84,7 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
 
 def _inputs(graphs: Sequence[Path], folder: Path) -> tuple[str, ...]:
     """What the graphs are given, each once."""
-    sessions = (open_session(folder / graph.name, output=None) for graph in graphs)
+    sessions = (open_session(folder / graph.name, results=()) for graph in graphs)
     return tuple(dict.fromkeys(name for session in sessions for name in session.inputs))
 
 

@@ -34,6 +34,12 @@ class Encoder:
         found: list[Encoding] = self.tokenizer.encode_batch(inputs)
         return found
 
+    def uncut(self, texts: Sequence[Texts]) -> list[Encoding]:
+        """As `with_offsets`, of rows as long as they are."""
+        inputs = [row[0] if len(row) == 1 else row for row in texts]
+        found: list[Encoding] = self.whole.encode_batch(inputs)
+        return found
+
     @cached_property
     def whole(self) -> Tokenizer:
         """The tokenizer without a cut."""

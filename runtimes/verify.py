@@ -25,17 +25,21 @@ from compiler.typed import read, to_json
 from runtimes import tasks
 from runtimes.answers import Written, save_written
 from runtimes.batches import Rows as Places
-from runtimes.comparison import HeldOut, Rows, choose, mixed_order, noise_batches, outputs_of, rows_at_once
+from runtimes.comparison import HeldOut, Rows, asked, choose, mixed_order, noise_batches, outputs_of, rows_at_once
 from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.features import Ragged
 from runtimes.gate import (
     Check,
+    Decide,
+    Decisions,
     Edge,
     Outputs,
     ScoreFunction,
+    Scores,
     Verification,
+    compare_decisions,
     compare_each_decision,
     compare_metrics,
     compare_outputs,
@@ -219,14 +223,25 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
     module, excused_P = tasks.module_of(step.task), np.zeros(len(one), bool)
     decide = module.decider(step.task)
     if decide is not None:
-        compare = partial(_decided, step, decide, allowed)
-        yield compare(one, two, rows=numbers["rows"])
+        yield _decided(step, decide, allowed, one, two, rows.table.targets.take(rows.places), numbers["rows"])
         if rows.probes:
-            yield compare(source.probes.values, other.probes.values, name="decisions_probes", rows=numbers["probes"])
+            probes = (source.probes.values, other.probes.values, rows.table.targets.take(rows.probe_places))
+            found = _decided(step, decide, allowed, *probes, numbers["probes"])
+            yield replace(found, name="decisions_probes")
         differ_P, tied_P = compare_each_decision(one, two, allowed, decide)
         excused_P = differ_P & tied_P
     settled = Ragged(module.settle(step.task, one, two, excused_P, allowed), source.rows.offsets)
     yield compare_metrics(_measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), 0.0)
+
+
+def _decided(
+    step: VerifyExport, decide: Decide, allowed: float, one: Scores, two: Scores, targets: Ragged, rows_P: Places
+) -> Decisions:
+    """Whether both decide alike, wherever something is to be decided."""
+    at = asked(tasks.module_of(step.task).head(step.task), targets, len(one))
+    pair = (one[at], two[at]) if len(one) == len(two) else (one, two)
+    rows_P = rows_P[at] if len(one) == len(two) else rows_P
+    return compare_decisions(*pair, allowed, step.max_excused, decide=decide, rows=rows_P)
 
 
 def _rounded(step: VerifyExport, rows: Rows, source: Answers, other: Answers) -> Iterator[Check]:

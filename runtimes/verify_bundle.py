@@ -19,7 +19,7 @@ from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
-from runtimes.comparison import examples_of, outputs_of, rows_at_once
+from runtimes.comparison import asked, examples_of, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
@@ -42,6 +42,7 @@ from runtimes.golden import outputs_of as golden_outputs
 from runtimes.inputs import Row, fingerprint, identities, parts_of
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
 from runtimes.verify_writing import compare_written
+from runtimes.windows import windows_of
 
 BATCH_SIZES = (1, 32)
 
@@ -85,7 +86,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
         )
     decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:
-        yield _compare_decisions(bundle, golden, source, found, decide)
+        yield _compare_decisions(bundle, golden, source, found, decide, table.targets)
     yield _compare_golden_metrics(bundle, golden, source, found)
     if bundle.manifest.generation is not None:
         decoder = cast(Decoder[Any], bundle.graph)
@@ -119,13 +120,15 @@ def _source_outputs(bundle: Bundle, golden: Sequence[Golden]) -> Ragged:
 
 
 def _compare_decisions(
-    bundle: Bundle, golden: Sequence[Golden], source: Ragged, found: Ragged, decide: Decide
+    bundle: Bundle, golden: Sequence[Golden], source: Ragged, found: Ragged, decide: Decide, targets: Ragged
 ) -> Decisions:
     """What is decided here, by name, against what was decided there. A near tie excuses a score, never a name."""
     manifest, module = bundle.manifest, tasks.module_of(bundle.task)
-    compared = compare_decisions(
-        source.values, found.values, manifest.tolerance, manifest.max_excused, decide=decide, rows=source.rows
-    )
+    one, two, rows_P = source.values, found.values, source.rows
+    if len(one) == len(two):
+        at = asked(bundle.head, targets, len(one))
+        one, two, rows_P = one[at], two[at], rows_P[at]
+    compared = compare_decisions(one, two, manifest.tolerance, manifest.max_excused, decide=decide, rows=rows_P)
     misnamed = {
         number
         for number, row in enumerate(golden)
@@ -135,7 +138,7 @@ def _compare_decisions(
     return replace(
         compared,
         passed=compared.passed and not misnamed,
-        agreeing=compared.agreeing - int(np.isin(source.rows, sorted(new)).sum()),
+        agreeing=max(0, compared.agreeing - int(np.isin(source.rows, sorted(new)).sum())),
         disagreeing=tuple(sorted({*compared.disagreeing, *misnamed})),
     )
 
@@ -173,6 +176,7 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     if not rows:
         raise RunError("E605", "there are no rows to verify with", "give a file with at least one row")
     manifest = bundle.manifest
+    rows = [part for parts in windows_of(bundle.task, rows, bundle.encoder) for part in parts]
     try:
         examples = examples_of(bundle.task, rows)
     except BadValueError as error:

@@ -11,6 +11,7 @@ NAMES = re.compile(
     r"|image.classification|(?<!For)ImageClassification"
     r"|text.generation|TextGeneration|continued.pretraining|ContinuedPretraining"
     r"|tasks.translation|[Ss]ummarization|text.to.text|TextToText|SequenceToSequence|sequence_to_sequence"
+    r"|question.answering|(?<!For)QuestionAnswering"
 )
 # The registries say which module a task is; an error shows one as an example.
 ALLOWED = {"compiler/tasks/__init__.py", "runtimes/tasks/__init__.py", "compiler/validate.py"}

@@ -178,6 +178,8 @@ def _unfit(kind: Kind, column: Column) -> str:
             return f'"{column.name}" has no list of words in most rows ({_values(column)})'
         case "spans" if not column.is_spans:
             return f'"{column.name}" has no list of spans in most rows ({_values(column)})'
+        case "answers" if not column.is_answers:
+            return f'"{column.name}" has no answers with their starts in most rows ({_values(column)})'
         case "number" if 2 * column.numbers <= column.filled:
             return f'"{column.name}" has no number in most rows ({_values(column)})'
         case _:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compiler import tasks
 from compiler.diagnostics import Diagnostic
 from compiler.lengths import auto_length
+from compiler.windows import Windowed
 
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
@@ -97,7 +98,7 @@ def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> 
     whole = recipe.training.packing is False or tasks.module_of(recipe.task).PACKING != "fill"
     cut = [split for split in data.splits if whole or split.rows.split != "train"]  # filled sequences lose nothing
     over = sum(split.rows_over(limit) for split in cut)
-    if over:
+    if over and not isinstance(recipe.task, Windowed):
         total, longest = sum(split.rows.num_rows for split in cut), max(split.longest_row for split in cut)
         message = (
             f"{over:,} of {total:,} rows ({over / total:.1%}) are cut at {limit} tokens; the longest has {longest}"

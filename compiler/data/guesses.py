@@ -9,6 +9,7 @@ from itertools import islice, pairwise
 from typing import TypeVar, assert_never
 
 from compiler import tasks
+from compiler.data.answers import are_answers
 from compiler.data.readers import names_image
 from compiler.data.texts import LONGEST_TEXT, BadValueError, label_of, number_of, spans_of, text_of, tokens_of
 from compiler.tasks import Kind, Task
@@ -39,6 +40,7 @@ class Column:
     distinct_words: int = 0
     num_words: int = 0  # of all rows
     spans: int = 0  # rows whose value is a list of spans
+    answers: int = 0  # rows whose value is answers, each with its start
 
     @property
     def is_text(self) -> bool:
@@ -77,6 +79,11 @@ class Column:
         """Whether most values are lists of spans."""
         return 2 * self.spans > self.filled
 
+    @property
+    def is_answers(self) -> bool:
+        """Whether most values are answers with their starts."""
+        return 2 * self.answers > self.filled
+
 
 def columns_in(rows: Iterable[Mapping[str, object]]) -> tuple[Column, ...]:
     """The columns of the first rows, in order."""
@@ -109,6 +116,7 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
         distinct_words=len(set(each)),
         num_words=len(each),
         spans=len(_readable(lambda row: spans_of(row, name, LONGEST_TEXT), filled)),
+        answers=sum(are_answers(row, name) for row in filled),
     )
 
 
@@ -137,6 +145,8 @@ def looks_like(kind: Kind, column: Column) -> bool:
             return column.is_tags
         case "spans":
             return column.is_spans
+        case "answers":
+            return column.is_answers
         case "conversation":
             return False  # such columns are known by their names
         case _:
@@ -166,6 +176,8 @@ def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
             return -column.distinct_words, 0.0
         case "spans":
             return column.spans, 0.0
+        case "answers":
+            return column.answers, 0.0
         case "conversation":
             return 0.0, 0.0
         case _:

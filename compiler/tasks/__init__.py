@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never, cast, get_args
+from typing import Any, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
     image_classification,
+    question_answering,
     sequence_to_sequence,
     summarization,
     text_classification,
@@ -20,6 +21,7 @@ from compiler.tasks import (
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.image_classification import ImageClassification
 from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.question_answering import QuestionAnswering
 from compiler.tasks.sequence_to_sequence import SequenceToSequence
 from compiler.tasks.summarization import Summarization
 from compiler.tasks.text_classification import TextClassification
@@ -36,6 +38,7 @@ __all__ = [
     "Example",
     "ImageClassification",
     "Kind",
+    "QuestionAnswering",
     "Reads",
     "ResolvedTask",
     "RowReader",
@@ -63,6 +66,7 @@ Task = (
     TextClassification
     | TextRegression
     | TokenClassification
+    | QuestionAnswering
     | TextGeneration
     | ContinuedPretraining
     | ImageClassification
@@ -78,6 +82,7 @@ COLUMNS: Mapping[str, Kind] = {
     **text_regression.COLUMNS,
     **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
+    **question_answering.COLUMNS,
     **image_classification.COLUMNS,
     **sequence_to_sequence.COLUMNS,
 }
@@ -85,29 +90,23 @@ COLUMNS: Mapping[str, Kind] = {
 """
 
 
+_MODULES: Mapping[type[Task], Any] = {
+    TextClassification: text_classification,
+    TextRegression: text_regression,
+    TokenClassification: token_classification,
+    QuestionAnswering: question_answering,
+    TextGeneration: text_generation,
+    ContinuedPretraining: continued_pretraining,
+    ImageClassification: image_classification,
+    Translation: translation,
+    Summarization: summarization,
+    TextToText: text_to_text,
+}
+
+
 def module_of(task: Task) -> TaskModule:
     """The module of a task."""
-    match task:
-        case TextClassification():
-            return cast(TaskModule, text_classification)
-        case TextRegression():
-            return cast(TaskModule, text_regression)
-        case TokenClassification():
-            return cast(TaskModule, token_classification)
-        case TextGeneration():
-            return cast(TaskModule, text_generation)
-        case ContinuedPretraining():
-            return cast(TaskModule, continued_pretraining)
-        case ImageClassification():
-            return cast(TaskModule, image_classification)
-        case Translation():
-            return cast(TaskModule, translation)
-        case Summarization():
-            return cast(TaskModule, summarization)
-        case TextToText():
-            return cast(TaskModule, text_to_text)
-        case _:
-            assert_never(task)
+    return cast(TaskModule, _MODULES[type(task)])
 
 
 def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 Architecture = Literal["encoder", "decoder", "encoder-decoder", "vision"]
-Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "image"]
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "answers", "image"]
 """What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
-their tags, of spans of a text; images."""
+their tags, of spans of a text; answers that are parts of one; images."""
 Reads = Literal["text", "image"]
 """What a model is given, made by its tokenizer or by its image processor."""
 

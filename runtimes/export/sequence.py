@@ -105,7 +105,7 @@ def onnx_sequence_decoder(
 
     `start_id`: the token that the decoder reads first. `max_positions`: tokens that it can write.
     """
-    encoder, decoder = (open_session(folder / name, threads=threads, output=None) for name in (ENCODER, DECODER))
+    encoder, decoder = (open_session(folder / name, threads=threads, results=()) for name in (ENCODER, DECODER))
     shapes = {value.name: value.shape for value in decoder.inner.get_inputs() if value.name.startswith(_PAST)}
     sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items() if _OWN in name}
     if not sizes:

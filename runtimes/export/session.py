@@ -16,34 +16,41 @@ import onnxruntime
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
+from runtimes.readings import read_outputs
+from runtimes.tasks.interface import Reading
 
 LOG_ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open graph, as a rule with one output: logits."""
+    """An open graph."""
 
     file: Path
     inner: Any
     inputs: tuple[str, ...]
+    results: tuple[str, ...]
 
     def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The logits of a padded batch, [B, ...]; arrays that the graph does not take are left out. Raises RunError."""
+        """The results for a padded batch, [B, ...], several of them stacked along a last axis. Raises RunError.
+
+        Arrays that the graph does not take are left out.
+        """
         if lacking := [name for name in self.inputs if name not in inputs]:
             raise failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
         try:
-            [logits] = self.inner.run(["logits"], {name: inputs[name] for name in self.inputs})
+            results = self.inner.run([*self.results], {name: inputs[name] for name in self.inputs})
         except Exception as error:  # onnxruntime's errors share no base
             raise failure(self.file, f"does not run: {first_line(error)}") from error
-        found: npt.NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
+        whole = results[0] if len(results) == 1 else np.stack(results, axis=-1)
+        found: npt.NDArray[np.float32] = np.asarray(whole, dtype=np.float32)
         return found
 
 
-def open_session(onnx_file: Path, *, threads: int = 0, output: str | None = "logits") -> Session:
+def open_session(onnx_file: Path, *, threads: int = 0, results: tuple[str, ...] = ("logits",)) -> Session:
     """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
 
-    `output`: what it has to give, but for a part of a model.
+    `results`: what it has to give; nothing of a part of a model.
     """
     try:
         inner = onnxruntime.InferenceSession(
@@ -51,9 +58,9 @@ def open_session(onnx_file: Path, *, threads: int = 0, output: str | None = "log
         )
     except Exception as error:  # onnxruntime's errors share no base
         raise failure(onnx_file, f"does not load: {first_line(error)}") from error
-    if output is not None and output not in [value.name for value in inner.get_outputs()]:
-        raise failure(onnx_file, f"has no output named {output}")
-    return Session(onnx_file, inner, tuple(value.name for value in inner.get_inputs()))
+    if lacking := {*results} - {output.name for output in inner.get_outputs()}:
+        raise failure(onnx_file, f"has no output named {', '.join(sorted(lacking))}")
+    return Session(onnx_file, inner, tuple(value.name for value in inner.get_inputs()), results)
 
 
 def session_options(threads: int) -> Any:
@@ -69,12 +76,14 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def onnx_scores(onnx_file: Path, *, threads: int = 0) -> ScoreFunction:
-    """The logits of batches by the deployed session."""
-    session = open_session(onnx_file, threads=threads)
+def onnx_scores(
+    onnx_file: Path, *, threads: int = 0, results: tuple[str, ...] = ("logits",), reading: Reading = "logits"
+) -> ScoreFunction:
+    """What is read of the results for batches by the deployed session."""
+    session = open_session(onnx_file, threads=threads, results=results)
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
-        return session.outputs(batch.inputs)
+        return read_outputs(reading, session.outputs(batch.inputs), batch.targets)
 
     return scores
 

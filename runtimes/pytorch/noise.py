@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from runtimes.errors import RunError
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
-from runtimes.pytorch.objective import read_outputs
+from runtimes.pytorch.objective import read_outputs, results_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks.interface import Head
 from runtimes.tolerance import Noise
@@ -72,7 +72,7 @@ def outputs(model: PreTrainedModel, batch: Batch, head: Head) -> np.ndarray:
     with torch.inference_mode():
         inputs = taken_inputs(model, batch.inputs)
         own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-        logits = model(**own, **head.arguments).logits
+        logits = results_of(model(**own, **head.arguments), head.results)
         found: np.ndarray = read_outputs(head.reading, logits, torch.from_numpy(batch.targets)).numpy()[batch.positions]
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import assert_never
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss
 from runtimes import tasks
 from runtimes.features import IGNORED
 from runtimes.packing import SEGMENTS
-from runtimes.readings import sample
+from runtimes.readings import LEAST, sample
+from runtimes.spans import FIRST_TOKEN, LAST_TOKEN, ONE_TOKEN
 from runtimes.tasks.interface import Reading
 
 _LEAST = 1e-12  # of 1 - p: at zero, a power below one has no gradient
@@ -36,13 +37,22 @@ class Objective(nn.Module):
 
         While it trains, the outputs are the raw ones: nobody reads them.
         """
-        raw = self.model(**attended(inputs), **self.head.arguments).logits.float()
+        raw = results_of(self.model(**attended(inputs), **self.head.arguments), self.head.results).float()
         smoothing = self.label_smoothing if self.training else 0.0
         scale, shift = self.head.scale, self.head.shift
         if (scale, shift) != (1.0, 0.0):
             return target_losses(self.loss, raw, (targets - shift) / scale, smoothing), raw * scale + shift
-        losses = target_losses(self.loss, raw, targets, smoothing)
+        marked = self.head.reading == "spans"
+        losses = span_losses(raw, targets, smoothing) if marked else target_losses(self.loss, raw, targets, smoothing)
         return losses, raw if self.training else read_outputs(self.head.reading, raw, targets)
+
+
+def results_of(found: Any, names: Sequence[str]) -> Tensor:
+    """The outputs of a model, [..., C], of what it gives back; several results [...] are stacked."""
+    if len(names) == 1:
+        single: Tensor = getattr(found, names[0])
+        return single
+    return torch.stack([getattr(found, name) for name in names], dim=-1)
 
 
 def attended(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -101,10 +111,33 @@ def position_losses(logits: Tensor, targets: Tensor, label_smoothing: float) -> 
     return torch.where(answered, losses, 0.0)
 
 
+def span_losses(logits_BTC: Tensor, targets_BT: Tensor, label_smoothing: float) -> Tensor:
+    """[B, T] at the first token of each answer the mean cross-entropy in nats of its first token and of its last."""
+    shares_BTC = span_shares(logits_BTC, targets_BT)
+    possible, both = targets_BT != IGNORED, targets_BT == ONE_TOKEN
+    first, last = (targets_BT == FIRST_TOKEN) | both, (targets_BT == LAST_TOKEN) | both
+    losses_B = -0.5 * (first * shares_BTC[..., 0] + last * shares_BTC[..., 1]).sum(dim=1)
+    if label_smoothing:
+        even_B = -0.5 * (possible * shares_BTC.sum(dim=-1)).sum(dim=1) / possible.sum(dim=1)
+        losses_B = (1 - label_smoothing) * losses_B + label_smoothing * even_B
+    return torch.where(first, losses_B[:, None], 0.0)
+
+
+def span_shares(logits_BTC: Tensor, targets_BT: Tensor) -> Tensor:
+    """[B, T, C] log-probabilities over the tokens of each row that its answer can be of; zero for others."""
+    possible_BT1 = (targets_BT != IGNORED)[..., None]
+    masked_BTC = torch.where(possible_BT1, logits_BTC, LEAST)
+    return torch.where(possible_BT1, masked_BTC - masked_BTC.logsumexp(dim=1, keepdim=True), 0.0)
+
+
 def read_outputs(reading: Reading, logits: Tensor, targets: Tensor) -> Tensor:
     """What is kept of logits [..., V], on their device: as runtimes.readings has it."""
     if reading == "logits":
         return logits
+    if reading == "spans":
+        places = (torch.arange(targets.shape[1], device=targets.device) > 0).long()
+        placed = torch.where(targets != IGNORED, places, -1)[..., None].to(logits.dtype)
+        return torch.cat([span_shares(logits, targets), placed], dim=-1)
     answered = targets != IGNORED
     best = logits.amax(dim=-1, keepdim=True)
     places = torch.arange(logits.shape[-1], device=logits.device)

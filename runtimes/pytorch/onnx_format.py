@@ -47,8 +47,8 @@ def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
 def stages(export: Onnx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
     """The graph, in the session that is deployed."""
     head = tasks.module_of(task).head(task)
-    if head.reading == "logits":
-        return [Stage("onnx", partial(onnx_scores, written / GRAPH))]
+    if head.reading != "tokens":
+        return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading))]
     most = max_positions(AutoConfig.from_pretrained(model, local_files_only=True))
     opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]
     if head.encodes:

@@ -24,7 +24,7 @@ from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.noise import SourceError, first_line, load_source
-from runtimes.pytorch.objective import read_outputs
+from runtimes.pytorch.objective import read_outputs, results_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks.interface import Head
 
@@ -64,7 +64,8 @@ def scores_of(model: Any, head: Head, *, device: str = "cpu") -> ScoreFunction:
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
         inputs, targets = taken_inputs(inner, batch.inputs, device), torch.from_numpy(batch.targets).to(device)
         with torch.inference_mode(), exact_float32():
-            outputs = read_outputs(head.reading, model(**inputs, **head.arguments).logits.float(), targets)
+            found_logits = results_of(model(**inputs, **head.arguments), head.results).float()
+            outputs = read_outputs(head.reading, found_logits, targets)
             found: npt.NDArray[np.float32] = outputs.cpu().numpy()
         return found
 

@@ -12,7 +12,8 @@ from compiler.files import write_json
 from compiler.hub import fetch_model
 from compiler.metrics import name_of
 from compiler.plan import Evaluate, Train
-from runtimes import tasks
+from compiler.windows import Windowed
+from runtimes import tasks, windows
 from runtimes.answers import writing_of
 from runtimes.backends import backend
 from runtimes.batches import answered, collate, evaluation_batches, in_order
@@ -54,13 +55,15 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
         untuned = _texts(step, context, train, partial(back.model_decoder, base, device))
         baseline["untuned"] |= _text_metrics(step, untuned)
         texts = [{**text, "untuned": other["answer"]} for text, other in zip(texts, untuned, strict=True)]
-    described = {"task": step.task.type, "split": step.split, "rows": len(features)}
+    windowed = isinstance(step.task, Windowed)
+    num_rows = windows.num_rows(read_prepared(context.inputs["prepare"] / step.split)) if windowed else len(features)
+    described = {"task": step.task.type, "split": step.split, "rows": num_rows}
     result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline}
     if texts:
         result["texts"] = texts[:_SHOWN]
     write_json(context.folder / "evaluation.json", result)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    yield Said(step=step.id, message=f"{len(features):,} {step.split} rows: {shown}")
+    yield Said(step=step.id, message=f"{num_rows:,} {step.split} rows: {shown}")
 
 
 def _texts(step: Evaluate, context: Context, train: Train, opened: Callable[[], Decoder[Any]]) -> list[dict[str, str]]:

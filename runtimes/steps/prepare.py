@@ -22,6 +22,7 @@ from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
 from compiler.typed import to_json
+from compiler.windows import Windowed
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.events import Progress, Said
@@ -30,6 +31,7 @@ from runtimes.inputs import columns_of, copied_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks
+from runtimes.windows import windowed
 
 ROWS = "rows.jsonl"
 _ROWS_AT_ONCE = 1_000
@@ -52,7 +54,7 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
         packing = step.packing if split.split == "train" else "none"
         facts = _write(step, examples, tokenizer, context.folder / split.split, packing)
         summary[split.split] = {
-            "rows": facts.num_rows,
+            "rows": len(rows),
             "tokens": facts.num_tokens,
             "longest": facts.longest,
             "truncated": facts.truncated,
@@ -60,7 +62,11 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
         }
         cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
         tokens = f", {facts.num_tokens:,} tokens" if facts.num_tokens else ""
-        said = f"{split.split}: {facts.num_rows:,} rows{tokens}{cut}"
+        windows = ""
+        if isinstance(step.task, Windowed):
+            summary[split.split]["windows"] = facts.num_rows
+            windows = f" in {facts.num_rows:,} windows"
+        said = f"{split.split}: {len(rows):,} rows{windows}{tokens}{cut}"
         if facts.labels is not None:
             summary[split.split]["written"] = to_json(facts.labels)
             cut = f", {facts.labels.truncated:,} cut at {facts.labels.longest}" if facts.labels.truncated else ""
@@ -141,12 +147,11 @@ def _write_rows(
 
         def copied() -> Iterator[Example]:
             for number, example in enumerate(examples):
-                row = copied_row(step.task, example.row, number, folder)
-                copy.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-                yield replace(example, row=row)
+                yield replace(example, row=copied_row(step.task, example.row, number, folder))
 
         def encoded() -> Iterator[Portion]:
-            for portion in chunks(copied(), _ROWS_AT_ONCE):
+            for portion in windowed(step.task, chunks(copied(), _ROWS_AT_ONCE), encoder):
+                copy.writelines((json.dumps(each.row, ensure_ascii=False) + "\n").encode() for each in portion)
                 found = module.encode(step.task, portion, encoder)
                 _require_targets(found, portion)
                 yield found

@@ -7,13 +7,24 @@ from collections.abc import Mapping
 from typing import cast
 
 from compiler.tasks import Task
-from runtimes.tasks.interface import Answer, Head, TaskModule, WritingModule
+from runtimes.tasks.interface import Answer, Head, TaskModule, WindowedModule, WritingModule
 
-__all__ = ["Answer", "Head", "TaskModule", "WritingModule", "module_named", "module_of", "writing_module_of"]
+__all__ = [
+    "Answer",
+    "Head",
+    "TaskModule",
+    "WindowedModule",
+    "WritingModule",
+    "module_named",
+    "module_of",
+    "windowed_module_of",
+    "writing_module_of",
+]
 
 MODULES: Mapping[str, str] = {
     "continued-pretraining": "runtimes.tasks.continued_pretraining",
     "image-classification": "runtimes.tasks.image_classification",
+    "question-answering": "runtimes.tasks.question_answering",
     "summarization": "runtimes.tasks.sequence_to_sequence",
     "text-classification": "runtimes.tasks.text_classification",
     "text-generation": "runtimes.tasks.text_generation",
@@ -32,6 +43,11 @@ def module_of(task: Task) -> TaskModule:
 def writing_module_of(task: Task) -> WritingModule:
     """The module of a task that answers by writing a text."""
     return cast(WritingModule, module_of(task))
+
+
+def windowed_module_of(task: Task) -> WindowedModule:
+    """The module of a task that reads long rows in windows."""
+    return cast(WindowedModule, module_of(task))
 
 
 def module_named(name: str) -> TaskModule:

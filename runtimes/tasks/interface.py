@@ -22,8 +22,9 @@ from runtimes.tokens import Encoder
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
-Reading = Literal["logits", "tokens"]
-"""What is kept of a model's logits: all of them, or of a language model a few figures for each token (see readings)."""
+Reading = Literal["logits", "tokens", "spans"]
+"""What is kept of a model's logits: all of them; of a language model a few figures for each token; of what marks a part
+of a text, for each token how likely the part begins and ends there (see readings)."""
 InputReader = Encoder | ImageReader
 """What rows are read with: a model's tokenizer, or its image processor."""
 Answer = dict[str, Any]
@@ -42,6 +43,7 @@ class Head:
     config: Mapping[str, Any]  # what config.json says of it
     num_outputs: int  # of a position
     reading: Reading = "logits"
+    results: tuple[str, ...] = ("logits",)  # of the model: several are stacked along a last axis
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's forward, beside its inputs
     encodes: bool = False  # an encoder reads, and a decoder with this head writes
     pretrained: bool = False  # the head came with the model: adapters leave it as it is
@@ -133,7 +135,7 @@ class TaskModule(Protocol):
     # --- answering
 
     def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: InputReader) -> Answer:
-        """The natural answer for one row, from the outputs of its positions [P, C]."""
+        """The natural answer for one row, from the outputs of its positions [P, C]; of all of its windows."""
         ...
 
     def decision(self, task: Task, outputs: Floats) -> str | None:
@@ -154,6 +156,14 @@ class TaskModule(Protocol):
 
     def name_faults(self, task: Task, config: Any) -> tuple[int, tuple[str, ...]]:
         """How many names config.json has for outputs, and where they are not the task's."""
+        ...
+
+
+class WindowedModule(TaskModule, Protocol):
+    """The module of a task that reads long rows in windows."""
+
+    def windows(self, task: Task, rows: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[list[dict[str, Any]]]:
+        """The windows of each row, as rows by role that say under WINDOW which they are."""
         ...
 
 

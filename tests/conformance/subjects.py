@@ -52,6 +52,10 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
         "training": {"label_smoothing": 0.1},
         "weights": {"B-negative": 2.0, "I-positive": 0.5},
     },
+    "question-answering": {
+        "columns": {"question": "asked", "context": "snippet"},
+        "training": {"label_smoothing": 0.1},
+    },
     "image-classification": {
         "columns": {"image": "picture", "label": "sentiment"},
         "training": {"label_smoothing": 0.1},
@@ -248,8 +252,10 @@ def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
     moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
     picture = _picture(number, bright=row["sentiment"] == "positive")
-    answers = {"share": share, "words": words, "tags": tags, "moods": moods, "picture": picture}
-    return {**row, **answers, "reversed": " ".join(words[::-1])}
+    asked = " ".join((COMMON[number % 3], COMMON[number % 5]))
+    spans = [{"text": words[place], "start": row["snippet"].index(words[place])}][number % 7 == 0 :]
+    answers = {"share": share, "words": words, "tags": tags, "moods": moods, "picture": picture, "answers": spans}
+    return {**row, **answers, "asked": asked, "reversed": " ".join(words[::-1])}
 
 
 def _picture(number: int, *, bright: bool) -> str:
@@ -294,7 +300,7 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
         config.pad_token_id, config.eos_token_id, config.decoder_start_token_id = 0, 3, 2
     else:
         config.vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), config.pad_token_id)
-    for name in architecture.dropouts:
+    for name in (*architecture.dropouts, *(("qa_dropout",) if hasattr(config, "qa_dropout") else ())):
         setattr(config, name, 0.0)
     heads = {
         "bare": "AutoModel",

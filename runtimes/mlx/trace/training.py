@@ -33,7 +33,7 @@ from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters, head_of, save_pretrained, wrap
-from runtimes.pytorch.objective import Objective, read_outputs
+from runtimes.pytorch.objective import Objective, read_outputs, results_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
@@ -129,7 +129,8 @@ def trace_saved(
 
     def call(given: dict[str, Tensor]) -> dict[str, Tensor]:
         targets = given.pop(TARGETS, torch.zeros(()))
-        return {"outputs": read_outputs(head.reading, model(**given, **head.arguments).logits.float(), targets)}
+        logits = results_of(model(**given, **head.arguments), head.results).float()
+        return {"outputs": read_outputs(head.reading, logits, targets)}
 
     return graph_of(flat(model, inputs, call), inputs, "inner"), names
 
