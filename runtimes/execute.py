@@ -14,11 +14,13 @@ from typing import Any, TextIO
 from compiler.files import write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
-from compiler.plan import Plan, Step, Train
+from compiler.plan import Evaluate, ExportModel, Plan, Step, Train
 from runtimes import checkpoints, steps
 from runtimes.backends import require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
+from runtimes.export import require_format
+from runtimes.metrics.texts import require_packages
 from runtimes.report import Ended, write_report
 from runtimes.store import Receipt, Store
 
@@ -46,6 +48,10 @@ def execute(
     for step in plan.steps:
         if isinstance(step, Train):
             require_runtime(step, placement.engine)
+        elif isinstance(step, Evaluate):
+            require_packages(step.metrics)
+        elif isinstance(step, ExportModel):
+            require_format(step.export)
     store = Store(runs)
     run = runs / plan.name
     run.mkdir(parents=True, exist_ok=True)

@@ -135,14 +135,15 @@ def _is_whole(task: Task, roles: Mapping[str, Kind]) -> bool:
 def _is_filled(task: Task, columns: Sequence[Column], named: Mapping[str, str]) -> bool:
     """Whether each role of a task that is to have a column has one that looks like it."""
     asked = asked_roles(task, columns, named)
-    if tasks.answer_of(task) is None and not _has_name(task, columns):
+    answer = tasks.answer_of(task)
+    if (answer is None or tasks.module_of(task).COLUMNS[answer] == "text") and not _has_name(task, columns):
         return False  # any text would do, also one that stands beside its label
     return _is_whole(task, asked) and len(guess_roles(asked, columns, named)) == len(asked)
 
 
 def _has_name(task: Task, columns: Sequence[Column]) -> bool:
-    """Whether a column has the very name of a part of a conversation."""
-    roles = {role for role, kind in tasks.module_of(task).COLUMNS.items() if kind == "conversation"}
+    """Whether a column has the very name of what the task reads or answers, other than text."""
+    roles = {*tasks.module_of(task).COLUMNS} - {"text"}
     return any(column.name in roles for column in columns)
 
 

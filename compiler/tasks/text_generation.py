@@ -24,6 +24,7 @@ from compiler.supervision import Segments, Supervise, render
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
 from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template
+from compiler.tokens import check_tokens
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -177,8 +178,13 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
 
 
 def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
-    """The task with its template's source and special tokens. Raises ValueError."""
-    return replace(task, template=task.template.bound(tokenizer_file.parent))
+    """The task with its template's source and special tokens, which the tokenizer has. Raises ValueError."""
+    found = replace(task, template=task.template.bound(tokenizer_file.parent))
+    if found.template.name in ("chatml", "written"):
+        from tokenizers import Tokenizer
+
+        check_tokens(found.template.template(), Tokenizer.from_file(str(tokenizer_file)))
+    return found
 
 
 def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:

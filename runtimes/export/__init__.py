@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any, Protocol, cast
 from compiler.recipe import Export
 from compiler.tasks import Task
 from runtimes.decoding import Decoder
+from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
+PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "mlx": ("mlx", "mlx_lm")}
 MODULES: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx_format", "mlx": "runtimes.mlx.folder"}
 
 
@@ -48,6 +51,15 @@ class FormatModule(Protocol):
     def stages(self, export: Export, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
         """The stages after the saved model, the last one what is deployed."""
         ...
+
+
+def require_format(export: Export) -> None:
+    """Nothing where a format's packages are installed: asked before hours of training. Raises RunError E402."""
+    missing = [name for name in PACKAGES[export.format] if importlib.util.find_spec(name) is None]
+    if missing:
+        extra = "onnx" if export.format == "onnx" else export.format
+        hint = f'install it: pip install "recipec[{extra}]"'
+        raise RunError("E402", f"the export {export.format} needs the package {missing[0]}", hint)
 
 
 def module_of(export: Export) -> FormatModule:

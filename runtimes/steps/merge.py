@@ -23,5 +23,5 @@ def execute(step: Merge, context: Context) -> Iterator[Any]:
     back = backend(context.placement.engine)
     with new_folder(context.folder / "model") as folder, writes(context.folder):
         back.merge(train, base, context.inputs["train"] / back.trained_folder(train), folder)
-        copy_tokenizer(base, folder)
+        copy_tokenizer(base, folder, train.task)
     yield Said(step=step.id, message="the adapter is merged into its base")

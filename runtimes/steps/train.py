@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from compiler import tasks as compiler_tasks
 from compiler.files import new_folder, write_json, write_text
 from compiler.hub import fetch_model
 from compiler.images import PROCESSOR
 from compiler.plan import Train
+from compiler.tasks import Task
 from runtimes import checkpoints, tasks
 from runtimes.backends import backend
 from runtimes.evaluation import evaluate
@@ -65,7 +67,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         _fit(step, engine, validation, context)
     with new_folder(context.folder / back.trained_folder(step)) as folder, writes(context.folder):
         engine.save_model(folder)
-        copy_tokenizer(base, folder)
+        copy_tokenizer(base, folder, step.task)
     trained, total = engine.num_parameters
     held, in_float32 = engine.frozen_bytes
     facts = {
@@ -96,11 +98,18 @@ def _moved(step: Train, journal: Journal) -> Iterator[Said]:
         yield Said(step=step.id, message=f"{moved}: dropout is drawn otherwise from here")
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the files by which rows are read beside a saved model, so that the folder is whole for transformers."""
+def copy_tokenizer(source: Path, target: Path, task: Task | None = None) -> None:
+    """Copies the files by which rows are read beside a saved model, so that the folder is whole for transformers.
+
+    `task`: writes what it changes of them: a chat template that the model was not trained with would mislead its users.
+    """
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    if task is not None and compiler_tasks.module_of(task).WRITES:
+        changed = tasks.writing_module_of(task).tokenizer_files(task, target / "tokenizer.json")
+        for name, content in changed.items():
+            write_text(target / name, content)
 
 
 class Journal:

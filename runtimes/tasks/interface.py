@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -176,6 +177,10 @@ class WritingModule(TaskModule, Protocol):
 
     def end_tokens(self, task: Task, encoder: Encoder) -> tuple[int, ...]:
         """The tokens that end an answer, beside those that the model's configuration names."""
+        ...
+
+    def tokenizer_files(self, task: Task, tokenizer_file: Path) -> Mapping[str, str]:
+        """The text files beside a tuned model's tokenizer that are others than its base's, by name."""
         ...
 
     def reference(self, task: Task, row: Mapping[str, Any]) -> str:

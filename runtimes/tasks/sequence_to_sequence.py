@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,11 @@ def end_tokens(task: SequenceToSequence, encoder: Encoder) -> tuple[int, ...]:
     """The token that ends a target."""
     assert task.end_id != "auto", "a plan's numbers are resolved"
     return (task.end_id,)
+
+
+def tokenizer_files(task: SequenceToSequence, tokenizer_file: Path) -> Mapping[str, str]:
+    """None: the tokenizer is the base's."""
+    return {}
 
 
 def reference(task: SequenceToSequence, row: Mapping[str, Any]) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from compiler.data.conversations import answer_of
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, TextGeneration
 from compiler.tasks.text_generation import conversation, pieces
-from compiler.tokens import prompt_tokens, rows_of, start_of, stop_token
+from compiler.templates import OWN, TEMPLATE_FILE
+from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
@@ -101,6 +104,14 @@ def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> tu
 def end_tokens(task: TextGeneration, encoder: Encoder) -> tuple[int, ...]:
     """The token that ends a turn."""
     return (stop_token(task.template.template(), encoder.whole),)
+
+
+def tokenizer_files(task: TextGeneration, tokenizer_file: Path) -> Mapping[str, str]:
+    """The chat template, where it is not the model's own."""
+    template = task.template.template()
+    if template.name == OWN:
+        return {}
+    return {TEMPLATE_FILE: source_for_servers(template, Tokenizer.from_file(str(tokenizer_file)))}
 
 
 def reference(task: TextGeneration, row: Mapping[str, Any]) -> str:

@@ -242,3 +242,8 @@ def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:
     assert re.search(r"⟦ ?very [np] \[SEP\]⟧$", shown), shown
     refused = recipe("check", str(project / "recipe.json"), "--show-example", "--no-facts")
     assert refused.exit_code == 2
+
+
+def test_the_saved_folders_carry_the_template_that_was_trained_with(chat: Path) -> None:
+    for folder in (chat / "model", chat / "bundle"):
+        assert "eos_token" in (folder / "chat_template.jinja").read_text(encoding="utf-8")

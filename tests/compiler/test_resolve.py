@@ -314,3 +314,13 @@ def test_an_encoder_is_no_language_model(task: str) -> None:
     [found] = caught.value.diagnostics
     assert (found.code, found.pointer) == ("R410", "/model/id")
     assert found.message == "the model is an encoder (bert), and the task tunes decoders"
+
+
+def test_rows_are_packed_where_the_model_keeps_them_apart() -> None:
+    """Windows and slopes over distances would be lost with a mask of our own (R220)."""
+    decoder = replace(MODEL, model_type="bloom", architecture="decoder", packs=False)
+    assert resolved(decoder, task="continued-pretraining").training.packing == "none"
+    assert resolved(replace(decoder, packs=True), task="continued-pretraining").training.packing == "fill"
+    with pytest.raises(RecipeError) as caught:
+        resolved(decoder, task="continued-pretraining", training={"packing": True})
+    assert [(found.code, found.pointer) for found in caught.value.diagnostics] == [("R220", "/training/packing")]

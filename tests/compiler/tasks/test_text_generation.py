@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import RecipeError
@@ -18,7 +19,8 @@ from compiler.tasks import ContinuedPretraining, TextGeneration, columns_of, mod
 from compiler.tasks.text_generation import ChatTemplate, pieces
 from tests.handmade import DATA, MODEL, planned, read, resolved
 
-DECODER = replace(MODEL, model_type="llama", architecture="decoder", padding=None)
+DECODER = replace(MODEL, model_type="llama", architecture="decoder", packs=True, padding=None)
+WRITTEN = "{% for message in messages %}{{ greeting }}{{ message.content }}{{ eos_token }}{% endfor %}"
 OWN = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
 
 
@@ -27,7 +29,10 @@ def files(tmp_path: Path) -> Path:
     """A tokenizer's files with a template of their own."""
     config = {"eos_token": "</s>", "bos_token": {"content": "<s>"}, "chat_template": OWN}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    (tmp_path / "tokenizer.json").write_text("{}")
+    words = {"<unk>": 0, "</s>": 1, "<s>": 2}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.add_special_tokens([*words])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path / "tokenizer.json"
 
 
@@ -57,8 +62,8 @@ def test_the_model_s_own_template_is_taken_where_there_is_one(files: Path) -> No
 
 def test_a_template_may_be_named_or_written(files: Path) -> None:
     assert chat(files, template="alpaca").template.name == "alpaca"
-    written = chat(files, template={"source": "{{ greeting }}", "variables": {"greeting": "hi"}}).template
-    assert (written.name, written.source) == ("written", "{{ greeting }}")
+    written = chat(files, template={"source": WRITTEN, "variables": {"greeting": "hi"}}).template
+    assert (written.name, written.source) == ("written", WRITTEN)
     assert written.variables == {"eos_token": "</s>", "bos_token": "<s>", "greeting": "hi"}
 
 
