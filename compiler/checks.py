@@ -24,6 +24,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_distinct_columns(recipe)
     yield from tasks.module_of(recipe.task).check(recipe)
     yield from check_length(recipe)
+    yield from check_max_length(recipe)
     yield from check_packing(recipe)
     yield from check_balance(recipe)
     yield from check_micro_batch(recipe)
@@ -96,6 +97,15 @@ def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
     """A training is as long as its epochs or its max_steps, not both."""
     if recipe.training.epochs is not None and recipe.training.max_steps is not None:
         yield _unread(recipe, "/training/epochs", "with max_steps", "keep one of epochs and max_steps")
+
+
+def check_max_length(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Tokens are counted where a model reads tokens."""
+    if recipe.wrote("/training/max_length") is not None and tasks.reads(recipe.task) == "image":
+        reason = f'with the task "{recipe.task.type}"'
+        yield _unread(
+            recipe, "/training/max_length", reason, "remove it: the image processor says how large images are"
+        )
 
 
 def check_balance(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -133,6 +133,11 @@ CODES: dict[str, Code] = {
     "E401": Code("the system refused", "A file could not be written or read: disk full, no permission, or gone."),
     "E402": Code("a package is missing", "The command needs an extra of recipec; the hint installs it."),
     "E404": Code("another process writes here", "Only one process may write a run or a step at a time."),
+    "E412": Code(
+        "an image can't be read",
+        "The file is not there, is no image, or ends before the image does. `recipe check` looks at every image that "
+        "the rows of a recipe name.",
+    ),
     "E411": Code(
         "a row has nothing to learn",
         "A row of a language task bears loss on none of its tokens: its answer is empty, or was cut off with the "
@@ -237,7 +242,8 @@ CODES: dict[str, Code] = {
     ),
     "R303": Code(
         "unknown data format",
-        "The suffix decides how rows are read: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .pq.",
+        "The suffix decides how rows are read: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .pq. Images may also "
+        "stand in a folder, in folders that are named as their labels.",
     ),
     "R304": Code(
         "a column is missing",

@@ -43,6 +43,7 @@ class ModelFacts:
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
     padding: int | None = 0  # the token that fills rows up, where config.json names one
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
+    processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
 
     @property
     def head_has_bias(self) -> bool:
@@ -118,7 +119,7 @@ class RowPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """Rows of a split whose text stands in train as well (for train: in an earlier row)."""
+    """Rows of a split whose text or image stands in train as well (for train: in an earlier row)."""
 
     split: SplitName
     num_rows: int
@@ -197,10 +198,11 @@ def bound(recipe: Recipe, model: ModelFacts) -> Recipe:
     """The recipe, its task with what it takes from the model's files. Raises RecipeError."""
     from compiler import tasks
 
-    if model.tokenizer_file is None:
+    file = model.processor_file if tasks.reads(recipe.task) == "image" else model.tokenizer_file
+    if file is None:
         return recipe
     try:
-        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, model.tokenizer_file))
+        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, file))
     except ValueError as error:
         hint = "name another model, or say it in /task"
         raise RecipeError([recipe.finding("R411", "/task", str(error), hint)]) from None

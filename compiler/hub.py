@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from compiler.data.readers import sha256_of_rows
 from compiler.diagnostics import did_you_mean, nearest
 from compiler.files import is_file, is_folder
 from compiler.hashes import sha256_of
+from compiler.images import PROCESSOR
 from compiler.weights import INDEX, SINGLE, Tensor, read_header, shards
 
 if TYPE_CHECKING:
-    from compiler.plan import ModelFiles, SplitRows
+    from compiler.plan import File, ModelFiles, SplitRows
 
 Kind = Literal["model", "dataset"]
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -95,7 +97,7 @@ def open_model(model_id: str, revision: str | None, folder: Path, sources: Sourc
         mirrored = Source(kind="mirror", id=model_id, folder=sources.mirror / model_id, revision=None)
         return FolderFiles(mirrored, sources)
     cached = _cached(model_id, revision, "model", sources)
-    if cached is not None and _is_complete(cached.folder, need_tokenizer=not sources.offline):
+    if cached is not None and _is_complete(cached.folder, need_inputs=not sources.offline):
         return FolderFiles(cached, sources)
     try:
         return HubFiles(model_id, revision, "model", sources)
@@ -141,17 +143,18 @@ def fetch_rows(split: SplitRows, folder: Path, sources: Sources) -> tuple[Path, 
         root = files.fetch([file.path for file in split.files])
     paths = tuple(root / file.path for file in split.files)
     if split.dataset is None:
-        _check_here(paths, [file.path for file in split.files], folder)
+        _check_here(paths, split.files, folder)
     for path, file in zip(paths, split.files, strict=True):
-        _check_hash(path, file.sha256, f"the data file {file.path}", sources)
+        _check_rows(path, file, sources)
     return paths
 
 
-def _check_here(paths: Sequence[Path], written: Sequence[str], folder: Path) -> None:
-    """Raises SourceError for the first path that is no file."""
-    for path, name in zip(paths, written, strict=True):
-        if not is_file(path):
-            message = f'there is no file "{name}" in the folder {folder.absolute()}'
+def _check_here(paths: Sequence[Path], files: Sequence[File], folder: Path) -> None:
+    """Raises SourceError for the first path where there is nothing."""
+    for path, file in zip(paths, files, strict=True):
+        if not (is_folder(path) if file.format == "folder" else is_file(path)):
+            kind = "folder" if file.format == "folder" else "file"
+            message = f'there is no {kind} "{file.path}" in the folder {folder.absolute()}'
             hint = "a plan's paths start from its own folder, or the one that --root names"
             raise SourceError("R301", message, hint)
 
@@ -160,8 +163,20 @@ def _check_hash(path: Path, expected: str, what: str, sources: Sources) -> None:
     if not path.is_file():
         raise SourceError("R402", f"{what} is missing: {path}", "put it back, or compile the recipe again")
     if sha256_of(path, sources.cache) != expected:
-        hint = "compile the recipe again: what was planned is not what is there now"
-        raise SourceError("R409", f"{what} has changed since the plan was made", hint)
+        raise changed(what)
+
+
+def _check_rows(path: Path, file: File, sources: Sources) -> None:
+    if file.format != "folder":
+        _check_hash(path, file.sha256, f"the data file {file.path}", sources)
+    elif sha256_of_rows(path, file.format, sources.cache) != file.sha256:
+        raise changed(f"the folder {file.path}")
+
+
+def changed(what: str) -> SourceError:
+    """The error about data or a model that is not what was planned."""
+    hint = "compile the recipe again: what was planned is not what is there now"
+    return SourceError("R409", f"{what} has changed since the plan was made", hint)
 
 
 class FolderFiles:
@@ -291,11 +306,14 @@ def _cached(repo_id: str, revision: str | None, kind: Kind, sources: Sources) ->
     return Source(kind="cache", id=repo_id, folder=storage / "snapshots" / commit, revision=commit)
 
 
-def _is_complete(folder: Path | None, *, need_tokenizer: bool) -> bool:
-    """Whether a cached snapshot has what facts are read from. Without its tokenizer the hub is asked, if it can be."""
+def _is_complete(folder: Path | None, *, need_inputs: bool) -> bool:
+    """Whether a cached snapshot has what facts are read from.
+
+    Without its tokenizer or image processor the hub is asked, if it can be.
+    """
     if folder is None or not (folder / "config.json").is_file():
         return False
-    if need_tokenizer and not (folder / "tokenizer.json").is_file():
+    if need_inputs and not any((folder / name).is_file() for name in ("tokenizer.json", PROCESSOR)):
         return False
     if (folder / SINGLE).is_file():
         return True

@@ -9,6 +9,8 @@ from compiler.auto import Auto
 if TYPE_CHECKING:
     from compiler.facts import DataFacts, ModelFacts
 
+NO_TOKENS = 1
+"""The length of every row where a model reads no tokens."""
 LONGEST = 512  # tokens; longer rows are the author's decision
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compiler import weights
 from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError
+from compiler.images import PROCESSOR
 from compiler.weights import INDEX, SINGLE, Tensor
 
 if TYPE_CHECKING:
@@ -30,6 +31,32 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
+)
+_VISION = frozenset(
+    [
+        "beit",
+        "bit",
+        "convnext",
+        "convnextv2",
+        "data2vec-vision",
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "focalnet",
+        "levit",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "mobilevit",
+        "poolformer",
+        "pvt",
+        "regnet",
+        "resnet",
+        "swin",
+        "swinv2",
+        "van",
+        "vit",
+        "vit_msn",
+    ]
 )
 _VOCABULARY_FILES = (
     "vocab.txt",
@@ -95,32 +122,36 @@ _DECODERS = frozenset(
     ]
 )
 # Model types that transformers has classes for, of those whose repositories also have code of their own (auto_map).
-_KNOWN_TYPES = _DECODERS | frozenset(
-    [
-        "albert",
-        "bert",
-        "big_bird",
-        "camembert",
-        "convbert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "eurobert",
-        "funnel",
-        "longformer",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
-        "nomic_bert",
-        "roberta",
-        "roformer",
-        "squeezebert",
-        "t5",
-        "xlm-roberta",
-        "xlnet",
-    ]
+_KNOWN_TYPES = (
+    _DECODERS
+    | _VISION
+    | frozenset(
+        [
+            "albert",
+            "bert",
+            "big_bird",
+            "camembert",
+            "convbert",
+            "deberta",
+            "deberta-v2",
+            "distilbert",
+            "electra",
+            "ernie",
+            "eurobert",
+            "funnel",
+            "longformer",
+            "mobilebert",
+            "modernbert",
+            "mpnet",
+            "nomic_bert",
+            "roberta",
+            "roformer",
+            "squeezebert",
+            "t5",
+            "xlm-roberta",
+            "xlnet",
+        ]
+    )
 )
 
 
@@ -134,13 +165,14 @@ def model_facts(files: Files) -> ModelFacts:
     has_tokenizer = "tokenizer.json" in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
-    read = ("config.json", *weight_files, *_tokenizer_files(files.names))
+    has_processor = PROCESSOR in files.names
+    read = ("config.json", *weight_files, *_tokenizer_files(files.names), *([PROCESSOR] if has_processor else []))
     return ModelFacts(
         id=files.source.id,
         revision=files.source.revision,
         model_type=str(config["model_type"]),
         architectures=tuple(map(str, _list(config.get("architectures")))),
-        num_layers=_num_layers(flat) or weights.num_layers(tensors),
+        num_layers=_num_layers(flat) or len(_list(config.get("depths"))) or weights.num_layers(tensors),
         hidden_size=_whole(_half(flat, "encoder"), _HIDDEN_SIZE) or 0,
         vocab_size=_whole(_half(flat, "decoder"), ("vocab_size",)) or 0,
         max_positions=_max_positions(flat, files),
@@ -148,15 +180,24 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors, "SequenceClassification"),
+        labels=_labels(config, tensors, _CLASSIFIER[_architecture(config)]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
-        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         architecture=_architecture(config),
+        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         max_target_positions=_max_target_positions(flat),
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
+        processor_file=files.local(PROCESSOR) if has_processor else None,
     )
+
+
+_CLASSIFIER: Mapping[Architecture, str] = {
+    "encoder": "SequenceClassification",
+    "decoder": "SequenceClassification",
+    "encoder-decoder": "SequenceClassification",
+    "vision": "Classification",  # of images, by one head or by two
+}
 
 
 def _config(files: Files) -> Mapping[str, Any]:
@@ -176,7 +217,8 @@ def _config(files: Files) -> Mapping[str, Any]:
 def _architecture(config: Mapping[str, Any]) -> Architecture:
     if config.get("is_encoder_decoder") is True:
         return "encoder-decoder"
-    return "decoder" if config["model_type"] in _DECODERS else "encoder"
+    kind = config["model_type"]
+    return "decoder" if kind in _DECODERS else "vision" if kind in _VISION else "encoder"
 
 
 def _half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

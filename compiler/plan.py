@@ -39,8 +39,9 @@ class File:
     """A file that a step reads: its path from the recipe's folder (not part of a key) and its content."""
 
     path: str = field(metadata=_NO_KEY)
-    format: Literal["jsonl", "json", "csv", "tsv", "parquet"]
-    sha256: str
+    format: Literal["jsonl", "json", "csv", "tsv", "parquet", "folder"]
+    sha256: str  # of a folder: over the names of its files
+    images: str = ""  # sha256 over the images that its rows name; empty where they name none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,8 @@ class Prepare:
     task: Task
     splits: tuple[SplitRows, ...]
     columns: Mapping[str, str]
-    tokenizer: ModelFiles
-    max_length: int
+    tokenizer: ModelFiles  # what rows are read with; of a model of images its image processor
+    max_length: int  # tokens; 1 where the model reads none
     packing: Packing  # of the train rows
 
 
@@ -201,7 +202,7 @@ class Package:
     )  # (prepare, the step that has the model, evaluate, export, verify)
     name: str
     task: Task
-    tokenizer: ModelFiles
+    tokenizer: ModelFiles  # what rows are read with; of a model of images its image processor
     max_length: int
     columns: Mapping[str, str]
     generation: Generation | None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods, tasks
+from compiler.images import PROCESSOR
 from compiler.lengths import length_grid
 from compiler.metrics import LOWER_IS_BETTER, Metric, name_of
 from compiler.plan import (
@@ -25,7 +26,7 @@ from compiler.plan import (
 from compiler.recipe import Export, Onnx
 from compiler.resolve import ResolvedRecipe
 
-_PREPARED_WITH = frozenset({"config.json", "tokenizer.json"})  # config.json names the padding token
+_PREPARED_WITH = frozenset({"config.json", "tokenizer.json", PROCESSOR})  # config.json names the padding token
 
 
 def plan(recipe: ResolvedRecipe) -> Plan:

@@ -14,7 +14,8 @@ from compiler.checks import resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
 from compiler.generation import Generation
-from compiler.lengths import auto_length
+from compiler.images import PROCESSOR
+from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.packing import Packing, num_sequences
@@ -24,9 +25,20 @@ from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, 
 from compiler.tasks import ResolvedTask, Task
 
 DEFAULT_EPOCHS = 3
-_A = {"encoder": "an encoder", "decoder": "a decoder", "encoder-decoder": "an encoder-decoder"}
-_S = {"encoder": "encoders", "decoder": "decoders", "encoder-decoder": "encoder-decoders"}
+_A = {
+    "encoder": "an encoder",
+    "decoder": "a decoder",
+    "encoder-decoder": "an encoder-decoder",
+    "vision": "a vision model",
+}
+_S = {
+    "encoder": "encoders",
+    "decoder": "decoders",
+    "encoder-decoder": "encoder-decoders",
+    "vision": "vision models",
+}
 _SUCH = {
+    "vision": "choose a vision model: vit, resnet, convnext, swin, dinov2, ...",
     "encoder": "choose an encoder: bert, roberta, distilbert, modernbert, ...",
     "decoder": "choose a decoder: llama, qwen3, smollm3, gpt2, ...",
     "encoder-decoder": "choose an encoder-decoder: t5, bart, marian, two encoders saved as an EncoderDecoderModel, ...",
@@ -122,18 +134,28 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     """The method fits the model, and rows fit its positions."""
     yield from methods.module_of(recipe.method).check(recipe, recipe.method, model)
-    if not model.has_tokenizer:
-        message = "the model has no tokenizer.json, which rows are read with"
-        hint = "save it with a fast tokenizer: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        yield recipe.finding("R407", "/model/id", message, hint)
     known = tasks.module_of(recipe.task).ARCHITECTURES
-    if model.architecture not in known:
+    if model.architecture in known:
+        yield from check_reader(recipe, model)
+    else:
         message = f"the model is {_A[model.architecture]} ({model.model_type}), and the task tunes {_S[known[0]]}"
         yield recipe.finding("R410", "/model/id", message, _SUCH[known[0]])
     length = recipe.training.max_length
     if length != "auto" and model.max_positions and length > model.max_positions:
         message = f"the model takes at most {model.max_positions} tokens, max_length is {length}"
         yield recipe.finding("R408", "/training/max_length", message, f"at most {model.max_positions}")
+
+
+def check_reader(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
+    """The model has what rows are read with."""
+    if tasks.reads(recipe.task) == "text" and not model.has_tokenizer:
+        message = "the model has no tokenizer.json, which rows are read with"
+        hint = "save it with a fast tokenizer: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        yield recipe.finding("R407", "/model/id", message, hint)
+    if tasks.reads(recipe.task) == "image" and model.processor_file is None:
+        message = f"the model has no {PROCESSOR}, which images are read with"
+        hint = "save it beside the model: AutoImageProcessor.from_pretrained(...).save_pretrained(...)"
+        yield recipe.finding("R407", "/model/id", message, hint)
 
 
 def check_warmup(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
@@ -187,7 +209,6 @@ def _training(
     rate = methods.module_of(recipe.method).LEARNING_RATE
     has_validation = recipe.dataset.validation is not None
     stopping = training.early_stopping
-    length = auto_length(model, data)
     adamw = isinstance(training.optimizer, AdamW)
     return (
         ResolvedTraining(
@@ -212,7 +233,7 @@ def _training(
             micro_batch_size=training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size,
             gradient_checkpointing=training.gradient_checkpointing,
             max_grad_norm=training.max_grad_norm,
-            max_length=chosen.whole("/training/max_length", training.max_length, length.value, length.reason),
+            max_length=_max_length(recipe, model, data, chosen),
             packing=chosen.packing(training.packing, _packing(recipe)),
             draw=_draw(recipe),
             label_smoothing=training.label_smoothing,
@@ -253,6 +274,13 @@ class _Choices:
             reason = "rows differ in length, and attention can be kept within each"
             self.made.append(Choice(pointer="/training/packing", value=value, reason=reason))
         return value
+
+
+def _max_length(recipe: Recipe, model: ModelFacts, data: DataFacts, chosen: _Choices) -> int:
+    if tasks.reads(recipe.task) == "image":
+        return NO_TOKENS
+    length = auto_length(model, data)
+    return chosen.whole("/training/max_length", recipe.training.max_length, length.value, length.reason)
 
 
 def _precision(recipe: Recipe, target: Target, chosen: _Choices) -> Literal["fp32", "bf16"]:

@@ -18,6 +18,8 @@ from runtimes.randomness import number, order
 
 Rows = npt.NDArray[np.int64]
 Weigh = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+Vary = Callable[[Batch], Batch]
+"""From the values of train rows as they are stored to those that are learnt from."""
 
 # Rows that are grouped by length together. All of an epoch up to here; beyond, memory and shuffling ask for a limit.
 WINDOW = 100_000
@@ -90,13 +92,43 @@ def evaluation_batches(lengths: npt.NDArray[np.int64], size: int) -> tuple[Rows,
     return micro_batches(np.arange(len(lengths)), lengths, size)
 
 
-def collate(table: Table, rows: Rows, *, grid: Sequence[int] = (), weigh: Weigh = evenly, fill_to: int = 0) -> Batch:
+def as_it_is(batch: Batch) -> Batch:
+    """The batch itself."""
+    return batch
+
+
+def collate(
+    table: Table,
+    rows: Rows,
+    *,
+    grid: Sequence[int] = (),
+    weigh: Weigh = evenly,
+    vary: Vary = as_it_is,
+    fill_to: int = 0,
+) -> Batch:
     """Rows padded to the smallest length of the grid; rows of weight zero fill the batch up to `fill_to` rows.
 
     Without a grid they are padded to the longest of them. What a model writes has a grid of its own, up to the longest
-    of the table. `weigh`: from targets to their weights in the loss.
+    of the table. `weigh`: from targets to their weights in the loss. `vary` is given the rows' values as they are
+    stored, and may change them and the targets.
     """
+    batch = vary(_stored(table, rows, grid))
     fill = max(0, fill_to - len(rows))
+    inputs = {
+        name: table.columns[name].scaled(values) if name in table.columns else values
+        for name, values in batch.inputs.items()
+    }
+    return Batch(
+        inputs={name: _filled(values, fill) for name, values in inputs.items()},
+        targets=_filled(batch.targets, fill),
+        weights=_followed(weigh(batch.targets), fill),
+        positions=_followed(batch.positions, fill),
+        rows=np.concatenate([rows, np.full(fill, -1, np.int64)]),
+    )
+
+
+def _stored(table: Table, rows: Rows, grid: Sequence[int]) -> Batch:
+    """The rows' values as they are stored, padded, each target of the same weight."""
     written = length_grid(table.longest_labels) if grid else ()
     masks = {axis: _mask(offsets, rows, written if axis == LABELS else grid) for axis, offsets in table.offsets.items()}
     inputs = {name: _placed(table, name, rows, masks) for name in table.columns if name != TARGETS}
@@ -105,13 +137,7 @@ def collate(table: Table, rows: Rows, *, grid: Sequence[int] = (), weigh: Weigh 
     targets = _placed(table, TARGETS, rows, masks)
     axis = table.columns[TARGETS].axis
     answered = masks[axis] if axis else np.ones(len(rows), bool)
-    return Batch(
-        inputs={name: _filled(values, fill) for name, values in inputs.items()},
-        targets=_filled(targets, fill),
-        weights=_followed(weigh(targets), fill),
-        positions=_followed(answered, fill),
-        rows=np.concatenate([rows, np.full(fill, -1, np.int64)]),
-    )
+    return Batch(inputs=inputs, targets=targets, weights=evenly(targets), positions=answered, rows=rows)
 
 
 def _mask(offsets: npt.NDArray[np.int64], rows: Rows, grid: Sequence[int]) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""A bundle: one folder from which the tuned model answers, with onnxruntime, tokenizers and numpy alone."""
+"""A bundle: one folder from which the tuned model answers, with onnxruntime, numpy, and tokenizers or Pillow alone."""
 
 # Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 
@@ -16,24 +16,25 @@ import numpy.typing as npt
 from compiler.tasks import Example, Task
 from runtimes import tasks
 from runtimes.answers import Written, read_written, writing_of
-from runtimes.comparison import Row, encoded, outputs_of
+from runtimes.comparison import encoded, outputs_of
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.export.facts import GRAPH, graph_names
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
+from runtimes.inputs import Row, files_of, open_reader
 from runtimes.manifest import Manifest, broken, read_json, read_manifest
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.tasks import Answer, Head
-from runtimes.tokens import Encoder, open_encoder, pad_id
+from runtimes.tasks.interface import InputReader
+from runtimes.tokens import Encoder
 
 if TYPE_CHECKING:
     from runtimes.export.decoding import OnnxDecoder
     from runtimes.export.sequence import OnnxSequenceDecoder
     from runtimes.export.session import Session
 
-TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
@@ -57,7 +58,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     task: Task  # as the bundle's files say it: a label's name is read where a deployed program reads it
-    encoder: Encoder = field(repr=False)
+    encoder: InputReader = field(repr=False)
     threads: int
 
     @property
@@ -81,6 +82,7 @@ class Bundle:
     def _write(self, rows: Sequence[Row]) -> list[Answer]:
         """The texts that the graph writes."""
         assert self.manifest.generation is not None, "asked by the caller"
+        assert isinstance(self.encoder, Encoder), "texts are written by token"
         writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
         module = tasks.writing_module_of(self.task)
         texts = writing.written(cast(Decoder[Any], self.graph), rows)
@@ -154,7 +156,7 @@ def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
     head = tasks.module_of(manifest.task).head(manifest.task)
-    for name in (*graph_names(encodes=head.encodes), TOKENIZER, CONFIG, GOLDEN, HELD_OUT):
+    for name in (*graph_names(encodes=head.encodes), *files_of(manifest.task), CONFIG, GOLDEN, HELD_OUT):
         if not (folder / name).is_file():
             raise broken(folder, f"{name} is missing")
     return Bundle(
@@ -173,15 +175,15 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise broken(folder, str(error)) from error
 
 
-def _encoder(folder: Path, manifest: Manifest) -> Encoder:
+def _encoder(folder: Path, manifest: Manifest) -> InputReader:
+    """What the bundle reads rows with; paths of images start from the working folder."""
+    names = files_of(manifest.task)
+    for name in (CONFIG, *names):
+        read_json(folder, name)
     try:
-        return open_encoder(
-            folder / TOKENIZER,
-            max_length=manifest.max_length,
-            pad_id=pad_id(read_json(folder, CONFIG), read_json(folder, TOKENIZER)),
-        )
+        return open_reader(manifest.task, folder, max_length=manifest.max_length, root=Path())
     except (OSError, ValueError) as error:
-        raise broken(folder, f"{TOKENIZER} can't be read: {error}") from error
+        raise broken(folder, f"{', '.join(names)} can't be read: {error}") from error
 
 
 def positions_of(config: Any) -> int | None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,13 @@ from runtimes import tasks
 from runtimes.batches import Rows as Places
 from runtimes.batches import answered, collate, in_order
 from runtimes.features import Ragged, Table, table_of
-from runtimes.golden import Probe, alternate, choose_rows, make_probes, spread
+from runtimes.golden import Probe, alternate, choose_rows, image_probes, make_probes, spread
+from runtimes.images import ImageReader
+from runtimes.inputs import Row, columns_of, image_role
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder, chunks
+from runtimes.tasks.interface import InputReader
+from runtimes.tokens import chunks
 
-Row = Mapping[str, Any]
-"""The values of a row by role."""
 NOISE_ROWS = 64
 _ROWS_AT_ONCE = 512
 
@@ -43,6 +44,7 @@ class Rows:
     """What is compared: held-out rows, and probes, whose numbers go on where those of the split end."""
 
     task: Task
+    encoder: InputReader
     values: Sequence[Row]  # held-out rows, then probes
     table: Table  # of them
     numbers: npt.NDArray[np.int64]  # [N] of the held-out rows in the split
@@ -76,7 +78,7 @@ class Rows:
         return self.table.targets.take(self.places)
 
 
-def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
+def choose(held_out: HeldOut, encoder: InputReader, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
     task, numbers = held_out.task, spread(len(held_out), max_rows or len(held_out))
     chosen = [held_out.rows[number] for number in numbers]
@@ -84,10 +86,11 @@ def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
     lengths = encoded(task, examples, encoder).lengths
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
-    probes = make_probes([texts_of(task, chosen[place])[0] for place in by_length], encoder.cuts)
+    probes = _probes(task, [chosen[place] for place in by_length], encoder)
     made = [_probe_row(task, chosen[number % len(chosen)], probe.text) for number, probe in enumerate(probes)]
     return Rows(
         task=task,
+        encoder=encoder,
         values=[*chosen, *made],
         table=encoded(task, [*examples, *(Example(row=row, target=0) for row in made)], encoder),
         numbers=numbers,
@@ -95,6 +98,15 @@ def choose(held_out: HeldOut, encoder: Encoder, max_rows: int) -> Rows:
         probes=probes,
         num_rows=len(held_out),
     )
+
+
+def _probes(task: Task, rows: Sequence[Row], encoder: InputReader) -> tuple[Probe, ...]:
+    """Probes from held-out rows: texts, or images as data URIs."""
+    if isinstance(encoder, ImageReader):
+        role = image_role(task)
+        assert role is not None, "its images are read"
+        return image_probes([row[role] for row in rows], encoder)
+    return make_probes([texts_of(task, row)[0] for row in rows], encoder.cuts)
 
 
 def _probe_row(task: Task, row: Row, text: str) -> Row:
@@ -110,11 +122,11 @@ def examples_of(task: Task, rows: Sequence[Row]) -> list[Example]:
     return [reader.read(row) for row in rows]
 
 
-def encoded(task: Task, examples: Iterable[Example], encoder: Encoder) -> Table:
+def encoded(task: Task, examples: Iterable[Example], encoder: InputReader) -> Table:
     """The columns of some rows, in memory."""
     module = tasks.module_of(task)
     portions = (module.encode(task, portion, encoder) for portion in chunks(examples, _ROWS_AT_ONCE))
-    return table_of(portions, module.columns(task, encoder.pad_id))
+    return table_of(portions, columns_of(task, encoder))
 
 
 def noise_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:

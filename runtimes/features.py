@@ -30,18 +30,33 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One value a row, or `width` of them, or as many as the row is long along an axis."""
+    """One value a row, or an array of one shape for each, or as many as the row is long along an axis."""
 
     name: str  # the argument of the model, or "targets"
-    dtype: Literal["int8", "int32", "int64", "float32"]
+    dtype: Literal["int8", "uint8", "int32", "int64", "float32"]
     axis: str = ""  # "": one value a row
     padding: int = 0
     optional: bool = False  # left out where all its values are zero
-    width: int = 0  # values of every row, in an array of their own; 0: one, or those along the axis
+    shape: tuple[int, ...] = ()  # of every row's array, channels first; (): one value, or those along the axis
+    center: tuple[float, ...] = ()  # of each channel: a batch has (value - center) / spread, in float32
+    spread: tuple[float, ...] = ()
+
+    @property
+    def batch_dtype(self) -> str:
+        """Of the values in a batch: whole numbers are int64 there, but for what is scaled."""
+        return "float32" if self.center or self.dtype.startswith("float") else "int64"
 
     def shaped(self, values: Array) -> Array:
-        """Flat values as they stand in an array: [N, width] where a row has several."""
-        return values.reshape(-1, self.width) if self.width else values
+        """Flat values as they stand in an array: [N, *shape] where a row has several."""
+        return values.reshape(-1, *self.shape) if self.shape else values
+
+    def scaled(self, values: Array) -> Array:
+        """[B, *shape] stored values as a batch has them."""
+        if not self.center:
+            return values
+        center, spread = (np.array(part, np.float32).reshape(-1, 1, 1) for part in (self.center, self.spread))
+        found: Array = (values.astype(np.float32) - center) / spread
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +156,11 @@ class Table:
     def lengths(self) -> npt.NDArray[np.int64]:
         """[N] tokens of each row; one where the model reads no tokens."""
         return np.diff(self.offsets[TOKENS]) if TOKENS in self.offsets else np.ones(len(self), np.int64)
+
+    @property
+    def unit(self) -> Literal["tokens", "rows"]:
+        """What `lengths` count."""
+        return "tokens" if TOKENS in self.offsets else "rows"
 
     @property
     def targets(self) -> Ragged:

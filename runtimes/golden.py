@@ -1,7 +1,8 @@
 """Golden rows: what the trained model answered on a few real rows and on probes, kept in the bundle.
 
 Real rows show that the numbers are right. Probes are made from them to show faults that clean, short, lower-case data
-hides: a tokenizer that lower-cases no more, accents, odd spaces, an empty text, a text that has to be cut.
+hides: a tokenizer that lower-cases no more, accents, odd spaces, an empty text, a text that has to be cut. Of images,
+other colours, directions and sizes: a real image is kept as it was resized, so that only probes are resized again.
 """
 
 # Axes: N = texts, P = positions of a row, C = outputs of a position
@@ -20,9 +21,9 @@ import numpy.typing as npt
 
 from compiler.files import write_text
 from compiler.typed import read, to_json
-from runtimes.features import Ragged, Table
+from runtimes.features import Ragged
+from runtimes.images import ImageReader, blanks, png, variants
 
-INPUT_IDS = "input_ids"
 NUM_ROWS = 200
 NUM_VARIED = 6
 """Real texts of which variants are made."""
@@ -31,11 +32,11 @@ _ACCENTED = str.maketrans("aeiounAEIOUN", "áèîöúñÁÈÎÖÚÑ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
-    """A row, its tokens, and what the trained model made of it."""
+    """A row, its tokens, and what the trained model made of it. An image is inside, so that nothing else is needed."""
 
     row: Mapping[str, Any]  # by role; a probe has no true answer
     probe: str | None  # how it was made; None for a real row
-    ids: tuple[int, ...]  # of its tokens
+    ids: tuple[int, ...]  # of its tokens, or a checksum of its pixels
     outputs: tuple[tuple[float, ...], ...]  # [P, C]
     decision: str | None  # what was decided, where the task decides
 
@@ -47,7 +48,7 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A text made to show a fault, and which."""
+    """A text, or an image as a data URI, made to show a fault, and which."""
 
     name: str
     text: str
@@ -85,6 +86,15 @@ def make_probes(texts: Sequence[str], is_cut: Callable[[str], bool]) -> tuple[Pr
     found += [Probe("too long", _too_long(max(texts, key=len), is_cut)), *_foreign(varied[0])]
     seen = set(texts)
     return tuple(probe for probe in found if not (probe.text in seen or seen.add(probe.text)))  # type: ignore[func-returns-value]
+
+
+def image_probes(images: Sequence[str], reader: ImageReader) -> tuple[Probe, ...]:
+    """Probes from real images: other colours, directions, sizes and shapes, and images with nothing in them."""
+    if not images:
+        return ()
+    varied = [reader.resized(images[index]) for index in spread(len(images), NUM_VARIED)]
+    found = [*(made for picture in varied for made in variants(picture)), *blanks(varied[0].size)]
+    return tuple(Probe(name, png(picture)) for name, picture in found)
 
 
 def _variants(text: str) -> Iterator[Probe]:
@@ -154,11 +164,6 @@ def outputs_of(rows: Sequence[Golden], num_outputs: int) -> Ragged:
         raise ValueError(f"golden rows have not the {num_outputs} outputs of the task each")
     parts = [np.asarray(row.outputs, np.float32).reshape(-1, num_outputs) for row in rows]
     return Ragged.of(parts, nothing)
-
-
-def ids_of(table: Table, place: int) -> tuple[int, ...]:
-    """The token ids of a row; none where a model reads no tokens."""
-    return tuple(table.ragged(INPUT_IDS).row(place).tolist()) if INPUT_IDS in table.columns else ()
 
 
 def _short(value: Mapping[str, Any]) -> dict[str, Any]:

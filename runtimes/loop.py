@@ -14,7 +14,16 @@ import numpy as np
 from compiler.plan import Selection, Train
 from compiler.typed import read, to_json
 from runtimes import checkpoints, tasks
-from runtimes.batches import Rows, collate, epoch_batches, epoch_rows, micro_batches, num_batches, padded_lengths
+from runtimes.batches import (
+    Rows,
+    as_it_is,
+    collate,
+    epoch_batches,
+    epoch_rows,
+    micro_batches,
+    num_batches,
+    padded_lengths,
+)
 from runtimes.errors import Interrupted, RunError
 from runtimes.evaluation import evaluate, halved, mean_loss
 from runtimes.features import Features
@@ -150,7 +159,7 @@ class _Loop:
         step = self.state.step
         rate = learning_rate(self.plan.schedule, self.plan.learning_rate, step)
         while True:
-            batches = self._micro_batches(rows)
+            batches = self._micro_batches(rows, step // self.per_epoch)
             try:
                 pending = self.engine.train_step(
                     batches,
@@ -165,14 +174,16 @@ class _Loop:
             num_tokens = int(self.lengths[rows].sum())
             return _Issued(step=step + 1, pending=pending, learning_rate=rate, num_tokens=num_tokens)
 
-    def _micro_batches(self, rows: Rows) -> tuple[Batch, ...]:
-        size = self.state.micro_batch_size
+    def _micro_batches(self, rows: Rows, epoch: int) -> tuple[Batch, ...]:
+        size, vary = self.state.micro_batch_size, self.task.VARY
+        varied = as_it_is if vary is None else partial(vary, self.plan.task, seed=self.plan.seed, epoch=epoch)
         return tuple(
             collate(
                 self.train,
                 part,
                 grid=self.plan.lengths,
                 weigh=self.weigh,
+                vary=varied,
                 fill_to=size if self.engine.fixed_shapes else 0,
             )
             for part in micro_batches(rows, self.lengths, size)
@@ -197,6 +208,7 @@ class _Loop:
             learning_rate=issued.learning_rate,
             grad_norm=result.grad_norm,
             num_tokens=issued.num_tokens,
+            unit=self.train.unit,
             seconds=self.since - before,
         )
 

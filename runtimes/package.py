@@ -13,11 +13,12 @@ from compiler.files import new_folder, write_json
 from compiler.plan import Package
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, OPTIONAL, TOKENIZER, WRITTEN
+from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, OPTIONAL, WRITTEN
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
+from runtimes.inputs import files_of
 from runtimes.learnt import learnt
 from runtimes.manifest import Manifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
@@ -64,7 +65,8 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
             shutil.copyfile(graph, folder / graph.name)
             if data_file(graph).exists():
                 shutil.copyfile(data_file(graph), data_file(folder / graph.name))
-        shutil.copyfile(parts.tokenizer_folder / TOKENIZER, folder / TOKENIZER)
+        for name in files_of(step.task):
+            shutil.copyfile(parts.tokenizer_folder / name, folder / name)
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
         shutil.copyfile(parts.verify_folder / VERIFIED_HELD_OUT, folder / HELD_OUT)
         if step.generation is not None:

@@ -83,8 +83,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"{report['name']}: {report['state']}{_how_far(report)}"]
     if report["data"]:
         yield [
-            f"  {split}: {facts['rows']:,} rows, {facts['tokens']:,} tokens{_cut(facts)}"
-            for split, facts in report["data"].items()
+            f"  {split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in report["data"].items()
         ]
     if report["training"]:
         yield [_training_line(report["training"])]
@@ -106,6 +105,11 @@ def _how_far(report: Report) -> str:
     return (f" after the step {done[-1]}" if done else " before its first step") + (f": {message}" if message else "")
 
 
+def _tokens(facts: Mapping[str, Any]) -> str:
+    """How many tokens there are, where the model reads tokens."""
+    return f", {facts['tokens']:,} tokens" if facts["tokens"] else ""
+
+
 def _cut(facts: Mapping[str, Any]) -> str:
     """How many rows were cut: what was cut off is not in the figures."""
     return f", {facts['truncated']:,} rows cut at {facts['longest']} tokens" if facts["truncated"] else ""
@@ -113,7 +117,8 @@ def _cut(facts: Mapping[str, Any]) -> str:
 
 def _training_line(training: Mapping[str, Any]) -> str:
     trained, total = training["parameters"]["trained"], training["parameters"]["total"]
-    speed = f", {training['tokens_per_second']:,.0f} tokens/s" if training["tokens_per_second"] else ""
+    unit = training.get("unit", "tokens")  # runs of older versions have none
+    speed = f", {training['tokens_per_second']:,.0f} {unit}/s" if training["tokens_per_second"] else ""
     limit = training.get("memory_limit_gib")  # runs of older versions have none
     allowed = f" of {limit} GiB allowed" if limit else ""
     again = ", layers computed again" if training.get("gradient_checkpointing") else ""

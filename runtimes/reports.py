@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class StepReport:
     loss: float  # weighted and smoothed as it is minimised, in nats
     learning_rate: float
     grad_norm: float  # before clipping
-    num_tokens: int  # without padding
+    num_tokens: int  # without padding; rows where a model reads no tokens
+    unit: Literal["tokens", "rows"] = "tokens"
     seconds: float
 
 

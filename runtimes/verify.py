@@ -26,7 +26,7 @@ from compiler.typed import read, to_json
 from runtimes import tasks
 from runtimes.answers import Written, save_written
 from runtimes.batches import Rows as Places
-from runtimes.comparison import HeldOut, Row, Rows, choose, mixed_order, noise_batches, outputs_of
+from runtimes.comparison import HeldOut, Rows, choose, mixed_order, noise_batches, outputs_of
 from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
 from runtimes.export import Stage
@@ -42,10 +42,11 @@ from runtimes.gate import (
     compare_metrics,
     compare_outputs,
 )
-from runtimes.golden import Golden, ids_of, spread, write_golden
+from runtimes.golden import Golden, spread, write_golden
+from runtimes.inputs import Row, fingerprint, identities, portable_row
 from runtimes.manifest import Figures, digest_of_rows
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder
+from runtimes.tasks.interface import InputReader
 from runtimes.tolerance import Noise, tolerance
 from runtimes.verify_writing import NUM_PROMPTS, compare_written
 
@@ -108,7 +109,7 @@ def verify_export(
     step: VerifyExport,
     *,
     held_out: HeldOut,
-    encoder: Encoder,
+    encoder: InputReader,
     stages: Sequence[Stage],
     noise: NoiseFunction,
     out: Path,
@@ -173,6 +174,7 @@ def _compare(
         )
         for source, target in pairwise(answers)
     ]
+    held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
     golden = tuple(_golden_rows(rows, answers["trained"].alone))
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
@@ -183,12 +185,12 @@ def _compare(
         metrics=step.metrics,
         held_out=Figures(
             rows=len(rows.numbers),
-            sha256=digest_of_rows(rows.values[: len(rows.numbers)]),
+            sha256=digest_of_rows(held_out),
             metrics=stages["trained"],
         ),
         golden=Figures(
             rows=len(rows.golden),
-            sha256=digest_of_rows(rows.values[place] for place in rows.golden),
+            sha256=digest_of_rows(held_out[place] for place in rows.golden),
             metrics=_measure(
                 step,
                 rows.targets.take(rows.golden),
@@ -265,9 +267,9 @@ def _golden_rows(rows: Rows, alone: Ragged) -> Iterator[Golden]:
     for number, (place, probe) in enumerate(zip(rows.alone_places, probes, strict=True)):
         outputs_PC = alone.row(number)
         yield Golden(
-            row=rows.values[place],
+            row=portable_row(rows.task, rows.values[place], rows.encoder) if probe is None else rows.values[place],
             probe=probe,
-            ids=ids_of(rows.table, place),
+            ids=fingerprint(rows.table, place),
             outputs=tuple(tuple(float(value) for value in outputs_C) for outputs_C in outputs_PC),
             decision=module.decision(rows.task, outputs_PC),
         )

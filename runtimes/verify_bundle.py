@@ -19,7 +19,7 @@ from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
-from runtimes.comparison import Row, examples_of, outputs_of
+from runtimes.comparison import examples_of, outputs_of
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
@@ -37,8 +37,9 @@ from runtimes.gate import (
     compare_metrics,
     compare_outputs,
 )
-from runtimes.golden import Golden, ids_of
+from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
+from runtimes.inputs import Row, fingerprint, identities, parts_of
 from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
 from runtimes.verify_writing import compare_written
 
@@ -73,7 +74,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     yield _compare_names(bundle)
     # What the rows should be answered with is not known before the labels are: outputs don't depend on it.
     table = bundle.encode([Example(row=row.row, target=0) for row in golden])
-    yield _compare_tokens(table, golden)
+    yield _compare_inputs(bundle, table, golden)
     source = found = _source_outputs(bundle, golden)
     for size in batch_sizes:
         found = outputs_of(bundle.run, table, np.arange(len(golden)), size) if golden else source
@@ -98,14 +99,14 @@ def _compare_names(bundle: Bundle) -> Findings:
     return compare_each(faults, compared, name="labels")
 
 
-def _compare_tokens(table: Table, golden: Sequence[Golden]) -> Findings:
-    """The token ids that the bundle's tokenizer gives, against those of the source's."""
+def _compare_inputs(bundle: Bundle, table: Table, golden: Sequence[Golden]) -> Findings:
+    """The token ids or pixels that the bundle's files give, against those of the source's."""
     faults = [
         f"row {number} ({row.probe or 'held-out'})"
         for number, row in enumerate(golden)
-        if ids_of(table, number) != row.ids
+        if fingerprint(table, number) != row.ids
     ]
-    return compare_each(faults, len(golden), name="tokens")
+    return compare_each(faults, len(golden), name=parts_of(bundle.task))
 
 
 def _source_outputs(bundle: Bundle, golden: Sequence[Golden]) -> Ragged:
@@ -175,8 +176,9 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     except BadValueError as error:
         hint = f"it knows {', '.join(error.labels[:8])}" if isinstance(error, UnknownLabelError) else ""
         raise RunError("E605", f"the bundle can't be measured on the rows: {error}", hint) from error
-    targets, found = bundle.encode(examples).targets, bundle.outputs(examples)
-    if digest_of_rows(rows) != manifest.held_out.sha256:
+    table, found = bundle.encode(examples), bundle.outputs(examples)
+    targets = table.targets
+    if digest_of_rows(identities(bundle.task, rows, table)) != manifest.held_out.sha256:
         return _told(measure(bundle, targets, found), len(rows), manifest)
     source = Ragged(bundle.held_out(), found.offsets)
     measured = measure(bundle, targets, _settled(bundle, source, found))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from runtimes.answers import Writing, Written
-from runtimes.comparison import Row
 from runtimes.decoding import Decoder, forced
 from runtimes.gate import Check, Decisions, compare_outputs
+from runtimes.inputs import Row
 
 NUM_PROMPTS = 50
 MAX_EXCUSED = 0.1

@@ -21,6 +21,7 @@ ANSWERS = {
     "entity-spans": "11 tags of 5 kinds",
     "alpaca": "tokens of conversations",
     "wiki": "tokens to train on",
+    "fashion-mnist": "10 labels",
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
 

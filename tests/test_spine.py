@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAMES = re.compile(
     r"(text|token).(classification|regression)|(Text|(?<!For)Token)Classification|TextRegression"
+    r"|image.classification|(?<!For)ImageClassification"
     r"|text.generation|TextGeneration|continued.pretraining|ContinuedPretraining"
     r"|tasks.translation|[Ss]ummarization|text.to.text|TextToText|SequenceToSequence|sequence_to_sequence"
 )

@@ -120,6 +120,19 @@ def save_decoder(folder: Path) -> None:
         LlamaForCausalLM(config).save_pretrained(folder)
 
 
+def save_image_processor(folder: Path, config: Any, side: int) -> None:
+    """Writes the preprocessor_config.json of a model that reads square images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": side, "width": side},
+        "resample": 2,
+        "image_mean": [0.5] * config.num_channels,
+        "image_std": [0.25] * config.num_channels,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+
+
 def save_causal_tokenizer(folder: Path) -> int:
     """Size of the vocabulary of a tokenizer that puts nothing around a text."""
     size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compiler.cli.options import runs_option
-from compiler.cli.rows import GivenRow, file_rows, input_rows, refused, typed_rows
+from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
+from compiler.data.images import placed
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
 
@@ -27,13 +28,14 @@ _ROWS_AT_ONCE = 1024
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, help="A text to answer. Can be repeated.")
+@click.option("--image", "images", multiple=True, help="The file of an image to answer. Can be repeated.")
 @click.option(
     "--input",
     "source",
     type=click.Path(path_type=Path),
-    help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input.",
+    help="Rows to answer: .jsonl, .json, .csv, .tsv, .parquet; - for JSONL on standard input. Or a folder of images.",
 )
-@click.option("--column", help="The column with the text. Default: the bundle's.")
+@click.option("--column", help="The column with the text or image. Default: the bundle's.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write answers here, as JSONL.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows computed at once.")
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
@@ -42,6 +44,7 @@ _ROWS_AT_ONCE = 1024
 def predict(
     bundle: Path,
     texts: tuple[str, ...],
+    images: tuple[str, ...],
     source: Path | None,
     column: str | None,
     output: Path | None,
@@ -50,9 +53,13 @@ def predict(
     as_json: bool,
     runs_folder: Path,
 ) -> None:
-    """Answer texts with BUNDLE: a bundle's folder, or a run. Needs onnxruntime, tokenizers and numpy alone."""
-    if bool(texts) == (source is not None):
-        raise click.UsageError("give texts with --text, or rows with --input")
+    """Answer texts or images with BUNDLE: a bundle's folder, or a run.
+
+    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    """
+    typed = {"text": texts, "image": images}
+    if [bool(texts), bool(images), source is not None].count(True) != 1:
+        raise click.UsageError("give texts with --text, images with --image, or rows with --input")
     if output is not None and source is not None and output.resolve() == source.resolve():
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
     from compiler import tasks as compiler_tasks
@@ -63,9 +70,12 @@ def predict(
     columns, required = dict(opened.manifest.columns), {*module.INPUTS} - {*module.OPTIONAL} | {*module.NAMED}
     chief, *others = [role for role in module.INPUTS if role in columns and role in required] or module.INPUTS[:1]
     columns |= {chief: column} if column else {}
-    if texts and others:
+    read = compiler_tasks.reads(opened.task)
+    if source is None and not typed[read]:
+        raise click.UsageError(f"the task reads {read}s: give them with --{read}, or rows with --input")
+    if source is None and others:
         raise click.UsageError(f"the task reads {' and '.join((chief, *others))}: give rows with --input")
-    answers = answer(opened, given_rows(texts, source, columns[chief]), columns, batch_size)
+    answers = answer(opened, given_rows(typed[read], source, columns[chief], f"--{read}"), columns, batch_size)
     line = tasks.module_of(opened.task).line
     if output is not None:
         write_answers(output, answers)
@@ -77,10 +87,12 @@ def predict(
             click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
 
 
-def given_rows(texts: tuple[str, ...], source: Path | None, column: str) -> Iterator[GivenRow]:
-    """The rows that the command line names: texts, a file, or - for standard input."""
+def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: str) -> Iterator[GivenRow]:
+    """The rows that the command line names: values of a flag, a file, or - for standard input."""
     if source is None:
-        return typed_rows(texts, column)
+        return typed_rows(values, column, flag)
+    if source.is_dir():
+        return folder_rows(source, column)
     return input_rows() if str(source) == "-" else file_rows(source)
 
 
@@ -127,10 +139,11 @@ def answer(
     from compiler import tasks
 
     reader = tasks.module_of(bundle.task).reader(bundle.task, columns)
+    image = tasks.image_column(bundle.task, columns)
 
     def read(row: GivenRow) -> Mapping[str, Any]:
         try:
-            return reader.given(row.values)
+            return reader.given(placed(row.values, image, row.folder))
         except BadValueError as error:
             raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
 
@@ -151,10 +164,11 @@ def answered_rows(data: Path, manifest: Manifest) -> list[Mapping[str, Any]]:
     from compiler import tasks
 
     reader = tasks.module_of(manifest.task).reader(manifest.task, manifest.columns)
+    image = tasks.image_column(manifest.task, manifest.columns)
     found: list[Mapping[str, Any]] = []
     for row in file_rows(data):
         try:
-            found.append(reader.read(row.values).row)
+            found.append(reader.read(placed(row.values, image, row.folder)).row)
         except BadValueError as error:
             raise refused(row, error, f'rename it to "{error.column}"') from None
     return found
@@ -181,7 +195,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, tokenizers and numpy alone.
+    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
     """
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest

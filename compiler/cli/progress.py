@@ -103,7 +103,7 @@ class _Screen:
         self.tokens = smoothed(self.tokens, event.num_tokens, first=first)
         self.seconds = smoothed(self.seconds, event.seconds, first=first)
         speed = self.tokens / max(self.seconds, 1e-9)
-        figures = f"loss {self.loss:.4f}  {self.metric}  {speed:,.0f} tokens/s  {memory()}"
+        figures = f"loss {self.loss:.4f}  {self.metric}  {speed:,.0f} {event.unit}/s  {memory()}"
         self.advance("train (steps)", event.step, event.num_steps, figures)
         tenth = max(1, event.num_steps // 10)
         if not self.console.is_terminal and (event.step % tenth == 0 or event.step == event.num_steps):

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compiler.data.images import folder_of
 from compiler.data.locate import missing_file, unreadable
-from compiler.data.readers import SUFFIXES, DataError, Row, format_of, read_lines, read_rows
+from compiler.data.readers import IMAGES, SUFFIXES, DataError, Row, format_of, images_below, read_lines, read_rows
 from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean, short
 from compiler.facts import RowPlace
-from compiler.files import is_file
+from compiler.files import is_file, is_folder
 from compiler.loading import shown_path
 
 _INPUT = Path("standard input")
@@ -24,17 +25,27 @@ class GivenRow:
 
     values: Mapping[str, object]
     place: RowPlace
+    folder: Path = Path()  # that paths in it start from
 
 
 def file_rows(path: Path) -> Iterator[GivenRow]:
     """The rows of a file, at least one. Raises RecipeError where it can't be read."""
-    form = format_of(path)
-    if not is_file(path):
+    form = "folder" if is_folder(path) and images_below(path) else format_of(path)
+    if not is_file(path) and form != "folder":
         raise _error("R301", shown_path(path), *missing_file(path, str(path), "the working folder"))
     if form is None:
         message = f'the suffix of "{path.name}" is no known data format'
         raise _error("R303", shown_path(path), message, f"known formats: {', '.join(SUFFIXES)}")
-    yield from _given(path, lambda: read_rows(path, form))
+    yield from _given(path, lambda: read_rows(path, form), folder_of(path, form))
+
+
+def folder_rows(path: Path, column: str) -> Iterator[GivenRow]:
+    """The images of a folder and of those in it, at least one, without labels. Raises RecipeError."""
+    names = images_below(path)
+    if not names:
+        raise _error("R306", shown_path(path), "there are no images", f"known suffixes: {', '.join(sorted(IMAGES))}")
+    for number, name in enumerate(names):
+        yield GivenRow({column: name}, RowPlace(file=shown_path(path), line=0, row=number), path)
 
 
 def input_rows() -> Iterator[GivenRow]:
@@ -42,17 +53,17 @@ def input_rows() -> Iterator[GivenRow]:
     yield from _given(_INPUT, lambda: read_lines(sys.stdin.buffer, _INPUT))
 
 
-def typed_rows(texts: Sequence[str], column: str) -> Iterator[GivenRow]:
-    """The texts of the command line as rows."""
-    for number, text in enumerate(texts):
-        yield GivenRow({column: text}, RowPlace(file="--text", line=number + 1, row=number))
+def typed_rows(values: Sequence[str], column: str, flag: str) -> Iterator[GivenRow]:
+    """The values of a flag of the command line as rows."""
+    for number, value in enumerate(values):
+        yield GivenRow({column: value}, RowPlace(file=flag, line=number + 1, row=number))
 
 
-def _given(path: Path, read: Callable[[], Iterator[Row]]) -> Iterator[GivenRow]:
+def _given(path: Path, read: Callable[[], Iterator[Row]], folder: Path = Path()) -> Iterator[GivenRow]:
     file, row = shown_path(path), None
     try:
         for row in read():
-            yield GivenRow(row.values, RowPlace(file=file, line=row.line, row=row.number))
+            yield GivenRow(row.values, RowPlace(file=file, line=row.line, row=row.number), folder)
     except DataError as error:
         raise RecipeError([unreadable(error)]) from None
     if row is None:

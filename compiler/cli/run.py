@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from compiler import tasks
 from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runs_option, runtime_option, target_option
 from compiler.cli.plan import choice_lines, place_plan, refuse_overrides
@@ -19,6 +20,7 @@ from compiler.diagnostics import printable, render
 from compiler.driver import Compiled, compile_recipe
 from compiler.loading import load
 from compiler.placement import Placement, Runtime, Target
+from compiler.plan import Plan, Prepare
 
 
 @click.command(
@@ -92,14 +94,16 @@ def run(
         from runtimes.report import report_lines
 
         click.echo("\n".join(map(printable, report_lines(read_report(runs_folder / made.name)))))
-        click.echo("\n".join(next_lines(runs_folder / made.name)))
+        click.echo("\n".join(next_lines(made, runs_folder / made.name)))
 
 
-def next_lines(run: Path) -> list[str]:
+def next_lines(plan: Plan, run: Path) -> list[str]:
     """What a user does next with a run that is done."""
     lines = [f"report: {run / 'report.html'}"]
     if (run / "bundle").exists():
-        lines += [f"bundle: {run / 'bundle'}", f"next: recipe predict {run} --text '...'"]
+        step = plan.step("prepare")
+        assert isinstance(step, Prepare), "the step of that name prepares"
+        lines += [f"bundle: {run / 'bundle'}", f"next: recipe predict {run} --{tasks.reads(step.task)} '...'"]
     return lines
 
 

@@ -60,7 +60,7 @@ def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Ite
         return  # the rest would follow from it
     yield from tasks.module_of(recipe.task).check_data(recipe, data)
     yield from check_lengths(recipe, model, data)
-    yield from check_overlaps(data)
+    yield from check_overlaps(recipe, data)
 
 
 def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -86,6 +86,8 @@ def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
 
 def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Iterator[Diagnostic]:
     """Rows fit into max_length."""
+    if tasks.reads(recipe.task) == "image":
+        return
     written, pointer = recipe.training.max_length, "/training/max_length"
     limit = auto_length(model, data).value if written == "auto" else written
     if written != "auto" and model is not None and not model.has_tokenizer:
@@ -105,14 +107,15 @@ def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> 
         yield recipe.finding("R309", pointer, message, hint, severity="warning")
 
 
-def check_overlaps(data: DataFacts) -> Iterator[Diagnostic]:
-    """Held-out texts are not in train, and train has no text twice."""
+def check_overlaps(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """Held-out texts or images are not in train, and train has none twice."""
+    what = tasks.reads(recipe.task)
     for overlap in data.overlaps:
         pairs = [f"{row} = {twin}" for row, twin in overlap.first]
         more = f", and {overlap.num_rows - len(pairs)} more" if overlap.num_rows > len(pairs) else ""
         one = overlap.num_rows == 1
         if overlap.split == "train":
-            message = f"{overlap.num_rows:,} train row{' repeats' if one else 's repeat'} the text of an earlier one"
+            message = f"{overlap.num_rows:,} train row{' repeats' if one else 's repeat'} the {what} of an earlier one"
             hint = "remove the repeats, unless they are meant to count more"
         else:
             message = f"{overlap.num_rows:,} {overlap.split} row{' stands' if one else 's stand'} in train as well"

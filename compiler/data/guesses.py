@@ -9,6 +9,7 @@ from itertools import islice, pairwise
 from typing import TypeVar, assert_never
 
 from compiler import tasks
+from compiler.data.readers import names_image
 from compiler.data.texts import LONGEST_TEXT, BadValueError, label_of, number_of, spans_of, text_of, tokens_of
 from compiler.tasks import Kind, Task
 
@@ -27,6 +28,7 @@ class Column:
     filled: int  # rows with a value
     texts: int  # rows whose value is a text
     labels: int  # rows whose value can be a label
+    images: int  # rows whose value is a text that names an image
     numbers: int  # rows whose value is a number
     fractions: int  # rows whose value is a number that is not whole
     counts: bool  # whether the values are the numbers of the rows
@@ -40,8 +42,13 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether most values are texts."""
-        return 2 * self.texts > self.filled
+        """Whether most values are texts, other than those that name an image."""
+        return 2 * self.texts > self.filled and not self.is_image
+
+    @property
+    def is_image(self) -> bool:
+        """Whether most values name an image."""
+        return 2 * self.images > self.filled
 
     @property
     def is_number(self) -> bool:
@@ -91,6 +98,7 @@ def _column(name: str, rows: Sequence[Mapping[str, object]]) -> Column:
         filled=len(filled),
         texts=len(texts),
         labels=len(labels),
+        images=sum(names_image(text) for text in texts),
         numbers=len(numbers),
         fractions=sum(not number.is_integer() for number in numbers),
         counts=len(numbers) > 1 and all(after == before + 1 for before, after in pairwise(numbers)),
@@ -121,6 +129,8 @@ def looks_like(kind: Kind, column: Column) -> bool:
             return column.is_label
         case "number":
             return column.is_number
+        case "image":
+            return column.is_image
         case "tokens":
             return column.is_words
         case "tags":
@@ -148,6 +158,8 @@ def _likeness(kind: Kind, column: Column) -> tuple[float, float]:
             return -column.distinct, -column.mean_length
         case "number":
             return bool(column.fractions), column.distinct
+        case "image":
+            return column.distinct, 0.0
         case "tokens":
             return column.distinct_words, 0.0
         case "tags":

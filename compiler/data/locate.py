@@ -9,11 +9,10 @@ from pathlib import Path
 
 from compiler import tasks
 from compiler.data.hub_files import split_files, splits_of
-from compiler.data.readers import SUFFIXES, DataError, columns_of, format_of
+from compiler.data.readers import SUFFIXES, DataError, columns_of, format_of, sha256_of_rows
 from compiler.diagnostics import Diagnostic, Place, RecipeError, did_you_mean, stop_on_error
 from compiler.facts import RowPlace, SplitName
 from compiler.files import is_file, is_folder
-from compiler.hashes import sha256_of
 from compiler.hub import Files, SourceError, Sources, open_dataset
 from compiler.loading import shown_path
 from compiler.plan import File
@@ -95,18 +94,19 @@ class _Locator:
         folder = folder_of(self.recipe, pointer)
         stop_on_error(self.project.check_path(folder, written, self.recipe.at(pointer), pointer))
         path = Path(os.path.normpath(folder / written))
-        if not is_file(path):
+        by_folder = is_folder(path) and tasks.reads(self.recipe.task) == "image"
+        if not is_file(path) and not by_folder:
             raise self.fail("R301", pointer, *missing_file(path, written))
         stored = Path(os.path.relpath(path, recipe_folder(self.recipe))).as_posix()
         return SplitFiles(files=(self.file(path, stored, pointer),))
 
     def file(self, path: Path, stored: str, pointer: str) -> DataFile:
-        form = format_of(path)
+        form = "folder" if is_folder(path) else format_of(path)
         if form is None:
             hint = f"known formats: {', '.join(SUFFIXES)}"
             raise self.fail("R303", pointer, f'the suffix of "{path.name}" is no known data format', hint)
         try:
-            digest = sha256_of(path, self.sources.cache)
+            digest = sha256_of_rows(path, form, self.sources.cache)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise self.fail("R301", pointer, f'"{stored}" can\'t be read: {reason}', "check its permissions") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compiler.diagnostics import short
+from compiler.hashes import sha256_of
 
-Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "folder"]
 SUFFIXES: Mapping[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -22,6 +24,9 @@ SUFFIXES: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""The suffixes of images, which are the rows of a folder."""
+FOLDER_COLUMNS = ("image", "label")
 _LONGEST_FIELD = 2**31 - 1  # characters; the largest limit that the csv module takes on every platform
 _FIRST_ROWS = 100  # rows that name the columns of a JSON file, whose rows need not all have the same
 _SPACE = " \t\r\n"
@@ -68,6 +73,11 @@ def format_of(path: Path | str) -> Format | None:
     return SUFFIXES.get(Path(path).suffix.lower())
 
 
+def names_image(text: str) -> bool:
+    """Whether a text is the path of an image, by its suffix."""
+    return Path(text).suffix.lower() in IMAGES
+
+
 def read_rows(path: Path, form: Format) -> Iterator[Row]:
     """The rows of a file. Raises DataError at the first that can't be read, and when the file can't."""
     try:
@@ -81,6 +91,8 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
 
 def columns_of(path: Path, form: Format) -> tuple[str, ...]:
     """The names of a file's columns, in order; of JSON, those of the first hundred rows."""
+    if form == "folder":
+        return FOLDER_COLUMNS
     if form == "parquet":
         return _parquet_columns(path)
     if form in ("csv", "tsv"):
@@ -329,6 +341,29 @@ def _not_parquet(path: Path, error: Exception) -> DataError:
     return DataError(path, 0, f"not a parquet file: {reason}", "write the file again")
 
 
+def images_below(folder: Path) -> tuple[str, ...]:
+    """The images in the folders of a folder, as paths from it, sorted; what begins with a dot is left out."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    return tuple(sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)))
+
+
+def _read_folder(path: Path) -> Iterator[Row]:
+    """The images of a folder, each labelled by the folder in it that it is in."""
+    for number, name in enumerate(images_below(path)):
+        label, slash, _ = name.partition("/")
+        if not slash:
+            hint = f"its label is the name of a folder: {path.name}/LABEL/{name}"
+            raise DataError(path, 0, f'the image "{short(name)}" is in no folder of its label', hint)
+        yield Row(number, 0, dict(zip(FOLDER_COLUMNS, (name, label), strict=True)))
+
+
+def sha256_of_rows(path: Path, form: Format, cache: Path | None) -> str:
+    """The sha256 of a file of rows; of a folder, that of the names in it."""
+    if form != "folder":
+        return sha256_of(path, cache)
+    return hashlib.sha256("\n".join(images_below(path)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _first_bad_line(path: Path) -> int:
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
@@ -345,4 +380,5 @@ _READERS: Mapping[Format, Callable[[Path], Iterator[Row]]] = {
     "csv": _read_csv,
     "tsv": _read_tsv,
     "parquet": _read_parquet,
+    "folder": _read_folder,
 }

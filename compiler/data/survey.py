@@ -18,6 +18,7 @@ import numpy as np
 
 from compiler import tasks
 from compiler.data.guesses import Column, columns_in, guess, other_task
+from compiler.data.images import Contents, check_image, content_of, folder_of, image_of, is_inline, shown
 from compiler.data.locate import DataFile, SplitFiles, columns, declared, locate, unreadable
 from compiler.data.readers import DataError, Row, read_rows
 from compiler.data.remembered import RowLengths
@@ -27,6 +28,7 @@ from compiler.diagnostics import Diagnostic, RecipeError, counted, did_you_mean,
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
+from compiler.project import Project, recipe_folder
 from compiler.recipe import Recipe, Split
 from compiler.tasks import Task
 from compiler.typed import to_json
@@ -42,9 +44,11 @@ _CHARACTERS_AT_ONCE = 1_000_000  # a tokenizer takes about 50 bytes for each
 def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowed: tuple[Path, ...]) -> DataFacts:
     """The facts of a recipe's rows. Tokens are counted where there is a tokenizer. Raises RecipeError."""
     located = locate(recipe, sources, allowed)
+    project = Project.of(recipe_folder(recipe), allowed)
     reader = _Reader(
         recipe,
         _row_lengths(recipe, tokenizer_file, sources.cache),
+        project,
         _target_lengths(recipe, tokenizer_file, sources.cache),
     )
     for name, split in declared(recipe).items():
@@ -183,8 +187,13 @@ class _Unknown:
 class _Reader:
     """Reads splits into tables."""
 
-    def __init__(self, recipe: Recipe, lengths: RowLengths | None, target_lengths: RowLengths | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, lengths: RowLengths | None, project: Project, target_lengths: RowLengths | None = None
+    ) -> None:
         self.task, self.columns = recipe.task, columns(recipe)
+        self.image = tasks.image_column(recipe.task, self.columns)
+        self.project = project
+        self.images: dict[DataFile, str] = {}  # the digest of the images that a file's rows name
         self.rows = tasks.module_of(recipe.task).reader(recipe.task, self.columns)
         self.lengths, self.target_lengths = lengths, target_lengths
         self.written = tasks.written_role(self.task)
@@ -208,11 +217,13 @@ class _Reader:
         num_characters = 0
         if self.lengths is not None:
             self.lengths.begin(data, _read_as(self.task, self.columns))
+        contents = Contents()
         if self.target_lengths is not None and self.written is not None:
             self.target_lengths.begin(data, (*_read_as(self.task, self.columns), self.columns[self.written]))
         for row in read_rows(data.path, data.file.format):
             try:
                 example = self.rows.read(row.values)
+                image = self._image(data, row) if self.image is not None else b""
             except UnknownLabelError as error:
                 first = data.place(row.number, row.line)
                 self.unknown.setdefault(error.name, _Unknown(error.labels, first)).num_rows += 1
@@ -222,6 +233,10 @@ class _Reader:
                 continue
             table.lines.append(row.line)
             table.targets.append(example.target)
+            if self.image is not None:
+                own = contents.add(str(row.values[self.image]), image)
+                table.digests.append(int.from_bytes(own[:8], "little"))
+                continue
             texts = tasks.texts_of(self.task, example.row)
             table.digests.append(digest(texts))
             waiting.append(texts)
@@ -231,6 +246,21 @@ class _Reader:
                 self._count(waiting, written, table)
                 num_characters = 0
         self._count(waiting, written, table)
+        if self.image is not None:
+            self.images[data] = contents.sha256
+
+    def _image(self, data: DataFile, row: Row) -> bytes:
+        """The bytes of a row's image, which can be read and lies in the project. Raises BadValueError."""
+        assert self.image is not None, "only called where a column holds images"
+        image, folder = image_of(row.values, self.image), folder_of(data.path, data.file.format)
+        try:
+            if not is_inline(image) and not self.project.contains(folder / image):
+                raise ValueError(f"{shown(image)} is outside of the project {self.project.root}")
+            content = content_of(image, folder)
+            check_image(content, image)
+        except ValueError as error:
+            raise BadValueError(self.image, str(error)) from None
+        return content
 
     def _count(self, waiting: list[tuple[str, ...]], written: list[str], table: _Table) -> None:
         if self.lengths is not None:
@@ -254,7 +284,7 @@ def digest(texts: Sequence[str]) -> int:
 
 
 def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:
-    if tokenizer_file is None:
+    if tokenizer_file is None or tasks.reads(recipe.task) != "text":
         return None
     special_tokens = tasks.module_of(recipe.task).SPECIAL_TOKENS
     return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache, special_tokens=special_tokens)
@@ -300,7 +330,10 @@ def _unknown_labels(recipe: Recipe, unknown: Mapping[str, _Unknown]) -> Iterator
 def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Reader) -> DataFacts:
     targets = {name: np.asarray(table.targets, dtype=np.float64) for name, table in reader.tables.items()}
     stratifies = tasks.module_of(recipe.task).STRATIFIES
-    rules = [_rule(name, split, located[name], stratifies=stratifies) for name, split in declared(recipe).items()]
+    rules = [
+        _rule(name, split, located[name], reader.images, stratifies=stratifies)
+        for name, split in declared(recipe).items()
+    ]
     chosen = select(rules, {name: reader.rows.classes(found) for name, found in targets.items()})
     splits: list[SplitFacts] = []
     for rule in rules:
@@ -321,11 +354,13 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
     return DataFacts(splits=tuple(splits), labels=reader.rows.labels, overlaps=overlaps)
 
 
-def _rule(name: SplitName, split: Split, located: SplitFiles, *, stratifies: bool) -> SplitRows:
+def _rule(
+    name: SplitName, split: Split, located: SplitFiles, images: Mapping[DataFile, str], *, stratifies: bool
+) -> SplitRows:
     """What the plan says of a split, but for the number of its rows."""
     return SplitRows(
         split=name,
-        files=tuple(data.file for data in located.files),
+        files=tuple(replace(data.file, images=images.get(data, "")) for data in located.files),
         dataset=located.dataset,
         revision=located.revision,
         fraction=split.fraction or 0.0,
@@ -343,7 +378,7 @@ def _histogram(lengths: array[int], rows: Rows) -> tuple[int, ...]:
 def _overlaps(
     rules: Iterable[SplitRows], tables: Mapping[SplitName, _Table], chosen: Mapping[str, Rows]
 ) -> Iterator[Overlap]:
-    """The rows whose text stands in train as well, for each split that has some."""
+    """The rows whose text or image stands in train as well, for each split that has some."""
     train = tables["train"]
     digests = np.asarray(train.digests, dtype=np.uint64)[chosen["train"]]
     known, first = np.unique(digests, return_index=True)

@@ -67,7 +67,10 @@ def inside_layers(modules: tuple[str, ...]) -> tuple[str, ...]:
 def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every target must name a linear module of the model."""
     if method.target_modules == "auto":
-        if not inside_layers(model.linear_modules):
+        if not model.linear_modules:
+            message = f"the model has no linear modules ({model.model_type}), beside which updates stand"
+            yield recipe.finding("R205", "/method", message, 'use the method "full", "freeze" or "head"')
+        elif not inside_layers(model.linear_modules):
             message = "no linear module was found inside numbered layers of the model"
             yield recipe.finding("R205", "/method/target_modules", message, "name target_modules")
         return

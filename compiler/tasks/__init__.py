@@ -7,6 +7,7 @@ from typing import Any, assert_never, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
+    image_classification,
     sequence_to_sequence,
     summarization,
     text_classification,
@@ -17,7 +18,8 @@ from compiler.tasks import (
     translation,
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
-from compiler.tasks.interface import Example, Kind, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.image_classification import ImageClassification
+from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.sequence_to_sequence import SequenceToSequence
 from compiler.tasks.summarization import Summarization
 from compiler.tasks.text_classification import TextClassification
@@ -32,7 +34,9 @@ __all__ = [
     "TASKS",
     "ContinuedPretraining",
     "Example",
+    "ImageClassification",
     "Kind",
+    "Reads",
     "ResolvedTask",
     "RowReader",
     "SequenceToSequence",
@@ -47,7 +51,9 @@ __all__ = [
     "Translation",
     "answer_of",
     "columns_of",
+    "image_column",
     "module_of",
+    "reads",
     "texts_of",
     "written_ids",
     "written_role",
@@ -59,6 +65,7 @@ Task = (
     | TokenClassification
     | TextGeneration
     | ContinuedPretraining
+    | ImageClassification
     | Translation
     | Summarization
     | TextToText
@@ -71,6 +78,7 @@ COLUMNS: Mapping[str, Kind] = {
     **text_regression.COLUMNS,
     **token_classification.COLUMNS,
     **continued_pretraining.COLUMNS,
+    **image_classification.COLUMNS,
     **sequence_to_sequence.COLUMNS,
 }
 """Every role that some task reads a column for. What stands there is the task's to say: a target is a number or a text.
@@ -90,6 +98,8 @@ def module_of(task: Task) -> TaskModule:
             return cast(TaskModule, text_generation)
         case ContinuedPretraining():
             return cast(TaskModule, continued_pretraining)
+        case ImageClassification():
+            return cast(TaskModule, image_classification)
         case Translation():
             return cast(TaskModule, translation)
         case Summarization():
@@ -109,6 +119,18 @@ def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
     module = module_of(task)
     return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
+
+
+def reads(task: Task) -> Reads:
+    """What the model of a task is given."""
+    module = module_of(task)
+    return "image" if any(module.COLUMNS[role] == "image" for role in module.INPUTS) else "text"
+
+
+def image_column(task: Task, columns: Mapping[str, str]) -> str | None:
+    """The name of the column that holds images; None where a task reads none."""
+    roles = module_of(task).COLUMNS
+    return next((columns[role] for role, kind in roles.items() if kind == "image"), None)
 
 
 def answer_of(task: Task) -> str | None:

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     """[N] the answer of each row as a number: of its label, or the value itself."""
 
 
-Architecture = Literal["encoder", "decoder", "encoder-decoder"]
-Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans"]
+Architecture = Literal["encoder", "decoder", "encoder-decoder", "vision"]
+Kind = Literal["text", "label", "number", "conversation", "tokens", "tags", "spans", "image"]
 """What stands in a column: texts, names that repeat, numbers, messages and parts of a conversation; lists of words, of
-their tags, of spans of a text."""
+their tags, of spans of a text; images."""
+Reads = Literal["text", "image"]
+"""What a model is given, made by its tokenizer or by its image processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +109,15 @@ class TaskModule(Protocol):
     STRATIFIES: bool
     """Whether rows have classes, whose shares a split can keep."""
 
-    def bind(self, task: Task, tokenizer_file: Path) -> Task:
-        """The task with what it takes from the files beside a tokenizer. Raises ValueError with what is wrong."""
+    def bind(self, task: Task, reader_file: Path) -> Task:
+        """The task with what it takes from a model's tokenizer or image processor, and the files beside it.
+
+        Raises ValueError with what is wrong.
+        """
         ...
 
     def texts(self, task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """What of a row is tokenized together: one text, or a pair."""
+        """What of a row is tokenized together: one text, or a pair; none where the model reads no tokens."""
         ...
 
     def pieces(self, task: Task, row: Mapping[str, Any]) -> tuple[Segment, ...]:

@@ -202,6 +202,17 @@ def _listed(labels: list[str]) -> str:
     return ", ".join(f'"{short(label)}"' for label in labels[:LISTED]) + more
 
 
+def check_label_data(recipe: Recipe, labels: Labels, data: DataFacts) -> Iterator[Diagnostic]:
+    """Findings about the labels of the rows."""
+    odd = tuple(check_label_column(recipe, labels, data))
+    yield from odd
+    if odd:
+        return  # the rest would follow from it
+    yield from check_label_rows(recipe, labels, data)
+    yield from check_held_out_labels(recipe, labels, data)
+    yield from check_unequal(recipe, data)
+
+
 # --- choices
 
 

@@ -158,13 +158,7 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """Findings about the labels of the rows."""
-    odd = tuple(labels.check_label_column(recipe, _task(recipe).labels, data))
-    yield from odd
-    if odd:
-        return  # the rest would follow from it
-    yield from labels.check_label_rows(recipe, _task(recipe).labels, data)
-    yield from labels.check_held_out_labels(recipe, _task(recipe).labels, data)
-    yield from labels.check_unequal(recipe, data)
+    return labels.check_label_data(recipe, _task(recipe).labels, data)
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:

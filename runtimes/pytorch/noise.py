@@ -70,7 +70,9 @@ def first_rows(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
 def outputs(model: PreTrainedModel, batch: Batch, head: Head) -> np.ndarray:
     """The outputs of a batch's positions, [P, C], in the model's own dtype."""
     with torch.inference_mode():
-        logits = model(**taken_inputs(model, batch.inputs), **head.arguments).logits
+        inputs = taken_inputs(model, batch.inputs)
+        own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+        logits = model(**own, **head.arguments).logits
         found: np.ndarray = read_outputs(head.reading, logits, torch.from_numpy(batch.targets)).numpy()[batch.positions]
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")

@@ -17,7 +17,8 @@ Two choices were measured, on a 22M-parameter BERT, 200 rows of 3 to 256 tokens,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
 from runtimes.pytorch.onnx_graph import (
     UNTRACEABLE,
+    Axes,
     ExportError,
     check_opset,
     check_runs,
@@ -52,26 +54,46 @@ PROBED_LENGTHS = (5, 3)
 
 
 def export(
-    model_folder: Path, out: Path, *, opset: int | None = None, auto_class: str = SEQUENCE_CLASSIFIER
+    model_folder: Path,
+    out: Path,
+    *,
+    opset: int | None = None,
+    auto_class: str = SEQUENCE_CLASSIFIER,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> ExportFacts:
     """Facts about the graph written to `out`, float32, its weights inside; ExportError when there is none.
 
     Inputs [batch, sequence] int64: input_ids, attention_mask and, where the model tells segments apart,
-    token_type_ids. Outputs are named as the model's own (`logits` of a classifier). `out` appears whole or not at all.
+    token_type_ids; or, where `shapes` names inputs with the shape of a row in them, those [batch, *shape] float32.
+    Outputs are named as the model's own (`logits` of a classifier). `out` appears whole or not at all.
     """
     try:
         model = load_source(model_folder, auto_class=auto_class, attention="eager")
     except SourceError as error:
         raise ExportError(error.message, error.hint) from error
-    graph = _trace(model, opset)
-    name_axes(graph, dict.fromkeys(input_names(model), AXES))
+    inputs = _inputs(model, TRACED_LENGTHS, shapes)
+    axes: dict[str, Axes] = {name: (AXES[0], *(shapes or {}).get(name, AXES[1:])) for name in inputs}
+    graph = _trace(model, inputs, axes, opset)
+    name_axes(graph, axes)
     strip(graph)
     check_opset(graph, opset)
     check_size(graph)
     with new_file(out) as file:
         file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
-        check_runs(file, trace_inputs(model, PROBED_LENGTHS))
+        check_runs(file, _inputs(model, PROBED_LENGTHS, shapes))
     return facts(graph, num_bytes=out.stat().st_size)
+
+
+def _inputs(
+    model: PreTrainedModel, row_lengths: Sequence[int], shapes: Mapping[str, tuple[int, ...]] | None
+) -> dict[str, torch.Tensor]:
+    """A batch to trace with: a row for each length, of tokens or of the shapes given."""
+    if not shapes:
+        return trace_inputs(model, row_lengths)
+    return {
+        name: torch.linspace(-1, 1, len(row_lengths) * prod(shape)).reshape(-1, *shape)
+        for name, shape in shapes.items()
+    }
 
 
 def trace_inputs(model: PreTrainedModel, row_lengths: Sequence[int] = TRACED_LENGTHS) -> dict[str, torch.Tensor]:
@@ -90,15 +112,19 @@ def trace_inputs(model: PreTrainedModel, row_lengths: Sequence[int] = TRACED_LEN
     return {name: values[name] for name in input_names(model)}
 
 
-def _trace(model: PreTrainedModel, opset: int | None) -> onnx_ir.Model:
+def _trace(
+    model: PreTrainedModel, inputs: dict[str, Any], axes: Mapping[str, Axes], opset: int | None
+) -> onnx_ir.Model:
     """The exporter's graph.
 
     The batch is one symbol over all inputs, by its name. torch infers the other axis, whose upper bound (the number of
     positions) only the model knows.
     """
-    inputs: dict[str, Any] = dict(trace_inputs(model))
-    axes = {0: torch.export.Dim(AXES[0]), 1: torch.export.Dim.AUTO}
-    config = OnnxConfig(dynamic=True, dynamic_shapes=dict.fromkeys(inputs, axes), opset_version=opset)
+    batch = torch.export.Dim(AXES[0])
+    dims = {
+        name: {0: batch, **({1: torch.export.Dim.AUTO} if AXES[1] in named else {})} for name, named in axes.items()
+    }
+    config = OnnxConfig(dynamic=True, dynamic_shapes=dims, opset_version=opset)
     model.config.output_attentions = model.config.output_hidden_states = model.config.use_cache = False
     with quiet():
         try:

@@ -17,6 +17,7 @@ from runtimes.export.decoding import decoder_scores
 from runtimes.export.facts import GRAPH, ExportFacts
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
+from runtimes.features import TARGETS
 from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence
 from runtimes.pytorch.decoding import max_positions
 from runtimes.tasks import Head
@@ -25,8 +26,12 @@ from runtimes.tasks import Head
 def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
     """Writes the graph. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
-    head = tasks.module_of(task).head(task)
+    module = tasks.module_of(task)
+    head = module.head(task)
     write_graph, place = _writer(head)
+    if head.reading == "logits":
+        shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
+        write_graph = partial(write_graph, shapes={name: shape for name, shape in shapes.items() if shape})
     facts = write_graph(model, out / place, opset=export.opset, auto_class=head.auto_class)
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler import tasks as compiler_tasks
-from compiler.data.readers import read_rows
+from compiler.data.images import digest_of_images, folder_of, placed
+from compiler.data.readers import DataError, read_rows
 from compiler.data.splits import Rows, select
 from compiler.files import new_file, write_json
-from compiler.hub import fetch_model, fetch_rows
+from compiler.hub import SourceError, changed, fetch_model, fetch_rows
 from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
@@ -25,9 +26,10 @@ from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.events import Progress, Said
 from runtimes.features import IGNORED, TARGETS, FeatureFacts, Features, Portion, write_features
+from runtimes.inputs import columns_of, copied_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
-from runtimes.tokens import chunks, open_encoder, pad_id
+from runtimes.tokens import chunks
 
 ROWS = "rows.jsonl"
 _ROWS_AT_ONCE = 1_000
@@ -37,7 +39,7 @@ _SHOWN = 300  # characters of a row
 
 def execute(step: Prepare, context: Context) -> Iterator[Any]:
     """Reads every file once for its rows' answers, draws the splits, and writes each split's features."""
-    files: dict[str, list[_Local]] = {split.split: _local(split, context) for split in step.splits}
+    files: dict[str, list[_Local]] = {split.split: _local(step, split, context) for split in step.splits}
     tokenizer = fetch_model(step.tokenizer, context.root, context.sources)
     reader = compiler_tasks.module_of(step.task).reader(step.task, step.columns)
     targets = {name: _targets(paths, reader) for name, paths in files.items()}
@@ -57,7 +59,8 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
             "labels": dict(reader.label_counts(targets[split.split][rows])),
         }
         cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
-        said = f"{split.split}: {facts.num_rows:,} rows, {facts.num_tokens:,} tokens{cut}"
+        tokens = f", {facts.num_tokens:,} tokens" if facts.num_tokens else ""
+        said = f"{split.split}: {facts.num_rows:,} rows{tokens}{cut}"
         if facts.labels is not None:
             summary[split.split]["written"] = to_json(facts.labels)
             cut = f", {facts.labels.truncated:,} cut at {facts.labels.longest}" if facts.labels.truncated else ""
@@ -68,20 +71,40 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Local:
-    """A file of rows on this machine."""
+    """A file of rows on this machine, and which of its columns holds images, if any."""
 
     path: Path
     file: File
+    image: str | None
 
 
-def _local(split: SplitRows, context: Context) -> list[_Local]:
-    """The files of a split, with the content that the plan was made for."""
+def _local(step: Prepare, split: SplitRows, context: Context) -> list[_Local]:
+    """The files of a split, with the content that the plan was made for. Raises SourceError."""
     paths = fetch_rows(split, context.root, context.sources)
-    return [_Local(path, file) for path, file in zip(paths, split.files, strict=True)]
+    image = compiler_tasks.image_column(step.task, step.columns)
+    found = [_Local(path, file, image) for path, file in zip(paths, split.files, strict=True)]
+    for local in found:
+        _check_images(local)
+    return found
+
+
+def _check_images(local: _Local) -> None:
+    """Raises SourceError where the images that the rows name are not those that were planned."""
+    if local.image is None:
+        return
+    try:
+        found = digest_of_images(local.path, local.file.format, local.image)
+    except DataError as error:
+        raise SourceError("R402", f"{local.file.path}: {error.message}", error.hint) from error
+    if found != local.file.images:
+        raise changed(f"an image of {local.file.path}")
 
 
 def _examples(files: Sequence[_Local], reader: RowReader) -> Iterator[Example]:
-    return (reader.read(row.values) for local in files for row in read_rows(local.path, local.file.format))
+    for local in files:
+        folder = folder_of(local.path, local.file.format).absolute()
+        for row in read_rows(local.path, local.file.format):
+            yield reader.read(placed(row.values, local.image, folder))
 
 
 def _targets(files: Sequence[_Local], reader: RowReader) -> npt.NDArray[np.float64]:
@@ -111,18 +134,16 @@ def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: 
 def _write_rows(
     step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, max_length: int
 ) -> FeatureFacts:
-    module, pad_token_id = (
-        tasks.module_of(step.task),
-        pad_id(*(_json(tokenizer / name) for name in ("config.json", "tokenizer.json"))),
-    )
-    encoder = open_encoder(tokenizer / "tokenizer.json", max_length=max_length, pad_id=pad_token_id)
+    module = tasks.module_of(step.task)
+    encoder = open_reader(step.task, tokenizer, max_length=max_length, root=folder)
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(folder / ROWS) as copy:
 
         def copied() -> Iterator[Example]:
-            for example in examples:
-                copy.write((json.dumps(example.row, ensure_ascii=False) + "\n").encode())
-                yield example
+            for number, example in enumerate(examples):
+                row = copied_row(step.task, example.row, number, folder)
+                copy.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+                yield replace(example, row=row)
 
         def encoded() -> Iterator[Portion]:
             for portion in chunks(copied(), _ROWS_AT_ONCE):
@@ -132,10 +153,10 @@ def _write_rows(
 
         return write_features(
             encoded(),
-            module.columns(step.task, pad_token_id),
+            columns_of(step.task, encoder),
             folder,
             max_length=max_length,
-            pad_token_id=pad_token_id,
+            pad_token_id=encoder.pad_id,
         )
 
 
@@ -147,10 +168,6 @@ def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:
             shown = row if len(row) <= _SHOWN else f"{row[:_SHOWN]}..."
             message = f"nothing of a row of {len(values):,} tokens is to be learnt: {shown}"
             raise RunError("E411", message, "raise /training/max_length, or remove the row")
-
-
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def read_prepared(folder: Path) -> tuple[Mapping[str, Any], ...]:

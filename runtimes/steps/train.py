@@ -11,6 +11,7 @@ from typing import Any
 
 from compiler.files import new_folder, write_json, write_text
 from compiler.hub import fetch_model
+from compiler.images import PROCESSOR
 from compiler.plan import Train
 from runtimes import checkpoints, tasks
 from runtimes.backends import backend
@@ -31,6 +32,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "chat_template.jinja",
     "generation_config.json",
+    PROCESSOR,
 )
 
 
@@ -95,7 +97,7 @@ def _moved(step: Train, journal: Journal) -> Iterator[Said]:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer's files beside a saved model, so that the folder is whole for transformers."""
+    """Copies the files by which rows are read beside a saved model, so that the folder is whole for transformers."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -152,6 +154,7 @@ class Journal:
             "steps": len(steps),
             "tokens": tokens,
             "seconds": round(seconds, 3),
+            "unit": steps[-1].get("unit", "tokens") if steps else "tokens",
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
             "evaluations": [line for line in self.read() if line["event"] == "EvaluationReport"],
             "curve": [{name: step[name] for name in ("step", "loss", "learning_rate", "grad_norm")} for step in steps],

@@ -12,16 +12,17 @@ from compiler.plan import Train, VerifyExport
 from runtimes import export
 from runtimes.answers import Writing, Written, writing_of
 from runtimes.backends import backend
-from runtimes.comparison import HeldOut, Row
+from runtimes.comparison import HeldOut
 from runtimes.decoding import Decoder
 from runtimes.events import Said
 from runtimes.export import Stage
 from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
+from runtimes.inputs import Row, open_reader
 from runtimes.learnt import learnt, write_learnt
 from runtimes.steps import Context
 from runtimes.steps.prepare import read_prepared
-from runtimes.tokens import open_encoder
+from runtimes.tokens import Encoder
 from runtimes.verify import verify_export
 from runtimes.verify_writing import write_source
 
@@ -40,9 +41,9 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     back, device = backend(context.placement.engine), context.placement.device
     merges, written = "merge" in context.inputs, context.inputs[step.inputs[-1]]
 
-    encoder = open_encoder(model / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
+    encoder = open_reader(step.task, model, max_length=facts.max_length, root=prepared)
     write = None
-    if step.generation is not None:
+    if step.generation is not None and isinstance(encoder, Encoder):
         writing = writing_of(step.task, encoder, step.generation, model)
         write = partial(_write, writing, partial(back.model_decoder, model, device))
 

@@ -13,6 +13,7 @@ __all__ = ["Answer", "Head", "TaskModule", "WritingModule", "module_named", "mod
 
 MODULES: Mapping[str, str] = {
     "continued-pretraining": "runtimes.tasks.continued_pretraining",
+    "image-classification": "runtimes.tasks.image_classification",
     "summarization": "runtimes.tasks.sequence_to_sequence",
     "text-classification": "runtimes.tasks.text_classification",
     "text-generation": "runtimes.tasks.text_generation",

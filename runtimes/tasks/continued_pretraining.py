@@ -15,10 +15,10 @@ from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import decider, detail_lines, fit, learns
+from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["decider", "detail_lines", "fit", "learns"]
+__all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: ContinuedPretraining) -> Head:

@@ -16,12 +16,16 @@ from compiler.recipe import Loss
 from compiler.tasks import Example, Task
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores
+from runtimes.images import ImageReader
+from runtimes.protocol import Batch
 from runtimes.tokens import Encoder
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
 Reading = Literal["logits", "tokens"]
 """What is kept of a model's logits: all of them, or of a language model a few figures for each token (see readings)."""
+InputReader = Encoder | ImageReader
+"""What rows are read with: a model's tokenizer, or its image processor."""
 Answer = dict[str, Any]
 """What a task answers for a row, as JSON."""
 
@@ -34,7 +38,7 @@ class Head:
     """
 
     auto_class: str  # of transformers
-    peft_task: str  # one of peft's TaskType
+    peft_task: str  # one of peft's TaskType; empty where it has none for the task
     config: Mapping[str, Any]  # what config.json says of it
     num_outputs: int  # of a position
     reading: Reading = "logits"
@@ -45,8 +49,19 @@ class Head:
     shift: float = 0.0
 
 
+class Vary(Protocol):
+    """Varies train rows as a function of (seed, epoch, row)."""
+
+    def __call__(self, task: Any, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """The batch that is learnt from, of one with the values as they are stored. It may have other targets."""
+        ...
+
+
 class TaskModule(Protocol):
     """One module a task."""
+
+    VARY: Vary | None
+    """How train rows are varied; None where they are the same in each epoch."""
 
     def decider(self, task: Task) -> Decide | None:
         """How outputs become decisions; None where they are the answer themselves."""
@@ -62,7 +77,7 @@ class TaskModule(Protocol):
         """The columns that `encode` fills, `targets` among them."""
         ...
 
-    def encode(self, task: Task, examples: Sequence[Example], encoder: Encoder) -> Portion:
+    def encode(self, task: Task, examples: Sequence[Example], encoder: InputReader) -> Portion:
         """The columns of some rows."""
         ...
 
@@ -112,12 +127,12 @@ class TaskModule(Protocol):
         ...
 
     def probe_row(self, text: str) -> Mapping[str, Any]:
-        """A row with a text that was made up, and no true answer or any."""
+        """A row with a text, or a data URI of an image, that was made up, and no true answer or any."""
         ...
 
     # --- answering
 
-    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
+    def answer(self, task: Task, row: Mapping[str, Any], outputs: Floats, encoder: InputReader) -> Answer:
         """The natural answer for one row, from the outputs of its positions [P, C]."""
         ...
 

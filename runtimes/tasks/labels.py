@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.recipe import CrossEntropy
+from compiler.recipe import CrossEntropy, Focal
 from runtimes.tasks.interface import Array, Floats
 
 LABELS = "labels.json"
@@ -26,7 +26,7 @@ def label_config(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def label_weights(loss: CrossEntropy, names: Sequence[str]) -> npt.NDArray[np.float32]:
+def label_weights(loss: CrossEntropy | Focal, names: Sequence[str]) -> npt.NDArray[np.float32]:
     """[C] the weight of each label."""
     if isinstance(loss.class_weights, str):
         return np.ones(len(names), np.float32)

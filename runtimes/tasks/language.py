@@ -18,6 +18,7 @@ from runtimes.metrics.tokens import score_tokens
 from runtimes.readings import BEST, NUM_FIGURES, TARGET, decide_tokens
 from runtimes.tasks.interface import Array, Floats, Head
 
+VARY = None
 HEAD = Head(
     auto_class="AutoModelForCausalLM",
     peft_task="CAUSAL_LM",

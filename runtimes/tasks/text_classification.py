@@ -11,21 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.diagnostics import printable, short
-from compiler.metrics import AUROC, Metric, name_of
+from compiler.metrics import Metric
 from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Loss
 from compiler.tasks import Example, TextClassification, texts_of
 from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores, argmax
-from runtimes.metrics.decisions import confusion_matrix, score_decisions
-from runtimes.metrics.ranking import score_ranking
-from runtimes.tasks import label_sets
+from runtimes.tasks import label_sets, one_label
 from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.labels import LABELS, label_config, label_faults, read_labels
 from runtimes.tokens import Encoder
 
-LABELS = "labels.json"
-_NAMES = ("id2label", "label2id")
+VARY = None
 
 
 def head(task: TextClassification) -> Head:
@@ -35,9 +32,7 @@ def head(task: TextClassification) -> Head:
         auto_class="AutoModelForSequenceClassification",
         peft_task="SEQ_CLS",
         config={
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: number for number, name in enumerate(names)},
+            **label_config(names),
             "problem_type": "multi_label_classification" if task.multi_label else "single_label_classification",
         },
         num_outputs=len(names),
@@ -68,7 +63,7 @@ def decider(task: TextClassification) -> Decide:
 def columns(task: TextClassification, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and the label's number, or whether the row has each label."""
     if task.multi_label:
-        targets = Column(name="targets", dtype="float32", width=len(labels_of(task)))
+        targets = Column(name="targets", dtype="float32", shape=(len(labels_of(task)),))
         return (*text_columns(pad_token_id), targets)
     return (*text_columns(pad_token_id), Column(name="targets", dtype="int64"))
 
@@ -88,9 +83,7 @@ def weights(task: TextClassification, loss: Loss, targets: Array) -> npt.NDArray
     assert isinstance(loss, (CrossEntropy, BinaryCrossEntropy, Focal)), "checked by check_loss"
     if task.multi_label:
         return label_sets.weights(loss.class_weights, labels_of(task), targets)
-    if isinstance(loss.class_weights, str):
-        return np.ones(len(targets), np.float32)
-    return np.array([loss.class_weights[name] for name in labels_of(task)], np.float32)[targets]
+    return one_label.weights(loss, labels_of(task), targets)
 
 
 # --- measuring
@@ -100,59 +93,35 @@ def losses(loss: Loss, task: TextClassification, targets: Array, outputs: Floats
     """[N] the loss of each row, or [N, C] of each label; cross-entropy in nats."""
     if task.multi_label:
         return label_sets.losses(loss, targets, outputs)
-    logits_NC = outputs.astype(np.float64)
-    shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
-    chosen_N = shifted_NC[np.arange(len(targets)), targets]
-    found: npt.NDArray[np.float64] = np.log(np.exp(shifted_NC).sum(axis=1)) - chosen_N
-    return found * (-np.expm1(-found)) ** loss.gamma if isinstance(loss, Focal) else found
+    return one_label.losses(loss, targets, outputs)
 
 
 def score(task: TextClassification, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """Each metric by its name. The decision is the label of the highest logit, the first of equal ones."""
     if task.multi_label:
         return label_sets.score(metrics, thresholds_of(task), labels_of(task), targets, outputs)
-    names, decided = labels_of(task), outputs.values.argmax(axis=1)
-    of_scores = [metric for metric in metrics if isinstance(metric, AUROC)]
-    found = score_decisions([one for one in metrics if one not in of_scores], targets.values, decided, names)
-    found |= score_ranking(of_scores, targets.values, softmax(outputs.values), names) if of_scores else {}
-    return {name: found[name] for name in map(name_of, metrics)}
+    return one_label.score(metrics, labels_of(task), targets, outputs)
 
 
 def details(task: TextClassification, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
     """The confusion matrix, or the figures of each label."""
     if task.multi_label:
         return label_sets.details(thresholds_of(task), labels_of(task), targets, outputs)
-    names = labels_of(task)
-    matrix = confusion_matrix(targets.values, outputs.values.argmax(axis=1), len(names))
-    return {"confusion": {"labels": list(names), "rows_true_columns_decided": matrix.tolist()}}
+    return one_label.details(labels_of(task), targets, outputs)
 
 
 def detail_lines(details: Mapping[str, Any]) -> list[str]:
     """The details for a terminal, the confusion matrix only where there are few labels."""
     if "by_label" in details:
         return label_sets.detail_lines(details["by_label"])
-    confusion = details["confusion"]
-    labels = [short(printable(label)) for label in confusion["labels"]]
-    if len(labels) > 12:
-        return []
-    width = max(8, *(len(label) + 2 for label in labels))
-    lines = [
-        "    confusion (rows: true, columns: decided)",
-        "    " + " " * width + "".join(f"{name:>{width}}" for name in labels),
-    ]
-    for name, row in zip(labels, confusion["rows_true_columns_decided"], strict=True):
-        lines.append(f"    {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
-    return lines
+    return one_label.detail_lines(details)
 
 
 def baseline(task: TextClassification, train_targets: Array, count: int) -> tuple[str, Floats]:
     """Always the commonest label of the train rows, or those that most of them have."""
     if task.multi_label:
         return label_sets.baseline(train_targets, count)
-    counts = np.bincount(train_targets, minlength=len(labels_of(task)))
-    outputs = np.zeros((count, len(counts)), np.float32)
-    outputs[:, int(counts.argmax())] = 1.0
-    return "majority", outputs
+    return one_label.baseline(labels_of(task), train_targets, count)
 
 
 def learns(task: TextClassification) -> bool:
@@ -171,18 +140,10 @@ def fit(task: TextClassification, targets: Ragged, outputs: Ragged) -> TextClass
 def settle(
     task: TextClassification, source: Scores, other: Scores, excused: npt.NDArray[np.bool_], tolerance: float
 ) -> Scores:
-    """The other side's logits, but the source's in the excused rows, so that near ties move no metric.
-
-    Likewise where both are within the tolerance, whose rounding could swap the ranks of rows; but a row that is decided
-    otherwise and not excused counts as it was decided.
-    """
+    """The other side's logits, but the source's where the difference is one that moves no decision."""
     if task.multi_label:
         return label_sets.settle(source, other, excused, tolerance, decider(task))
-    if source.shape != other.shape or not source.size:
-        return other
-    alike_N = (np.abs(source - other) <= tolerance).all(axis=1) & (source.argmax(axis=1) == other.argmax(axis=1))
-    settled_NC: Scores = np.where((excused | alike_N)[:, None], source, other)
-    return settled_NC
+    return one_label.settle(source, other, excused, tolerance)
 
 
 def probe_row(text: str) -> Mapping[str, Any]:
@@ -197,37 +158,21 @@ def answer(task: TextClassification, row: Mapping[str, Any], outputs: Floats, en
     """The label decided, its probability, and that of every label; or the labels given."""
     if task.multi_label:
         return label_sets.answer(thresholds_of(task), labels_of(task), outputs)
-    [shares_C] = softmax(outputs)
-    best = int(shares_C.argmax())
-    names = labels_of(task)
-    return {
-        "label": names[best],
-        "score": float(shares_C[best]),
-        "scores": dict(zip(names, shares_C.tolist(), strict=True)),
-    }
+    return one_label.answer(labels_of(task), outputs)
 
 
 def decision(task: TextClassification, outputs: Floats) -> str | None:
     """The label, or the list of them."""
     if task.multi_label:
         return label_sets.decision(thresholds_of(task), labels_of(task), outputs)
-    return labels_of(task)[int(outputs[0].argmax())]
+    return one_label.decision(labels_of(task), outputs)
 
 
 def line(answer: Answer) -> str:
     """The label and its probability; or each label given."""
     if "labels" in answer:
         return label_sets.line(answer)
-    return f"{answer['label']}  {answer['score']:.4f}"
-
-
-def softmax(scores_NC: Floats) -> npt.NDArray[np.float64]:
-    """Probabilities [N, C]."""
-    if not scores_NC.size:
-        return scores_NC.astype(np.float64)
-    shifted_NC = np.exp(scores_NC.astype(np.float64) - scores_NC.max(axis=1, keepdims=True))
-    found: npt.NDArray[np.float64] = shifted_NC / shifted_NC.sum(axis=1, keepdims=True)
-    return found
+    return one_label.line(answer)
 
 
 def bundle_files(task: TextClassification) -> Mapping[str, Any]:
@@ -238,30 +183,12 @@ def bundle_files(task: TextClassification) -> Mapping[str, Any]:
 
 def from_bundle(task: TextClassification, read: Callable[[str], Any]) -> TextClassification:
     """The task with the labels that the bundle names. Raises ValueError."""
-    names, thresholds = label_sets.read_bundle(read, LABELS) if task.multi_label else (read(LABELS), ())
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"{LABELS} is not a list of label names")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{LABELS} has a name twice")
-    return replace(task, labels=tuple(names), thresholds=thresholds)
+    if not task.multi_label:
+        return replace(task, labels=read_labels(read))
+    names, thresholds = label_sets.read_bundle(read, LABELS)
+    return replace(task, labels=read_labels(lambda _: names), thresholds=thresholds)
 
 
 def name_faults(task: TextClassification, config: Any) -> tuple[int, tuple[str, ...]]:
     """How many label names config.json has, and where they are not those of labels.json."""
-    ours, named = labels_of(task), _config_labels(config)
-    faults = [
-        f"number {number} is {our} in {LABELS} and {their} in config.json"
-        for number, (our, their) in enumerate(zip(ours, named, strict=False))
-        if our != their
-    ]
-    if len(named) != len(ours):
-        faults.append(f"{len(ours)} in {LABELS}, {len(named)} in config.json")
-    return len(named), tuple(faults)
-
-
-def _config_labels(config: Any) -> tuple[str, ...]:
-    """The label names of a config.json by their numbers; none where it does not name them."""
-    names = config.get("id2label") if isinstance(config, dict) else None
-    if not isinstance(names, dict):
-        return ()
-    return tuple(str(names[key]) for key in sorted(names, key=lambda key: int(key) if key.isdecimal() else -1))
+    return label_faults(labels_of(task), config)

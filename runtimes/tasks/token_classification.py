@@ -41,6 +41,7 @@ from runtimes.tasks.labels import (
 from runtimes.tokens import Encoder
 
 LISTED = 40  # kinds of entities in a terminal's table
+VARY = None
 
 
 def decider(task: TokenClassification) -> Decide:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compiler import tasks
 from compiler.driver import Compiled, compile_recipe
 from compiler.facts import LocalFacts
@@ -22,14 +24,17 @@ from compiler.placement import EVERY_RUNTIME, Runtime, parse_target
 from compiler.tasks.interface import Architecture
 from compiler.typed import members, tag
 from runtimes.tasks import MODULES
-from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_tokenizer
+from tests.tiny import BAD, COMMON, GOOD, RECIPE, rows, save_causal_tokenizer, save_image_processor, save_tokenizer
 
 FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
 DECODERS = ("llama", "qwen3", "gpt2")
+VISION = ("vit", "resnet")
+_LINEAR = "vit"  # the one with linear layers, beside which updates stand
 ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
+STORED_VISION = ("bare", "classifier")
 # With a head for the next word, which is the only one that a decoder is stored with here.
 CAUSAL = "causal-lm"
 # The same of a decoder that has an encoder.
@@ -47,6 +52,11 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
         "columns": {"tokens": "words", "tags": "tags"},
         "training": {"label_smoothing": 0.1},
         "weights": {"B-negative": 2.0, "I-positive": 0.5},
+    },
+    "image-classification": {
+        "columns": {"image": "picture", "label": "sentiment"},
+        "training": {"label_smoothing": 0.1},
+        "weights": _WEIGHTS,
     },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
     "continued-pretraining": {"columns": {"text": "snippet"}, "training": {"label_smoothing": 0.1}},
@@ -142,6 +152,9 @@ def architecture_of(task: str) -> Architecture:
 
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
+    if architecture_of(task) == "vision":
+        encoder = _LINEAR if "lora" in method else VISION[number % len(VISION)]
+        return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
     if architecture_of(task) == "decoder":
         return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
     if architecture_of(task) == "encoder-decoder":
@@ -183,6 +196,16 @@ def every_encoder() -> tuple[Subject, ...]:
     )
 
 
+def every_vision() -> tuple[Subject, ...]:
+    """Each vision model as it may be stored, all or a part of it tuned."""
+    [task] = [task for task in task_names() if architecture_of(task) == "vision"]
+    loss = loss_names(task)[0]
+    return tuple(
+        Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
+        for encoder, stored, method in itertools.product(VISION, STORED_VISION, ("full", "head", "freeze"))
+    )
+
+
 def cover() -> tuple[Subject, ...]:
     """Few subjects with each task and method together, and with each loss, encoder and way of storing somewhere.
 
@@ -192,7 +215,7 @@ def cover() -> tuple[Subject, ...]:
 
 
 def _cover() -> Iterator[Subject]:
-    first = {module: task for task, module in reversed(MODULES.items())}
+    first = {module: task for task, module in reversed(list(MODULES.items()))}
     chosen = [subject for subject in every_method() if first[MODULES[subject.task]] == subject.task]
     pairs = dict.fromkeys((subject.task, subject.method) for subject in chosen)
     for number, (task, method) in enumerate(pairs):
@@ -231,8 +254,22 @@ def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     tags[place : place + 2] = [f"{prefix}-{row['sentiment']}" for prefix in "BI"][: len(words) - place]
     share = len(row["snippet"]) / 40 + (row["sentiment"] == "positive")
     moods = [row["sentiment"]][number % 5 == 0 :] + ["long"][len(row["snippet"]) < 40 :]
-    backwards = " ".join(words[::-1])
-    return {**row, "share": share, "words": words, "tags": tags, "moods": moods, "reversed": backwards}
+    picture = _picture(number, bright=row["sentiment"] == "positive")
+    answers = {"share": share, "words": words, "tags": tags, "moods": moods, "picture": picture}
+    return {**row, **answers, "reversed": " ".join(words[::-1])}
+
+
+def _picture(number: int, *, bright: bool) -> str:
+    """An image within the row, of a size of its own, whose upper half is bright or whose lower half is."""
+    from PIL import Image
+
+    from runtimes.images import png
+
+    random = np.random.default_rng(number)
+    pixels = random.integers(0, 200, (6 + number % 5, 7 + number % 3, 3)).astype(np.uint8)
+    half = slice(0, len(pixels) // 2) if bright else slice(len(pixels) // 2, None)
+    pixels[half] += np.uint8(55)
+    return png(Image.fromarray(pixels))
 
 
 def _loss(subject: Subject) -> Mapping[str, Any]:
@@ -247,11 +284,13 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     import transformers
 
     from runtimes.pytorch.quiet import quiet
-    from tests.runtimes.mlx.architectures import ARCHITECTURES
+    from tests.runtimes.mlx.architectures import ARCHITECTURES, SIDE
 
     architecture = ARCHITECTURES[encoder]
     config = architecture.config()
-    if stored == CAUSAL:
+    if encoder in VISION:
+        save_image_processor(folder, config, SIDE)
+    elif stored == CAUSAL:
         config.vocab_size = save_causal_tokenizer(folder)
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 2, 3
     elif stored == SEQUENCE:
@@ -267,7 +306,7 @@ def save_model(folder: Path, encoder: str, stored: str) -> None:
     heads = {
         "bare": "AutoModel",
         "masked-lm": "AutoModelForMaskedLM",
-        "classifier": "AutoModelForSequenceClassification",
+        "classifier": f"AutoModelFor{'Image' if encoder in VISION else 'Sequence'}Classification",
         CAUSAL: "AutoModelForCausalLM",
         SEQUENCE: "AutoModelForSeq2SeqLM",
     }

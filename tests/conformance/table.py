@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compiler.placement import DeviceKind, Runtime
 from tests.conformance.cells import Cell, Figures, UnrunError
-from tests.conformance.subjects import Subject, every_encoder, every_gate, every_method, write
+from tests.conformance.subjects import Subject, every_encoder, every_gate, every_method, every_vision, write
 
 # What a machine may have: engine, kind of device, and what it is in words.
 DEVICES: tuple[tuple[Runtime, DeviceKind, str], ...] = (
@@ -49,8 +49,8 @@ def _gates() -> Iterator[Cell]:
 
 
 def _encoders() -> Iterator[Cell]:
-    """Each encoder as it may be stored: MLX beside PyTorch."""
-    for subject in every_encoder():
+    """Each encoder and vision model as it may be stored: MLX beside PyTorch."""
+    for subject in (*every_encoder(), *every_vision()):
         names = {"encoder": subject.encoder, "stored": subject.stored, "method": subject.method}
         yield Cell(table="encoders", names=names, measure=partial(_beside_pytorch, subject, "mlx", "cpu"))
 

@@ -15,7 +15,9 @@ from runtimes.batches import collate
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
 from runtimes.manifest import check_hashes, files_in, read_manifest, seal
-from runtimes.tasks.text_classification import name_faults, softmax
+from runtimes.tasks.labels import softmax
+from runtimes.tasks.text_classification import name_faults
+from runtimes.tokens import Encoder
 
 
 def rows_of(*texts: str) -> list[dict[str, str]]:
@@ -60,6 +62,7 @@ def test_a_text_is_cut_at_the_maximum_and_keeps_its_special_tokens(tiny) -> None
     short, long = (table.row(row)["input_ids"] for row in range(2))
     assert len(long) == 48
     assert (long[0], long[-1]) == (short[0], short[-1])
+    assert isinstance(encoder, Encoder)
     assert (encoder.cuts("film"), encoder.cuts("film " * 500)) == (False, True)
 
 

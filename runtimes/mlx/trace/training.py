@@ -20,7 +20,7 @@ from compiler.tasks import Task
 from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError
-from runtimes.features import TARGETS, TOKENS, Column
+from runtimes.features import TARGETS, TOKENS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
@@ -160,7 +160,7 @@ def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> di
     """The inputs that a model is given, by their columns, and the targets."""
     columns = tasks.module_of(task).columns(task, 0)
     named = {
-        column.name: Input(dtype=_dtype(column), axes=("batch", *_axes(column)))
+        column.name: Input(dtype=column.batch_dtype, axes=("batch", *((column.axis,) if column.axis else column.shape)))
         for column in (packed_columns(columns) if packed else columns)
     }
     if any(TOKENS in given.axes for given in named.values()):
@@ -169,16 +169,6 @@ def inputs_of(task: Task, model: PreTrainedModel, *, packed: bool = False) -> di
         del named["attention_mask"]  # made of the segments
     kept = {*input_names(model, named), TARGETS, SEGMENTS}
     return {name: given for name, given in named.items() if name in kept}
-
-
-def _axes(column: Column) -> tuple[str | int, ...]:
-    """The axes of a column's values of one row."""
-    return (column.axis,) if column.axis else (column.width,) if column.width else ()
-
-
-def _dtype(column: Column) -> str:
-    """Of a column in a batch: whole numbers are int64 there."""
-    return column.dtype if column.dtype.startswith("float") else "int64"
 
 
 def graph_of(module: nn.Module, inputs: Mapping[str, Input], root: str) -> Graph:
@@ -202,7 +192,8 @@ def save(traced: Traced, head: Head, values: Mapping[str, Array], out: Path) -> 
     places = _places(model)
     parameters: dict[str, nn.Parameter] = {}
     for name, value in values.items():
-        parameter = nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)), requires_grad=False)
+        whole = np.ascontiguousarray(value).reshape(value.shape)  # numpy would make a list of a single number
+        parameter = nn.Parameter(torch.from_numpy(whole), requires_grad=False)
         for module, own in places.get(name, ()):
             parameters[name] = module._parameters[own] = parameter  # noqa: SLF001  (the one place where it is replaced)
         if name not in places:

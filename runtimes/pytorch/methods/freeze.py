@@ -54,7 +54,7 @@ def _numbered(model: nn.Module) -> nn.ModuleList:
 
 
 def _before_layers(model: PreTrainedModel, layers: Sequence[nn.Module]) -> list[nn.Module]:
-    """Modules that hold embeddings, with the norms and projections beside them."""
+    """Modules that hold embeddings of tokens or patches, with the norms and projections beside them."""
     within = {id(module) for layer in layers for module in layer.modules()}
 
     def beside(module: nn.Module) -> Iterator[nn.Module]:
@@ -65,8 +65,8 @@ def _before_layers(model: PreTrainedModel, layers: Sequence[nn.Module]) -> list[
             elif model.config.is_encoder_decoder and id(child) not in within and not isinstance(child, nn.ModuleList):
                 yield from beside(child)  # each half has embeddings of its own
 
-    found = list(beside(model.base_model))
-    return [module for module in found if any(isinstance(part, nn.Embedding) for part in module.modules())]
+    found, embeds = list(beside(model.base_model)), (nn.Embedding, nn.Conv2d)
+    return [module for module in found if any(isinstance(part, embeds) for part in module.modules())]
 
 
 def _num_parameters(module: nn.Module) -> int:

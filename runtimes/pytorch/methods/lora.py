@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import cast
 
 import peft
+import torch
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight the other way round
 
 from compiler.methods.lora import LowRank, matches
@@ -31,7 +33,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LowRank, task_ty
         target_modules=_targets(model, head, method),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         modules_to_save=list(head),
-        task_type=peft.TaskType[task_type],
+        task_type=peft.TaskType[task_type] if task_type else None,
         base_model_name_or_path=model_id,
         init_lora_weights=False,
     )
@@ -59,13 +61,28 @@ def new_parameters(model: nn.Module) -> list[New]:
 
 
 def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LowRank) -> list[str]:
-    """The plan's patterns; full names where a pattern would also match inside the head, which is trained anyway."""
+    """The plan's patterns, which speak of names in the files.
+
+    Full names where the model calls its modules otherwise (ViT), or where a pattern would also match inside the head,
+    which is trained anyway.
+    """
     linear = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    matched = [name for name in linear if any(matches(pattern, name) for pattern in method.target_modules)]
+    stored = _stored_names(model, linear)
+    matched = [name for name in linear if any(matches(pattern, stored[name]) for pattern in method.target_modules)]
     outside = [name for name in matched if not any(name == top or name.startswith(f"{top}.") for top in head)]
     if not outside:
         raise RunError("E406", f"{', '.join(method.target_modules)}: no such linear module in the model", "name others")
-    return list(method.target_modules) if len(outside) == len(matched) else outside
+    plain = [name for name in linear if any(matches(pattern, name) for pattern in method.target_modules)]
+    return list(method.target_modules) if outside == plain else outside
+
+
+def _stored_names(model: PreTrainedModel, modules: Sequence[str]) -> dict[str, str]:
+    """What transformers calls modules in the files that it writes."""
+    found: dict[str, str] = {}
+    for name in modules:
+        [stored, *_] = revert_weight_conversion(model, {f"{name}.weight": torch.empty(0)})
+        found[name] = stored.removesuffix(".weight")
+    return found
 
 
 def merge(base: PreTrainedModel, adapter_folder: Path, missing: Sequence[str]) -> PreTrainedModel:
