@@ -135,6 +135,8 @@ def _is_whole(task: Task, roles: Mapping[str, Kind]) -> bool:
 def _is_filled(task: Task, columns: Sequence[Column], named: Mapping[str, str]) -> bool:
     """Whether each role of a task that is to have a column has one that looks like it."""
     asked = asked_roles(task, columns, named)
+    if tasks.written_role(task) is not None and not {*asked} <= {*named, *(column.name for column in columns)}:
+        return False  # any two texts would do
     if tasks.answer_of(task) is None and not _has_name(task, columns):
         return False  # any text would do, also one that stands beside its label
     return _is_whole(task, asked) and len(guess_roles(asked, columns, named)) == len(asked)
