@@ -22,6 +22,7 @@ ANSWERS = {
     "alpaca": "tokens of conversations",
     "wiki": "tokens to train on",
     "fashion-mnist": "10 labels",
+    "django-de": "7,709 tokens to write",
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
 

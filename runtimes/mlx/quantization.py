@@ -69,10 +69,23 @@ def quantized(graph: Graph, held: Quantization | None) -> Graph:
     if held is None:
         return graph
     names = _in_graph(graph, held)
-    if lacking := sorted(set(held.weights) - {bare_name(name) for name in names}):
+    _require_held(held, {bare_name(name) for name in names})
+    return quantize_linear(graph, names, bits=held.bits, group_size=held.group_size)
+
+
+def parts_of(held: Quantization | None, *graphs: Graph) -> tuple[Quantization | None, ...]:
+    """What is held of each graph, where a base is in several. Raises RunError E502 when a weight is in none."""
+    if held is None:
+        return (None,) * len(graphs)
+    found = [{bare_name(name) for name in _in_graph(graph, held)} for graph in graphs]
+    _require_held(held, set().union(*found))
+    return tuple(replace(held, weights=tuple(name for name in held.weights if name in names)) for names in found)
+
+
+def _require_held(held: Quantization, found: set[str]) -> None:
+    if lacking := sorted(set(held.weights) - found):
         message = f"the quantized weights {', '.join(lacking[:4])} are not in the base model"
         raise RunError("E502", message, "run the training again")
-    return quantize_linear(graph, names, bits=held.bits, group_size=held.group_size)
 
 
 def _in_graph(graph: Graph, held: Quantization) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from runtimes.decoding import right_padded
 from runtimes.errors import RunError
 from runtimes.mlx.backend import ADAPTER, headers, require_lowered, use_device
 from runtimes.mlx.lower import Run, lower
-from runtimes.mlx.quantization import Quantization, load_base
+from runtimes.mlx.quantization import Quantization, load_base, parts_of
 from runtimes.mlx.trace.sequence_decoding import trace_sequence_decoder
 from runtimes.mlx.weights import Weights, weight_files
 from runtimes.pytorch.sequence_cached import SequenceSizes
@@ -87,8 +87,9 @@ def mlx_sequence_decoder(
     files = (*weight_files(folder), *(() if adapter is None else (adapter / ADAPTER,)))
     traced = trace_sequence_decoder(folder, headers(weight_files(folder)), adapter)
     require_lowered(traced.encoder, traced.decoder)
+    graphs = (traced.encoder, traced.decoder)
     (reads, reading), (writes, writing) = (
-        load_base(graph, files, traced.names, held) for graph in (traced.encoder, traced.decoder)
+        load_base(graph, files, traced.names, part) for graph, part in zip(graphs, parts_of(held, *graphs), strict=True)
     )
     if missing := [*reading.missing, *writing.missing]:
         raise RunError("E502", f"{folder}: the weights lack {', '.join(missing[:4])}", "run the training again")
