@@ -11,7 +11,9 @@ from hypothesis.extra.numpy import arrays
 from compiler.typed import read
 from runtimes.errors import GateError
 from runtimes.gate import (
+    UNDECIDED,
     Edge,
+    Scores,
     Verification,
     compare_decisions,
     compare_each,
@@ -199,3 +201,15 @@ def test_a_passed_gate_says_so_and_raises_nothing() -> None:
     passed = Verification.of(Edge(source="a", target="b", checks=(compare_outputs(good, good, 0.0),)))
     require_passed(passed, code="E602")
     assert report_lines(passed)[-1] == "gate passed"
+
+
+def test_positions_that_decide_nothing_on_both_sides_are_not_counted() -> None:
+    def decide(scores_PC: Scores) -> tuple[np.ndarray, np.ndarray]:
+        first = np.arange(len(scores_PC)) % 3 == 0
+        return np.where(first, scores_PC.argmax(axis=1), UNDECIDED), np.where(first, 1.0, np.inf)
+
+    source = np.eye(2)[[0, 0, 1, 1, 0, 0]]
+    other = np.eye(2)[[0, 1, 0, 0, 1, 1]]
+    found = compare_decisions(source, other, 2.0, 0.5, decide=decide, rows=[0, 0, 0, 1, 1, 1])
+    assert (found.positions, found.agreeing, found.num_excused, found.passed) == (2, 1, 1, True)
+    assert not compare_decisions(source, other, 2.0, 0.4, decide=decide).passed
