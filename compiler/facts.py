@@ -205,8 +205,9 @@ def bound(recipe: Recipe, model: ModelFacts) -> Recipe:
     try:
         return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, file))
     except ValueError as error:
+        pointer = "/task/template" if recipe.wrote("/task/template") is not None else "/task"
         hint = "name another model, or say it in /task"
-        raise RecipeError([recipe.finding("R411", "/task", str(error), hint)]) from None
+        raise RecipeError([recipe.finding("R411", pointer, str(error), hint)]) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +267,7 @@ class LocalFacts:
     def gather(self, recipe: Recipe) -> Facts:
         """The facts of a recipe. Raises RecipeError with every finding about model and data."""
         from compiler.data.checks import check_data
+        from compiler.templates import TemplateError
 
         found: list[Diagnostic] = []
         model, data = None, None
@@ -280,6 +282,9 @@ class LocalFacts:
             found += check_data(recipe, model, data)
         except RecipeError as error:
             found += error.diagnostics
+        except TemplateError as error:
+            hint = "a template is given the messages of a row; see /task/template in the reference"
+            found.append(recipe.finding("R411", "/task/template", str(error), hint))
         if model is None or data is None or errors(found):
             raise RecipeError(in_order(found))
         return Facts(task=recipe.task, model=model, data=data, findings=in_order(found))

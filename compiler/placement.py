@@ -45,7 +45,9 @@ def parse_target(text: str) -> Target:
     """The target in `cpu`, `cuda`, `mps` or `cuda:80GiB`. Raises ValueError with what was expected."""
     found = _TARGET.fullmatch(text)
     if found is None:
-        raise ValueError(f'"{text}" is not a target: write cpu, cuda, mps, or a device with its memory, cuda:80GiB')
+        raise ValueError(
+            f'"{text}" is not a target: write cpu, cuda, mps, or one with its memory in whole GiB, cuda:80GiB'
+        )
     kind: DeviceKind = "cuda" if found[1].lower() == "cuda" else "mps" if found[1].lower() == "mps" else "cpu"
     return Target(kind=kind, memory_gib=int(found[2]) if found[2] else None, reason="asked for")
 

@@ -105,9 +105,10 @@ def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
 
 def bundle_folder(named: Path, runs_folder: Path) -> Path:
     """The folder of a bundle that is named by itself, by a run's folder or by a run's name."""
-    candidates = [named, named / "bundle", runs_folder / named / "bundle"]
-    found = next((folder for folder in candidates if (folder / "manifest.json").exists()), None)
     run = next((folder for folder in (named, runs_folder / named) if (folder / "plan.json").exists()), None)
+    numbered = sorted(run.glob("bundle-*")) if run is not None else []  # of a run with several exports
+    candidates = [named, named / "bundle", runs_folder / named / "bundle", *numbered]
+    found = next((folder for folder in candidates if (folder / "manifest.json").exists()), None)
     if found is None and run is not None:
         raise click.UsageError(f"the run {run} has no bundle: {_why_none(run)}")
     if found is None and named.is_symlink():
@@ -125,6 +126,9 @@ def _why_none(run: Path) -> str:
     from compiler.cli.runs import read_report
 
     report = read_report(run)
+    folders = sorted(run.glob("mlx*"))
+    if not any(step["id"].startswith("package") for step in report["steps"]) and folders:
+        return f"its export is {folders[0]}, for mlx-lm: mlx_lm.generate --model {folders[0]}"
     if not any(step["id"].startswith("package") for step in report["steps"]):
         return 'its recipe has no export; add "export": ["onnx"] and run it again: nothing is trained again'
     if report["gate_passed"] is False:
@@ -143,9 +147,12 @@ def answer(
 
     def read(row: GivenRow) -> Mapping[str, Any]:
         try:
-            return reader.given(placed(row.values, image, row.folder))
+            given = reader.given(placed(row.values, image, row.folder))
+            if image is None:
+                tasks.texts_of(bundle.task, given)  # so that what can't be read is said of its row
         except BadValueError as error:
             raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
+        return given
 
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
         inputs = [read(row) for row in portion]

@@ -57,12 +57,10 @@ def check(
     form: Format,
 ) -> None:
     """Find every mistake in RECIPES. Exits 1 when one has an error."""
-    if runtime is not None and not facts:
-        raise click.UsageError("--runtime is looked at with the target, which --no-facts leaves out")
-    if trace and not facts:
-        raise click.UsageError("--trace needs the model, which --no-facts does not look at")
-    if show_example and not facts:
-        raise click.UsageError("--show-example needs the data and the model, which --no-facts does not look at")
+    if not facts:
+        refuse_without_facts(runtime=runtime, trace=trace, show_example=show_example)
+    if show_example and form != "text":
+        raise click.UsageError(f"--show-example is for people to read: leave out --format {form}")
     source = fact_source(allowed)
     look = partial(
         looked_at, target=target, runtime=runtime, source=source, traces=traced if trace else None, shows=show_example
@@ -87,6 +85,16 @@ def check(
         click.echo("\n".join([*summaries, *_total(findings)]))
     if errors(findings):
         raise click.exceptions.Exit(1)
+
+
+def refuse_without_facts(*, runtime: Runtime | None, trace: bool, show_example: bool) -> None:
+    """Raises click's error where an option needs what --no-facts does not look at."""
+    if runtime is not None:
+        raise click.UsageError("--runtime is looked at with the target, which --no-facts leaves out")
+    if trace:
+        raise click.UsageError("--trace needs the model, which --no-facts does not look at")
+    if show_example:
+        raise click.UsageError("--show-example needs the data and the model, which --no-facts does not look at")
 
 
 def alone(document: Document) -> tuple[Sequence[Diagnostic], list[str]]:
