@@ -45,6 +45,8 @@ def loss_and_gradients(name: str) -> Figures:
         assert outputs["count"] == expected["count"]
         losses = worst_difference(outputs["loss_sum"], expected["loss_sum"])
         logits = difference(outputs["logits"], expected["logits"])
+        # torch gives none to what nothing reads (the pooler of an encoder that is a half), MLX gives zeros.
+        ours = {name: value for name, value in ours.items() if name in gradients or np.any(value)}
         found.append((max(losses, logits), gradient_difference(ours, gradients)))
     return {"loss": max(loss for loss, _ in found), "gradients": max(gradient for _, gradient in found)}
 
