@@ -72,7 +72,7 @@ def test_a_template_that_nobody_knows_is_a_finding(files: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         bound(recipe, replace(DECODER, tokenizer_file=files))
     [found] = caught.value.diagnostics
-    assert (found.code, found.pointer) == ("R411", "/task")
+    assert (found.code, found.pointer) == ("R411", "/task/template")
     assert 'there is no chat template "vicuna"' in found.message
 
 
