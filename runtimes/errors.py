@@ -19,3 +19,8 @@ class GateError(RunError):
 
 class Interrupted(RunError):
     """The run was asked to stop; its state is saved."""
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first, or its type."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

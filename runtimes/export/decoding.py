@@ -15,7 +15,7 @@ import onnxruntime
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
-from runtimes.export.session import Session, failure, first_line, open_session
+from runtimes.export.session import Session, failure, open_session
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
@@ -71,11 +71,7 @@ class OnnxDecoder:
         tokens = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask, ids.shape[1])}
         given = {name: ort_value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
         names = wanted or ["logits", *(name.replace(_PAST, _PRESENT) for name in self.sizes)]
-        try:
-            found = self.session.inner.run_with_ort_values(names, given)
-        except Exception as error:  # onnxruntime's errors share no base
-            raise failure(self.session.file, f"does not run: {first_line(error)}") from error
-        return dict(zip(names, found, strict=True))
+        return self.session.values(names, given)
 
 
 def ort_value(array: npt.NDArray[Any]) -> Any:

@@ -16,7 +16,7 @@ from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
 from runtimes.export.decoding import ort_value
 from runtimes.export.facts import DECODER, ENCODER
-from runtimes.export.session import Session, failure, first_line, open_session
+from runtimes.export.session import Session, failure, open_session
 
 _PAST, _PRESENT, _OWN = "past_key_values.", "present.", ".decoder."
 
@@ -75,7 +75,7 @@ class OnnxSequenceDecoder:
         given = {"input_ids": ids_BT, "attention_mask": mask_BT}
         names = [output.name for output in self.encoder.inner.get_outputs()]
         taken = {name: ort_value(value) for name, value in given.items() if name in self.encoder.inputs}
-        kept = _run(self.encoder, names, taken)
+        kept = self.encoder.values(names, taken)
         source = {name.replace(_PRESENT, _PAST): value for name, value in kept.items()}
         empty = {
             name: ort_value(np.zeros((len(ids_BT), num_heads, 0, size), np.float32))
@@ -86,16 +86,7 @@ class OnnxSequenceDecoder:
     def _decode(self, ids: Ids, encoded: Encoded, names: list[str]) -> dict[str, Any]:
         tokens = {"input_ids": ids, "encoder_attention_mask": encoded.mask}
         given = {name: ort_value(value) for name, value in tokens.items()} | dict(encoded.cache)
-        return _run(self.decoder, names, {name: value for name, value in given.items() if name in self.decoder.inputs})
-
-
-def _run(session: Session, names: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs by name. Raises RunError."""
-    try:
-        found = session.inner.run_with_ort_values(names, dict(given))
-    except Exception as error:  # onnxruntime's errors share no base
-        raise failure(session.file, f"does not run: {first_line(error)}") from error
-    return dict(zip(names, found, strict=True))
+        return self.decoder.values(names, {name: value for name, value in given.items() if name in self.decoder.inputs})
 
 
 def onnx_sequence_decoder(

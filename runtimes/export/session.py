@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from runtimes.errors import RunError
+from runtimes.errors import RunError, first_line
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
@@ -45,6 +45,14 @@ class Session:
         whole = results[0] if len(results) == 1 else np.stack(results, axis=-1)
         found: npt.NDArray[np.float32] = np.asarray(whole, dtype=np.float32)
         return found
+
+    def values(self, names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs by name, of the session's own arrays. Raises RunError."""
+        try:
+            found = self.inner.run_with_ort_values(names, given)
+        except Exception as error:  # onnxruntime's errors share no base
+            raise failure(self.file, f"does not run: {first_line(error)}") from error
+        return dict(zip(names, found, strict=True))
 
 
 def open_session(onnx_file: Path, *, threads: int = 0, results: tuple[str, ...] = ("logits",)) -> Session:
@@ -91,8 +99,3 @@ def onnx_scores(
 def failure(onnx_file: Path, message: str) -> RunError:
     """What a graph does wrong."""
     return RunError("E604", f"{onnx_file}: the graph {message}", "export it again")
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says first, or its type."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

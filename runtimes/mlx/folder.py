@@ -25,7 +25,7 @@ from compiler.files import new_folder
 from compiler.recipe import Mlx
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.errors import RunError
+from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
 from runtimes.gate import ScoreFunction
 from runtimes.mlx.backend import use_device
@@ -93,7 +93,7 @@ def _load(folder: Path, *, lazy: bool) -> tuple[Any, dict[str, Any]]:
         try:
             model, config = utils.load_model(folder, lazy=lazy)
         except (ValueError, FileNotFoundError, TypeError, KeyError, AttributeError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             hint = 'mlx-lm has not every architecture; export it with {"format": "onnx"}'
             raise RunError("E501", f"mlx-lm does not load the model: {reason}", hint) from error
     return model, config

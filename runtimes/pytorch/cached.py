@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from runtimes.pytorch.noise import first_line
+from runtimes.errors import first_line
 
 
 class CacheError(Exception):

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from compiler.files import write_json
 from compiler.plan import Train
 from runtimes import tasks
-from runtimes.errors import RunError
+from runtimes.errors import RunError, first_line
 from runtimes.initial import New, initial_values
 from runtimes.pytorch.heads import LastLayer, last_layer
 from runtimes.pytorch.methods import lora, module_of
@@ -55,7 +55,7 @@ def load_pretrained(folder: Path, head: Head) -> Loaded:
                 output_loading_info=True,
             )
         except Exception as error:  # transformers and its configurations raise errors of many libraries
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             message = f"transformers can't load the model: {reason}"
             hint = "its config.json and model.safetensors must be those of one model, of an architecture it knows"
             raise RunError("E406", message, hint) from error

@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from runtimes.errors import RunError
+from runtimes.errors import RunError, first_line
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.objective import read_outputs, results_of
@@ -119,8 +119,3 @@ def _check_folder(model_folder: Path) -> None:
 
 def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says first, or its type."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -25,25 +25,22 @@ from typing import Any
 import onnx_ir
 import torch
 from transformers import PreTrainedModel
-from transformers.exporters.configs import OnnxConfig
-from transformers.exporters.exporter_onnx import OnnxExporter
 
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
-from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, first_line, load_source
+from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, load_source
 from runtimes.pytorch.onnx_graph import (
-    UNTRACEABLE,
     Axes,
     ExportError,
     check_opset,
     check_runs,
     check_size,
+    exported,
     facts,
     name_axes,
     new_file,
     strip,
 )
-from runtimes.pytorch.quiet import quiet
 
 AXES = ("batch", "sequence")
 TRACED_LENGTHS = (11, 7, 4)
@@ -124,13 +121,5 @@ def _trace(
     dims = {
         name: {0: batch, **({1: torch.export.Dim.AUTO} if AXES[1] in named else {})} for name, named in axes.items()
     }
-    config = OnnxConfig(dynamic=True, dynamic_shapes=dims, opset_version=opset)
     model.config.output_attentions = model.config.output_hidden_states = model.config.use_cache = False
-    with quiet():
-        try:
-            exported = OnnxExporter().export(model, inputs, config)  # type: ignore[no-untyped-call]
-        except Exception as error:  # the exporter is five libraries deep and their errors share no base
-            message = f"{type(model).__name__} does not export: {first_line(error)}"
-            raise ExportError(message, UNTRACEABLE) from error
-    graph: onnx_ir.Model = exported.program
-    return graph
+    return exported(model, type(model).__name__, inputs, dims, opset)

@@ -11,31 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import onnx_ir
 import torch
 from torch import Tensor, nn
-from transformers.exporters.configs import OnnxConfig
-from transformers.exporters.exporter_onnx import OnnxExporter
 
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes, cache_sizes, continued
 from runtimes.pytorch.decoding import CAUSAL_LANGUAGE_MODEL
-from runtimes.pytorch.noise import SourceError, first_line, load_source
+from runtimes.pytorch.noise import SourceError, load_source
 from runtimes.pytorch.onnx_graph import (
-    UNTRACEABLE,
     Axes,
     ExportError,
     check_opset,
     check_runs,
+    exported_with_cache,
     facts,
+    identifier,
     name_axes,
     share_embedding,
     strip,
     write,
 )
-from runtimes.pytorch.quiet import quiet
 
 TRACED = (3, 7, 4)
 """Rows, cached and new tokens of the trace: no two are equal, nor their sums, else the trace would merge them."""
@@ -57,7 +53,9 @@ def export(
         raise ExportError(error.message, error.hint) from error
     except CacheError as error:
         raise ExportError(f"{type(model).__name__} does not export: {error}") from error
-    graph = _trace(model, layers, opset)
+    graph = exported_with_cache(
+        _Flat(model, len(layers)), type(model).__name__, trace_inputs(layers, *TRACED), _axes(layers), opset
+    )
     name_axes(graph, _axes(layers))
     strip(graph)
     share_embedding(graph)
@@ -115,43 +113,8 @@ class _Flat(nn.Module):
         self.num_layers = num_layers
 
     def forward(self, **given: Tensor) -> dict[str, Tensor]:
-        names = [_identifier(past) for past, _ in _cache_names(self.num_layers)]
+        names = [identifier(past) for past, _ in _cache_names(self.num_layers)]
         found = continued(self.model, given, [given[n] for n in names[::2]], [given[n] for n in names[1::2]])
         after = [kept for pair in zip(found.keys, found.values, strict=True) for kept in pair]
         named = zip(_cache_names(self.num_layers), after, strict=True)
-        return {"logits": found.logits, **{_identifier(present): kept for (_, present), kept in named}}
-
-
-def _identifier(name: str) -> str:
-    """A name as an argument: torch takes no dots."""
-    return name.replace(".", "_")
-
-
-def _trace(model: nn.Module, layers: tuple[LayerSizes, ...], opset: int | None) -> onnx_ir.Model:
-    """The exporter's graph, its inputs and outputs by their names.
-
-    The batch is one symbol over all inputs, by its name; torch infers the others.
-    """
-    inputs: dict[str, Any] = {_identifier(name): value for name, value in trace_inputs(layers, *TRACED).items()}
-    batch = torch.export.Dim("batch")
-    shapes = {
-        _identifier(name): {
-            at: batch if axis == "batch" else torch.export.Dim.AUTO
-            for at, axis in enumerate(axes)
-            if isinstance(axis, str)
-        }
-        for name, axes in _axes(layers).items()
-    }
-    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=opset)
-    with quiet():
-        try:
-            module: Any = _Flat(model, len(layers)).eval()
-            exported = OnnxExporter().export(module, inputs, config)  # type: ignore[no-untyped-call]
-        except Exception as error:  # the exporter is five libraries deep and their errors share no base
-            message = f"{type(model).__name__} does not export: {first_line(error)}"
-            raise ExportError(message, UNTRACEABLE) from error
-    graph: onnx_ir.Model = exported.program
-    named = {_identifier(name): name for pair in _cache_names(len(layers)) for name in pair}
-    for value in (*graph.graph.inputs, *graph.graph.outputs):
-        value.name = named.get(str(value.name), value.name)
-    return graph
+        return {"logits": found.logits, **{identifier(present): kept for (_, present), kept in named}}

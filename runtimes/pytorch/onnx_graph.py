@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -16,11 +17,13 @@ import onnxruntime
 import torch
 import transformers
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from transformers.exporters.configs import OnnxConfig
+from transformers.exporters.exporter_onnx import OnnxExporter
 
-from runtimes.errors import RunError
+from runtimes.errors import RunError, first_line
 from runtimes.export.facts import ExportFacts, data_file
 from runtimes.export.session import session_options
-from runtimes.pytorch.noise import first_line
+from runtimes.pytorch.quiet import quiet
 
 UNTRACEABLE = "torch.export can't trace this architecture for every size; please report it with its config.json"
 LARGEST_FILE = 2**31 - 1
@@ -36,6 +39,58 @@ class ExportError(RunError):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__("E501", message, hint)
+
+
+def exported(
+    module: Any, name: str, inputs: Mapping[str, Any], dims: Mapping[str, Mapping[int, Any]], opset: int | None
+) -> onnx_ir.Model:
+    """The exporter's graph of a module, by example inputs and the dimensions of them that vary.
+
+    Raises ExportError, which calls the model by `name`.
+    """
+    config = OnnxConfig(dynamic=True, dynamic_shapes=dict(dims), opset_version=opset)
+    with quiet():
+        try:
+            found = OnnxExporter().export(module, dict(inputs), config)  # type: ignore[no-untyped-call]
+        except Exception as error:  # the exporter is five libraries deep and their errors share no base
+            raise ExportError(f"{name} does not export: {first_line(error)}", UNTRACEABLE) from error
+    graph: onnx_ir.Model = found.program
+    return graph
+
+
+def exported_with_cache(
+    module: torch.nn.Module, name: str, inputs: Mapping[str, torch.Tensor], axes: Mapping[str, Axes], opset: int | None
+) -> onnx_ir.Model:
+    """The graph of a module that takes its cache by `identifier`, its inputs and outputs by their names.
+
+    The batch is one symbol over all inputs, by its name; torch infers the others. Raises ExportError.
+    """
+    batch = torch.export.Dim("batch")
+    dims = {
+        identifier(key): {
+            at: batch if axis == "batch" else torch.export.Dim.AUTO
+            for at, axis in enumerate(shape)
+            if isinstance(axis, str)
+        }
+        for key, shape in axes.items()
+    }
+    graph = exported(module.eval(), name, {identifier(key): value for key, value in inputs.items()}, dims, opset)
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        value.name = _dotted(str(value.name))
+    return graph
+
+
+def identifier(name: str) -> str:
+    """A name as an argument: torch takes no dots."""
+    return name.replace(".", "_")
+
+
+def _dotted(name: str) -> str:
+    """The name that an argument stands for."""
+    for prefix in ("past_key_values", "present"):
+        if name.startswith(f"{prefix}_"):
+            return f"{prefix}.{name.removeprefix(f'{prefix}_').replace('_', '.')}"
+    return name
 
 
 def name_axes(graph: onnx_ir.Model, axes: Mapping[str, Axes]) -> None:

@@ -16,28 +16,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir
 import torch
 from torch import Tensor, nn
-from transformers.exporters.configs import OnnxConfig
-from transformers.exporters.exporter_onnx import OnnxExporter
 
 from runtimes.export.facts import DECODER, ENCODER, ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes
-from runtimes.pytorch.noise import SourceError, first_line, load_source
+from runtimes.pytorch.noise import SourceError, load_source
 from runtimes.pytorch.onnx_graph import (
-    UNTRACEABLE,
     Axes,
     ExportError,
     check_opset,
     check_runs,
+    exported_with_cache,
     facts,
+    identifier,
     name_axes,
     share_embedding,
     strip,
     write,
 )
-from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.sequence_cached import SequenceSizes, continued, sequence_sizes, source_cache
 from runtimes.pytorch.sequence_decoding import SEQUENCE_TO_SEQUENCE
 
@@ -78,7 +75,7 @@ def export(
 
 
 def _write(module: nn.Module, axes: Mapping[str, Axes], out: Path, opset: int | None) -> ExportFacts:
-    graph = _trace(module, axes, opset)
+    graph = exported_with_cache(module, type(module.model).__name__, trace_inputs(axes, TRACED), axes, opset)
     name_axes(graph, axes)
     strip(graph)
     share_embedding(graph)
@@ -135,7 +132,7 @@ class _Source(nn.Module):
         keys, values = source_cache(self.model, input_ids, attention_mask)
         kept = [tensor for pair in zip(keys, values, strict=True) for tensor in pair]
         names = _cached("encoder", len(keys))
-        return {_identifier(f"present.{name}"): tensor for name, tensor in zip(names, kept, strict=True)}
+        return {identifier(f"present.{name}"): tensor for name, tensor in zip(names, kept, strict=True)}
 
 
 class _Target(nn.Module):
@@ -148,7 +145,7 @@ class _Target(nn.Module):
 
     def forward(self, **given: Tensor) -> dict[str, Tensor]:
         def kept(half: str) -> tuple[list[Tensor], list[Tensor]]:
-            found = [given[_identifier(f"past_key_values.{name}")] for name in _cached(half, self.num_layers)]
+            found = [given[identifier(f"past_key_values.{name}")] for name in _cached(half, self.num_layers)]
             return found[::2], found[1::2]
 
         found = continued(
@@ -156,43 +153,4 @@ class _Target(nn.Module):
         )
         after = [tensor for pair in zip(found.keys, found.values, strict=True) for tensor in pair]
         named = zip(_cached("decoder", self.num_layers), after, strict=True)
-        return {"logits": found.logits, **{_identifier(f"present.{name}"): tensor for name, tensor in named}}
-
-
-def _identifier(name: str) -> str:
-    """A name as an argument: torch takes no dots."""
-    return name.replace(".", "_")
-
-
-def _trace(module: nn.Module, axes: Mapping[str, Axes], opset: int | None) -> onnx_ir.Model:
-    """The exporter's graph, its inputs and outputs by their names. The batch is one symbol over all inputs."""
-    inputs: dict[str, Any] = {_identifier(name): value for name, value in trace_inputs(axes, TRACED).items()}
-    batch = torch.export.Dim("batch")
-    shapes = {
-        _identifier(name): {
-            at: batch if axis == "batch" else torch.export.Dim.AUTO
-            for at, axis in enumerate(shape)
-            if isinstance(axis, str)
-        }
-        for name, shape in axes.items()
-    }
-    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=opset)
-    with quiet():
-        try:
-            prepared: Any = module.eval()
-            exported = OnnxExporter().export(prepared, inputs, config)  # type: ignore[no-untyped-call]
-        except Exception as error:  # the exporter is five libraries deep and their errors share no base
-            message = f"{type(module.model).__name__} does not export: {first_line(error)}"
-            raise ExportError(message, UNTRACEABLE) from error
-    graph: onnx_ir.Model = exported.program
-    for value in (*graph.graph.inputs, *graph.graph.outputs):
-        value.name = _dotted(str(value.name))
-    return graph
-
-
-def _dotted(name: str) -> str:
-    """The name that an argument stands for."""
-    for prefix in ("past_key_values", "present"):
-        if name.startswith(f"{prefix}_"):
-            return f"{prefix}.{name.removeprefix(f'{prefix}_').replace('_', '.')}"
-    return name
+        return {"logits": found.logits, **{identifier(f"present.{name}"): tensor for name, tensor in named}}

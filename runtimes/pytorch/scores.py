@@ -20,10 +20,11 @@ import transformers
 from peft import PeftModel
 from safetensors import safe_open
 
+from runtimes.errors import first_line
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
-from runtimes.pytorch.noise import SourceError, first_line, load_source
+from runtimes.pytorch.noise import SourceError, load_source
 from runtimes.pytorch.objective import read_outputs, results_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks.interface import Head

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from runtimes.errors import first_line
 from runtimes.pytorch.cached import CacheError, LayerSizes, layer_of
-from runtimes.pytorch.noise import first_line
 
 START = 0  # any token: what the decoder sees of a source does not depend on what it reads
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
+from runtimes.errors import first_line
 from runtimes.mlx.graph import Input, Shape
 from runtimes.mlx.trace.fakes import TraceError, faked
 from runtimes.pytorch.quiet import quiet
@@ -41,7 +42,7 @@ def export(objective: nn.Module, inputs: Mapping[str, Input]) -> ExportedProgram
             IndexError,
             KeyError,
         ) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise TraceError(f"torch can't trace {type(objective).__name__}: {reason}") from error
 
 

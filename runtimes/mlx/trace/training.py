@@ -19,7 +19,7 @@ from compiler.plan import Train
 from compiler.tasks import Task
 from compiler.weights import Tensor as Stored
 from runtimes import tasks
-from runtimes.errors import RunError
+from runtimes.errors import RunError, first_line
 from runtimes.features import TARGETS, TOKENS
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
@@ -148,7 +148,7 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
             with weighty():
                 compute_buffers(model, create(config, dtype=torch.float32))
     except Exception as error:  # transformers and its configurations raise errors of many libraries
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         hint = "its config.json must be of an architecture that transformers has"
         raise RunError("E406", f"transformers can't build the model: {reason}", hint) from error
     names = names_in_model(model, stored)
