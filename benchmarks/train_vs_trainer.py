@@ -158,7 +158,8 @@ def labelled_texts(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
 def ours(options: argparse.Namespace) -> Result:
     """Our loop and engine."""
     from compiler.tasks import Example
-    from runtimes.features import Features, write_features
+    from runtimes.feature_writer import write_features
+    from runtimes.features import Features
     from runtimes.loop import train
     from runtimes.pytorch.engine import load
     from runtimes.reports import StepReport

@@ -32,7 +32,7 @@ LINKS = {
     "package": ("bundle",),
     "verify": ("verification.json",),
 }
-RESUMABLE = ("train",)
+RESUMABLE = ("prepare", "train")
 
 
 def execute(
@@ -109,7 +109,7 @@ def _steps(
             if receipt is not None:
                 done[step.id] = receipt
                 yield StepReused(step=step.id, key=key)
-                if step.step in RESUMABLE and receipt.placement["engine"] != placement.engine:
+                if isinstance(step, Train) and receipt.placement["engine"] != placement.engine:
                     message = f"it was done on {receipt.placement['engine']}: what is done is not done again on another"
                     yield Said(step=step.id, message=message)
                 continue

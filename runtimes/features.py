@@ -1,23 +1,20 @@
-"""Rows as columns of arrays: those of a split on disk, written in one pass and read through memory maps."""
+"""Rows as columns of arrays: those of a split on disk, read through memory maps."""
 
 # N = rows, P = positions: values of all rows along an axis
 
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.files import write_json
-from compiler.typed import read, to_json
+from compiler.typed import read
 
 TOKENS = "tokens"
 """The axis of the tokens that a model reads: it decides which rows share a batch."""
@@ -29,6 +26,7 @@ IGNORED = -100
 POSSIBLE = -101
 """The target of a position that could have been the answer to its row: it bears no loss of its own either."""
 NOTES = "notes.jsonl"
+FACTS = "facts.json"
 Array = npt.NDArray[Any]
 
 
@@ -100,7 +98,7 @@ class Ragged:
     @staticmethod
     def of(parts: Sequence[Array], empty: Array) -> Ragged:
         """The values of each row; `empty` says what they are like where there are no rows."""
-        return Ragged(np.concatenate([empty[:0], *parts]), _offsets(array("q", map(len, parts))))
+        return Ragged(np.concatenate([empty[:0], *parts]), offsets_of([*map(len, parts)]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -222,7 +220,7 @@ class Features(Table):
     facts: FeatureFacts
 
     def __init__(self, folder: Path) -> None:
-        facts = read(FeatureFacts, json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+        facts = read(FeatureFacts, json.loads((folder / FACTS).read_text(encoding="utf-8")))
         axes = {column.axis for column in facts.columns if column.axis}
         object.__setattr__(self, "facts", facts)
         super().__init__(
@@ -242,13 +240,13 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
     """The rows of some portions, in memory."""
     found = list(portions)
     axes = dict.fromkeys(column.axis for column in columns if column.axis)
-    lengths = {axis: array("q") for axis in axes}
+    lengths: dict[str, list[int]] = {axis: [] for axis in axes}
     for portion in found:
         for axis, counted in lengths.items():
-            counted.extend(map(len, portion.ragged[_first_of(columns, axis)]))
+            counted.extend(map(len, portion.ragged[first_of(columns, axis)]))
     arrays = {
         column.name: np.concatenate(
-            [column.shaped(np.zeros(0, column.dtype)), *(_values(column, portion) for portion in found)]
+            [column.shaped(np.zeros(0, column.dtype)), *(flat_values(column, portion) for portion in found)]
         )
         for column in columns
     }
@@ -256,74 +254,17 @@ def table_of(portions: Iterable[Portion], columns: Sequence[Column]) -> Table:
         num_rows=sum(portion.num_rows for portion in found),
         columns={column.name: column for column in columns},
         arrays=arrays,
-        offsets={axis: _offsets(counted) for axis, counted in lengths.items()},
+        offsets={axis: offsets_of(counted) for axis, counted in lengths.items()},
         notes=[note for portion in found for note in portion.notes],
     )
 
 
-def write_features(
-    portions: Iterable[Portion],
-    columns: Sequence[Column],
-    folder: Path,
-    *,
-    max_length: int,
-    pad_token_id: int,
-    truncated: int = 0,
-) -> FeatureFacts:
-    """Writes the columns of some rows. Holds 8 bytes a row and axis; all else goes to disk as it comes.
-
-    `truncated`: rows that were cut before they came here.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lengths = {column.axis: array("q") for column in columns if column.axis}
-    num_rows = truncated_labels = 0
-    with ExitStack() as stack:
-        files = {column.name: stack.enter_context((folder / f"{column.name}.bin").open("wb")) for column in columns}
-        notes = stack.enter_context((folder / NOTES).open("wb"))
-        for portion in portions:
-            truncated += portion.truncated
-            truncated_labels += portion.truncated_labels
-            num_rows += portion.num_rows
-            for axis, found in lengths.items():
-                found.extend(map(len, portion.ragged[_first_of(columns, axis)]))
-            for column in columns:
-                _append(column, portion, files[column.name])
-            for note in portion.notes:
-                notes.write(json.dumps(note, ensure_ascii=False).encode() + b"\n")
-    if not (folder / NOTES).stat().st_size:
-        (folder / NOTES).unlink()
-    kept = tuple(column for column in columns if not (column.optional and _is_dropped(folder / f"{column.name}.bin")))
-    for axis, found in lengths.items():
-        np.save(folder / f"{axis}.offsets.npy", _offsets(found))
-    tokens = lengths.get(TOKENS, array("q"))
-    facts = FeatureFacts(
-        num_rows=num_rows,
-        num_tokens=sum(tokens),
-        longest=max(tokens, default=0),
-        truncated=truncated,
-        max_length=max_length,
-        pad_token_id=pad_token_id,
-        columns=kept,
-        labels=_label_facts(lengths[LABELS], truncated_labels) if LABELS in lengths else None,
-    )
-    write_json(folder / "facts.json", to_json(facts))
-    return facts
-
-
-def _label_facts(lengths: array[int], truncated: int) -> LabelFacts:
-    return LabelFacts(num_tokens=sum(lengths), longest=max(lengths, default=0), truncated=truncated)
-
-
-def _first_of(columns: Sequence[Column], axis: str) -> str:
+def first_of(columns: Sequence[Column], axis: str) -> str:
     """The column that tells how long rows are along an axis; all of the axis are equally long."""
     return next(column.name for column in columns if column.axis == axis)
 
 
-def _append(column: Column, portion: Portion, file: IO[bytes]) -> None:
-    file.write(_values(column, portion).tobytes())
-
-
-def _values(column: Column, portion: Portion) -> Array:
+def flat_values(column: Column, portion: Portion) -> Array:
     """The values of a column, flat."""
     if not column.axis:
         return np.ascontiguousarray(portion.fixed[column.name], column.dtype)
@@ -331,18 +272,10 @@ def _values(column: Column, portion: Portion) -> Array:
     return np.concatenate([np.zeros(0, column.dtype), *parts]).astype(column.dtype, copy=False)
 
 
-def _is_dropped(file: Path) -> bool:
-    """Whether a file says nothing; then it is removed. Most tasks have one text, whose type ids are all zero."""
-    with file.open("rb") as content:
-        used = any(any(block) for block in iter(lambda: content.read(1 << 20), b""))
-    if not used:
-        file.unlink()
-    return not used
-
-
-def _offsets(lengths: array[int]) -> npt.NDArray[np.int64]:
+def offsets_of(lengths: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """[N + 1] where each row starts, and the last one ends, by the rows' lengths."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(np.frombuffer(lengths, np.int64) if lengths else (), out=offsets[1:])
+    np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
     return offsets
 
 

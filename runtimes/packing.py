@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from compiler.packing import Packing, Piece, pack
-from runtimes.features import TOKENS, Array, Column, Features, Portion, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import TOKENS, Array, Column, Features, Portion
 from runtimes.tokens import chunks
 
 SEGMENTS = "segments"

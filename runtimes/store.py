@@ -27,6 +27,7 @@ DECISIVE = {
     "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
+RECEIPT = "receipt.json"
 RECORDED = (
     "recipec",
     "torch",
@@ -85,7 +86,7 @@ class Store:
     def receipt(self, key: str, kind: str, inputs: Mapping[str, str]) -> Receipt | None:
         """The receipt of a step finished on these inputs, when its outputs are whole and its libraries today's."""
         try:
-            value = json.loads((self.folder(key) / "receipt.json").read_text(encoding="utf-8"))
+            value = json.loads((self.folder(key) / RECEIPT).read_text(encoding="utf-8"))
             receipt = read(Receipt, value)
         except (OSError, ValueError):
             return None
@@ -115,7 +116,7 @@ class Store:
             inputs=dict(inputs),
             outputs={name: sha256_of(folder / name, None) for name in sorted(_files(folder))},
         )
-        write_json(folder / "receipt.json", to_json(receipt))
+        write_json(folder / RECEIPT, to_json(receipt))
         return receipt
 
     def clear(self, key: str) -> Path:
@@ -125,8 +126,13 @@ class Store:
         return self.folder(key)
 
     def resume(self, key: str) -> Path:
-        """The folder of a step that goes on where it was interrupted, without what was half-written."""
+        """The folder of a step that goes on where it was interrupted, without what was half-written.
+
+        One that was finished, and whose receipt no longer holds, begins anew.
+        """
         folder = self.folder(key)
+        if (folder / RECEIPT).exists():
+            return self.clear(key)
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(".*.part"):
             shutil.rmtree(part) if part.is_dir() else part.unlink()
@@ -157,5 +163,5 @@ def _files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         hidden = name.startswith((".", f"{checkpoints.FOLDER}/"))
-        if path.is_file() and name != "receipt.json" and not hidden:
+        if path.is_file() and name != RECEIPT and not hidden:
             yield name

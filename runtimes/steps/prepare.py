@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,17 @@ from compiler import tasks as compiler_tasks
 from compiler.data.images import digest_of_images, folder_of, placed
 from compiler.data.readers import DataError, read_rows
 from compiler.data.splits import Rows, select
-from compiler.files import new_file, write_json
+from compiler.files import write_json
 from compiler.hub import SourceError, changed, fetch_model, fetch_rows
-from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
 from compiler.typed import to_json
 from compiler.windows import Windowed
 from runtimes import tasks
-from runtimes.errors import RunError
+from runtimes.errors import Interrupted, RunError
 from runtimes.events import Progress, Said
-from runtimes.features import IGNORED, TARGETS, FeatureFacts, Features, Portion, write_features
+from runtimes.feature_writer import feature_writer
+from runtimes.features import FACTS, IGNORED, TARGETS, FeatureFacts, Features, Portion
 from runtimes.inputs import columns_of, copied_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
@@ -34,45 +35,70 @@ from runtimes.tokens import chunks
 from runtimes.windows import windowed
 
 ROWS = "rows.jsonl"
+SUMMARY = "data.json"
+UNPACKED = ".unpacked"
+"""The folder in a split's with its rows before they are packed."""
 _ROWS_AT_ONCE = 1_000
 _UNCUT = 2**31 - 1  # tokens
 _SHOWN = 300  # characters of a row
 
 
 def execute(step: Prepare, context: Context) -> Iterator[Any]:
-    """Reads every file once for its rows' answers, draws the splits, and writes each split's features."""
+    """Reads every file once for its rows' answers, draws the splits, and writes each split's features.
+
+    Goes on where it was interrupted.
+    """
     files: dict[str, list[_Local]] = {split.split: _local(step, split, context) for split in step.splits}
     tokenizer = fetch_model(step.tokenizer, context.root, context.sources)
     reader = compiler_tasks.module_of(step.task).reader(step.task, step.columns)
     targets = {name: _targets(paths, reader) for name, paths in files.items()}
     chosen = select(step.splits, {name: reader.classes(found) for name, found in targets.items()})
-    summary: dict[str, Any] = {}
-    for done, split in enumerate(step.splits):
-        yield Progress(step=step.id, done=done, total=len(step.splits), unit="splits")
+    summary = _begun(context.folder / SUMMARY)
+    for split in step.splits:
         rows = chosen[split.split]
+        if split.split in summary:
+            yield Said(step=step.id, message=f"{split.split}: {len(rows):,} rows were done before")
+            continue
         examples = _chosen(files[split.split], reader, rows)
-        packing = step.packing if split.split == "train" else "none"
-        facts = _write(step, examples, tokenizer, context.folder / split.split, packing)
-        summary[split.split] = {
-            "rows": len(rows),
-            "tokens": facts.num_tokens,
-            "longest": facts.longest,
-            "truncated": facts.truncated,
-            "labels": dict(reader.label_counts(targets[split.split][rows])),
-        }
-        cut = f", {facts.truncated:,} cut at {step.max_length}" if facts.truncated else ""
-        tokens = f", {facts.num_tokens:,} tokens" if facts.num_tokens else ""
-        windows = ""
-        if isinstance(step.task, Windowed):
-            summary[split.split]["windows"] = facts.num_rows
-            windows = f" in {facts.num_rows:,} windows"
-        said = f"{split.split}: {len(rows):,} rows{windows}{tokens}{cut}"
-        if facts.labels is not None:
-            summary[split.split]["written"] = to_json(facts.labels)
-            cut = f", {facts.labels.truncated:,} cut at {facts.labels.longest}" if facts.labels.truncated else ""
-            said += f"; {facts.labels.num_tokens:,} to write{cut}"
-        yield Said(step=step.id, message=said)
-    write_json(context.folder / "data.json", summary)
+        facts = yield from _write(step, split.split, examples, len(rows), tokenizer, context)
+        counts = dict(reader.label_counts(targets[split.split][rows]))
+        summary[split.split] = _summary(step, facts, len(rows), counts)
+        write_json(context.folder / SUMMARY, summary)
+        yield Said(step=step.id, message=_said(step, split.split, len(rows), facts))
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    """What an interrupted step says of the splits that it had done."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _summary(step: Prepare, facts: FeatureFacts, num_rows: int, label_counts: Mapping[str, int]) -> dict[str, Any]:
+    """What data.json says of a split."""
+    found = {
+        "rows": num_rows,
+        "tokens": facts.num_tokens,
+        "longest": facts.longest,
+        "truncated": facts.truncated,
+        "labels": label_counts,
+    }
+    windows = {"windows": facts.num_rows} if isinstance(step.task, Windowed) else {}
+    written = {"written": to_json(facts.labels)} if facts.labels is not None else {}
+    return {**found, **windows, **written}
+
+
+def _said(step: Prepare, split: str, num_rows: int, facts: FeatureFacts) -> str:
+    """The same for a person."""
+    windows = f" in {facts.num_rows:,} windows" if isinstance(step.task, Windowed) else ""
+    tokens = f", {facts.num_tokens:,} tokens" if facts.num_tokens else ""
+    said = f"{split}: {num_rows:,} rows{windows}{tokens}{_cut(facts.truncated, step.max_length)}"
+    if facts.labels is None:
+        return said
+    return f"{said}; {facts.labels.num_tokens:,} to write{_cut(facts.labels.truncated, facts.labels.longest)}"
+
+
+def _cut(count: int, length: int) -> str:
+    return f", {count:,} cut at {length}" if count else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,45 +150,52 @@ def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[
     return (example for example, chosen in zip(_examples(files, reader), wanted, strict=False) if chosen)
 
 
-def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, packing: Packing) -> FeatureFacts:
-    """The facts of the features of some rows; the rows are written to rows.jsonl as they pass."""
+def _write(
+    step: Prepare, split: str, examples: Iterable[Example], total: int, tokenizer: Path, context: Context
+) -> Generator[Progress, None, FeatureFacts]:
+    """Writes a split; the facts of its rows, before they are packed."""
+    folder = context.folder / split
+    packing = step.packing if split == "train" else "none"
     if packing == "none":
-        return _write_rows(step, examples, tokenizer, folder, step.max_length)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as apart:
+        return (yield from _write_rows(step, examples, total, tokenizer, folder, step.max_length, context))
+    apart = folder / UNPACKED
+    if not (apart / FACTS).exists():
         most = step.max_length if packing == "whole" else _UNCUT
-        facts = _write_rows(step, examples, tokenizer, Path(apart), most)
-        (Path(apart) / ROWS).replace(folder / ROWS)
-        write_packed(Features(Path(apart)), packing, step.max_length, folder)
-    return facts
+        yield from _write_rows(step, examples, total, tokenizer, apart, most, context)
+    rows = Features(apart)
+    write_packed(rows, packing, step.max_length, folder)
+    (apart / FACTS).unlink()
+    (apart / ROWS).replace(folder / ROWS)
+    shutil.rmtree(apart)
+    return rows.facts
 
 
 def _write_rows(
-    step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, max_length: int
-) -> FeatureFacts:
+    step: Prepare,
+    examples: Iterable[Example],
+    total: int,
+    tokenizer: Path,
+    folder: Path,
+    max_length: int,
+    context: Context,
+) -> Generator[Progress, None, FeatureFacts]:
+    """Writes the rows and their columns, from where an interrupted step was. `total`: how many rows there are."""
     module = tasks.module_of(step.task)
     encoder = open_reader(step.task, tokenizer, max_length=max_length, root=folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with new_file(folder / ROWS) as copy:
-
-        def copied() -> Iterator[Example]:
-            for number, example in enumerate(examples):
-                yield replace(example, row=copied_row(step.task, example.row, number, folder))
-
-        def encoded() -> Iterator[Portion]:
-            for portion in windowed(step.task, chunks(copied(), _ROWS_AT_ONCE), encoder):
-                copy.writelines((json.dumps(each.row, ensure_ascii=False) + "\n").encode() for each in portion)
-                found = module.encode(step.task, portion, encoder)
-                _require_targets(found, portion)
-                yield found
-
-        return write_features(
-            encoded(),
-            columns_of(step.task, encoder),
-            folder,
-            max_length=max_length,
-            pad_token_id=encoder.pad_id,
-        )
+    with feature_writer(folder, columns_of(step.task, encoder), lines=(ROWS,)) as writer:
+        begun = writer.portions * _ROWS_AT_ONCE
+        rest = enumerate(islice(examples, begun, None), start=begun)
+        copied = (replace(each, row=copied_row(step.task, each.row, number, folder)) for number, each in rest)
+        for portion in windowed(step.task, chunks(copied, _ROWS_AT_ONCE), encoder):
+            encoded = module.encode(step.task, portion, encoder)
+            _require_targets(encoded, portion)
+            writer.append(encoded, {ROWS: (json.dumps(each.row, ensure_ascii=False) for each in portion)})
+            done = min(writer.portions * _ROWS_AT_ONCE, total)
+            yield Progress(step=step.id, done=done, total=total, unit="rows")
+            if context.stop():
+                writer.mark()
+                raise Interrupted("E130", f"stopped after {done:,} rows", "the same command goes on")
+        return writer.finish(max_length=max_length, pad_token_id=encoder.pad_id)
 
 
 def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from compiler.balance import rows_of_epoch
 from runtimes import batches
 from runtimes.batches import collate, epoch_batches, epoch_rows, evaluation_batches, micro_batches, padded_lengths
-from runtimes.features import Column, Features, Portion, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import Column, Features, Portion
 from tests.runtimes.tiny import features, train_step, weigh
 
 GRID = (4, 8, 12, 16)

@@ -13,7 +13,8 @@ from compiler.methods import Full
 from compiler.tasks import ContinuedPretraining, Example
 from runtimes import tasks
 from runtimes.batches import collate
-from runtimes.features import IGNORED, TARGETS, Features, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import IGNORED, TARGETS, Features
 from runtimes.packing import POSITIONS, SEGMENTS, write_packed
 from runtimes.tokens import open_encoder
 from tests.runtimes.tiny import placed, train_step

@@ -22,7 +22,8 @@ from compiler.recipe import SGD, CrossEntropy
 from compiler.tasks import Example, TextClassification
 from runtimes import tasks
 from runtimes.batches import Weigh
-from runtimes.features import FeatureFacts, Features, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import FeatureFacts, Features
 from runtimes.protocol import Batch
 from runtimes.tasks import text_classification
 from runtimes.tokens import chunks, open_encoder

@@ -7,7 +7,8 @@ import pytest
 
 from compiler.tasks.image_classification import Augmentation, ImageClassification
 from runtimes.batches import collate
-from runtimes.features import Features, Portion, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import Features, Portion
 from runtimes.images import PIXELS
 from runtimes.protocol import Batch
 from runtimes.tasks import image_classification as module

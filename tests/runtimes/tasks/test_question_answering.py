@@ -16,7 +16,8 @@ from compiler.tasks import Example, QuestionAnswering
 from compiler.windows import num_windows
 from runtimes.batches import collate
 from runtimes.comparison import encoded, examples_of, outputs_of
-from runtimes.features import IGNORED, POSSIBLE, Features, Ragged, is_answered, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import IGNORED, POSSIBLE, Features, Ragged, is_answered
 from runtimes.gate import UNDECIDED, compare_decisions
 from runtimes.readings import span_figures
 from runtimes.spans import LAST_TOKEN, ONE_TOKEN, best_span, decide_spans, marked

@@ -12,7 +12,8 @@ import pytest
 from compiler.tasks import Example, Translation
 from runtimes import tasks
 from runtimes.batches import collate
-from runtimes.features import IGNORED, TARGETS, Features, write_features
+from runtimes.feature_writer import write_features
+from runtimes.features import IGNORED, TARGETS, Features
 from runtimes.tokens import Encoder, open_encoder
 from tests.runtimes.tiny import WORDS, tokenizer_file
 
