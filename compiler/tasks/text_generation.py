@@ -12,6 +12,7 @@ from compiler.data.conversations import (
     LAYOUTS,
     ROLES,
     Conversation,
+    Message,
     Shape,
     conversation_of,
     layout_of,
@@ -23,7 +24,7 @@ from compiler.metrics import Perplexity, TokenAccuracy
 from compiler.supervision import Segments, Supervise, render
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
-from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template
+from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template, rendered
 from compiler.tokens import check_tokens
 from compiler.typed import About
 
@@ -49,6 +50,11 @@ METRICS = ("perplexity", "token-accuracy", *WRITTEN)
 DEFAULT_METRICS = (Perplexity(), TokenAccuracy())
 LOSSES = ("cross-entropy",)
 STRATIFIES = False
+_ASKED_AGAIN = (
+    Message(role="user", content="Hi"),
+    Message(role="assistant", content="Hello"),
+    Message(role="user", content="Bye"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +206,17 @@ def pieces(task: TextGeneration, row: Mapping[str, Any]) -> Segments:
         return render(conversation(row), task.template.template(), task.supervise)
     except ConversationError as error:
         raise BadValueError(next(iter(row)), str(error)) from None
+
+
+def takes_examples(task: TextGeneration) -> bool:
+    """Whether the template, once it is bound, writes a question after one that was answered."""
+    if not task.template.source:
+        return True
+    try:
+        rendered(Conversation(messages=_ASKED_AGAIN), task.template.template(), add_generation_prompt=True)
+    except ConversationError:
+        return False
+    return True
 
 
 def reader(task: TextGeneration, columns: Mapping[str, str]) -> Reader:

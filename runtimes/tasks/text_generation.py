@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from compiler.data.conversations import answer_of
+from compiler.data.conversations import after_examples, answer_of
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, TextGeneration
 from compiler.tasks.text_generation import conversation, pieces
-from compiler.templates import OWN, TEMPLATE_FILE
+from compiler.templates import OWN, TEMPLATE_FILE, ConversationError
 from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
@@ -99,6 +99,26 @@ def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> tu
     """The token ids that the assistant's next turn starts from; without their beginning where they are too many."""
     ids = prompt_tokens(conversation(row), task.template.template(), encoder.whole)
     return ids[-encoder.max_length :]
+
+
+def is_solved(task: TextGeneration, row: Mapping[str, Any]) -> bool:
+    """Whether the assistant answers in a row that has turns."""
+    found = conversation(row)
+    return not found.is_passage and found.first_turn < found.last_answer < len(found.messages)
+
+
+def prompt_after(
+    task: TextGeneration, row: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], encoder: Encoder
+) -> tuple[int, ...] | None:
+    """The same, uncut, with solved rows as earlier turns; None for a text without turns, or if the template refuses."""
+    asked = conversation(row)
+    if asked.is_passage:
+        return None
+    try:
+        joined = after_examples(asked, [conversation(example) for example in examples])
+        return prompt_tokens(joined, task.template.template(), encoder.whole)
+    except ConversationError:
+        return None
 
 
 def end_tokens(task: TextGeneration, encoder: Encoder) -> tuple[int, ...]:
