@@ -19,6 +19,7 @@ from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method
 from compiler.metrics import UNRANKED, Metric, name_of
+from compiler.metrics.units import settled
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
@@ -105,6 +106,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
     method, method_choices = methods.module_of(recipe.method).resolve(recipe.method, model)
     task = tasks.module_of(recipe.task).resolve(recipe, model, data)
     training, training_choices = _training(recipe, model, data, task, target)
+    metrics, metric_choices = settled(task.metrics, data.references)
     generation, generation_choices = _generation(recipe, model, data)
     own_files = {name: digest for name, digest in model.files.items() if not name.endswith(".safetensors")}
     return ResolvedRecipe(
@@ -119,11 +121,11 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         keep_head=task.keep_head,
         method=method,
         training=training,
-        metrics=task.metrics,
+        metrics=metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
         generation=generation,
-        choices=(*task.choices, *method_choices, *training_choices, *generation_choices),
+        choices=(*task.choices, *method_choices, *training_choices, *metric_choices, *generation_choices),
     )
 
 

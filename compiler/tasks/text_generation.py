@@ -14,6 +14,7 @@ from compiler.data.conversations import (
     Conversation,
     Message,
     Shape,
+    answer_of,
     conversation_of,
     layout_of,
     read_conversation,
@@ -181,6 +182,11 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
     shape = layout_of(row.keys(), {})
     assert shape is not None, "as a reader of rows gives it"
     return read_conversation(row, shape)
+
+
+def reference(row: Mapping[str, Any]) -> str:
+    """What the assistant says last in a row by role."""
+    return answer_of(conversation(row))
 
 
 def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from compiler.data.conversations import after_examples, answer_of
+from compiler.data.conversations import after_examples
 from compiler.metrics import Metric
 from compiler.recipe import Loss
-from compiler.tasks import Example, TextGeneration
+from compiler.tasks import Example, TextGeneration, text_generation
 from compiler.tasks.text_generation import conversation, pieces
 from compiler.templates import OWN, TEMPLATE_FILE, ConversationError
 from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of, stop_token
@@ -136,7 +136,7 @@ def tokenizer_files(task: TextGeneration, tokenizer_file: Path) -> Mapping[str, 
 
 def reference(task: TextGeneration, row: Mapping[str, Any]) -> str:
     """What the assistant says last."""
-    return answer_of(conversation(row))
+    return text_generation.reference(row)
 
 
 def written(task: TextGeneration, row: Mapping[str, Any], text: str) -> Answer:
