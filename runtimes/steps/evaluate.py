@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def _text_metrics(step: Evaluate, written: _Written, name: str) -> dict[str, flo
         return {}
     known = compiler_tasks.module_of(step.task).WRITTEN
     metrics = [metric for metric in step.metrics if metric.type in known]
-    return score_texts(metrics, written.texts["reference"], written.texts[name])
+    said = partial(tasks.writing_module_of(step.task).said, step.task)
+    return score_texts(metrics, [*map(said, written.texts["reference"])], [*map(said, written.texts[name])])
 
 
 def _ordered(step: Evaluate, metrics: Mapping[str, float]) -> dict[str, float]:

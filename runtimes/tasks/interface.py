@@ -191,6 +191,10 @@ class WritingModule(TaskModule, Protocol):
         """The natural answer, from the text that was written."""
         ...
 
+    def said(self, task: Task, text: str) -> str:
+        """What of a text that was written is compared with a reference."""
+        ...
+
 
 class ExampleModule(WritingModule, Protocol):
     """The module of a task that can be asked after solved rows."""

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from compiler.data.conversations import after_examples
 from compiler.metrics import Metric
 from compiler.recipe import Loss
+from compiler.supervision import end_of_reasoning
 from compiler.tasks import Example, TextGeneration, text_generation
-from compiler.tasks.text_generation import conversation, pieces
+from compiler.tasks.text_generation import conversation, pieces, told
 from compiler.templates import OWN, TEMPLATE_FILE, ConversationError
 from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
@@ -115,7 +116,7 @@ def prompt_after(
     if asked.is_passage:
         return None
     try:
-        joined = after_examples(asked, [conversation(example) for example in examples])
+        joined = after_examples(asked, [told(task, example) for example in examples])
         return prompt_tokens(joined, task.template.template(), encoder.whole)
     except ConversationError:
         return None
@@ -142,6 +143,12 @@ def reference(task: TextGeneration, row: Mapping[str, Any]) -> str:
 def written(task: TextGeneration, row: Mapping[str, Any], text: str) -> Answer:
     """The text."""
     return {"text": text}
+
+
+def said(task: TextGeneration, text: str) -> str:
+    """What follows the reasoning; all of it where none ends."""
+    end = end_of_reasoning(task.template.template())
+    return text.rpartition(end)[2].lstrip() if end and end in text else text
 
 
 def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:

@@ -178,6 +178,43 @@ def test_transformers_writes_the_same_from_the_folder_that_was_saved(chat: Path)
         assert tokenizer.decode([token for token in row["ids"] if token != 3]) == row["text"]
 
 
+def test_answers_are_measured_without_their_reasoning(tmp_path: Path) -> None:
+    """The template ends reasoning with the word end; few answers are right at once, and reasoning is written first."""
+    source = (
+        "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% else %}"
+        "{{ message.reasoning_content }} end {{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    folder = write_language_project(
+        tmp_path / "project",
+        [{**row, "rationale": "the film is"} for row in prompts(200)],
+        task={"type": "text-generation", "template": {"source": source}},
+        dataset={"train": "rows.jsonl", "columns": {"reasoning": "rationale"}},
+        training=TRAINING,
+        metrics=["token-accuracy", "exact-match"],
+        generation={"max_new_tokens": 10, "rows": 10},
+    )
+    tokens = []
+    for learnt in (True, False):
+        options = (
+            "--runs",
+            str(folder / "runs"),
+            "--target",
+            "cpu",
+            "--set",
+            f"/task/supervise_reasoning={learnt}".lower(),
+        )
+        found = recipe("run", str(folder / "recipe.json"), *options)
+        assert found.exit_code == 0, found.output
+        evaluation = report(folder / "runs" / "tiny")["evaluation"]
+        tokens.append(evaluation["tokens"])
+        if learnt:
+            assert evaluation["texts"][0]["answer"] in ("the film is end very p", "the film is end very n")
+            assert evaluation["texts"][0]["reference"] in ("very p", "very n")
+            assert evaluation["metrics"]["exact-match"] > 0.5
+    rows = evaluation["rows"]
+    assert tokens == [rows * 7, rows * 4], "the film is end very p [SEP], and what follows the reasoning"
+
+
 def damage_tokens(folder: Path) -> None:
     """A row's second token is another one."""
     lines = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]

@@ -112,6 +112,28 @@ def test_only_what_the_assistant_says_is_learnt(files: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_rationale_is_a_column_before_the_answer_learnt_or_only_read(files: Path, *, learnt: bool) -> None:
+    """The template has no form for reasoning, as most have none."""
+    task = chat(files, supervise_reasoning=learnt)
+    named = {"reasoning": "rationale", "completion": "answer"}
+    reader = module_of(task).reader(task, columns_of(task, named))
+    row = reader.read({"prompt": "2 + 2?", "rationale": "Two and two.", "answer": "4"}).row
+    assert row == {"prompt": "2 + 2?", "reasoning": "Two and two.", "completion": "4"}
+    assert texts_of(task, row) == ("<user>2 + 2?</s><assistant><think>\nTwo and two.\n</think>\n\n4</s>",)
+    [found] = [segment.text for segment in pieces(task, row) if segment.supervised]
+    before = "<assistant><think>\nTwo and two." if learnt else ""
+    assert found == before + "\n</think>\n\n4</s>"
+
+
+def test_a_rationale_is_written_by_the_template_that_has_a_form_for_it(files: Path) -> None:
+    task = chat(
+        files, template={"source": "{% for m in messages %}{{ m.reasoning_content }}!{{ m.content }}|{% endfor %}"}
+    )
+    row = row_of(task, instruction="2 + 2?", output="4", reasoning="Two and two.")
+    assert texts_of(task, row) == ("!2 + 2?|Two and two.!4|",)
+
+
 def test_a_row_that_is_no_conversation_names_the_columns_that_were_looked_for(files: Path) -> None:
     task = chat(files)
     with pytest.raises(
