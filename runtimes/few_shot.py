@@ -19,6 +19,7 @@ from compiler.tasks import texts_of
 from runtimes import tasks
 from runtimes.answers import Row, Writing
 from runtimes.decoding import Decoder
+from runtimes.shared_prefix import SharedPrefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +82,26 @@ class FewShot:
 
 
 def written_after_examples(
-    writing: Writing, decoder: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int], train_rows: Path
+    writing: Writing,
+    decoder: Decoder[Any],
+    rows: Sequence[Row],
+    numbers: Sequence[int],
+    train_rows: Path,
+    *,
+    shared: bool = False,
 ) -> FewShot:
-    """The answer to each row after solved rows of a file. `numbers`: of the rows, by which what is drawn is seeded."""
+    """The answer to each row after solved rows of a file. `numbers`: of the rows, by which what is drawn is seeded.
+
+    `shared`: what prompts begin with is read once for a batch, by a decoder that can (see SharedPrefix).
+    """
     count = writing.generation.few_shot
     assert count != "auto", "resolved"
     room = writing.generation.room(decoder.max_positions)
     examples = draw_examples(writing, train_rows, count, share(room, writing.encoder.max_length, count))
     prompted = [_prompt(writing, decoder, row, examples.rows, room) for row in rows]
     counts = tuple(shown for _, shown in prompted)
-    answers = writing.decoded(decoder, [prompt for prompt, _ in prompted], numbers) if any(counts) else []
+    reader = SharedPrefix(decoder) if shared else decoder
+    answers = writing.decoded(reader, [prompt for prompt, _ in prompted], numbers) if any(counts) else []
     return FewShot(texts=tuple(writing.text(answer) for answer in answers), counts=counts, examples=examples)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from compiler import tasks as compiler_tasks
 from compiler.files import write_json
 from compiler.hub import fetch_model
 from compiler.metrics import name_of
+from compiler.model_facts import keeps_rows_apart
 from compiler.plan import Evaluate, Train
 from compiler.windows import Windowed
 from runtimes import tasks, windows
@@ -99,7 +101,9 @@ def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Wri
     texts["untuned"] = writing.written(untuned, chosen, numbers)
     if not step.generation.few_shot:
         return _Written(texts, {})
-    shown = written_after_examples(writing, untuned, chosen, numbers, context.inputs["prepare"] / "train" / ROWS)
+    train_rows = context.inputs["prepare"] / "train" / ROWS
+    shared = keeps_rows_apart(json.loads((base / "config.json").read_text(encoding="utf-8")))
+    shown = written_after_examples(writing, untuned, chosen, numbers, train_rows, shared=shared)
     if shown.texts:
         texts["few_shot"] = shown.texts
     return _Written(texts, {"few_shot": shown.as_json(writing.generation)})
