@@ -235,8 +235,10 @@ def check_generation(recipe: Recipe) -> Iterator[Diagnostic]:
     if not tasks.module_of(recipe.task).WRITES:
         yield _unread(recipe, "/generation", f'with the task "{recipe.task.type}"', "remove it: it writes no text")
         return
+    yield from check_few_shot(recipe)
     if not generation.samples:
-        for key in ("top_k", "top_p", "seed"):
+        keys = ("top_k", "top_p") if generation.few_shot and asks_for_texts(recipe) else ("top_k", "top_p", "seed")
+        for key in keys:
             if recipe.wrote(f"/generation/{key}") is not None:
                 yield _unread(recipe, f"/generation/{key}", "without temperature", "add a temperature, or remove it")
     elif generation.num_beams > 1:
@@ -245,6 +247,25 @@ def check_generation(recipe: Recipe) -> Iterator[Diagnostic]:
         if not stop:
             message = "the empty text is in every answer, so each would end at once"
             yield recipe.finding("R219", f"/generation/stop/{index}", message, "remove it")
+
+
+def check_few_shot(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Solved rows are put before prompts where a decoder writes, and a metric reads what it writes."""
+    pointer = "/generation/few_shot"
+    if recipe.wrote(pointer) is None:
+        return
+    if tasks.module_of(recipe.task).ARCHITECTURES != ("decoder",):
+        yield _unread(recipe, pointer, f'with the task "{recipe.task.type}"', "remove it: its models read one text")
+    elif not asks_for_texts(recipe):
+        hint = 'add a metric of written texts ("rouge", for example) and held-out rows, or remove it'
+        yield _unread(recipe, pointer, "where no written text is measured", hint)
+
+
+def asks_for_texts(recipe: Recipe) -> bool:
+    """Whether texts are written for held-out rows, and measured."""
+    held_out = recipe.dataset.test is not None or recipe.dataset.validation is not None
+    written = tasks.module_of(recipe.task).WRITTEN
+    return held_out and any(metric.type in written for metric in recipe.metrics)
 
 
 def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:

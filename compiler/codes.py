@@ -128,7 +128,8 @@ CODES: dict[str, Code] = {
     ),
     "R408": Code(
         "longer than the model's positions",
-        "The model has learnt a fixed number of positions; longer rows would fail or be nonsense.",
+        "The model has learnt a fixed number of positions; longer rows would fail or be nonsense. Solved rows before a "
+        "prompt (/generation/few_shot) take their part of them.",
     ),
     "E401": Code("the system refused", "A file could not be written or read: disk full, no permission, or gone."),
     "E402": Code("a package is missing", "The command needs an extra of recipec; the hint installs it."),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from compiler.hub import Sources
     from compiler.plan import SplitRows
     from compiler.recipe import Recipe
+    from compiler.scripts import Tokenization
     from compiler.tasks import Task
     from compiler.tasks.interface import Architecture
 
@@ -134,6 +135,7 @@ class DataFacts:
     splits: tuple[SplitFacts, ...]
     labels: tuple[str, ...]  # as declared, or else those found, sorted; none where the answers are no labels
     overlaps: tuple[Overlap, ...] = ()
+    references: Tokenization | None = None  # how BLEU parts the texts of held-out rows; None where nothing measures any
 
     @property
     def split_rows(self) -> tuple[SplitRows, ...]:

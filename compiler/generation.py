@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from compiler.typed import About
 
@@ -30,9 +30,27 @@ class Generation:
     rows: Annotated[
         int, About("At most so many held-out rows are answered, where a metric is measured on texts.", minimum=1)
     ] = 100
-    seed: Annotated[int, About("With temperature: decides what is drawn.", minimum=0, maximum=2**32 - 1)] = 0
+    few_shot: Annotated[
+        int | Literal["auto"],
+        About(
+            "Solved train rows before each prompt, for a second look at the untuned model; metrics of written texts "
+            "alone are measured so, and 0 leaves it out. auto: 3, or as many as the model has positions for.",
+            minimum=0,
+            maximum=64,
+        ),
+    ] = "auto"
+    seed: Annotated[
+        int,
+        About(
+            "Decides what is drawn: tokens with temperature, and the rows of few_shot.", minimum=0, maximum=2**32 - 1
+        ),
+    ] = 0
 
     @property
     def samples(self) -> bool:
         """Whether tokens are drawn."""
         return self.temperature > 0
+
+    def room(self, max_positions: int | None) -> int | None:
+        """Tokens that a prompt may have where the answer takes positions of the same model; None without a limit."""
+        return None if max_positions is None else max_positions - min(self.max_new_tokens, max_positions // 2)

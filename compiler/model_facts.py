@@ -160,8 +160,7 @@ _KNOWN_TYPES = (
 def model_facts(files: Files) -> ModelFacts:
     """What the compiler knows of a model. Raises SourceError when it can't be used."""
     config = _config(files)
-    inner = config.get("text_config")
-    flat = {**inner, **config} if isinstance(inner, Mapping) else config
+    flat = _flat(config)
     _check_padding(flat, files)
     weight_files, tensors = _weights(files)
     has_tokenizer = "tokenizer.json" in files.names
@@ -188,7 +187,7 @@ def model_facts(files: Files) -> ModelFacts:
         architecture=_architecture(config),
         token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         max_target_positions=_max_target_positions(flat),
-        packs=_packs(flat),
+        packs=keeps_rows_apart(config),
         padding=flat.get("pad_token_id"),
         tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
@@ -224,10 +223,17 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
     return "decoder" if kind in _DECODERS else "vision" if kind in _VISION else "encoder"
 
 
-def _packs(config: Mapping[str, Any]) -> bool:
+def _flat(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of the half that reads and writes texts, where a model has others."""
+    inner = config.get("text_config")
+    return {**inner, **config} if isinstance(inner, Mapping) else config
+
+
+def keeps_rows_apart(config: Mapping[str, Any]) -> bool:
     """Whether a mask of our own is all that says which tokens see each other: no window, no slopes over distances."""
-    windows = config.get("sliding_window") is not None and config.get("use_sliding_window") is not False
-    return config["model_type"] in _PACKED and not windows
+    flat = _flat(config)
+    windows = flat.get("sliding_window") is not None and flat.get("use_sliding_window") is not False
+    return flat["model_type"] in _PACKED and not windows
 
 
 def _half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

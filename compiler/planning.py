@@ -157,7 +157,7 @@ def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
         tokenizer=recipe.tokenizer,
         max_length=recipe.training.max_length,
         columns=recipe.columns,
-        generation=recipe.generation,
+        generation=recipe.generation and replace(recipe.generation, few_shot=0),
     )
 
 
@@ -169,4 +169,4 @@ def _unwritten(recipe: ResolvedRecipe, metrics: tuple[Metric, ...]) -> tuple[Met
 
 def _greedy(generation: Generation | None) -> Generation | None:
     """How the source writes for the gate, nothing else of it."""
-    return generation and Generation(max_new_tokens=generation.max_new_tokens, stop=generation.stop)
+    return generation and Generation(max_new_tokens=generation.max_new_tokens, stop=generation.stop, few_shot=0)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from compiler import methods, tasks
-from compiler.auto import Choice
+from compiler.auto import Auto, Choice
 from compiler.balance import Draw, rows_of_epoch
-from compiler.checks import resolved_export, selectable
+from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import DataFacts, ModelFacts
+from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.generation import Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method
 from compiler.metrics import UNRANKED, Metric, name_of
+from compiler.metrics.units import settled
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
@@ -104,6 +106,8 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
     method, method_choices = methods.module_of(recipe.method).resolve(recipe.method, model)
     task = tasks.module_of(recipe.task).resolve(recipe, model, data)
     training, training_choices = _training(recipe, model, data, task, target)
+    metrics, metric_choices = settled(task.metrics, data.references)
+    generation, generation_choices = _generation(recipe, model, data)
     own_files = {name: digest for name, digest in model.files.items() if not name.endswith(".safetensors")}
     return ResolvedRecipe(
         name=recipe.name,
@@ -117,11 +121,11 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         keep_head=task.keep_head,
         method=method,
         training=training,
-        metrics=task.metrics,
+        metrics=metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
-        generation=recipe.generation if tasks.module_of(recipe.task).WRITES else None,
-        choices=(*task.choices, *method_choices, *training_choices),
+        generation=generation,
+        choices=(*task.choices, *method_choices, *training_choices, *metric_choices, *generation_choices),
     )
 
 
@@ -130,6 +134,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_model(recipe, model)
     yield from tasks.module_of(recipe.task).check_facts(recipe, model, data)
     yield from check_warmup(recipe, model, data)
+    yield from check_few_shot(recipe, model, data)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
@@ -170,6 +175,22 @@ def check_warmup(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator
         yield recipe.finding("R212", "/training/schedule/warmup_steps", message, f"at most {steps - 1}")
 
 
+def check_few_shot(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
+    """As many solved rows as the recipe says can stand before a prompt."""
+    count, train, pointer = recipe.generation.few_shot, data.split("train"), "/generation/few_shot"
+    if count == "auto" or not count or train is None:
+        return
+    if not tasks.takes_examples(recipe.task):
+        message = "the chat template does not take a question after one that was answered"
+        yield recipe.finding("R411", pointer, message, "set it to 0, or choose another template")
+        return
+    most = share(recipe.generation.room(model.max_positions), _length(recipe, model, data), count)
+    fitting = num_fitting(train, most)
+    if fitting < count:
+        message = f"a prompt leaves room for {count} solved rows of {most:,} tokens; train rows that short: {fitting:,}"
+        yield recipe.finding("R408", pointer, message, f'at most {_few_shot(recipe, model, data).value}, or "auto"')
+
+
 def _packing(recipe: Recipe, model: ModelFacts) -> Packing:
     wanted = recipe.training.packing is not False and model.packs
     return tasks.module_of(recipe.task).PACKING if wanted else "none"
@@ -193,8 +214,7 @@ def _steps_per_epoch(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
     windowed = isinstance(recipe.task, Windowed)
     if train is None or train.lengths is None or (packing == "none" and not windowed):
         return max(1, math.ceil(data.num_rows("train") / recipe.training.batch_size))
-    written = recipe.training.max_length
-    capacity = auto_length(model, data).value if written == "auto" else written
+    capacity = _length(recipe, model, data)
     if isinstance(recipe.task, Windowed):
         count = num_windows_of(train.lengths, capacity, recipe.task.window_step(capacity))
         return max(1, math.ceil(count / recipe.training.batch_size))
@@ -283,6 +303,32 @@ class _Choices:
             reason = "rows differ in length, and attention can be kept within each"
             self.made.append(Choice(pointer="/training/packing", value=value, reason=reason))
         return value
+
+
+def _length(recipe: Recipe, model: ModelFacts, data: DataFacts) -> int:
+    written = recipe.training.max_length
+    return auto_length(model, data).value if written == "auto" else written
+
+
+def _generation(recipe: Recipe, model: ModelFacts, data: DataFacts) -> tuple[Generation | None, tuple[Choice, ...]]:
+    """How texts are written, where the task writes some, and how many solved rows stand before a prompt."""
+    if not tasks.module_of(recipe.task).WRITES:
+        return None, ()
+    if recipe.generation.few_shot != "auto":
+        return recipe.generation, ()
+    if tasks.module_of(recipe.task).ARCHITECTURES != ("decoder",) or not asks_for_texts(recipe):
+        return replace(recipe.generation, few_shot=0), ()
+    found = _few_shot(recipe, model, data)
+    choice = Choice(pointer="/generation/few_shot", value=found.value, reason=found.reason)
+    return replace(recipe.generation, few_shot=found.value), (choice,)
+
+
+def _few_shot(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Auto[int]:
+    train = data.split("train")
+    assert train is not None, "there are rows to train on"
+    if not tasks.takes_examples(recipe.task):
+        return Auto(0, "the chat template does not take a question after one that was answered")
+    return auto_few_shot(train, recipe.generation.room(model.max_positions), _length(recipe, model, data))
 
 
 def _max_length(recipe: Recipe, model: ModelFacts, data: DataFacts, chosen: _Choices) -> int:

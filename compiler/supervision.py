@@ -19,12 +19,21 @@ from typing import Literal
 
 from compiler.data.conversations import Conversation
 from compiler.data.messages import Message
-from compiler.templates import ConversationError, Template, TemplateError, rendered, rendered_with_marks
+from compiler.templates import (
+    THOUGHT,
+    ConversationError,
+    Template,
+    TemplateError,
+    rendered,
+    rendered_with_marks,
+    with_thoughts,
+)
 
 Supervise = Literal["assistant", "last", "all"]
 """What bears loss: all that the assistant says, the last that it says, or every token."""
 Span = tuple[int, int]
 """Characters from, up to."""
+_THOUGHT = "Somebody greets."
 _PROBES = (Message(role="user", content="Hi"), Message(role="assistant", content="Hello"))
 
 
@@ -39,8 +48,12 @@ class Segment:
 Segments = tuple[Segment, ...]
 
 
-def render(conversation: Conversation, template: Template, supervise: Supervise = "assistant") -> Segments:
+def render(
+    conversation: Conversation, template: Template, supervise: Supervise = "assistant", *, reasoning: bool = True
+) -> Segments:
     """The rendered conversation in pieces. A text without roles is not rendered: all of it and its end bear loss.
+
+    `reasoning`: whether that of an answer is learnt too; else its turn bears loss from what follows it.
 
     Raises TemplateError when the template can't be used, or when it can't be told what of its text the assistant said.
     """
@@ -53,7 +66,59 @@ def render(conversation: Conversation, template: Template, supervise: Supervise 
     else:
         text = rendered(conversation, template)
         spans = [_Turn(conversation, template, text, index).span() for index in _learnt(conversation, supervise)]
+    if not reasoning:
+        read = list(_reasonings(conversation, template, text))
+        spans = [_behind(span, read) for span in spans]
     return _segments(text, spans)
+
+
+def _reasonings(conversation: Conversation, template: Template, text: str) -> Iterator[Span]:
+    """Where the reasoning of answers stands in the text, found with a character in its place.
+
+    What the template leaves out, as many do in earlier turns, stands nowhere.
+    """
+    mark = _unused(text)[0]
+    messages = conversation.messages
+    for index, message in enumerate(messages):
+        if not (message.reasoning or message.thought):
+            continue
+        other = replace(
+            conversation, messages=(*messages[:index], _with_reasoning(message, mark), *messages[index + 1 :])
+        )
+        before, *after = rendered(other, template).split(mark)
+        if not after:
+            continue
+        if len(after) > 1 or not (text.startswith(before) and text.endswith(after[0])):
+            raise ConversationError(
+                f"the chat template writes the reasoning of message {index + 1} so that it can't be told from the "
+                "rest: learn it as well, or use another template"
+            )
+        yield len(before), len(text) - len(after[0])
+
+
+def _with_reasoning(message: Message, reasoning: str) -> Message:
+    """The message with other reasoning, where it has some."""
+    if not message.thought:
+        return replace(message, reasoning=reasoning)
+    content = (message.content or "").removeprefix(THOUGHT.format(message.thought))
+    return replace(message, content=THOUGHT.format(reasoning) + content)
+
+
+def _behind(span: Span, read: Sequence[Span]) -> Span:
+    """What of a turn follows the reasoning in it."""
+    start, end = span
+    return max([start, *(stop for begin, stop in read if start <= begin < end)]), end
+
+
+def end_of_reasoning(template: Template) -> str:
+    """What stands between an answer's reasoning and its words, without white space; "" where none can be written."""
+    asked, answered = _PROBES
+    reasoned = Conversation(messages=(asked, replace(answered, reasoning=_THOUGHT)))
+    try:
+        text = rendered(with_thoughts(reasoned, template), template)
+    except ConversationError:
+        return ""
+    return text.rpartition(_THOUGHT)[2].partition(answered.content or "")[0].strip()
 
 
 def prompt_of(conversation: Conversation, template: Template) -> str:

@@ -9,11 +9,11 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compiler.data.conversations import Conversation, as_json
+from compiler.data.conversations import Conversation, Message, as_json
 from compiler.diagnostics import short
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -27,6 +27,14 @@ OWN = "model"
 DATE = dt.date(2024, 7, 26)
 """The day that it is for templates. A plan means the same on every day, so templates can't be told which day it is;
 this is the one that Llama's templates write themselves where nobody tells them."""
+THOUGHT = "<think>\n{}\n</think>\n\n"
+"""Reasoning at the head of an answer, as many templates write it; for those that have no form for it, too."""
+_REASONED = Conversation(
+    messages=(
+        Message(role="user", content="Hi"),
+        Message(role="assistant", content="Hello", reasoning="Somebody greets."),
+    )
+)
 _MARKED = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
@@ -149,6 +157,30 @@ def rendered_with_marks(conversation: Conversation, template: Template, marks: t
     from compiler.template_environment import MARKS
 
     return _run(template, conversation, {"add_generation_prompt": False, MARKS: marks})
+
+
+def with_thoughts(conversation: Conversation, template: Template) -> Conversation:
+    """The conversation, its reasoning at the head of the contents where the template has no form for it."""
+    if not any(message.reasoning for message in conversation.messages):
+        return conversation
+    if _writes_reasoning(template, conversation.tools):
+        return conversation
+    return replace(conversation, messages=tuple(_thought(message) for message in conversation.messages))
+
+
+def _writes_reasoning(template: Template, tools: tuple[Mapping[str, Any], ...]) -> bool:
+    """Whether the template writes the reasoning of the last answer, where there are such tools."""
+    try:
+        return _REASONED.messages[-1].reasoning in rendered(replace(_REASONED, tools=tools), template)
+    except ConversationError:
+        return True
+
+
+def _thought(message: Message) -> Message:
+    if not message.reasoning:
+        return message
+    content = THOUGHT.format(message.reasoning) + (message.content or "")
+    return replace(message, content=content, reasoning="", thought=message.reasoning)
 
 
 def _run(template: Template, conversation: Conversation, more: Mapping[str, Any]) -> str:

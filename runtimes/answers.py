@@ -32,9 +32,7 @@ class Writing:
     def prompts(self, rows: Iterable[Row], decoder: Decoder[Any]) -> list[tuple[int, ...]]:
         """The token ids that each answer starts from; without their beginning where they leave no room for it."""
         module = tasks.writing_module_of(self.task)
-        room = None
-        if decoder.max_positions is not None and not module.head(self.task).encodes:
-            room = decoder.max_positions - min(self.generation.max_new_tokens, decoder.max_positions // 2)
+        room = None if module.head(self.task).encodes else self.generation.room(decoder.max_positions)
         return [module.prompt(self.task, row, self.encoder)[-room if room else None :] for row in rows]
 
     def written(self, decoder: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int] | None = None) -> list[str]:

@@ -45,7 +45,10 @@ class Decoder(Protocol[Cache]):
         ...
 
     def step(self, ids_B1: Ids, mask_BS: Ids, cache: Cache) -> tuple[Floats, Cache]:
-        """The logits [B, V] of one token more for each row; the mask has its column too. The old cache is used up."""
+        """The logits [B, V] of one token more for each row; the mask has its column too. The old cache is used up.
+
+        Of decoders with a cache of keys and values also of several tokens, of which the first may be padding.
+        """
         ...
 
     def reorder(self, cache: Cache, rows: Ids) -> Cache:

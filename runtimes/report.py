@@ -141,7 +141,17 @@ def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = "".join(f"{figures[name]:>12.4f}" if name in figures else f"{'':>12}" for figures in columns.values())
         lines.append(f"    {name:<20}{cells}")
-    return [*lines, *tasks.module_named(evaluation["task"]).detail_lines(evaluation)]
+    shown = [few_shot_line(evaluation["few_shot"])] if "few_shot" in evaluation else []
+    return [*lines, *shown, *tasks.module_named(evaluation["task"]).detail_lines(evaluation)]
+
+
+def few_shot_line(told: Mapping[str, Any]) -> str:
+    """How many solved rows stood before the prompts of the untuned model, and before how many there were fewer."""
+    wanted, total = told["wanted"], sum(told["prompts"].values())
+    fewer = total - told["prompts"].get(str(wanted), 0)
+    rows = "train row" if wanted == 1 else "train rows"
+    left_out = f"; before {fewer:,} of {total:,} prompts there was room for fewer" if fewer else ""
+    return f"    few_shot: the untuned model, {wanted} solved {rows} before each prompt{left_out}"
 
 
 def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:

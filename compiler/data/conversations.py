@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +19,16 @@ __all__ = [
     "Role",
     "Shape",
     "ToolCall",
+    "after_examples",
     "answer_of",
     "as_json",
     "conversation_of",
     "layout_of",
     "read_conversation",
 ]
+
+
+_INSTRUCTIONS = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,11 @@ class Conversation:
         """The index of the assistant's last message; the number of messages where it has none."""
         answers = [index for index, message in enumerate(self.messages) if message.role == "assistant"]
         return answers[-1] if answers else len(self.messages)
+
+    @property
+    def first_turn(self) -> int:
+        """The index of the first message after the system's."""
+        return next((at for at, message in enumerate(self.messages) if message.role not in _INSTRUCTIONS), 0)
 
     def until(self, end: int) -> Conversation:
         """The conversation as it was before the message at an index."""
@@ -147,6 +157,17 @@ def answer_of(conversation: Conversation) -> str:
     return (conversation.messages[index].content or "") if index < len(conversation.messages) else ""
 
 
+def after_examples(asked: Conversation, examples: Sequence[Conversation]) -> Conversation:
+    """A conversation after solved ones, each up to its last answer: they become its own earlier turns.
+
+    Its system message stays in front, and theirs are left out. The tools of all are there to be called.
+    """
+    own = asked.messages[: asked.first_turn]
+    turns = [turn for solved in examples for turn in solved.messages[solved.first_turn : solved.last_answer + 1]]
+    tools = {json.dumps(tool, sort_keys=True): tool for each in (asked, *examples) for tool in each.tools}
+    return Conversation(messages=(*own, *turns, *asked.messages[asked.first_turn :]), tools=tuple(tools.values()))
+
+
 def _read_messages(row: _Row) -> Conversation:
     messages = messages_in(row.values, row.columns["messages"])
     return Conversation(messages=_with_system(row, messages, "messages"), tools=row.tools())
@@ -176,7 +197,7 @@ def _read_text(row: _Row) -> Conversation:
 def _with_system(row: _Row, messages: tuple[Message, ...], role: str) -> tuple[Message, ...]:
     if not row.has("system"):
         return messages
-    if messages[0].role in ("system", "developer"):
+    if messages[0].role in _INSTRUCTIONS:
         column = row.columns["system"]
         raise BadValueError(column, f'a system message stands in the column "{row.columns[role]}" as well')
     return (Message(role="system", content=row.text("system")), *messages)

@@ -46,6 +46,7 @@ class Message:
     name: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    thought: str = ""  # reasoning that stands at the head of the content, for templates that have no form for it
     input: str = ""  # the end of the content, where an instruction came with an input of its own
     learnt: bool = True  # whether an assistant's message may bear loss: not with "weight": 0
 

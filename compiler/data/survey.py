@@ -30,6 +30,7 @@ from compiler.hub import Sources
 from compiler.plan import SplitRows
 from compiler.project import Project, recipe_folder
 from compiler.recipe import Recipe, Split
+from compiler.scripts import Tokenization, tokenization_of
 from compiler.tasks import Task
 from compiler.typed import to_json
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LISTED = 5  # findings of one kind; the rest is counted
+REFERENCES = 1000  # texts of a split that tell whether metrics count words or characters
 _ROWS_AT_ONCE = 1024
 _CHARACTERS_AT_ONCE = 1_000_000  # a tokenizer takes about 50 bytes for each
 
@@ -200,6 +202,9 @@ class _Reader:
         self.tables: dict[SplitName, _Table] = {}
         self.unknown: dict[str, _Unknown] = {}
         self.faults = _Faults()
+        written = tasks.module_of(recipe.task).WRITTEN
+        self.measures_texts = any(metric.type in written for metric in recipe.metrics)
+        self.references: dict[SplitName, list[str]] = {}  # the first of each split
 
     def read(self, name: SplitName, files: tuple[DataFile, ...]) -> None:
         """Reads the files of a split into its table."""
@@ -207,11 +212,11 @@ class _Reader:
         for data in files:
             table.starts.append(len(table.targets))
             try:
-                self._read_file(data, table)
+                self._read_file(data, table, self.references.setdefault(name, []))
             except DataError as error:
                 self.faults.broken(error)
 
-    def _read_file(self, data: DataFile, table: _Table) -> None:
+    def _read_file(self, data: DataFile, table: _Table, references: list[str]) -> None:
         waiting: list[tuple[str, ...]] = []
         written: list[str] = []
         num_characters = 0
@@ -237,6 +242,8 @@ class _Reader:
                 own = contents.add(str(row.values[self.image]), image)
                 table.digests.append(int.from_bytes(own[:8], "little"))
                 continue
+            if self.measures_texts and len(references) < REFERENCES:
+                references.append(tasks.reference_of(self.task, example.row))
             texts = tasks.texts_of(self.task, example.row)
             table.digests.append(digest(texts))
             waiting.append(texts)
@@ -351,7 +358,17 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
             )
         )
     overlaps = tuple(_overlaps(rules, reader.tables, chosen))
-    return DataFacts(splits=tuple(splits), labels=reader.rows.labels, overlaps=overlaps)
+    return DataFacts(
+        splits=tuple(splits), labels=reader.rows.labels, overlaps=overlaps, references=_references(rules, reader)
+    )
+
+
+def _references(rules: Sequence[SplitRows], reader: _Reader) -> Tokenization | None:
+    """How BLEU parts the texts of held-out rows; of the file that they are drawn from, where they are a share of it."""
+    held_out = next((rule for name in ("test", "validation") for rule in rules if rule.split == name), None)
+    if held_out is None or not reader.measures_texts:
+        return None
+    return tokenization_of(reader.references["train" if held_out.fraction > 0 else held_out.split])
 
 
 def _rule(

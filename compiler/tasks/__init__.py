@@ -57,6 +57,8 @@ __all__ = [
     "image_column",
     "module_of",
     "reads",
+    "reference_of",
+    "takes_examples",
     "texts_of",
     "written_ids",
     "written_role",
@@ -142,6 +144,25 @@ def written_role(task: Task) -> str | None:
     """The role of a text that the model is to write after it has read the others; None where it writes none."""
     role = answer_of(task)
     return role if role is not None and module_of(task).COLUMNS[role] == "text" else None
+
+
+def reference_of(task: Task, row: Mapping[str, Any]) -> str:
+    """The text that a row should be answered with; "" where it is answered with something else."""
+    match task:
+        case TextGeneration():
+            return text_generation.reference(row)
+        case _:
+            role = written_role(task)
+            return "" if role is None else str(row[role])
+
+
+def takes_examples(task: Task) -> bool:
+    """Whether solved rows can stand before a row that is asked."""
+    match task:
+        case TextGeneration():
+            return text_generation.takes_examples(task)
+        case _:
+            return False
 
 
 def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:

@@ -12,7 +12,9 @@ from compiler.data.conversations import (
     LAYOUTS,
     ROLES,
     Conversation,
+    Message,
     Shape,
+    answer_of,
     conversation_of,
     layout_of,
     read_conversation,
@@ -23,7 +25,15 @@ from compiler.metrics import Perplexity, TokenAccuracy
 from compiler.supervision import Segments, Supervise, render
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
-from compiler.templates import OWN, ConversationError, Template, TemplateError, read_template
+from compiler.templates import (
+    OWN,
+    ConversationError,
+    Template,
+    TemplateError,
+    read_template,
+    rendered,
+    with_thoughts,
+)
 from compiler.tokens import check_tokens
 from compiler.typed import About
 
@@ -49,6 +59,11 @@ METRICS = ("perplexity", "token-accuracy", *WRITTEN)
 DEFAULT_METRICS = (Perplexity(), TokenAccuracy())
 LOSSES = ("cross-entropy",)
 STRATIFIES = False
+_ASKED_AGAIN = (
+    Message(role="user", content="Hi"),
+    Message(role="assistant", content="Hello"),
+    Message(role="user", content="Bye"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +135,9 @@ class TextGeneration:
     supervise: Annotated[
         Supervise, About("What is learnt: every turn of the assistant, its last one, or the whole text.")
     ] = "assistant"
+    supervise_reasoning: Annotated[
+        bool, About("Whether the reasoning before an answer is learnt as well, or only read.")
+    ] = True
 
 
 class Reader:
@@ -177,6 +195,20 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
     return read_conversation(row, shape)
 
 
+def told(task: TextGeneration, row: Mapping[str, Any]) -> Conversation:
+    """The conversation as it is written: a column's reasoning is in the answer where the template has no form for it.
+
+    Messages that bring their own are the template's business, as everywhere.
+    """
+    found = conversation(row)
+    return with_thoughts(found, task.template.template()) if "reasoning" in row else found
+
+
+def reference(row: Mapping[str, Any]) -> str:
+    """What the assistant says last in a row by role."""
+    return answer_of(conversation(row))
+
+
 def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
     """The task with its template's source and special tokens, which the tokenizer has. Raises ValueError."""
     found = replace(task, template=task.template.bound(tokenizer_file.parent))
@@ -197,9 +229,20 @@ def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:
 def pieces(task: TextGeneration, row: Mapping[str, Any]) -> Segments:
     """The rendered conversation in pieces, each with whether it is learnt. Raises BadValueError."""
     try:
-        return render(conversation(row), task.template.template(), task.supervise)
+        return render(told(task, row), task.template.template(), task.supervise, reasoning=task.supervise_reasoning)
     except ConversationError as error:
         raise BadValueError(next(iter(row)), str(error)) from None
+
+
+def takes_examples(task: TextGeneration) -> bool:
+    """Whether the template, once it is bound, writes a question after one that was answered."""
+    if not task.template.source:
+        return True
+    try:
+        rendered(Conversation(messages=_ASKED_AGAIN), task.template.template(), add_generation_prompt=True)
+    except ConversationError:
+        return False
+    return True
 
 
 def reader(task: TextGeneration, columns: Mapping[str, str]) -> Reader:
@@ -208,8 +251,13 @@ def reader(task: TextGeneration, columns: Mapping[str, str]) -> Reader:
 
 
 def check(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Classes have no weights here."""
-    return check_language(recipe)
+    """Classes have no weights here; reasoning is told from the rest where not every token is learnt."""
+    yield from check_language(recipe)
+    task, pointer = recipe.task, "/task/supervise_reasoning"
+    assert isinstance(task, TextGeneration), "the module is the task's"
+    if task.supervise == "all" and recipe.wrote(pointer) is not None:
+        message = 'nothing reads "supervise_reasoning" with "supervise": "all"'
+        yield recipe.finding("R202", pointer, message, "remove it: every token is learnt", key=True)
 
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compiler import tasks as compiler_tasks
 from compiler.files import write_json
 from compiler.hub import fetch_model
 from compiler.metrics import name_of
+from compiler.model_facts import keeps_rows_apart
 from compiler.plan import Evaluate, Train
 from compiler.windows import Windowed
 from runtimes import tasks, windows
@@ -18,16 +21,16 @@ from runtimes.answers import writing_of
 from runtimes.backends import backend
 from runtimes.batches import answered, collate, evaluation_batches, in_order
 from runtimes.comparison import rows_at_once
-from runtimes.decoding import Decoder
 from runtimes.evaluation import mean_loss
 from runtimes.events import Progress, Said
 from runtimes.features import Features, Ragged
+from runtimes.few_shot import written_after_examples
 from runtimes.gate import ScoreFunction
 from runtimes.golden import spread
 from runtimes.learnt import learnt
 from runtimes.metrics.texts import score_texts
 from runtimes.steps import Context
-from runtimes.steps.prepare import read_prepared
+from runtimes.steps.prepare import ROWS, read_prepared
 from runtimes.tokens import open_encoder
 
 _BATCH_SIZE = 32
@@ -45,51 +48,75 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     tuned = back.trained_scores(train, context.inputs["train"], base, device)
     outputs = yield from _outputs(tuned, features, train, step.id)
     metrics = _metrics(step, train, features, outputs)
-    texts = _texts(step, context, train, partial(back.trained_decoder, train, context.inputs["train"], base, device))
-    metrics |= _text_metrics(step, texts)
+    written = _written(step, context, train, base)
+    metrics |= _text_metrics(step, written, "answer")
     details = module.details(step.task, features.targets, outputs)
     baseline = _unlearnt(step, Features(context.inputs["prepare"] / "train").targets, features.targets)
     if step.baseline_model is not None:
         before = yield from _outputs(back.model_scores(step.task, base, device), features, train, step.id)
-        baseline["untuned"] = _metrics(step, train, features, before)
-        untuned = _texts(step, context, train, partial(back.model_decoder, base, device))
-        baseline["untuned"] |= _text_metrics(step, untuned)
-        texts = [{**text, "untuned": other["answer"]} for text, other in zip(texts, untuned, strict=True)]
+        baseline["untuned"] = _metrics(step, train, features, before) | _text_metrics(step, written, "untuned")
+    if "few_shot" in written.texts:
+        baseline["few_shot"] = _text_metrics(step, written, "few_shot")
     windowed = isinstance(step.task, Windowed)
     num_rows = windows.num_rows(read_prepared(context.inputs["prepare"] / step.split)) if windowed else len(features)
     described = {"task": step.task.type, "split": step.split, "rows": num_rows}
-    result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline}
-    if texts:
-        result["texts"] = texts[:_SHOWN]
+    result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline, **written.details}
+    if written.texts:
+        columns = written.texts.values()
+        result["texts"] = [dict(zip(written.texts, row, strict=True)) for row in zip(*columns, strict=True)][:_SHOWN]
     write_json(context.folder / "evaluation.json", result)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     yield Said(step=step.id, message=f"{num_rows:,} {step.split} rows: {shown}")
 
 
-def _texts(step: Evaluate, context: Context, train: Train, opened: Callable[[], Decoder[Any]]) -> list[dict[str, str]]:
-    """What a model writes for some held-out rows, and what it should; nothing where no metric asks for it."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was written for some held-out rows, by who wrote it, the rows' own references first; and what of it is told.
+
+    Nothing where no metric asks for texts.
+    """
+
+    texts: Mapping[str, Sequence[str]]
+    details: Mapping[str, Any]
+
+
+def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Written:
+    """What the tuned model writes for some held-out rows, and the untuned one: alone, and after solved train rows."""
     if step.generation is None:
-        return []
+        return _Written({}, {})
+    back, device = backend(context.placement.engine), context.placement.device
     prepared = context.inputs["prepare"] / step.split
     facts, rows = Features(prepared).facts, read_prepared(prepared)
     numbers = spread(len(rows), step.generation.rows).tolist()
-    base = fetch_model(train.model, context.root, context.sources)
-    encoder = open_encoder(base / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
-    writing = writing_of(step.task, encoder, step.generation, base)
     chosen = [rows[number] for number in numbers]
-    module = tasks.writing_module_of(step.task)
-    return [
-        {"reference": module.reference(step.task, row), "answer": text}
-        for row, text in zip(chosen, writing.written(opened(), chosen, numbers), strict=True)
-    ]
+    encoder = open_encoder(base / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
+    writing, module = writing_of(step.task, encoder, step.generation, base), tasks.writing_module_of(step.task)
+    texts: dict[str, Sequence[str]] = {
+        "reference": [module.reference(step.task, row) for row in chosen],
+        "answer": writing.written(back.trained_decoder(train, context.inputs["train"], base, device), chosen, numbers),
+    }
+    if step.baseline_model is None:
+        return _Written(texts, {})
+    untuned = back.model_decoder(base, device)
+    texts["untuned"] = writing.written(untuned, chosen, numbers)
+    if not step.generation.few_shot:
+        return _Written(texts, {})
+    train_rows = context.inputs["prepare"] / "train" / ROWS
+    shared = keeps_rows_apart(json.loads((base / "config.json").read_text(encoding="utf-8")))
+    shown = written_after_examples(writing, untuned, chosen, numbers, train_rows, shared=shared)
+    if shown.texts:
+        texts["few_shot"] = shown.texts
+    return _Written(texts, {"few_shot": shown.as_json(writing.generation)})
 
 
-def _text_metrics(step: Evaluate, texts: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    if not texts:
+def _text_metrics(step: Evaluate, written: _Written, name: str) -> dict[str, float]:
+    """The metrics of the texts that one of them wrote."""
+    if not written.texts:
         return {}
-    written = compiler_tasks.module_of(step.task).WRITTEN
-    metrics = [metric for metric in step.metrics if metric.type in written]
-    return score_texts(metrics, [text["reference"] for text in texts], [text["answer"] for text in texts])
+    known = compiler_tasks.module_of(step.task).WRITTEN
+    metrics = [metric for metric in step.metrics if metric.type in known]
+    said = partial(tasks.writing_module_of(step.task).said, step.task)
+    return score_texts(metrics, [*map(said, written.texts["reference"])], [*map(said, written.texts[name])])
 
 
 def _ordered(step: Evaluate, metrics: Mapping[str, float]) -> dict[str, float]:

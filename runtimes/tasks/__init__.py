@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import cast
 
 from compiler.tasks import Task
-from runtimes.tasks.interface import Answer, Head, TaskModule, WindowedModule, WritingModule
+from runtimes.tasks.interface import Answer, ExampleModule, Head, TaskModule, WindowedModule, WritingModule
 
 __all__ = [
     "Answer",
+    "ExampleModule",
     "Head",
     "TaskModule",
     "WindowedModule",
     "WritingModule",
+    "example_module_of",
     "module_named",
     "module_of",
     "windowed_module_of",
@@ -43,6 +45,11 @@ def module_of(task: Task) -> TaskModule:
 def writing_module_of(task: Task) -> WritingModule:
     """The module of a task that answers by writing a text."""
     return cast(WritingModule, module_of(task))
+
+
+def example_module_of(task: Task) -> ExampleModule:
+    """The module of a task that can be asked after solved rows."""
+    return cast(ExampleModule, module_of(task))
 
 
 def windowed_module_of(task: Task) -> WindowedModule:

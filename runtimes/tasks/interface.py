@@ -190,3 +190,21 @@ class WritingModule(TaskModule, Protocol):
     def written(self, task: Task, row: Mapping[str, Any], text: str) -> Answer:
         """The natural answer, from the text that was written."""
         ...
+
+    def said(self, task: Task, text: str) -> str:
+        """What of a text that was written is compared with a reference."""
+        ...
+
+
+class ExampleModule(WritingModule, Protocol):
+    """The module of a task that can be asked after solved rows."""
+
+    def is_solved(self, task: Task, row: Mapping[str, Any]) -> bool:
+        """Whether a row asks something and has the answer."""
+        ...
+
+    def prompt_after(
+        self, task: Task, row: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], encoder: Encoder
+    ) -> tuple[int, ...] | None:
+        """The token ids, uncut, that the answer to a row starts from after solved rows; None where it can't."""
+        ...

@@ -142,6 +142,11 @@ def reference(task: SequenceToSequence, row: Mapping[str, Any]) -> str:
     return target
 
 
+def said(task: SequenceToSequence, text: str) -> str:
+    """All of it."""
+    return text
+
+
 def written(task: SequenceToSequence, row: Mapping[str, Any], text: str) -> Answer:
     """The text."""
     return {"text": text}

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from compiler.data.conversations import answer_of
+from compiler.data.conversations import after_examples
 from compiler.metrics import Metric
 from compiler.recipe import Loss
-from compiler.tasks import Example, TextGeneration
-from compiler.tasks.text_generation import conversation, pieces
-from compiler.templates import OWN, TEMPLATE_FILE
+from compiler.supervision import end_of_reasoning
+from compiler.tasks import Example, TextGeneration, text_generation
+from compiler.tasks.text_generation import conversation, pieces, told
+from compiler.templates import OWN, TEMPLATE_FILE, ConversationError
 from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of, stop_token
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
@@ -101,6 +102,26 @@ def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> tu
     return ids[-encoder.max_length :]
 
 
+def is_solved(task: TextGeneration, row: Mapping[str, Any]) -> bool:
+    """Whether the assistant answers in a row that has turns."""
+    found = conversation(row)
+    return not found.is_passage and found.first_turn < found.last_answer < len(found.messages)
+
+
+def prompt_after(
+    task: TextGeneration, row: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], encoder: Encoder
+) -> tuple[int, ...] | None:
+    """The same, uncut, with solved rows as earlier turns; None for a text without turns, or if the template refuses."""
+    asked = conversation(row)
+    if asked.is_passage:
+        return None
+    try:
+        joined = after_examples(asked, [told(task, example) for example in examples])
+        return prompt_tokens(joined, task.template.template(), encoder.whole)
+    except ConversationError:
+        return None
+
+
 def end_tokens(task: TextGeneration, encoder: Encoder) -> tuple[int, ...]:
     """The token that ends a turn."""
     return (stop_token(task.template.template(), encoder.whole),)
@@ -116,12 +137,18 @@ def tokenizer_files(task: TextGeneration, tokenizer_file: Path) -> Mapping[str, 
 
 def reference(task: TextGeneration, row: Mapping[str, Any]) -> str:
     """What the assistant says last."""
-    return answer_of(conversation(row))
+    return text_generation.reference(row)
 
 
 def written(task: TextGeneration, row: Mapping[str, Any], text: str) -> Answer:
     """The text."""
     return {"text": text}
+
+
+def said(task: TextGeneration, text: str) -> str:
+    """What follows the reasoning; all of it where none ends."""
+    end = end_of_reasoning(task.template.template())
+    return text.rpartition(end)[2].lstrip() if end and end in text else text
 
 
 def answer(task: TextGeneration, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:

@@ -48,6 +48,12 @@ def report(run: Path) -> Any:
     return json.loads((run / "report.json").read_text(encoding="utf-8"))
 
 
+def step_folder(run: Path, step: str) -> Path:
+    """Where a step left its outputs."""
+    [key] = [found["key"] for found in report(run)["steps"] if found["id"] == step]
+    return run.parent / ".steps" / str(key)
+
+
 def checks(run: Path, step: str = "verify") -> dict[str, Any]:
     [edge] = report(run)["gates"][step]["verification"]["edges"]
     return {check["name"]: check for check in edge["checks"]}
@@ -61,7 +67,72 @@ def test_texts_are_measured_beside_those_of_the_untuned_model(chat: Path) -> Non
     assert tuned["exact-match"] > 0.5 > untuned["exact-match"] == 0.0
     [shown, *_] = evaluation["texts"]
     assert shown["answer"] in ("very p", "very n")
-    assert set(shown) == {"reference", "answer", "untuned"}
+    assert list(shown) == ["reference", "answer", "untuned", "few_shot"]
+
+
+def test_the_untuned_model_is_measured_after_solved_train_rows_too(chat: Path) -> None:
+    found = report(chat)
+    evaluation = found["evaluation"]
+    assert list(evaluation["baseline"]) == ["untuned", "few_shot"]
+    assert evaluation["baseline"]["few_shot"] == {"exact-match": 0.0}
+    [choice] = [choice for choice in found["choices"] if choice["pointer"] == "/generation/few_shot"]
+    told = evaluation["few_shot"]
+    assert told["wanted"] == choice["value"] == len(told["examples"]) == 2
+    assert told["prompts"] == {"2": 10} and told["passed_over"] == 0
+    prepared = (step_folder(chat, "prepare") / "train" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(prepared[example["number"]]) for example in told["examples"]] == [
+        example["row"] for example in told["examples"]
+    ]
+    manifest = read_manifest(chat / "bundle")
+    assert manifest.baseline["few_shot"] == {"exact-match": 0.0}
+    page = (chat / "report.html").read_text(encoding="utf-8")
+    for shown in (page, recipe("report", str(chat)).output):
+        assert re.search(r"tuned +untuned +few_shot", shown)
+        assert "few_shot: the untuned model, 2 solved train rows before each prompt" in shown
+
+
+def test_what_is_written_after_solved_rows_is_what_transformers_writes(chat: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from runtimes.pytorch.quiet import quiet
+
+    model_folder = chat.parents[1] / "model"
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(model_folder).eval()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model_folder / "tokenizer.json"))
+    evaluation = report(chat)["evaluation"]
+    rows = (step_folder(chat, "prepare") / "test" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    examples = [example["row"] for example in evaluation["few_shot"]["examples"]]
+    before = "".join(f"{row['prompt']}{row['completion']}[SEP]" for row in examples)
+    ids = tokenizer(before + json.loads(rows[0])["prompt"], return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        found = model.generate(ids, do_sample=False, max_new_tokens=6, eos_token_id=3, pad_token_id=0)
+    written = [token for token in found[0, ids.shape[1] :].tolist() if token != 3]
+    assert tokenizer.decode(written) == evaluation["texts"][0]["few_shot"]
+
+
+def test_no_solved_rows_are_shown_where_the_recipe_says_none_and_training_is_not_done_again(chat: Path) -> None:
+    folder = chat.parents[1]
+    options = ("--runs", str(folder / "runs"), "--target", "cpu", "--set", "/name=none", "--set", "/export=[]")
+    found = recipe("run", str(folder / "recipe.json"), *options, "--set", "/generation/few_shot=0")
+    assert found.exit_code == 0, found.output
+    here, there = report(folder / "runs" / "none"), report(chat)
+    assert list(here["evaluation"]["baseline"]) == ["untuned"] and "few_shot" not in here["evaluation"]
+    keys, others = ({step["id"]: step["key"] for step in each["steps"]} for each in (here, there))
+    assert [name for name in keys if keys[name] != others[name]] == ["evaluate"]
+
+
+def test_both_runtimes_write_the_same_after_solved_rows(chat: Path) -> None:
+    pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    folder = chat.parents[1]
+    options = ("--runs", str(folder / "mlx-runs"), "--target", "cpu", "--set", "/export=[]", "--runtime", "mlx")
+    found = recipe("run", str(folder / "recipe.json"), *options, "--set", "/training/max_steps=1")
+    assert found.exit_code == 0, found.output
+    here, there = report(folder / "mlx-runs" / "tiny")["evaluation"], report(chat)["evaluation"]
+    assert here["few_shot"] == there["few_shot"]
+    assert here["baseline"]["few_shot"] == there["baseline"]["few_shot"]
+    assert [text["few_shot"] for text in here["texts"]] == [text["few_shot"] for text in there["texts"]]
 
 
 def test_the_gate_forces_the_exported_cache_along_what_the_source_wrote(chat: Path) -> None:
@@ -105,6 +176,43 @@ def test_transformers_writes_the_same_from_the_folder_that_was_saved(chat: Path)
             )
         assert found[0, ids.shape[1] :].tolist() == row["ids"]
         assert tokenizer.decode([token for token in row["ids"] if token != 3]) == row["text"]
+
+
+def test_answers_are_measured_without_their_reasoning(tmp_path: Path) -> None:
+    """The template ends reasoning with the word end; few answers are right at once, and reasoning is written first."""
+    source = (
+        "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% else %}"
+        "{{ message.reasoning_content }} end {{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    folder = write_language_project(
+        tmp_path / "project",
+        [{**row, "rationale": "the film is"} for row in prompts(200)],
+        task={"type": "text-generation", "template": {"source": source}},
+        dataset={"train": "rows.jsonl", "columns": {"reasoning": "rationale"}},
+        training=TRAINING,
+        metrics=["token-accuracy", "exact-match"],
+        generation={"max_new_tokens": 10, "rows": 10},
+    )
+    tokens = []
+    for learnt in (True, False):
+        options = (
+            "--runs",
+            str(folder / "runs"),
+            "--target",
+            "cpu",
+            "--set",
+            f"/task/supervise_reasoning={learnt}".lower(),
+        )
+        found = recipe("run", str(folder / "recipe.json"), *options)
+        assert found.exit_code == 0, found.output
+        evaluation = report(folder / "runs" / "tiny")["evaluation"]
+        tokens.append(evaluation["tokens"])
+        if learnt:
+            assert evaluation["texts"][0]["answer"] in ("the film is end very p", "the film is end very n")
+            assert evaluation["texts"][0]["reference"] in ("very p", "very n")
+            assert evaluation["metrics"]["exact-match"] > 0.5
+    rows = evaluation["rows"]
+    assert tokens == [rows * 7, rows * 4], "the film is end very p [SEP], and what follows the reasoning"
 
 
 def damage_tokens(folder: Path) -> None:

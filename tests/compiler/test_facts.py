@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from compiler.data.checks import check_split_kinds
@@ -347,6 +347,66 @@ def test_the_tokens_of_texts_to_write_are_counted_with_one_end_and_without_the_s
     assert train.target_lengths == counts
     assert (data.longest_target, train.num_target_tokens) == (len(counts) - 1, sum(n * c for n, c in enumerate(counts)))
     assert train.lengths == (0, 0, 0, 0, 3)
+
+
+CHINESE = [
+    {"prompt": "你好吗。", "completion": "今天天气很好。"},
+    {"prompt": "我们去哪儿。", "completion": "去公园吧。"},
+]
+ENGLISH = [{"prompt": "How are you? ", "completion": "The weather is fine today."}]
+JAPANESE = [{"prompt": "元気。", "completion": "今日は天気がいいです。"}]
+
+
+def write_chats(project, rows: list[Any], name: str = "chats") -> str:
+    """The path of the rows; the model is a decoder whose tokens are bytes, and [END] ends a text."""
+    write_model(project.mirror / MODEL, {**BERT, "model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    letters = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE({letter: n for n, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.add_special_tokens(["[END]"])
+    tokenizer.save(str(project.mirror / MODEL / "tokenizer.json"))
+    (project.mirror / MODEL / "tokenizer_config.json").write_text(json.dumps({"eos_token": "[END]"}))
+    path = project.root / "data" / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return f"data/{name}.jsonl"
+
+
+def test_the_tokens_of_chinese_rows_are_counted_as_the_tokenizer_makes_them(project):
+    """Three bytes a character, and the end."""
+    path = write_chats(project, CHINESE)
+    dataset = {"train": path, "validation": None, "test": None}
+    [train] = project.gather(task="text-generation", dataset=dataset).data.splits
+    lengths = [3 * len(row["prompt"] + row["completion"]) + 1 for row in CHINESE]
+    assert [length for length, count in enumerate(train.lengths) for _ in range(count)] == sorted(lengths)
+    assert train.num_tokens == sum(lengths)
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(CHINESE, "zh"), (ENGLISH, "13a"), (JAPANESE, "char")])
+def test_the_references_of_held_out_rows_tell_how_texts_are_measured(project, rows, parts):
+    path = write_chats(project, rows * 5)
+    drawn = {"train": path, "validation": None, "test": {"fraction": 0.2}}
+    changes = {"task": "text-generation", "metrics": ["bleu"]}
+    assert project.gather(**changes, dataset=drawn).data.references == parts
+    other = write_chats(project, CHINESE if parts == "13a" else ENGLISH, "other")
+    apart = {"train": other, "validation": None, "test": path}
+    assert project.gather(**changes, dataset=apart).data.references == parts
+    assert project.gather(task="text-generation", dataset=drawn).data.references is None, "no text is measured"
+
+
+def test_the_first_thousand_texts_tell(project, monkeypatch):
+    monkeypatch.setattr("compiler.data.survey.REFERENCES", 5)
+    path = write_chats(project, [*CHINESE * 3, *ENGLISH * 50])
+    dataset = {"train": path, "validation": None, "test": {"fraction": 0.2}}
+    assert project.gather(task="text-generation", metrics=["chrf"], dataset=dataset).data.references == "zh"
+
+
+def test_targets_of_a_translation_are_references_too(project):
+    config = {"model_type": "bart", "is_encoder_decoder": True, "decoder_start_token_id": 1, "eos_token_id": 2}
+    write_model(project.mirror / MODEL, config)
+    rows = [{"source": "good film", "target": "好电影"}, {"source": "bad film", "target": "坏电影"}]
+    (project.root / "data" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = {**PAIRS, "test": "data/pairs.jsonl"}
+    assert project.gather(task="translation", metrics=["bleu"], dataset=dataset).data.references == "zh"
 
 
 def test_targets_that_are_cut_are_named(project):

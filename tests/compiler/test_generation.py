@@ -21,12 +21,20 @@ def test_a_section_is_read_and_written_alike() -> None:
         "top_p": 0.9,
         "stop": ["\n\n", "###"],
         "rows": 20,
+        "few_shot": 2,
         "seed": 7,
     }
     generation = read(Generation, written)
     assert generation.samples
     assert generation.stop == ("\n\n", "###")
     assert to_json(generation) == written
+
+
+@pytest.mark.parametrize(("max_positions", "room"), [(None, None), (1024, 1024 - 128), (100, 50)])
+def test_an_answer_takes_positions_of_the_prompt_but_half_of_them_at_most(
+    max_positions: int | None, room: int | None
+) -> None:
+    assert Generation(max_new_tokens=128).room(max_positions) == room
 
 
 def test_a_key_that_there_is_not_is_named() -> None:

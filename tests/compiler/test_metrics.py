@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from compiler.metrics import (
     ROUGE,
     UNRANKED,
     Accuracy,
+    ChrF,
     Distinct,
     EntityF1,
     JSONValidity,
@@ -20,8 +22,11 @@ from compiler.metrics import (
     Metric,
     name_of,
 )
+from compiler.metrics.units import settled
+from compiler.plan import Evaluate
 from compiler.resolve import _selection_metric
 from compiler.typed import members, read, tag, to_json
+from tests.handmade import DATA, MODEL, planned
 from tests.handmade import read as read_recipe
 
 METRICS = [owner() for owner in members(Metric)]
@@ -72,3 +77,29 @@ def test_a_checkpoint_is_chosen_by_the_first_metric_that_has_a_better_side(metri
     assert _selection_metric(recipe, metrics) == chosen
     assert chosen in selectable(recipe)
     assert "mean-length" not in selectable(recipe)
+
+
+@pytest.mark.parametrize(
+    ("references", "said"),
+    [
+        (None, {}),
+        ("13a", {"/metrics/0/tokenization": "13a"}),
+        ("zh", {"/metrics/0/tokenization": "zh", "/metrics/2": "of characters", "/metrics/3": "of characters"}),
+        ("char", {"/metrics/0/tokenization": "char", "/metrics/2": "of characters", "/metrics/3": "of characters"}),
+    ],
+)
+def test_the_references_decide_what_bleu_counts_and_the_plan_says_it(references: Any, said: dict[str, str]) -> None:
+    metrics: tuple[Metric, ...] = (BLEU(), ChrF(), ROUGE(), MeanLength(), BLEU(tokenization="13a"))
+    found, choices = settled(metrics, references)
+    assert {choice.pointer: choice.value for choice in choices} == said
+    assert found == (BLEU(tokenization=references or "auto"), *metrics[1:])
+
+
+def test_the_evaluation_counts_as_the_plan_says() -> None:
+    decoder = replace(MODEL, model_type="llama", architecture="decoder", padding=None)
+    data = replace(DATA, references="zh")
+    plan = planned(decoder, data, task="text-generation", metrics=["bleu", "rouge"])
+    evaluate = plan.step("evaluate")
+    assert isinstance(evaluate, Evaluate)
+    assert evaluate.metrics == (BLEU(tokenization="zh"), ROUGE())
+    assert [choice.value for choice in plan.choices if choice.pointer.startswith("/metrics")] == ["zh", "of characters"]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.data.conversations import Conversation, Message
-from compiler.supervision import Segments, end_of_turn, only_in_prompt, prompt_of, render, spans_of
-from compiler.templates import ConversationError, Template, TemplateError, rendered, template_in
+from compiler.supervision import Segments, end_of_reasoning, end_of_turn, only_in_prompt, prompt_of, render, spans_of
+from compiler.templates import ConversationError, Template, TemplateError, rendered, template_in, with_thoughts
 from tests.chats import CALLS, CHATS, END, LONG, REASONED, SHORT, TEMPLATES, TOOLS, WITH_TOOLS, chat, template
 
 CONTENTS = st.one_of(
@@ -90,6 +90,63 @@ def test_calls_of_tools_bear_loss_and_their_results_do_not(style: str) -> None:
 def test_reasoning_that_the_template_drops_from_earlier_turns_bears_no_loss_and_the_last_one_does() -> None:
     found = supervised(render(chat(REASONED), template("qwen")))
     assert found == ["4<|im_end|>", "<think>\nFour and three.\n</think>\n\n7<|im_end|>"]
+
+
+@given(conversation=conversations(), style=STYLES)
+def test_reasoning_that_is_only_read_is_what_a_turn_loses_of_its_loss(conversation: Conversation, style: str) -> None:
+    told = with_thoughts(conversation, template(style))
+    whole_turns, without = (
+        supervised(render(told, template(style), reasoning=reasoning)) for reasoning in (True, False)
+    )
+    assert whole(render(told, template(style), reasoning=False)) == rendered(told, template(style))
+    assert len(whole_turns) == len(without)
+    answers = [message for message in conversation.messages if message.role == "assistant"]
+    for message, turn, rest in zip(answers, whole_turns, without, strict=True):
+        reasoning, written, after = turn.partition(message.reasoning) if message.reasoning else ("", "", "")
+        assert rest == (after if written else turn)
+        assert not written or reasoning.strip() in ("", "<think>")
+        assert (message.content or "").strip() in rest and rest.endswith(END[style])
+
+
+def test_reasoning_may_be_read_and_not_learnt() -> None:
+    found = supervised(render(chat(REASONED), template("qwen"), reasoning=False))
+    assert found == ["4<|im_end|>", "\n</think>\n\n7<|im_end|>"]
+
+
+@pytest.mark.parametrize("style", ["chatml", "chatml-marked", "zephyr"])
+def test_reasoning_stands_before_the_answer_where_the_template_has_no_form_for_it(style: str) -> None:
+    told = with_thoughts(chat(REASONED), template(style))
+    for turn, reasoning, answer in zip(
+        supervised(render(told, template(style))), ("Two and two.", "Four and three."), "47", strict=True
+    ):
+        assert turn == f"<think>\n{reasoning}\n</think>\n\n{answer}{END[style]}"
+    without = supervised(render(told, template(style), reasoning=False))
+    assert without == [f"\n</think>\n\n{answer}{END[style]}" for answer in "47"]
+
+
+def test_a_template_that_writes_reasoning_is_left_to_do_so() -> None:
+    for style in ("qwen", "qwen-thinking"):
+        assert with_thoughts(chat(REASONED), template(style)) == chat(REASONED)
+    assert with_thoughts(chat(SHORT), template("chatml")) == chat(SHORT)
+
+
+def test_a_reasoning_that_the_template_changes_can_not_be_left_out() -> None:
+    twice = "{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{{ m.reasoning_content }}|{% endfor %}"
+    source = Template(name="written", source=twice)
+    with pytest.raises(ConversationError, match="the reasoning of message 2 so that it can't be told from the rest"):
+        render(chat(REASONED[:2]), source, reasoning=False)
+
+
+@pytest.mark.parametrize("style", sorted(TEMPLATES))
+def test_the_end_of_reasoning_is_known_of_every_template(style: str) -> None:
+    assert end_of_reasoning(template(style)) == "</think>"
+
+
+def test_a_template_that_refuses_reasoning_has_no_end_of_it() -> None:
+    refuses = (
+        "{% for m in messages %}{% if m.reasoning %}{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    assert end_of_reasoning(Template(name="written", source=refuses)) == ""
 
 
 def test_reasoning_within_the_content_is_what_the_template_makes_of_it() -> None:

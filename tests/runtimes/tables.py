@@ -35,7 +35,9 @@ class Tables:
 
     def step(self, ids_B1: Ids, mask_BS: Ids, cache: Ids) -> tuple[Floats, Ids]:
         assert mask_BS.shape[0] == len(ids_B1) == len(cache)
-        return self._answer(cache + ids_B1[:, 0] * (positions(mask_BS, 1)[:, 0] + 1))
+        num_new = ids_B1.shape[1]  # several, where a beginning is shared
+        weights_BN = (positions(mask_BS, num_new) + 1) * mask_BS[:, -num_new:]
+        return self._answer(cache + (weights_BN * ids_B1).sum(axis=1))
 
     def reorder(self, cache: Ids, rows: Ids) -> Ids:
         return cache[rows]

@@ -16,6 +16,7 @@ from compiler.data.conversations import (
     Conversation,
     Message,
     ToolCall,
+    after_examples,
     answer_of,
     as_json,
     conversation_of,
@@ -253,3 +254,28 @@ def test_the_answer_is_what_the_assistant_says_last() -> None:
     assert answer_of(chat(LONG)) == "Hi there"
     assert answer_of(chat(LONG).until(1)) == ""
     assert answer_of(chat(CALLS[:2])) == ""
+
+
+def test_solved_rows_become_earlier_turns_up_to_their_last_answer() -> None:
+    more = {"role": "user", "content": "And?"}
+    solved = read(messages=[{"role": "system", "content": "Be brief."}, SAID, ANSWERED, more])
+    asked = read(prompt="Bye", completion="Bye!", system="Be kind.")
+    found = after_examples(asked, [solved, solved])
+    assert [(message.role, message.content) for message in found.messages] == [
+        ("system", "Be kind."),
+        ("user", "Hi"),
+        ("assistant", "Hello!"),
+        ("user", "Hi"),
+        ("assistant", "Hello!"),
+        ("user", "Bye"),
+        ("assistant", "Bye!"),
+    ]
+    assert found.last_answer == 6
+    assert after_examples(asked, []) == asked
+
+
+def test_the_tools_of_solved_rows_are_there_once_behind_the_own() -> None:
+    own, other = ({"type": "function", "function": {"name": name}} for name in ("own", "other"))
+    asked = read(messages=[SAID, ANSWERED], tools=[own])
+    solved = read(messages=[SAID, ANSWERED], tools=[other, own])
+    assert after_examples(asked, [solved, solved]).tools == (own, other)

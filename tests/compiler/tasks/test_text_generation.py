@@ -13,13 +13,16 @@ from tokenizers import Tokenizer, models
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import RecipeError
 from compiler.facts import bound
-from compiler.plan import ExportModel, Package, Prepare, Train, VerifyExport
+from compiler.plan import Evaluate, ExportModel, Package, Plan, Prepare, Train, VerifyExport
 from compiler.recipe import Mlx
-from compiler.tasks import ContinuedPretraining, TextGeneration, columns_of, module_of, texts_of
+from compiler.resolve import resolve
+from compiler.tasks import ContinuedPretraining, TextGeneration, columns_of, module_of, takes_examples, texts_of
 from compiler.tasks.text_generation import ChatTemplate, pieces
-from tests.handmade import DATA, MODEL, planned, read, resolved
+from tests.handmade import CPU, DATA, MODEL, planned, read, resolved
 
 DECODER = replace(MODEL, model_type="llama", architecture="decoder", packs=True, padding=None)
+ROWS = replace(DATA, splits=tuple(replace(split, lengths=(*(0,) * 40, 100)) for split in DATA.splits))
+"""A hundred rows of 40 tokens in each split."""
 WRITTEN = "{% for message in messages %}{{ greeting }}{{ message.content }}{{ eos_token }}{% endfor %}"
 OWN = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
 
@@ -109,6 +112,28 @@ def test_only_what_the_assistant_says_is_learnt(files: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_rationale_is_a_column_before_the_answer_learnt_or_only_read(files: Path, *, learnt: bool) -> None:
+    """The template has no form for reasoning, as most have none."""
+    task = chat(files, supervise_reasoning=learnt)
+    named = {"reasoning": "rationale", "completion": "answer"}
+    reader = module_of(task).reader(task, columns_of(task, named))
+    row = reader.read({"prompt": "2 + 2?", "rationale": "Two and two.", "answer": "4"}).row
+    assert row == {"prompt": "2 + 2?", "reasoning": "Two and two.", "completion": "4"}
+    assert texts_of(task, row) == ("<user>2 + 2?</s><assistant><think>\nTwo and two.\n</think>\n\n4</s>",)
+    [found] = [segment.text for segment in pieces(task, row) if segment.supervised]
+    before = "<assistant><think>\nTwo and two." if learnt else ""
+    assert found == before + "\n</think>\n\n4</s>"
+
+
+def test_a_rationale_is_written_by_the_template_that_has_a_form_for_it(files: Path) -> None:
+    task = chat(
+        files, template={"source": "{% for m in messages %}{{ m.reasoning_content }}!{{ m.content }}|{% endfor %}"}
+    )
+    row = row_of(task, instruction="2 + 2?", output="4", reasoning="Two and two.")
+    assert texts_of(task, row) == ("!2 + 2?|Two and two.!4|",)
+
+
 def test_a_row_that_is_no_conversation_names_the_columns_that_were_looked_for(files: Path) -> None:
     task = chat(files)
     with pytest.raises(
@@ -158,6 +183,84 @@ def test_packing_is_a_choice_with_its_reason_and_part_of_the_rows(files: Path) -
     prepare = planned(DECODER, task="text-generation").step("prepare")
     assert isinstance(prepare, Prepare)
     assert prepare.packing == "whole"
+
+
+def asked(model: Any = DECODER, **generation: Any) -> Plan:
+    """The plan of a recipe that measures texts."""
+    training = {"max_length": 64}
+    return planned(
+        model,
+        ROWS,
+        task="text-generation",
+        metrics=["rouge"],
+        generation=generation,
+        training=training,
+        export=["onnx"],
+    )
+
+
+def few_shot_of(plan: Plan) -> Any:
+    evaluate = plan.step("evaluate")
+    assert isinstance(evaluate, Evaluate) and evaluate.generation is not None
+    return evaluate.generation.few_shot
+
+
+def test_solved_rows_before_a_prompt_are_a_choice_with_its_reason() -> None:
+    plan = asked(max_new_tokens=32)
+    [choice] = [choice for choice in plan.choices if choice.pointer == "/generation/few_shot"]
+    assert (few_shot_of(plan), choice.value) == (3, 3)
+    assert choice.reason == "3 and a prompt fit, where none has more than 64 tokens: so have 100 of 100 train rows"
+    short = asked(replace(DECODER, max_positions=100), max_new_tokens=10)  # rows of 40 tokens
+    assert few_shot_of(short) == 1
+    written = asked(few_shot=5)
+    assert few_shot_of(written) == 5
+    assert [choice for choice in written.choices if choice.pointer == "/generation/few_shot"] == []
+
+
+def test_solved_rows_change_the_key_of_the_evaluation_alone() -> None:
+    with_rows, without = asked(few_shot=3), asked(few_shot=0)
+    assert few_shot_of(without) == 0
+    keys, others = with_rows.keys(), without.keys()
+    assert [name for name in keys if keys[name] != others[name]] == ["evaluate", "package"]
+    package = with_rows.step("package")
+    assert isinstance(package, Package) and package.generation is not None
+    assert package.generation.few_shot == 0, "a bundle asks as it is asked"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"metrics": ["perplexity"]}, {"metrics": ["rouge"], "dataset": {"train": "r.jsonl", "test": None}}]
+)
+def test_where_no_text_is_measured_nothing_is_said_of_solved_rows(changes: Any) -> None:
+    changes.setdefault("dataset", {"train": "r.jsonl"})
+    changes["dataset"]["validation"] = None
+    found = resolved(DECODER, task="text-generation", **changes)
+    assert [choice for choice in found.choices if choice.pointer == "/generation/few_shot"] == []
+    assert found.generation is not None and found.generation.few_shot == 0
+
+
+def test_more_solved_rows_than_positions_are_a_finding() -> None:
+    with pytest.raises(RecipeError) as caught:
+        asked(replace(DECODER, max_positions=100), few_shot=3, max_new_tokens=10)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer, found.hint) == ("R408", "/generation/few_shot", 'at most 1, or "auto"')
+    assert found.message == "a prompt leaves room for 3 solved rows of 22 tokens; train rows that short: 0"
+
+
+def test_a_template_that_takes_one_question_is_asked_without_solved_rows(files: Path) -> None:
+    once = "{% if messages | length > 2 %}{{ raise_exception('one question') }}{% endif %}" + OWN
+    task = chat(files, template={"source": once})
+    assert not takes_examples(task) and takes_examples(chat(files))
+    recipe = replace(read(metrics=["rouge"], task="text-generation"), task=task)
+    found = resolve(recipe, DECODER, DATA, CPU)
+    [choice] = [choice for choice in found.choices if choice.pointer == "/generation/few_shot"]
+    assert (choice.value, choice.reason) == (
+        0,
+        "the chat template does not take a question after one that was answered",
+    )
+    wanted = read(metrics=["rouge"], task="text-generation", generation={"few_shot": 2})
+    with pytest.raises(RecipeError) as caught:
+        resolve(replace(wanted, task=task), DECODER, DATA, CPU)
+    assert [(found.code, found.pointer) for found in caught.value.diagnostics] == [("R411", "/generation/few_shot")]
 
 
 def test_a_folder_for_mlx_lm_is_exported_and_verified_and_has_no_bundle() -> None:

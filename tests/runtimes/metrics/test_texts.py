@@ -114,6 +114,11 @@ def test_metrics_of_answers_alone_are_what_they_are_by_hand(metric, expected: fl
     assert list(found.values()) == [pytest.approx(expected)]
 
 
+def test_lengths_and_repetitions_in_chinese_are_of_characters() -> None:
+    found = score_texts((MeanLength(), Distinct(n=1)), ["", ""], ["今天天气很好。", "好。"])
+    assert found == {"mean-length": 7 / 2, "distinct_1": 5 / 7}  # 今 天 天 气 很 好 好
+
+
 def test_a_model_that_repeats_itself_has_few_distinct_pairs() -> None:
     assert score_texts((Distinct(),), ["", ""], ["ha " * 10, "ha " * 5]) == {"distinct_2": 1 / 13}
 
