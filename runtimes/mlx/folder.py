@@ -28,7 +28,7 @@ from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
 from runtimes.gate import ScoreFunction
-from runtimes.mlx.backend import use_device
+from runtimes.mlx.devices import use_device
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.steps.train import copy_tokenizer
