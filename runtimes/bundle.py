@@ -89,7 +89,9 @@ class Bundle:
         writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
         module = tasks.writing_module_of(self.task)
         texts = writing.written(cast(Decoder[Any], self.graph), rows)
-        return [module.written(self.task, row, text) for row, text in zip(rows, texts, strict=True)]
+        return [
+            {**module.written(self.task, row, text.text), **text.told} for row, text in zip(rows, texts, strict=True)
+        ]
 
     def outputs(self, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> Ragged:
         """[P, C] of each row, in order. Rows of like length share a batch, so that little is padded."""

@@ -141,6 +141,8 @@ def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = "".join(f"{figures[name]:>12.4f}" if name in figures else f"{'':>12}" for figures in columns.values())
         lines.append(f"    {name:<20}{cells}")
+    if evaluation.get("prompts_cut"):  # none of versions before
+        lines.append(f"    {evaluation['prompts_cut']}")
     return [*lines, *tasks.module_named(evaluation["task"]).detail_lines(evaluation)]
 
 

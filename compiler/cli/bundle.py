@@ -80,7 +80,7 @@ def predict(
     if output is not None:
         write_answers(output, answers)
         return
-    for answered in answers:
+    for answered in told_of_cuts(answers):
         if as_json or source:
             click.echo(line_of(answered))
         else:
@@ -160,6 +160,20 @@ def answer(
             yield {**row.values, "prediction": prediction}
 
 
+def told_of_cuts(answers: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The answers; says after the last of them how many were written from a prompt that was cut."""
+    from runtimes.answers import PROMPT_CUT, said_of_cuts
+
+    total, sides = 0, []
+    for answered in answers:
+        yield answered
+        prediction = answered["prediction"]
+        sides += [prediction[PROMPT_CUT]] if PROMPT_CUT in prediction else []
+        total += 1
+    if said := said_of_cuts(sides, total):
+        click.echo(f"warning: {said}", err=True)
+
+
 def line_of(answered: dict[str, Any]) -> str:
     """An answered row as a line of JSONL. What JSON has no word for (a date of a parquet file) stands as text."""
     line = json.dumps(answered, ensure_ascii=False, default=str)
@@ -187,7 +201,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 
     count = 0
     with new_file(output) as file:
-        for answered in answers:
+        for answered in told_of_cuts(answers):
             file.write((line_of(answered) + "\n").encode())
             count += 1
     click.echo(f"wrote {counted(count, 'answer')} to {output}", err=True)

@@ -14,7 +14,7 @@ from compiler.metrics import name_of
 from compiler.plan import Evaluate, Train
 from compiler.windows import Windowed
 from runtimes import tasks, windows
-from runtimes.answers import writing_of
+from runtimes.answers import cut_prompts, writing_of
 from runtimes.backends import backend
 from runtimes.batches import answered, collate, evaluation_batches, in_order
 from runtimes.comparison import rows_at_once
@@ -60,7 +60,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     described = {"task": step.task.type, "split": step.split, "rows": num_rows}
     result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline}
     if texts:
-        result["texts"] = texts[:_SHOWN]
+        result |= {"texts": texts[:_SHOWN], "prompts_cut": cut_prompts(texts)}
     write_json(context.folder / "evaluation.json", result)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     yield Said(step=step.id, message=f"{num_rows:,} {step.split} rows: {shown}")
@@ -79,7 +79,7 @@ def _texts(step: Evaluate, context: Context, train: Train, opened: Callable[[], 
     chosen = [rows[number] for number in numbers]
     module = tasks.writing_module_of(step.task)
     return [
-        {"reference": module.reference(step.task, row), "answer": text}
+        {"reference": module.reference(step.task, row), "answer": text.text, **text.told}
         for row, text in zip(chosen, writing.written(opened(), chosen, numbers), strict=True)
     ]
 

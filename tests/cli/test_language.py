@@ -82,6 +82,41 @@ def test_predict_writes_as_the_tuned_model_does(chat: Path, tmp_path: Path) -> N
     assert typed.stdout == "very p  the movie was great \n"
 
 
+def test_predict_says_of_a_prompt_that_is_too_long_where_it_was_cut(chat: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    texts = ["the movie was great ", "a " * 60 + "the movie was great "]
+    asked.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    found = recipe("predict", str(chat / "bundle"), "--input", str(asked))
+    whole, cut = (json.loads(line)["prediction"] for line in found.stdout.splitlines())
+    assert "prompt_cut" not in whole
+    assert cut["prompt_cut"] == "beginning"
+    assert found.stderr == "warning: 1 of 2 prompts cut at their beginning: too long\n"
+
+
+def test_evaluation_and_gate_count_the_prompts_that_were_cut_to_leave_room(tmp_path: Path) -> None:
+    long = [{"prompt": f"{'the movie ' * 17}{row['prompt']}", "completion": row["completion"]} for row in prompts(40)]
+    folder = write_language_project(
+        tmp_path / "project",
+        long,
+        task="text-generation",
+        training={**TRAINING, "max_length": 64, "epochs": 1},
+        metrics=["exact-match"],
+        generation={"max_new_tokens": 60, "rows": 2},
+        export=["onnx"],
+    )
+    found = recipe("run", str(folder / "recipe.json"), "--runs", str(folder / "runs"), "--target", "cpu")
+    assert found.exit_code == 0, found.output
+    run = folder / "runs" / "tiny"
+    evaluation = report(run)["evaluation"]
+    assert evaluation["prompts_cut"] == "2 of 2 prompts cut at their beginning: too long"
+    assert [text["prompt_cut"] for text in evaluation["texts"]] == ["beginning", "beginning"]
+    assert "    2 of 2 prompts cut at their beginning: too long" in found.output
+    rows = checks(run)["written_tokens"]["rows"]
+    assert checks(run)["written_tokens"]["note"] == f"{rows} of {rows} prompts cut at their beginning: too long"
+    lines = (run / "bundle" / "written.jsonl").read_text().splitlines()
+    assert [len(json.loads(line)["prompt"]) for line in lines] == [32] * rows
+
+
 def test_transformers_writes_the_same_from_the_folder_that_was_saved(chat: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
