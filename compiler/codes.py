@@ -369,6 +369,6 @@ CODES: dict[str, Code] = {
     "R411": Code(
         "the task does not fit the model's files",
         "The task takes something from the files beside the model's tokenizer: a chat template, the token that ends a "
-        "text. It is not there, or can't be read.",
+        "text. It is not there, can't be read, or is a template that runs for too long.",
     ),
 }

@@ -224,6 +224,7 @@ class _Reader:
             try:
                 example = self.rows.read(row.values)
                 image = self._image(data, row) if self.image is not None else b""
+                texts = tasks.texts_of(self.task, example.row) if self.image is None else ()
             except UnknownLabelError as error:
                 first = data.place(row.number, row.line)
                 self.unknown.setdefault(error.name, _Unknown(error.labels, first)).num_rows += 1
@@ -237,7 +238,6 @@ class _Reader:
                 own = contents.add(str(row.values[self.image]), image)
                 table.digests.append(int.from_bytes(own[:8], "little"))
                 continue
-            texts = tasks.texts_of(self.task, example.row)
             table.digests.append(digest(texts))
             waiting.append(texts)
             written += [] if self.written is None else [example.row[self.written]]

@@ -82,6 +82,29 @@ def test_predict_writes_as_the_tuned_model_does(chat: Path, tmp_path: Path) -> N
     assert typed.stdout == "very p  the movie was great \n"
 
 
+def checked(folder: Path, source: str) -> tuple[int, str]:
+    template = "{% for m in messages %}{{ m.content ~ (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
+    task = {"type": "text-generation", "template": {"source": source + template}}
+    write_language_project(folder / "project", prompts(20), task=task)
+    found = recipe("check", str(folder / "project" / "recipe.json"))
+    return found.exit_code, found.output
+
+
+def test_a_template_that_loops_long_is_one_finding(tmp_path: Path) -> None:
+    long = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    exit_code, said = checked(tmp_path, long)
+    assert exit_code == 1
+    assert "recipe.json:10:17: error[R411] /task/template: the chat template runs for too long: it takes over" in said
+    assert said.endswith("1 error\n")
+
+
+def test_a_row_that_the_template_refuses_is_a_finding_about_the_row(tmp_path: Path) -> None:
+    refuses = "{% if 'dull' in messages[0].content %}{{ raise_exception('nothing dull') }}{% endif %}"
+    exit_code, said = checked(tmp_path, refuses)
+    assert exit_code == 1
+    assert 'error[R313] the column "prompt": the chat template refuses the conversation: nothing dull' in said
+
+
 def test_predict_says_of_a_prompt_that_is_too_long_where_it_was_cut(chat: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked.jsonl"
     texts = ["the movie was great ", "a " * 60 + "the movie was great "]
