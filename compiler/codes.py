@@ -300,7 +300,7 @@ CODES: dict[str, Code] = {
         "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
         "non-empty string, a whole number, or true or false; the target column needs finite numbers. Tokens are a list "
         "of strings and tags a list of as many; spans are objects with start, end and label, inside their text, and "
-        "no two share a word. At most five rows "
+        "no two share a word. A prompt has tokens where a text is to be written after it. At most five rows "
         "of a column and file are listed; where more than half of a file's rows are like this, /dataset/columns names "
         "the wrong column.",
     ),

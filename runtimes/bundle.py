@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from compiler import tasks as compiler_tasks
 from compiler.tasks import Example, Task
 from runtimes import tasks
 from runtimes.answers import Written, read_written, writing_of
@@ -71,6 +72,13 @@ class Bundle:
     def num_outputs(self) -> int:
         """Outputs for a position."""
         return self.head.num_outputs
+
+    def check(self, row: Row) -> None:
+        """Nothing when a row, given by role, can be read and answered. Raises BadValueError."""
+        encoder = self.encoder
+        if isinstance(encoder, Encoder):
+            compiler_tasks.texts_of(self.task, row)
+            compiler_tasks.check_prompt(self.task, row, lambda: encoder.whole)
 
     def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> list[Answer]:
         """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""

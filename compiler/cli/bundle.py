@@ -148,8 +148,7 @@ def answer(
     def read(row: GivenRow) -> Mapping[str, Any]:
         try:
             given = reader.given(placed(row.values, image, row.folder))
-            if image is None:
-                tasks.texts_of(bundle.task, given)  # so that what can't be read is said of its row
+            bundle.check(given)  # so that what can't be answered is said of its row
         except BadValueError as error:
             raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
         return given

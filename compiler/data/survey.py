@@ -8,9 +8,10 @@ import hashlib
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
 from compiler.project import Project, recipe_folder
-from compiler.recipe import Recipe, Split
+from compiler.recipe import Onnx, Recipe, Split
 from compiler.tasks import Task
 from compiler.typed import to_json
 
@@ -50,6 +51,7 @@ def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowe
         _row_lengths(recipe, tokenizer_file, sources.cache),
         project,
         _target_lengths(recipe, tokenizer_file, sources.cache),
+        partial(_tokenizer, recipe, tokenizer_file) if tokenizer_file is not None else None,
     )
     for name, split in declared(recipe).items():
         if split.fraction is None:
@@ -188,7 +190,12 @@ class _Reader:
     """Reads splits into tables."""
 
     def __init__(
-        self, recipe: Recipe, lengths: RowLengths | None, project: Project, target_lengths: RowLengths | None = None
+        self,
+        recipe: Recipe,
+        lengths: RowLengths | None,
+        project: Project,
+        target_lengths: RowLengths | None = None,
+        tokenizer: Callable[[], Tokenizer] | None = None,
     ) -> None:
         self.task, self.columns = recipe.task, columns(recipe)
         self.image = tasks.image_column(recipe.task, self.columns)
@@ -197,6 +204,8 @@ class _Reader:
         self.rows = tasks.module_of(recipe.task).reader(recipe.task, self.columns)
         self.lengths, self.target_lengths = lengths, target_lengths
         self.written = tasks.written_role(self.task)
+        self.tokenizer = cache(tokenizer) if tokenizer is not None else None
+        self.prompts = _splits_of_prompts(recipe)
         self.tables: dict[SplitName, _Table] = {}
         self.unknown: dict[str, _Unknown] = {}
         self.faults = _Faults()
@@ -207,11 +216,12 @@ class _Reader:
         for data in files:
             table.starts.append(len(table.targets))
             try:
-                self._read_file(data, table)
+                self._read_file(data, table, self.tokenizer if name in self.prompts else None)
             except DataError as error:
                 self.faults.broken(error)
 
-    def _read_file(self, data: DataFile, table: _Table) -> None:
+    def _read_file(self, data: DataFile, table: _Table, prompted: Callable[[], Tokenizer] | None) -> None:
+        """Reads the rows of a file. `prompted`: the tokenizer where texts are written for them."""
         waiting: list[tuple[str, ...]] = []
         written: list[str] = []
         num_characters = 0
@@ -225,6 +235,8 @@ class _Reader:
                 example = self.rows.read(row.values)
                 image = self._image(data, row) if self.image is not None else b""
                 texts = tasks.texts_of(self.task, example.row) if self.image is None else ()
+                if prompted is not None:
+                    tasks.check_prompt(self.task, example.row, prompted)
             except UnknownLabelError as error:
                 first = data.place(row.number, row.line)
                 self.unknown.setdefault(error.name, _Unknown(error.labels, first)).num_rows += 1
@@ -269,6 +281,16 @@ class _Reader:
             table.target_lengths.extend(self.target_lengths.count([(text,) for text in written]))
         waiting.clear()
         written.clear()
+
+
+def _splits_of_prompts(recipe: Recipe) -> frozenset[SplitName]:
+    """The splits in whose files rows stand for which texts are written, in the evaluation or by the gate."""
+    module = tasks.module_of(recipe.task)
+    measured = any(metric.type in module.WRITTEN for metric in recipe.metrics)
+    if not module.WRITES or not (measured or any(isinstance(export, Onnx) for export in recipe.export)):
+        return frozenset()
+    held_out = ((name, split) for name, split in declared(recipe).items() if name != "train")
+    return frozenset("train" if split.fraction is not None else name for name, split in held_out)
 
 
 def _read_as(task: Task, named: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
@@ -31,6 +31,9 @@ from compiler.tasks.text_to_text import TextToText
 from compiler.tasks.token_classification import TokenClassification
 from compiler.tasks.translation import Translation
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 __all__ = [
     "COLUMNS",
     "TASKS",
@@ -53,6 +56,7 @@ __all__ = [
     "TokenClassification",
     "Translation",
     "answer_of",
+    "check_prompt",
     "columns_of",
     "image_column",
     "module_of",
@@ -142,6 +146,15 @@ def written_role(task: Task) -> str | None:
     """The role of a text that the model is to write after it has read the others; None where it writes none."""
     role = answer_of(task)
     return role if role is not None and module_of(task).COLUMNS[role] == "text" else None
+
+
+def check_prompt(task: Task, row: Mapping[str, Any], tokenizer: Callable[[], Tokenizer]) -> None:
+    """Nothing when a row, given by role, has something to begin a text from. Raises BadValueError."""
+    match task:
+        case TextGeneration():
+            text_generation.check_prompt(task, row, tokenizer)
+        case _:
+            pass  # it writes none, or a decoder has a token of its own to begin with
 
 
 def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:

@@ -105,6 +105,32 @@ def test_a_row_that_the_template_refuses_is_a_finding_about_the_row(tmp_path: Pa
     assert 'error[R313] the column "prompt": the chat template refuses the conversation: nothing dull' in said
 
 
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_a_prompt_without_tokens_is_a_finding_where_texts_are_written(tmp_path: Path, prompt: str) -> None:
+    lines = [*prompts(20), {"prompt": prompt, "completion": "never seen"}]
+    folder = write_language_project(tmp_path / "project", lines, task="text-generation")
+    message = (
+        'rows.jsonl:21:1: error[R313] the column "prompt": the prompt has no tokens, so that no text can be written'
+    )
+    for asked in ('/export=["onnx"]', '/metrics=["exact-match"]'):
+        found = recipe("check", str(folder / "recipe.json"), "--set", asked)
+        assert (found.exit_code, message in found.output) == (1, True)
+    assert recipe("check", str(folder / "recipe.json")).exit_code == 0  # it can be trained on
+    (folder / "held-out.jsonl").write_text(json.dumps(prompts(21)[20]) + "\n")
+    split = {"dataset": {"validation": {"path": "held-out.jsonl"}, "test": None}, "export": ["onnx"]}
+    (folder / "split.json").write_text(json.dumps({"extends": "recipe.json", **split}))
+    found = recipe("check", str(folder / "split.json"))
+    assert found.exit_code == 0, found.output  # none is written for train rows
+
+
+def test_a_prompt_without_tokens_is_refused_by_predict(chat: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "the movie was great "}\n{"prompt": ""}\n')
+    found = recipe("predict", str(chat / "bundle"), "--input", str(asked))
+    assert found.exit_code == 1
+    assert 'asked.jsonl:2:1: error[R313] the column "prompt": the prompt has no tokens' in found.output
+
+
 def test_predict_says_of_a_prompt_that_is_too_long_where_it_was_cut(chat: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked.jsonl"
     texts = ["the movie was great ", "a " * 60 + "the movie was great "]
