@@ -80,23 +80,26 @@ class Bundle:
             compiler_tasks.texts_of(self.task, row)
             compiler_tasks.check_prompt(self.task, row, lambda: encoder.whole)
 
-    def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> list[Answer]:
-        """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""
+    def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE, *, first: int = 0) -> list[Answer]:
+        """The task's natural answer for each row, given by role. Raises RunError when the graph does not run.
+
+        `first`: the number of the first row among all that are asked about; what is drawn is seeded by such numbers.
+        """
         module = tasks.module_of(self.task)
         if self.manifest.generation is not None:
-            return self._write(rows)
+            return self._write(rows, range(first, first + len(rows)))
         windows = windows_of(self.task, rows, self.encoder)
         each = self.outputs([Example(row=row) for parts in windows for row in parts], batch_size)
         outputs = of_rows(each, windows)
         return [module.answer(self.task, row, outputs.row(number), self.encoder) for number, row in enumerate(rows)]
 
-    def _write(self, rows: Sequence[Row]) -> list[Answer]:
+    def _write(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Answer]:
         """The texts that the graph writes."""
         assert self.manifest.generation is not None, "asked by the caller"
         assert isinstance(self.encoder, Encoder), "texts are written by token"
         writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
         module = tasks.writing_module_of(self.task)
-        texts = writing.written(cast(Decoder[Any], self.graph), rows)
+        texts = writing.written(cast(Decoder[Any], self.graph), rows, numbers)
         return [
             {**module.written(self.task, row, text.text), **text.told} for row, text in zip(rows, texts, strict=True)
         ]

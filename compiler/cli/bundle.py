@@ -153,9 +153,11 @@ def answer(
             raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
         return given
 
+    done = 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        inputs = [read(row) for row in portion]
-        for row, prediction in zip(portion, bundle.predict(inputs, batch_size), strict=True):
+        predictions = bundle.predict([read(row) for row in portion], batch_size, first=done)
+        done += len(portion)
+        for row, prediction in zip(portion, predictions, strict=True):
             yield {**row.values, "prediction": prediction}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,20 @@ def test_transformers_writes_the_same_from_the_folder_that_was_saved(chat: Path)
         assert tokenizer.decode([token for token in row["ids"] if token != 3]) == row["text"]
 
 
+def test_drawn_answers_do_not_repeat_when_rows_are_read_in_portions(
+    chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["generation"] |= {"temperature": 3.0, "max_new_tokens": 8}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    asked = ["predict", str(folder), "--json", *["--text", "the movie was great "] * 6]
+    whole = recipe(*asked).stdout.splitlines()
+    monkeypatch.setattr("compiler.cli.bundle._ROWS_AT_ONCE", 2)
+    assert recipe(*asked).stdout.splitlines() == whole
+    assert len(set(whole)) == 6
+
+
 def damage_tokens(folder: Path) -> None:
     """A row's second token is another one."""
     lines = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]
@@ -227,8 +242,6 @@ def damage_template(folder: Path) -> None:
 def test_a_bundle_that_was_damaged_and_sealed_again_is_caught_by_what_it_answers(
     chat: Path, tmp_path: Path, damage: Callable[[Path], None], caught: set[str]
 ) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
     assert verify_bundle(folder).passed
     damage(folder)
