@@ -354,7 +354,7 @@ CODES: dict[str, Code] = {
     "R406": Code(
         "a model file is broken",
         "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
-        "token that the model does not have.",
+        "token that the model does not have, or describes another model than the weights: more layers, other sizes.",
     ),
     "R410": Code(
         "an architecture that the task can't use",

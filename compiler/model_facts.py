@@ -19,7 +19,11 @@ _NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encode
 # Of the two halves of an encoder-decoder. T5's decoder has as many as its encoder where nothing is said of it.
 _ENCODER_LAYERS = ("encoder_layers", "num_layers")
 _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")
+_HALVES = {"encoder": _ENCODER_LAYERS, "decoder": _DECODER_LAYERS}
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
+# Of embeddings, which some models project to their hidden size.
+_SIZES = (*_HIDDEN_SIZE, "embedding_size", "word_embed_proj_dim")
+_VOCABULARIES = ("vocab_size", "decoder_vocab_size")
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
@@ -164,6 +168,7 @@ def model_facts(files: Files) -> ModelFacts:
     flat = {**inner, **config} if isinstance(inner, Mapping) else config
     _check_padding(flat, files)
     weight_files, tensors = _weights(files)
+    _check_shapes(flat, tensors, files)
     has_tokenizer = "tokenizer.json" in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
@@ -255,6 +260,45 @@ def _check_padding(config: Mapping[str, Any], files: Files) -> None:
         most = f" below the vocab_size of {vocabulary}" if vocabulary is not None else ""
         message = f"pad_token_id in config.json of the model {files.source.id} is not a token's number{most}"
         raise SourceError("R406", message, "write the number of its padding token")
+
+
+def _check_shapes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], files: Files) -> None:
+    """The weights are those of the model that config.json describes: it has as many layers, of the same size."""
+    for what, said, stored in (*_layers_said(config, tensors), *_embeddings_said(config, tensors)):
+        if stored not in said:
+            described = what.format(said[0])
+            message = f"config.json of the model {files.source.id} says {described}, and its weights have {stored}"
+            raise SourceError("R406", message, "name a model whose files belong together")
+
+
+Said = tuple[str, tuple[int, ...], int]
+"""What config.json speaks of, the numbers in it that would do, and what the weights have."""
+
+
+def _layers_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
+    """Of each half, where they are fewer: more of them are left out, as layers that predict further tokens are."""
+    if "depths" in config or "num_hidden_groups" in config:
+        return  # stages of layers; layers that share their weights
+    stacks = weights.stacks(tensors)
+    for half, keys in _HALVES.items() if config.get("is_encoder_decoder") is True else {"": _NUM_LAYERS}.items():
+        own = _half(config, half)
+        said = _whole(own, keys if own is config else _NUM_LAYERS)
+        found = [count for stem, count in stacks.items() if not half or _half_of(stem) == half]
+        if said is not None and found and max(found) < said:
+            yield f"{{}} {half} layers".replace("  ", " "), (said,), max(found)
+
+
+def _half_of(name: str) -> str:
+    """Which half of an encoder-decoder a module is in: a decoder's may be made of an encoder's parts."""
+    return next((part for part in name.split(".") if part in _HALVES), "")
+
+
+def _embeddings_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
+    halves = [_half(config, half) for half in _HALVES]
+    for shape in weights.word_embeddings(tensors).values():
+        for what, keys, stored in zip(("vocab_size {}", "hidden_size {}"), (_VOCABULARIES, _SIZES), shape, strict=True):
+            if said := tuple(value for half in halves for key in keys if (value := _whole(half, (key,))) is not None):
+                yield what, said, stored
 
 
 def _json(files: Files, name: str) -> Mapping[str, Any]:
