@@ -22,7 +22,7 @@ _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")
 _HALVES = {"encoder": _ENCODER_LAYERS, "decoder": _DECODER_LAYERS}
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 # Of embeddings, which some models project to their hidden size.
-_SIZES = (*_HIDDEN_SIZE, "embedding_size", "word_embed_proj_dim")
+_SIZES = (*_HIDDEN_SIZE, "embedding_size", "input_embedding_size", "word_embed_proj_dim")
 _VOCABULARIES = ("vocab_size", "decoder_vocab_size")
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _SAVE_AGAIN = "save the model again with save_pretrained"

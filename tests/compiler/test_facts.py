@@ -310,6 +310,7 @@ def test_a_configuration_of_another_model_than_the_weights_is_named(project, con
     [
         {"num_hidden_layers": 1},  # the rest is left out
         {"hidden_size": 8, "embedding_size": 4},  # it is projected
+        {"hidden_size": 8, "input_embedding_size": 4},  # as RemBERT calls it
         {"num_hidden_layers": 12, "num_hidden_groups": 1},  # layers share their weights
     ],
 )
