@@ -113,7 +113,8 @@ CODES: dict[str, Code] = {
     "R214": Code(
         "a group size that does not fit the layers",
         "A quantized layer holds one scale and one offset for each group of its inputs, so that group_size must divide "
-        "their number: 32, 64 or 128. A layer that none of the three divides stays as it is, and the plan says so.",
+        "their number: 32, 64 or 128. A layer that none of the three divides stays as it is, and the plan says so. "
+        "An export in few bits, too, has to quantize something.",
     ),
     "R217": Code(
         "a limit of memory that nothing keeps",
