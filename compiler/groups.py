@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
-
-from compiler.methods.lora import is_in_layer
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
 
 GroupSize = Literal[32, 64, 128]
+LAYER = re.compile(r"(?:^|\.)\d+\.")
+"""The number of a layer in the name of a module or parameter inside of it."""
+
+
+def is_in_layer(name: str) -> bool:
+    """Whether a module or parameter is inside a numbered layer."""
+    return LAYER.search(name) is not None
 
 
 def inputs_in_layers(model: ModelFacts) -> Mapping[str, int]:

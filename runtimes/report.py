@@ -86,7 +86,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
             f"  {split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in report["data"].items()
         ]
     if report["training"]:
-        yield [_training_line(report["training"])]
+        yield [_training_line(report["training"]), *_engine_lines(report["training"])]
     if report["evaluation"]:
         yield _evaluation_lines(report["evaluation"])
     for name, gate in report["gates"].items():
@@ -124,6 +124,15 @@ def _training_line(training: Mapping[str, Any]) -> str:
     again = ", layers computed again" if training.get("gradient_checkpointing") else ""
     memory = f"{_frozen(training)}, peak memory {training['peak_memory_bytes'] / 2**30:.2f} GiB{allowed}{again}"
     return f"  trained {trained:,} of {total:,} parameters ({trained / total:.2%}){speed}{memory}"
+
+
+def _engine_lines(training: Mapping[str, Any]) -> list[str]:
+    """Which engine trained which steps; runs of older versions don't tell."""
+    engines = training.get("engines", [])
+    ends = [*(engine["after_step"] for engine in engines[1:]), training.get("steps", 0)][: len(engines)]
+    spans = [(engine["engine"], engine["after_step"] + 1, end) for engine, end in zip(engines, ends, strict=True)]
+    shown = [f"steps {first:,} to {last:,} on {name}" for name, first, last in spans if first <= last]
+    return [f"  {', '.join(shown)}"] if shown else []
 
 
 def _frozen(training: Mapping[str, Any]) -> str:

@@ -313,6 +313,15 @@ def test_rounding_is_an_edge_of_its_own(mlx_folders: Path) -> None:
     assert (mlx_folders / "mlx-2" / "tokenizer.json").exists()
 
 
+def test_an_export_in_few_bits_says_how_many_layers_have_them(mlx_folders: Path) -> None:
+    facts = report(mlx_folders)["exports"]["export-2"]
+    assert (facts["quantized_layers"], facts["layers"]) == (15, 15)
+    choices = {choice["pointer"]: choice["reason"] for choice in report(mlx_folders)["choices"]}
+    assert choices["/export/1/group_size"] == "14 of 14 linear layers are quantized"
+    events = (mlx_folders / "events.jsonl").read_text()
+    assert "a folder for mlx-lm, 8 bits in 15 of 15 layers, " in events
+
+
 @pytest.mark.parametrize(
     ("group_size", "exit_code", "said"),
     [
@@ -329,15 +338,6 @@ def test_rounding_that_costs_too_much_or_rounds_nothing_is_no_export(
     found = recipe("run", str(folder / "recipe.json"), *options)
     assert found.exit_code == exit_code, found.output
     assert said in found.output
-
-
-def test_an_export_in_few_bits_says_how_many_layers_have_them(mlx_folders: Path) -> None:
-    facts = report(mlx_folders)["exports"]["export-2"]
-    assert (facts["quantized_layers"], facts["layers"]) == (15, 15)
-    choices = {choice["pointer"]: choice["reason"] for choice in report(mlx_folders)["choices"]}
-    assert choices["/export/1/group_size"] == "14 of 14 linear layers are quantized"
-    events = (mlx_folders / "events.jsonl").read_text()
-    assert "a folder for mlx-lm, 8 bits in 15 of 15 layers, " in events
 
 
 def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:
