@@ -10,6 +10,7 @@ from compiler import weights
 from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError
 from compiler.images import PROCESSOR
+from compiler.positions import has_relative_positions, num_positions
 from compiler.weights import INDEX, SINGLE, Tensor
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 # Of embeddings, which some models project to their hidden size.
 _SIZES = (*_HIDDEN_SIZE, "embedding_size", "input_embedding_size", "word_embed_proj_dim")
 _VOCABULARIES = ("vocab_size", "decoder_vocab_size")
-_MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
 # Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
@@ -86,8 +86,6 @@ _POSITIONS_AFTER_PADDING = frozenset(
         "xmod",
     ]
 )
-# Positions are told by how far tokens are apart, so that their number has no limit.
-_RELATIVE_POSITIONS = frozenset(["longt5", "mt5", "switch_transformers", "t5", "udop", "umt5"])
 # Decoders that classify by a row's last token, which they find by the padding after it.
 _DECODERS = frozenset(
     [
@@ -363,9 +361,10 @@ def _whole(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
 
 def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     """The tokens that a row can have, or None without a limit."""
-    positions = _positions(_half(config, "encoder"))
-    if positions is not None:
-        return positions
+    encoder = _half(config, "encoder")
+    positions = _positions(encoder)
+    if positions is not None or has_relative_positions(encoder):
+        return positions  # a tokenizer's limit is then that of the texts that it was first used for
     name = "tokenizer_config.json"
     limit = _whole(_json(files, name), ("model_max_length",)) if name in files.names else None
     return limit if limit is not None and limit < _UNBOUNDED else None
@@ -378,8 +377,8 @@ def _max_target_positions(config: Mapping[str, Any]) -> int | None:
 
 def _positions(config: Mapping[str, Any]) -> int | None:
     """The positions that a configuration names, less those that are never used."""
-    positions = _whole(config, _MAX_POSITIONS)
-    if positions is None or config.get("model_type") in _RELATIVE_POSITIONS:
+    positions = num_positions(config)
+    if positions is None:
         return None
     padding = config.get("pad_token_id", 1)
     after = config.get("model_type") in _POSITIONS_AFTER_PADDING and padding is not None

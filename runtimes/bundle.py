@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler import tasks as compiler_tasks
+from compiler.positions import num_positions
 from compiler.tasks import Example, Task
 from runtimes import tasks
 from runtimes.answers import Written, read_written, writing_of
@@ -204,8 +205,6 @@ def _encoder(folder: Path, manifest: Manifest) -> InputReader:
 
 def positions_of(config: Any) -> int | None:
     """Tokens that a row may have, by a model's config.json, or what its decoder writes; None where it does not say."""
-    named = ("max_position_embeddings", "n_positions")
     if isinstance(config, dict) and isinstance(config.get("decoder"), dict):
         config = config["decoder"]
-    found = (config.get(name) for name in named) if isinstance(config, dict) else ()
-    return next((value for value in found if isinstance(value, int)), None)
+    return num_positions(config) if isinstance(config, dict) else None

@@ -215,9 +215,17 @@ def test_the_words_of_every_family_are_understood(project, config, layers, hidde
 
 
 def test_the_tokenizer_limits_a_model_without_position_embeddings(project):
-    folder = write_model(project.mirror / MODEL, {"model_type": "t5", "num_layers": 2, "d_model": 4})
+    folder = write_model(project.mirror / MODEL, {"model_type": "mystery", "n_layer": 2, "d_model": 4})
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 48}))
     assert project.gather().model.max_positions == 48
+
+
+def test_relative_positions_have_no_limit_whatever_the_tokenizer_says(project):
+    t5 = {"model_type": "t5", "num_layers": 2, "d_model": 4, "n_positions": 512}
+    folder = write_model(project.mirror / MODEL, t5)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 512}))
+    model = project.gather(training={"max_length": 2048}).model
+    assert (model.max_positions, model.max_target_positions) == (None, None)
 
 
 HEAD = {**BERT, "architectures": ["BertForSequenceClassification"]}
