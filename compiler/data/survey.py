@@ -32,6 +32,7 @@ from compiler.plan import SplitRows
 from compiler.project import Project, recipe_folder
 from compiler.recipe import Onnx, Recipe, Split
 from compiler.tasks import Task
+from compiler.tokens import start_ids
 from compiler.typed import to_json
 
 if TYPE_CHECKING:
@@ -186,6 +187,28 @@ class _Unknown:
     num_rows: int = 0
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Rows whose tokens are still to be counted."""
+
+    texts: list[tuple[str, ...]] = field(default_factory=list)
+    started: list[bool] = field(default_factory=list)  # whether the tokenizer's start stands in front
+    written: list[str] = field(default_factory=list)
+    num_characters: int = 0
+
+    def add(self, texts: tuple[str, ...], written: str, *, started: bool) -> None:
+        """A row more."""
+        self.texts.append(texts)
+        self.started.append(started)
+        self.written.append(written)
+        self.num_characters += sum(map(len, (*texts, written)))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether they are to be counted now."""
+        return len(self.texts) == _ROWS_AT_ONCE or self.num_characters > _CHARACTERS_AT_ONCE
+
+
 class _Reader:
     """Reads splits into tables."""
 
@@ -222,9 +245,7 @@ class _Reader:
 
     def _read_file(self, data: DataFile, table: _Table, prompted: Callable[[], Tokenizer] | None) -> None:
         """Reads the rows of a file. `prompted`: the tokenizer where texts are written for them."""
-        waiting: list[tuple[str, ...]] = []
-        written: list[str] = []
-        num_characters = 0
+        waiting = _Waiting()
         if self.lengths is not None:
             self.lengths.begin(data, _read_as(self.task, self.columns))
         contents = Contents()
@@ -251,13 +272,12 @@ class _Reader:
                 table.digests.append(int.from_bytes(own[:8], "little"))
                 continue
             table.digests.append(digest(texts))
-            waiting.append(texts)
-            written += [] if self.written is None else [example.row[self.written]]
-            num_characters += sum(map(len, (*texts, *written[-1:])))
-            if len(waiting) == _ROWS_AT_ONCE or num_characters > _CHARACTERS_AT_ONCE:
-                self._count(waiting, written, table)
-                num_characters = 0
-        self._count(waiting, written, table)
+            written = example.row[self.written] if self.written is not None else ""
+            waiting.add(texts, written, started=tasks.is_started(self.task, example.row))
+            if waiting.is_full:
+                self._count(waiting, table)
+                waiting = _Waiting()
+        self._count(waiting, table)
         if self.image is not None:
             self.images[data] = contents.sha256
 
@@ -274,13 +294,11 @@ class _Reader:
             raise BadValueError(self.image, str(error)) from None
         return content
 
-    def _count(self, waiting: list[tuple[str, ...]], written: list[str], table: _Table) -> None:
+    def _count(self, waiting: _Waiting, table: _Table) -> None:
         if self.lengths is not None:
-            table.lengths.extend(self.lengths.count(waiting))
+            table.lengths.extend(self.lengths.count(waiting.texts, waiting.started))
         if self.target_lengths is not None:
-            table.target_lengths.extend(self.target_lengths.count([(text,) for text in written]))
-        waiting.clear()
-        written.clear()
+            table.target_lengths.extend(self.target_lengths.count([(text,) for text in waiting.written]))
 
 
 def _splits_of_prompts(recipe: Recipe) -> frozenset[SplitName]:
@@ -309,7 +327,13 @@ def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None
     if tokenizer_file is None or tasks.reads(recipe.task) != "text":
         return None
     special_tokens = tasks.module_of(recipe.task).SPECIAL_TOKENS
-    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache, special_tokens=special_tokens)
+    return RowLengths(
+        lambda: _tokenizer(recipe, tokenizer_file),
+        tokenizer_file,
+        cache,
+        special_tokens=special_tokens,
+        start=start_ids,
+    )
 
 
 def _target_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:

@@ -59,6 +59,7 @@ __all__ = [
     "check_prompt",
     "columns_of",
     "image_column",
+    "is_started",
     "module_of",
     "reads",
     "texts_of",
@@ -155,6 +156,15 @@ def check_prompt(task: Task, row: Mapping[str, Any], tokenizer: Callable[[], Tok
             text_generation.check_prompt(task, row, tokenizer)
         case _:
             pass  # it writes none, or a decoder has a token of its own to begin with
+
+
+def is_started(task: Task, row: Mapping[str, Any]) -> bool:
+    """Whether what the tokenizer puts in front of every text is put in front of a row of a task that leaves it out."""
+    match task:
+        case TextGeneration():
+            return text_generation.is_started(task, row)
+        case _:
+            return False
 
 
 def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:

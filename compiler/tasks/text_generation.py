@@ -203,6 +203,12 @@ def pieces(task: TextGeneration, row: Mapping[str, Any]) -> Segments:
         raise BadValueError(next(iter(row)), str(error)) from None
 
 
+def is_started(task: TextGeneration, row: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer's own start stands in front of a row: a template leaves it out, or there is none for it."""
+    shape = layout_of(row.keys(), {})
+    return task.template.needs_start or (shape is not None and shape.layout == "text")
+
+
 def check_prompt(task: TextGeneration, row: Mapping[str, Any], tokenizer: Callable[[], Tokenizer]) -> None:
     """Nothing when what an answer starts from has tokens; asked where nothing is said before it. Raises BadValueError.
 

@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from compiler.data.survey import survey
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import RecipeError
 from compiler.facts import bound
+from compiler.hub import Sources
+from compiler.loading import load
 from compiler.plan import ExportModel, Package, Prepare, Train, VerifyExport
+from compiler.reading import read_recipe
 from compiler.recipe import Mlx
-from compiler.tasks import ContinuedPretraining, TextGeneration, columns_of, module_of, texts_of
+from compiler.tasks import ContinuedPretraining, Example, TextGeneration, columns_of, module_of, texts_of
 from compiler.tasks.text_generation import ChatTemplate, pieces
+from runtimes.tasks.text_generation import encode
+from runtimes.tokens import open_encoder
 from tests.handmade import DATA, MODEL, planned, read, resolved
 
 DECODER = replace(MODEL, model_type="llama", architecture="decoder", packs=True, padding=None)
@@ -107,6 +113,33 @@ def test_only_what_the_assistant_says_is_learnt(files: Path) -> None:
     assert [s.text for s in pieces(chat(files, supervise="all"), row) if s.supervised] == [
         "<user>Hi</s><assistant>Hello</s>"
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "template"),
+    [
+        ({"text": "</s> <s> </s>"}, "model"),  # no template is for it
+        ({"prompt": "<s> ", "completion": "</s>"}, "plain"),
+        ({"prompt": "<s> ", "completion": "</s>"}, "model"),
+    ],
+)
+def test_rows_are_counted_with_the_start_that_they_are_trained_with(files: Path, values: Any, template: str) -> None:
+    tokenizer = Tokenizer.from_file(str(files))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+    tokenizer.save(str(files))
+    (files.parent / "rows.jsonl").write_text(json.dumps(values) + "\n")
+    recipe = {"recipe": 1, "name": "r", "model": "m", "dataset": {"train": "rows.jsonl", "validation": None}}
+    recipe |= {"task": {"type": "text-generation", "template": template}, "export": []}
+    (files.parent / "r.json").write_text(json.dumps(recipe))
+    made = bound(read_recipe(load(files.parent / "r.json")), replace(DECODER, tokenizer_file=files))
+    assert isinstance(made.task, TextGeneration)
+    encoder = open_encoder(files, max_length=64)
+    [ids] = encode(made.task, [Example(row=values)], encoder).ragged["input_ids"]
+    assert ids[0] == 2 or template == "model"
+    for _ in range(2):  # counted, and remembered
+        facts = survey(made, files, Sources(cache=files.parent / "cache"), ())
+        assert facts.longest_row == len(ids)
 
 
 def test_a_row_that_is_no_conversation_names_the_columns_that_were_looked_for(files: Path) -> None:
