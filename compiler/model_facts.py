@@ -11,6 +11,7 @@ from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError
 from compiler.images import PROCESSOR
 from compiler.positions import has_relative_positions, num_positions
+from compiler.tokenizer_files import BESIDE, TOKENIZER, VOCABULARIES
 from compiler.weights import INDEX, SINGLE, Tensor
 
 if TYPE_CHECKING:
@@ -27,15 +28,6 @@ _SIZES = (*_HIDDEN_SIZE, "embedding_size", "input_embedding_size", "word_embed_p
 _VOCABULARIES = ("vocab_size", "decoder_vocab_size")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
-# Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 _VISION = frozenset(
     [
         "beit",
@@ -61,14 +53,6 @@ _VISION = frozenset(
         "vit",
         "vit_msn",
     ]
-)
-_VOCABULARY_FILES = (
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
 )
 # Position numbers start after the padding token's number, so that many positions are never used.
 _POSITIONS_AFTER_PADDING = frozenset(
@@ -167,7 +151,7 @@ def model_facts(files: Files) -> ModelFacts:
     _check_padding(flat, files)
     weight_files, tensors = _weights(files)
     _check_shapes(flat, tensors, files)
-    has_tokenizer = "tokenizer.json" in files.names
+    has_tokenizer = TOKENIZER in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
     has_processor = PROCESSOR in files.names
@@ -193,7 +177,7 @@ def model_facts(files: Files) -> ModelFacts:
         max_target_positions=_max_target_positions(flat),
         packs=_packs(flat),
         padding=flat.get("pad_token_id"),
-        tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
+        tokenizer_file=files.local(TOKENIZER) if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
     )
 
@@ -346,7 +330,8 @@ def _no_weights(files: Files) -> SourceError:
 
 
 def _tokenizer_files(names: tuple[str, ...]) -> Iterator[str]:
-    wanted = _TOKENIZER_FILES if "tokenizer.json" in names else (*_TOKENIZER_FILES, *_VOCABULARY_FILES)
+    """Those that there are; older vocabularies only where there is no tokenizer.json."""
+    wanted = (TOKENIZER, *BESIDE, *(() if TOKENIZER in names else VOCABULARIES))
     return (name for name in wanted if name in names)
 
 

@@ -43,14 +43,6 @@ GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
 HELD_OUT = "held_out.npy"
 """What the trained model answered on the held-out rows, float32 [P, C]: the rows themselves are not in a bundle."""
-OPTIONAL = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
-"""Files that other readers of the tokenizer want; carried where the model has them."""
 BATCH_SIZE = 32
 
 
