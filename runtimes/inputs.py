@@ -77,6 +77,12 @@ def copied_row(task: Task, row: Row, number: int, folder: Path) -> Row:
     return {**row, role: name}
 
 
+def named_row(task: Task, row: Row) -> Row:
+    """The row with the bare name of its image, for a reader: no later step opens it."""
+    role = image_role(task)
+    return row if role is None or is_inline(row[role]) else {**row, role: Path(row[role]).name}
+
+
 def portable_row(task: Task, row: Row, reader: InputReader) -> Row:
     """The row with its image inside."""
     role = image_role(task)

@@ -18,7 +18,6 @@ from compiler.data.readers import DataError, read_rows
 from compiler.data.splits import Rows, select
 from compiler.files import new_file, write_json
 from compiler.hub import SourceError, changed, fetch_model, fetch_rows
-from compiler.packing import Packing
 from compiler.plan import File, Prepare, SplitRows
 from compiler.tasks import Example, RowReader
 from compiler.typed import to_json
@@ -27,7 +26,7 @@ from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.events import Progress, Said
 from runtimes.features import IGNORED, TARGETS, FeatureFacts, Features, Portion, write_features
-from runtimes.inputs import columns_of, copied_row, open_reader
+from runtimes.inputs import columns_of, copied_row, named_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks
@@ -51,8 +50,11 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
         yield Progress(step=step.id, done=done, total=len(step.splits), unit="splits")
         rows = chosen[split.split]
         examples = _chosen(files[split.split], reader, rows)
-        packing = step.packing if split.split == "train" else "none"
-        facts = _write(step, examples, tokenizer, context.folder / split.split, packing)
+        folder = context.folder / split.split
+        if split.split == "train":
+            facts = _write_train(step, examples, tokenizer, folder)
+        else:
+            facts = _write_rows(step, examples, tokenizer, folder, step.max_length, copies=True)
         summary[split.split] = {
             "rows": len(rows),
             "tokens": facts.num_tokens,
@@ -124,22 +126,26 @@ def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[
     return (example for example, chosen in zip(_examples(files, reader), wanted, strict=False) if chosen)
 
 
-def _write(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, packing: Packing) -> FeatureFacts:
-    """The facts of the features of some rows; the rows are written to rows.jsonl as they pass."""
-    if packing == "none":
-        return _write_rows(step, examples, tokenizer, folder, step.max_length)
+def _write_train(step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path) -> FeatureFacts:
+    """The facts of the features of train rows, packed as the step says. Their images are looked at here and no more."""
+    if step.packing == "none":
+        return _write_rows(step, examples, tokenizer, folder, step.max_length, copies=False)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as apart:
-        most = step.max_length if packing == "whole" else _UNCUT
-        facts = _write_rows(step, examples, tokenizer, Path(apart), most)
+        most = step.max_length if step.packing == "whole" else _UNCUT
+        facts = _write_rows(step, examples, tokenizer, Path(apart), most, copies=False)
         (Path(apart) / ROWS).replace(folder / ROWS)
-        write_packed(Features(Path(apart)), packing, step.max_length, folder)
+        write_packed(Features(Path(apart)), step.packing, step.max_length, folder)
     return facts
 
 
 def _write_rows(
-    step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, max_length: int
+    step: Prepare, examples: Iterable[Example], tokenizer: Path, folder: Path, max_length: int, *, copies: bool
 ) -> FeatureFacts:
+    """The facts of the features of some rows; the rows are written to rows.jsonl as they pass.
+
+    `copies`: whether their images are copied, for the gate reads them again.
+    """
     module = tasks.module_of(step.task)
     encoder = open_reader(step.task, tokenizer, max_length=max_length, root=folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,11 +153,12 @@ def _write_rows(
 
         def copied() -> Iterator[Example]:
             for number, example in enumerate(examples):
-                yield replace(example, row=copied_row(step.task, example.row, number, folder))
+                yield replace(example, row=copied_row(step.task, example.row, number, folder)) if copies else example
 
         def encoded() -> Iterator[Portion]:
             for portion in windowed(step.task, chunks(copied(), _ROWS_AT_ONCE), encoder):
-                copy.writelines((json.dumps(each.row, ensure_ascii=False) + "\n").encode() for each in portion)
+                kept = (each.row if copies else named_row(step.task, each.row) for each in portion)
+                copy.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in kept)
                 found = module.encode(step.task, portion, encoder)
                 _require_targets(found, portion)
                 yield found
