@@ -124,6 +124,18 @@ def test_a_prompt_without_tokens_is_a_finding_where_texts_are_written(tmp_path: 
     assert found.exit_code == 0, found.output  # none is written for train rows
 
 
+def test_a_bundle_whose_template_loops_long_says_so(chat: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["task"]["template"]["source"] += (
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    )
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = recipe("predict", str(folder), "--text", "the movie was great ")
+    assert found.exit_code == 1
+    assert found.output.startswith("error[R411]: the chat template runs for too long: it takes over")
+
+
 def test_a_prompt_without_tokens_is_refused_by_predict(chat: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked.jsonl"
     asked.write_text('{"prompt": "the movie was great "}\n{"prompt": ""}\n')
