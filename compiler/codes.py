@@ -113,7 +113,8 @@ CODES: dict[str, Code] = {
     "R214": Code(
         "a group size that does not fit the layers",
         "A quantized layer holds one scale and one offset for each group of its inputs, so that group_size must divide "
-        "their number: 32, 64 or 128. A layer that none of the three divides stays as it is, and the plan says so.",
+        "their number: 32, 64 or 128. A layer that none of the three divides stays as it is, and the plan says so. "
+        "An export in few bits, too, has to quantize something.",
     ),
     "R217": Code(
         "a limit of memory that nothing keeps",
@@ -301,7 +302,7 @@ CODES: dict[str, Code] = {
         "The text column needs strings of Unicode characters, at most ten million each; the label column needs a "
         "non-empty string, a whole number, or true or false; the target column needs finite numbers. Tokens are a list "
         "of strings and tags a list of as many; spans are objects with start, end and label, inside their text, and "
-        "no two share a word. At most five rows "
+        "no two share a word. A prompt has tokens where a text is to be written after it. At most five rows "
         "of a column and file are listed; where more than half of a file's rows are like this, /dataset/columns names "
         "the wrong column.",
     ),
@@ -355,7 +356,7 @@ CODES: dict[str, Code] = {
     "R406": Code(
         "a model file is broken",
         "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
-        "token that the model does not have.",
+        "token that the model does not have, or describes another model than the weights: more layers, other sizes.",
     ),
     "R410": Code(
         "an architecture that the task can't use",
@@ -370,6 +371,6 @@ CODES: dict[str, Code] = {
     "R411": Code(
         "the task does not fit the model's files",
         "The task takes something from the files beside the model's tokenizer: a chat template, the token that ends a "
-        "text. It is not there, or can't be read.",
+        "text. It is not there, can't be read, or is a template that runs for too long.",
     ),
 }

@@ -286,7 +286,8 @@ class LocalFacts:
             found += error.diagnostics
         except TemplateError as error:
             hint = "a template is given the messages of a row; see /task/template in the reference"
-            found.append(recipe.finding("R411", "/task/template", str(error), hint))
+            known = any(other.code == "R411" for other in found)  # from binding the task to its template
+            found += [] if known else [recipe.finding("R411", "/task/template", str(error), hint)]
         if model is None or data is None or errors(found):
             raise RecipeError(in_order(found))
         return Facts(task=recipe.task, model=model, data=data, findings=in_order(found))

@@ -10,6 +10,8 @@ from compiler import weights
 from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError
 from compiler.images import PROCESSOR
+from compiler.positions import has_relative_positions, num_positions
+from compiler.tokenizer_files import BESIDE, TOKENIZER, VOCABULARIES
 from compiler.weights import INDEX, SINGLE, Tensor
 
 if TYPE_CHECKING:
@@ -19,19 +21,13 @@ _NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encode
 # Of the two halves of an encoder-decoder. T5's decoder has as many as its encoder where nothing is said of it.
 _ENCODER_LAYERS = ("encoder_layers", "num_layers")
 _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")
+_HALVES = {"encoder": _ENCODER_LAYERS, "decoder": _DECODER_LAYERS}
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
-_MAX_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+# Of embeddings, which some models project to their hidden size.
+_SIZES = (*_HIDDEN_SIZE, "embedding_size", "input_embedding_size", "word_embed_proj_dim")
+_VOCABULARIES = ("vocab_size", "decoder_vocab_size")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
-# Read beside config.json and the weights, where they exist. The rest only where there is no tokenizer.json.
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 _VISION = frozenset(
     [
         "beit",
@@ -58,14 +54,6 @@ _VISION = frozenset(
         "vit_msn",
     ]
 )
-_VOCABULARY_FILES = (
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
 # Position numbers start after the padding token's number, so that many positions are never used.
 _POSITIONS_AFTER_PADDING = frozenset(
     [
@@ -82,8 +70,6 @@ _POSITIONS_AFTER_PADDING = frozenset(
         "xmod",
     ]
 )
-# Positions are told by how far tokens are apart, so that their number has no limit.
-_RELATIVE_POSITIONS = frozenset(["longt5", "mt5", "switch_transformers", "t5", "udop", "umt5"])
 # Decoders that classify by a row's last token, which they find by the padding after it.
 _DECODERS = frozenset(
     [
@@ -163,7 +149,8 @@ def model_facts(files: Files) -> ModelFacts:
     flat = _flat(config)
     _check_padding(flat, files)
     weight_files, tensors = _weights(files)
-    has_tokenizer = "tokenizer.json" in files.names
+    _check_shapes(flat, tensors, files)
+    has_tokenizer = TOKENIZER in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
     has_processor = PROCESSOR in files.names
@@ -189,7 +176,7 @@ def model_facts(files: Files) -> ModelFacts:
         max_target_positions=_max_target_positions(flat),
         packs=keeps_rows_apart(config),
         padding=flat.get("pad_token_id"),
-        tokenizer_file=files.local("tokenizer.json") if has_tokenizer else None,
+        tokenizer_file=files.local(TOKENIZER) if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
     )
 
@@ -263,6 +250,45 @@ def _check_padding(config: Mapping[str, Any], files: Files) -> None:
         raise SourceError("R406", message, "write the number of its padding token")
 
 
+def _check_shapes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], files: Files) -> None:
+    """The weights are those of the model that config.json describes: it has as many layers, of the same size."""
+    for what, said, stored in (*_layers_said(config, tensors), *_embeddings_said(config, tensors)):
+        if stored not in said:
+            described = what.format(said[0])
+            message = f"config.json of the model {files.source.id} says {described}, and its weights have {stored}"
+            raise SourceError("R406", message, "name a model whose files belong together")
+
+
+Said = tuple[str, tuple[int, ...], int]
+"""What config.json speaks of, the numbers in it that would do, and what the weights have."""
+
+
+def _layers_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
+    """Of each half, where they are fewer: more of them are left out, as layers that predict further tokens are."""
+    if "depths" in config or "num_hidden_groups" in config:
+        return  # stages of layers; layers that share their weights
+    stacks = weights.stacks(tensors)
+    for half, keys in _HALVES.items() if config.get("is_encoder_decoder") is True else {"": _NUM_LAYERS}.items():
+        own = _half(config, half)
+        said = _whole(own, keys if own is config else _NUM_LAYERS)
+        found = [count for stem, count in stacks.items() if not half or _half_of(stem) == half]
+        if said is not None and found and max(found) < said:
+            yield f"{{}} {half} layers".replace("  ", " "), (said,), max(found)
+
+
+def _half_of(name: str) -> str:
+    """Which half of an encoder-decoder a module is in: a decoder's may be made of an encoder's parts."""
+    return next((part for part in name.split(".") if part in _HALVES), "")
+
+
+def _embeddings_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
+    halves = [_half(config, half) for half in _HALVES]
+    for shape in weights.word_embeddings(tensors).values():
+        for what, keys, stored in zip(("vocab_size {}", "hidden_size {}"), (_VOCABULARIES, _SIZES), shape, strict=True):
+            if said := tuple(value for half in halves for key in keys if (value := _whole(half, (key,))) is not None):
+                yield what, said, stored
+
+
 def _json(files: Files, name: str) -> Mapping[str, Any]:
     try:
         value = json.loads(files.local(name).read_bytes())
@@ -310,7 +336,8 @@ def _no_weights(files: Files) -> SourceError:
 
 
 def _tokenizer_files(names: tuple[str, ...]) -> Iterator[str]:
-    wanted = _TOKENIZER_FILES if "tokenizer.json" in names else (*_TOKENIZER_FILES, *_VOCABULARY_FILES)
+    """Those that there are; older vocabularies only where there is no tokenizer.json."""
+    wanted = (TOKENIZER, *BESIDE, *(() if TOKENIZER in names else VOCABULARIES))
     return (name for name in wanted if name in names)
 
 
@@ -325,9 +352,10 @@ def _whole(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
 
 def _max_positions(config: Mapping[str, Any], files: Files) -> int | None:
     """The tokens that a row can have, or None without a limit."""
-    positions = _positions(_half(config, "encoder"))
-    if positions is not None:
-        return positions
+    encoder = _half(config, "encoder")
+    positions = _positions(encoder)
+    if positions is not None or has_relative_positions(encoder):
+        return positions  # a tokenizer's limit is then that of the texts that it was first used for
     name = "tokenizer_config.json"
     limit = _whole(_json(files, name), ("model_max_length",)) if name in files.names else None
     return limit if limit is not None and limit < _UNBOUNDED else None
@@ -340,8 +368,8 @@ def _max_target_positions(config: Mapping[str, Any]) -> int | None:
 
 def _positions(config: Mapping[str, Any]) -> int | None:
     """The positions that a configuration names, less those that are never used."""
-    positions = _whole(config, _MAX_POSITIONS)
-    if positions is None or config.get("model_type") in _RELATIVE_POSITIONS:
+    positions = num_positions(config)
+    if positions is None:
         return None
     padding = config.get("pad_token_id", 1)
     after = config.get("model_type") in _POSITIONS_AFTER_PADDING and padding is not None

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from compiler.diagnostics import Diagnostic, Place, Severity
 from compiler.document import Document, Node
 from compiler.generation import Generation
+from compiler.groups import GroupSize
 from compiler.methods import Full, Method
 from compiler.metrics import Metric
 from compiler.tasks import COLUMNS, Task
@@ -290,7 +291,7 @@ class Mlx:
     format: Annotated[Literal["mlx"], About("A folder that mlx-lm opens, of a language model.")] = "mlx"
     precision: Annotated[Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales.")] = "fp32"
     bits: Annotated[Literal[4, 8] | None, About("Bits of a quantized weight; null for none.")] = None
-    group_size: Annotated[Literal[32, 64, 128], About("Inputs of a layer that share a scale.")] = 64
+    group_size: Annotated[GroupSize, About("Inputs of a layer that share a scale.")] = 64
     max_metric_drop: Annotated[
         float | Literal["auto"],
         About(

@@ -24,6 +24,7 @@ from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
 from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
+from compiler.rounding import check_groups, group_choices
 from compiler.tasks import ResolvedTask, Task
 from compiler.windows import Windowed, num_windows_of
 
@@ -125,7 +126,14 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         exports=tuple(resolved_export(export) for export in recipe.export),
         verify=recipe.verify,
         generation=generation,
-        choices=(*task.choices, *method_choices, *training_choices, *metric_choices, *generation_choices),
+        choices=(
+            *task.choices,
+            *method_choices,
+            *training_choices,
+            *metric_choices,
+            *generation_choices,
+            *group_choices(recipe, model),
+        ),
     )
 
 
@@ -135,6 +143,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from tasks.module_of(recipe.task).check_facts(recipe, model, data)
     yield from check_warmup(recipe, model, data)
     yield from check_few_shot(recipe, model, data)
+    yield from check_groups(recipe, model)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

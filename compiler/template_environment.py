@@ -2,7 +2,8 @@
 
 What templates may use is what transformers gives them (transformers.utils.chat_template_utils): blocks trimmed, loop
 controls, `{% generation %}`, `tojson` that leaves characters as they are, `raise_exception`. Templates come from a hub,
-so they run in Jinja's sandbox, see plain JSON values only, and can change none of them.
+so they run in Jinja's sandbox, see plain JSON values only, and can change none of them. The sandbox bounds one range;
+how often a template goes round in all is bounded here, and so is what it multiplies.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ MARKS = "marks of generation"
 """The variable with the two texts to put around what stands between `{% generation %}` and `{% endgeneration %}`.
 
 It has spaces in its name, so no template can read it."""
+_STEPS = "steps that are left"
+"""The variable with a value for each step that a rendering may still take, likewise, and the filter that takes one."""
+MOST_STEPS = 1_000_000
+"""Turns of loops, and of their conditions, and calls of macros in one rendering: a conversation takes a few for each of
+its messages and tools, and these take less than a second."""
+_LARGEST = 10_000_000  # characters, items, or bits of a power
 FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What can be raised while a template runs: Jinja's own errors, and those of the Python operations that it asks for."""
 
@@ -43,6 +50,62 @@ class _Generation(Extension):
     def _marked(self, context: Context, caller: Macro) -> str:
         start, end = context.get(MARKS) or ("", "")
         return f"{start}{caller()}{end}"
+
+
+@jinja2.pass_context
+def _step(context: Context, go_on: bool) -> bool:
+    """What it is given; counts a step."""
+    if next(context[_STEPS], None) is None:
+        raise TooLongError(f"it takes over {MOST_STEPS:,} steps: its loops are too many or too long")
+    return go_on
+
+
+def _counted(template: nodes.Template) -> nodes.Template:
+    """The template with a step in front of the body and the condition of every loop, and of every macro's body.
+
+    Filters are called without the sandbox's questions, which take ten times as long as the step.
+    """
+    for loop in template.find_all(nodes.For):
+        loop.body.insert(0, nodes.ExprStmt(_stepping(loop), lineno=loop.lineno))
+        loop.test = loop.test and nodes.And(_stepping(loop), loop.test, lineno=loop.lineno)
+    macros: list[nodes.Macro | nodes.CallBlock] = [*template.find_all(nodes.Macro), *template.find_all(nodes.CallBlock)]
+    for called in macros:
+        called.body.insert(0, nodes.ExprStmt(_stepping(called), lineno=called.lineno))
+    return template
+
+
+def _stepping(at: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(nodes.Const(True), _STEPS, [], [], None, None, lineno=at.lineno)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with bounds for what the sandbox leaves without one."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def _generate(self, source: nodes.Template, *more: Any, **named: Any) -> str:
+        counted = _counted(source)
+        counted.set_environment(self)
+        return super()._generate(counted, *more, **named)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """What the template multiplies, where the product is no monster."""
+        if operator == "*" and _product(left, right) > _LARGEST:
+            raise TooLongError(f"it repeats a text or list to more than {_LARGEST:,}")
+        if operator == "**" and _bits(left, right) > _LARGEST:
+            raise TooLongError(f"it asks for a power with more than {_LARGEST:,} bits")
+        return super().call_binop(context, operator, left, right)
+
+
+def _bits(base: Any, exponent: Any) -> int:
+    """How long a power of whole numbers is; 0 for another."""
+    return base.bit_length() * exponent if isinstance(base, int) and isinstance(exponent, int) else 0
+
+
+def _product(left: Any, right: Any) -> int:
+    """How long a text or list is that is repeated; 0 for a product of numbers."""
+    sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
+    return len(sized) * int(times) if hasattr(sized, "__len__") else 0
 
 
 class _Dict:
@@ -80,6 +143,10 @@ class Refused(jinja2.TemplateError):
     """The template itself says that it is not for such a conversation."""
 
 
+class TooLongError(jinja2.TemplateError):
+    """The template would run for too long, or fill the memory."""
+
+
 def _raise_exception(message: object) -> NoReturn:
     raise Refused(str(message))
 
@@ -98,14 +165,12 @@ def _tojson(
 @lru_cache(maxsize=32)
 def compiled(source: str) -> jinja2.Template:
     """The template of a source text. Raises jinja2.TemplateSyntaxError."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
-    )
-    environment.filters["tojson"] = _tojson
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension])
+    environment.filters |= {"tojson": _tojson, _STEPS: _step}
     environment.globals.update(raise_exception=_raise_exception, dict=_Dict(), namespace=_Namespace)
     return environment.from_string(source)
 
 
 def run(source: str, variables: Mapping[str, Any]) -> str:
     """The text that a template writes. Raises one of FAILURES."""
-    return compiled(source).render(variables)
+    return compiled(source).render({**variables, _STEPS: iter(range(MOST_STEPS))})

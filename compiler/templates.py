@@ -186,7 +186,7 @@ def _thought(message: Message) -> Message:
 def _run(template: Template, conversation: Conversation, more: Mapping[str, Any]) -> str:
     from jinja2 import TemplateSyntaxError
 
-    from compiler.template_environment import FAILURES, Refused, run
+    from compiler.template_environment import FAILURES, Refused, TooLongError, run
 
     variables = {
         **template.variables,
@@ -200,6 +200,8 @@ def _run(template: Template, conversation: Conversation, more: Mapping[str, Any]
         return run(template.source_of(conversation), variables)
     except Refused as error:
         raise ConversationError(f"the chat template refuses the conversation: {_sentence(error)}") from None
+    except TooLongError as error:
+        raise TemplateError(f"the chat template runs for too long: {_sentence(error)}") from None
     except TemplateSyntaxError as error:
         raise TemplateError(f"the chat template is wrong in line {error.lineno}: {_sentence(error)}") from None
     except FAILURES as error:

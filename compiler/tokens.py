@@ -92,6 +92,11 @@ def start_of(template: Template, tokenizer: Tokenizer, conversation: Conversatio
     """
     if not template.needs_start and not (conversation is not None and conversation.is_passage):
         return ()
+    return start_ids(tokenizer)
+
+
+def start_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that the tokenizer puts in front of every text."""
     bare: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
     whole: list[int] = tokenizer.encode("a").ids
     places = [index for index in range(len(whole)) if whole[index : index + len(bare)] == bare]

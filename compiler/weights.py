@@ -24,6 +24,13 @@ _DTYPES = {
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
+_WORD_EMBEDDINGS = (
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "embed_tokens.weight",
+    "wte.weight",
+    "shared.weight",
+)
 _HEADS = CLASSIFIERS | {
     "cls",
     "discriminator_predictions",
@@ -129,6 +136,23 @@ def num_layers(names: Iterable[str]) -> int:
     """One more than the largest number among the parts of the names: layers count from 0."""
     numbers = [int(part) for name in names for part in name.split(".") if _LAYER.fullmatch(part)]
     return max(numbers, default=-1) + 1
+
+
+def stacks(names: Iterable[str]) -> dict[str, int]:
+    """How many numbered modules there are below each name: {"encoder.layer": 12}. Stacks in stacks are left out."""
+    numbers: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        at = next((at for at, part in enumerate(parts) if _LAYER.fullmatch(part)), 0)
+        if at:
+            numbers.setdefault(".".join(parts[:at]), set()).add(parts[at])
+    return {stem: len(found) for stem, found in numbers.items()}
+
+
+def word_embeddings(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes [vocabulary, size] of the embeddings of tokens, by name."""
+    found = {name: tensor.shape for name, tensor in tensors.items() if name.endswith(_WORD_EMBEDDINGS)}
+    return {name: shape for name, shape in found.items() if len(shape) == 2}
 
 
 def num_classes(tensors: Mapping[str, Tensor]) -> int:

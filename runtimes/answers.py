@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,36 @@ from compiler.typed import read, to_json
 from runtimes import tasks
 from runtimes.decoded import Decoded, before_stop, eos_ids
 from runtimes.decoding import Decoder, generate
+from runtimes.tasks.interface import Prompt, Side
 from runtimes.tokens import Encoder
 
 Row = Mapping[str, Any]
+PROMPT_CUT = "prompt_cut"
+"""The key of an answer that says at which side its prompt was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that was written, and at which side its prompt was cut."""
+
+    text: str
+    prompt_cut: Side | None = None
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What a reader of the text has to know besides: nothing where its prompt was whole."""
+        return {PROMPT_CUT: self.prompt_cut} if self.prompt_cut else {}
+
+
+def cut_prompts(answers: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the texts that were written, as JSON, had a prompt that was cut, and where; "" where none had."""
+    sides = [answer[PROMPT_CUT] for answer in answers if PROMPT_CUT in answer]
+    return said_of_cuts(sides, len(answers))
+
+
+def said_of_cuts(sides: Collection[str], total: int) -> str:
+    """As cut_prompts, from the sides at which prompts were cut, all of one task at the same."""
+    return f"{len(sides):,} of {total:,} prompts cut at their {min(sides)}: too long" if sides else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +56,18 @@ class Writing:
     generation: Generation
     ends: tuple[int, ...]  # tokens that end an answer
 
-    def prompts(self, rows: Iterable[Row], decoder: Decoder[Any]) -> list[tuple[int, ...]]:
-        """The token ids that each answer starts from; without their beginning where they leave no room for it."""
+    def prompts(self, rows: Iterable[Row], decoder: Decoder[Any]) -> list[Prompt]:
+        """What each answer starts from; without its beginning where that leaves no room for the answer."""
         module = tasks.writing_module_of(self.task)
         room = None if module.head(self.task).encodes else self.generation.room(decoder.max_positions)
-        return [module.prompt(self.task, row, self.encoder)[-room if room else None :] for row in rows]
+        found = [module.prompt(self.task, row, self.encoder) for row in rows]
+        return found if room is None else [prompt.last(room) for prompt in found]
 
-    def written(self, decoder: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int] | None = None) -> list[str]:
+    def written(self, decoder: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int] | None = None) -> list[Text]:
         """The answer to each row. `numbers`: of the rows, by which what is drawn is seeded."""
-        return [self.text(found) for found in self.decoded(decoder, self.prompts(rows, decoder), numbers)]
+        prompts = self.prompts(rows, decoder)
+        answers = self.decoded(decoder, [prompt.ids for prompt in prompts], numbers)
+        return [Text(self.text(found), prompt.cut) for prompt, found in zip(prompts, answers, strict=True)]
 
     def decoded(
         self, decoder: Decoder[Any], prompts: Sequence[Sequence[int]], numbers: Sequence[int] | None = None
@@ -84,6 +114,7 @@ class Written:
     log_probs: tuple[float, ...]  # of each token, in nats
     margins: tuple[float, ...]  # largest less second largest logit
     text: str
+    prompt_cut: Side | None = None
 
 
 def save_written(path: Path, rows: Sequence[Written]) -> None:

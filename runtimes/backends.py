@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -17,8 +17,9 @@ from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch, Engine
 from runtimes.tolerance import Noise
 
-# Engine of the placement -> its module.
-MODULES = {"pytorch": "runtimes.pytorch.backend", "mlx": "runtimes.mlx.backend"}
+# Engine of the placement -> its module, and the one that knows its devices.
+MODULES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.backend", "mlx": "runtimes.mlx.backend"}
+DEVICES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.devices", "mlx": "runtimes.mlx.devices"}
 
 
 class Backend(Protocol):
@@ -72,3 +73,9 @@ def require_runtime(step: Train, name: str) -> None:
     if name not in runtimes:
         message = f'the method "{step.method.type}" runs on {", ".join(runtimes)}, and the plan was placed on {name}'
         raise RunError("E409", message, f"run it with --runtime {runtimes[0]}")
+
+
+def require_device(placement: Placement) -> None:
+    """Nothing when a placement's device is here, as the CPU always is. Raises RunError E407 when it is not."""
+    if placement.device != "cpu":
+        importlib.import_module(DEVICES[placement.engine]).require_device(placement.device)

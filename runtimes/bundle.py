@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from compiler import tasks as compiler_tasks
+from compiler.positions import num_positions
 from compiler.tasks import Example, Task
 from runtimes import tasks
 from runtimes.answers import Written, read_written, writing_of
@@ -41,14 +43,6 @@ GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
 HELD_OUT = "held_out.npy"
 """What the trained model answered on the held-out rows, float32 [P, C]: the rows themselves are not in a bundle."""
-OPTIONAL = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
-"""Files that other readers of the tokenizer want; carried where the model has them."""
 BATCH_SIZE = 32
 
 
@@ -72,24 +66,36 @@ class Bundle:
         """Outputs for a position."""
         return self.head.num_outputs
 
-    def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE) -> list[Answer]:
-        """The task's natural answer for each row, given by role. Raises RunError when the graph does not run."""
+    def check(self, row: Row) -> None:
+        """Nothing when a row, given by role, can be read and answered. Raises BadValueError."""
+        encoder = self.encoder
+        if isinstance(encoder, Encoder):
+            compiler_tasks.texts_of(self.task, row)
+            compiler_tasks.check_prompt(self.task, row, lambda: encoder.whole)
+
+    def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE, *, first: int = 0) -> list[Answer]:
+        """The task's natural answer for each row, given by role. Raises RunError when the graph does not run.
+
+        `first`: the number of the first row among all that are asked about; what is drawn is seeded by such numbers.
+        """
         module = tasks.module_of(self.task)
         if self.manifest.generation is not None:
-            return self._write(rows)
+            return self._write(rows, range(first, first + len(rows)))
         windows = windows_of(self.task, rows, self.encoder)
         each = self.outputs([Example(row=row) for parts in windows for row in parts], batch_size)
         outputs = of_rows(each, windows)
         return [module.answer(self.task, row, outputs.row(number), self.encoder) for number, row in enumerate(rows)]
 
-    def _write(self, rows: Sequence[Row]) -> list[Answer]:
+    def _write(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Answer]:
         """The texts that the graph writes."""
         assert self.manifest.generation is not None, "asked by the caller"
         assert isinstance(self.encoder, Encoder), "texts are written by token"
         writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
         module = tasks.writing_module_of(self.task)
-        texts = writing.written(cast(Decoder[Any], self.graph), rows)
-        return [module.written(self.task, row, text) for row, text in zip(rows, texts, strict=True)]
+        texts = writing.written(cast(Decoder[Any], self.graph), rows, numbers)
+        return [
+            {**module.written(self.task, row, text.text), **text.told} for row, text in zip(rows, texts, strict=True)
+        ]
 
     def outputs(self, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> Ragged:
         """[P, C] of each row, in order. Rows of like length share a batch, so that little is padded."""
@@ -191,8 +197,6 @@ def _encoder(folder: Path, manifest: Manifest) -> InputReader:
 
 def positions_of(config: Any) -> int | None:
     """Tokens that a row may have, by a model's config.json, or what its decoder writes; None where it does not say."""
-    named = ("max_position_embeddings", "n_positions")
     if isinstance(config, dict) and isinstance(config.get("decoder"), dict):
         config = config["decoder"]
-    found = (config.get(name) for name in named) if isinstance(config, dict) else ()
-    return next((value for value in found if isinstance(value, int)), None)
+    return num_positions(config) if isinstance(config, dict) else None

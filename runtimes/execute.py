@@ -16,7 +16,7 @@ from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Evaluate, ExportModel, Plan, Step, Train
 from runtimes import checkpoints, steps
-from runtimes.backends import require_runtime
+from runtimes.backends import require_device, require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
 from runtimes.export import require_format
@@ -52,6 +52,7 @@ def execute(
             require_packages(step.metrics)
         elif isinstance(step, ExportModel):
             require_format(step.export)
+    require_device(placement)
     store = Store(runs)
     run = runs / plan.name
     run.mkdir(parents=True, exist_ok=True)

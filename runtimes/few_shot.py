@@ -115,4 +115,4 @@ def _prompt(
         if ids is not None and (room is None or len(ids) <= room):
             return ids, count
     [alone] = writing.prompts([row], decoder)
-    return alone, 0
+    return alone.ids, 0

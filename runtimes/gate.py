@@ -72,6 +72,7 @@ class Decisions:
     disagreeing: tuple[int, ...]  # rows that have one that is not excused
     tolerance: float
     max_excused: float
+    note: str = ""
 
     @property
     def agreement(self) -> float:
@@ -80,6 +81,9 @@ class Decisions:
 
     def says(self) -> str:
         """The figures in a sentence."""
+        return f"{self._counts()}; {self.note}" if self.note else self._counts()
+
+    def _counts(self) -> str:
         if not self.positions:
             return "no row was compared"
         unit = "rows" if self.positions == self.rows else f"decisions in {self.rows} rows"

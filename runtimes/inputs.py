@@ -15,6 +15,7 @@ from compiler import tasks as compiler_tasks
 from compiler.data.images import is_inline
 from compiler.images import PROCESSOR, read_processor
 from compiler.tasks import Task
+from compiler.tokenizer_files import TOKENIZER
 from runtimes import tasks
 from runtimes.features import Column, Table
 from runtimes.images import PIXELS, ImageReader
@@ -23,7 +24,6 @@ from runtimes.tokens import open_encoder, pad_id
 
 Row = Mapping[str, Any]
 """The values of a row by role."""
-TOKENIZER = "tokenizer.json"
 IMAGES = "images"
 """The folder in a split's, to which held-out images are copied."""
 _NAME = 100  # characters that are kept of a file's name
@@ -75,6 +75,12 @@ def copied_row(task: Task, row: Row, number: int, folder: Path) -> Row:
     (folder / IMAGES).mkdir(exist_ok=True)
     shutil.copyfile(row[role], folder / name)
     return {**row, role: name}
+
+
+def named_row(task: Task, row: Row) -> Row:
+    """The row with the bare name of its image, for a reader: no later step opens it."""
+    role = image_role(task)
+    return row if role is None or is_inline(row[role]) else {**row, role: Path(row[role]).name}
 
 
 def portable_row(task: Task, row: Row, reader: InputReader) -> Row:

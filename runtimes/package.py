@@ -12,8 +12,9 @@ from typing import Any
 from compiler.files import new_folder, write_json
 from compiler.plan import Package
 from compiler.tasks import Task
+from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
-from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, OPTIONAL, WRITTEN
+from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file
 from runtimes.export.session import open_session
@@ -74,7 +75,7 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
         config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)
     except (OSError, ValueError) as error:
         raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
-    for name in OPTIONAL:
+    for name in CARRIED:
         if (parts.tokenizer_folder / name).is_file():
             shutil.copyfile(parts.tokenizer_folder / name, folder / name)
     write_json(folder / CONFIG, config)

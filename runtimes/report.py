@@ -86,7 +86,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
             f"  {split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in report["data"].items()
         ]
     if report["training"]:
-        yield [_training_line(report["training"])]
+        yield [_training_line(report["training"]), *_engine_lines(report["training"])]
     if report["evaluation"]:
         yield _evaluation_lines(report["evaluation"])
     for name, gate in report["gates"].items():
@@ -126,6 +126,15 @@ def _training_line(training: Mapping[str, Any]) -> str:
     return f"  trained {trained:,} of {total:,} parameters ({trained / total:.2%}){speed}{memory}"
 
 
+def _engine_lines(training: Mapping[str, Any]) -> list[str]:
+    """Which engine trained which steps; runs of older versions don't tell."""
+    engines = training.get("engines", [])
+    ends = [*(engine["after_step"] for engine in engines[1:]), training.get("steps", 0)][: len(engines)]
+    spans = [(engine["engine"], engine["after_step"] + 1, end) for engine, end in zip(engines, ends, strict=True)]
+    shown = [f"steps {first:,} to {last:,} on {name}" for name, first, last in spans if first <= last]
+    return [f"  {', '.join(shown)}"] if shown else []
+
+
 def _frozen(training: Mapping[str, Any]) -> str:
     """How small the frozen weights are held, where they are not in float32; runs of older versions don't tell."""
     found = training.get("frozen_bytes") or {"held": 0, "float32": 0}
@@ -141,6 +150,8 @@ def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = "".join(f"{figures[name]:>12.4f}" if name in figures else f"{'':>12}" for figures in columns.values())
         lines.append(f"    {name:<20}{cells}")
+    if evaluation.get("prompts_cut"):  # none of versions before
+        lines.append(f"    {evaluation['prompts_cut']}")
     shown = [few_shot_line(evaluation["few_shot"])] if "few_shot" in evaluation else []
     return [*lines, *shown, *tasks.module_named(evaluation["task"]).detail_lines(evaluation)]
 

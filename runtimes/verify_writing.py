@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.answers import Writing, Written
+from runtimes.answers import Writing, Written, said_of_cuts
 from runtimes.decoding import Decoder, forced
 from runtimes.gate import Check, Decisions, compare_outputs
 from runtimes.inputs import Row
@@ -23,16 +23,18 @@ OUTPUTS, DECISIONS = "written_outputs", "written_tokens"
 def write_source(writing: Writing, source: Decoder[Any], rows: Sequence[Row], numbers: Sequence[int]) -> list[Written]:
     """What the source writes for some rows. `numbers`: of the rows in the split."""
     prompts = writing.prompts(rows, source)
+    answers = writing.decoded(source, [prompt.ids for prompt in prompts])
     return [
         Written(
             row=int(number),
-            prompt=tuple(prompt),
+            prompt=prompt.ids,
             ids=found.ids,
             log_probs=tuple(float(value) for value in found.log_probs),
             margins=tuple(float(value) for value in found.margins),
             text=writing.text(found),
+            prompt_cut=prompt.cut,
         )
-        for number, prompt, found in zip(numbers, prompts, writing.decoded(source, prompts), strict=True)
+        for number, prompt, found in zip(numbers, prompts, answers, strict=True)
     ]
 
 
@@ -62,4 +64,5 @@ def compare_written(written: Sequence[Written], other: Decoder[Any], pad_id: int
         disagreeing=tuple(np.unique(rows_P[wrong_P]).tolist()),
         tolerance=tolerance,
         max_excused=MAX_EXCUSED,
+        note=said_of_cuts([row.prompt_cut for row in written if row.prompt_cut], len(written)),
     )

@@ -20,10 +20,10 @@ ANSWERS = {
     "entity-tags": "9 tags of 5 kinds",
     "entity-spans": "11 tags of 5 kinds",
     "alpaca": "tokens of conversations",
-    "email-answers": "576 rows without an answer",
     "wiki": "tokens to train on",
     "fashion-mnist": "10 labels",
     "django-de": "7,709 tokens to write",
+    "email-answers": "576 rows without an answer",
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
 

@@ -80,7 +80,7 @@ def predict(
     if output is not None:
         write_answers(output, answers)
         return
-    for answered in answers:
+    for answered in told_of_cuts(answers):
         if as_json or source:
             click.echo(line_of(answered))
         else:
@@ -148,16 +148,31 @@ def answer(
     def read(row: GivenRow) -> Mapping[str, Any]:
         try:
             given = reader.given(placed(row.values, image, row.folder))
-            if image is None:
-                tasks.texts_of(bundle.task, given)  # so that what can't be read is said of its row
+            bundle.check(given)  # so that what can't be answered is said of its row
         except BadValueError as error:
             raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
         return given
 
+    done = 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        inputs = [read(row) for row in portion]
-        for row, prediction in zip(portion, bundle.predict(inputs, batch_size), strict=True):
+        predictions = bundle.predict([read(row) for row in portion], batch_size, first=done)
+        done += len(portion)
+        for row, prediction in zip(portion, predictions, strict=True):
             yield {**row.values, "prediction": prediction}
+
+
+def told_of_cuts(answers: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The answers; says after the last of them how many were written from a prompt that was cut."""
+    from runtimes.answers import PROMPT_CUT, said_of_cuts
+
+    total, sides = 0, []
+    for answered in answers:
+        yield answered
+        prediction = answered["prediction"]
+        sides += [prediction[PROMPT_CUT]] if PROMPT_CUT in prediction else []
+        total += 1
+    if said := said_of_cuts(sides, total):
+        click.echo(f"warning: {said}", err=True)
 
 
 def line_of(answered: dict[str, Any]) -> str:
@@ -187,7 +202,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 
     count = 0
     with new_file(output) as file:
-        for answered in answers:
+        for answered in told_of_cuts(answers):
             file.write((line_of(answered) + "\n").encode())
             count += 1
     click.echo(f"wrote {counted(count, 'answer')} to {output}", err=True)

@@ -134,6 +134,7 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, ModuleNotFoundError):
         return EXIT_RUN, missing_module(error)
     from compiler.hub import SourceError
+    from compiler.templates import TemplateError
     from runtimes.errors import GateError, Interrupted, RunError
 
     if isinstance(error, (RunError, SourceError)):
@@ -142,6 +143,8 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
         code = EXIT_RECIPE if error.code == "R301" else code  # not the machine's: a path that leads nowhere
         hint = [f"    hint: {error.hint}"] if error.hint else []
         return code, [f"error[{error.code}]: {error.message}", *hint]
+    if isinstance(error, TemplateError):  # of a bundle: that of a recipe is a finding
+        return EXIT_RECIPE, [f"error[R411]: {error}", "    hint: mend the template, or give it other rows"]
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         said = f"error[E401]: the system refused: {(error.strerror or str(error)).lower()}{where}"

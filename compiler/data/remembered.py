@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Lengths = npt.NDArray[np.int32]
 _FOLDER = "lengths"
-_FORM = 1  # raise it when what is remembered changes its meaning
+_FORM = 2  # raise it when what is remembered changes its meaning
 _MOST = 64 * 2**20  # bytes of all that is remembered: 16 million rows; what was not used for longest goes first
 _DIGEST = hashlib.sha256().digest_size  # bytes in front, by which a damaged file is told
 
@@ -56,22 +56,30 @@ class RowLengths:
         *,
         special_tokens: bool = True,
         length: Callable[[Sequence[int]], int] = len,
+        start: Callable[[Tokenizer], Sequence[int]] = lambda tokenizer: (),
     ) -> None:
         self._load, self._tokenizer_file, self._cache = load, tokenizer_file, cache
-        self._special_tokens, self._length = special_tokens, length
+        self._special_tokens, self._length, self._start = special_tokens, length, start
         self._files: list[_File] = []
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         return self._load()
 
+    @cached_property
+    def _num_start(self) -> int:
+        return len(self._start(self._tokenizer))
+
     def begin(self, data: DataFile, columns: tuple[str, ...]) -> None:
         """The rows that follow are those of a file, in order; `columns`: what decides which texts are counted."""
         key = self._key(data.file.sha256, data, columns)
         self._files.append(_File(data, columns, key, _read(self._cache, key)))
 
-    def count(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
-        """Tokens of the next rows of the file, special tokens included where the tokenizer puts some around."""
+    def count(self, texts: Sequence[tuple[str, ...]], started: Sequence[bool] = ()) -> list[int]:
+        """Tokens of the next rows of the file, special tokens included where the tokenizer puts some around.
+
+        `started`: of each row, whether `start` stands in front of it.
+        """
         file = self._files[-1]
         done = len(file.counted)
         lengths: list[int] = file.known[done : done + len(texts)].tolist()
@@ -79,6 +87,8 @@ class RowLengths:
             inputs = [row[0] if len(row) == 1 else row for row in texts]
             encodings = self._tokenizer.encode_batch_fast(inputs, add_special_tokens=self._special_tokens)
             lengths = [self._length(encoding.ids) for encoding in encodings]
+            if any(started):
+                lengths = [length + self._num_start * first for length, first in zip(lengths, started, strict=True)]
             file.anew = True
         file.counted.extend(lengths)
         return lengths

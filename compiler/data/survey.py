@@ -8,9 +8,10 @@ import hashlib
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,10 @@ from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
 from compiler.hub import Sources
 from compiler.plan import SplitRows
 from compiler.project import Project, recipe_folder
-from compiler.recipe import Recipe, Split
+from compiler.recipe import Onnx, Recipe, Split
 from compiler.scripts import Tokenization, tokenization_of
-from compiler.tasks import Task
+from compiler.tasks import Example, Task
+from compiler.tokens import start_ids
 from compiler.typed import to_json
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def survey(recipe: Recipe, tokenizer_file: Path | None, sources: Sources, allowe
         _row_lengths(recipe, tokenizer_file, sources.cache),
         project,
         _target_lengths(recipe, tokenizer_file, sources.cache),
+        partial(_tokenizer, recipe, tokenizer_file) if tokenizer_file is not None else None,
     )
     for name, split in declared(recipe).items():
         if split.fraction is None:
@@ -186,11 +189,38 @@ class _Unknown:
     num_rows: int = 0
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Rows whose tokens are still to be counted."""
+
+    texts: list[tuple[str, ...]] = field(default_factory=list)
+    started: list[bool] = field(default_factory=list)  # whether the tokenizer's start stands in front
+    written: list[str] = field(default_factory=list)
+    num_characters: int = 0
+
+    def add(self, texts: tuple[str, ...], written: str, *, started: bool) -> None:
+        """A row more."""
+        self.texts.append(texts)
+        self.started.append(started)
+        self.written.append(written)
+        self.num_characters += sum(map(len, (*texts, written)))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether they are to be counted now."""
+        return len(self.texts) == _ROWS_AT_ONCE or self.num_characters > _CHARACTERS_AT_ONCE
+
+
 class _Reader:
     """Reads splits into tables."""
 
     def __init__(
-        self, recipe: Recipe, lengths: RowLengths | None, project: Project, target_lengths: RowLengths | None = None
+        self,
+        recipe: Recipe,
+        lengths: RowLengths | None,
+        project: Project,
+        target_lengths: RowLengths | None = None,
+        tokenizer: Callable[[], Tokenizer] | None = None,
     ) -> None:
         self.task, self.columns = recipe.task, columns(recipe)
         self.image = tasks.image_column(recipe.task, self.columns)
@@ -199,6 +229,8 @@ class _Reader:
         self.rows = tasks.module_of(recipe.task).reader(recipe.task, self.columns)
         self.lengths, self.target_lengths = lengths, target_lengths
         self.written = tasks.written_role(self.task)
+        self.tokenizer = cache(tokenizer) if tokenizer is not None else None
+        self.prompts = _splits_of_prompts(recipe)
         self.tables: dict[SplitName, _Table] = {}
         self.unknown: dict[str, _Unknown] = {}
         self.faults = _Faults()
@@ -212,23 +244,21 @@ class _Reader:
         for data in files:
             table.starts.append(len(table.targets))
             try:
-                self._read_file(data, table, self.references.setdefault(name, []))
+                self._read_file(data, name, table)
             except DataError as error:
                 self.faults.broken(error)
 
-    def _read_file(self, data: DataFile, table: _Table, references: list[str]) -> None:
-        waiting: list[tuple[str, ...]] = []
-        written: list[str] = []
-        num_characters = 0
-        if self.lengths is not None:
-            self.lengths.begin(data, _read_as(self.task, self.columns))
-        contents = Contents()
-        if self.target_lengths is not None and self.written is not None:
-            self.target_lengths.begin(data, (*_read_as(self.task, self.columns), self.columns[self.written]))
+    def _read_file(self, data: DataFile, name: SplitName, table: _Table) -> None:
+        prompted = self.tokenizer if name in self.prompts else None  # where texts are written for the rows
+        waiting, contents = _Waiting(), Contents()
+        self._begin(data)
         for row in read_rows(data.path, data.file.format):
             try:
                 example = self.rows.read(row.values)
                 image = self._image(data, row) if self.image is not None else b""
+                texts = tasks.texts_of(self.task, example.row) if self.image is None else ()
+                if prompted is not None:
+                    tasks.check_prompt(self.task, example.row, prompted)
             except UnknownLabelError as error:
                 first = data.place(row.number, row.line)
                 self.unknown.setdefault(error.name, _Unknown(error.labels, first)).num_rows += 1
@@ -242,19 +272,29 @@ class _Reader:
                 own = contents.add(str(row.values[self.image]), image)
                 table.digests.append(int.from_bytes(own[:8], "little"))
                 continue
-            if self.measures_texts and len(references) < REFERENCES:
-                references.append(tasks.reference_of(self.task, example.row))
-            texts = tasks.texts_of(self.task, example.row)
+            self._refer(name, example)
             table.digests.append(digest(texts))
-            waiting.append(texts)
-            written += [] if self.written is None else [example.row[self.written]]
-            num_characters += sum(map(len, (*texts, *written[-1:])))
-            if len(waiting) == _ROWS_AT_ONCE or num_characters > _CHARACTERS_AT_ONCE:
-                self._count(waiting, written, table)
-                num_characters = 0
-        self._count(waiting, written, table)
+            written = example.row[self.written] if self.written is not None else ""
+            waiting.add(texts, written, started=tasks.is_started(self.task, example.row))
+            if waiting.is_full:
+                self._count(waiting, table)
+                waiting = _Waiting()
+        self._count(waiting, table)
         if self.image is not None:
             self.images[data] = contents.sha256
+
+    def _begin(self, data: DataFile) -> None:
+        """Says to those who count tokens which file comes."""
+        if self.lengths is not None:
+            self.lengths.begin(data, _read_as(self.task, self.columns))
+        if self.target_lengths is not None and self.written is not None:
+            self.target_lengths.begin(data, (*_read_as(self.task, self.columns), self.columns[self.written]))
+
+    def _refer(self, name: SplitName, example: Example) -> None:
+        """Keeps the text that a row should be answered with, of the first rows of a split."""
+        references = self.references.setdefault(name, [])
+        if self.measures_texts and len(references) < REFERENCES:
+            references.append(tasks.reference_of(self.task, example.row))
 
     def _image(self, data: DataFile, row: Row) -> bytes:
         """The bytes of a row's image, which can be read and lies in the project. Raises BadValueError."""
@@ -269,13 +309,21 @@ class _Reader:
             raise BadValueError(self.image, str(error)) from None
         return content
 
-    def _count(self, waiting: list[tuple[str, ...]], written: list[str], table: _Table) -> None:
+    def _count(self, waiting: _Waiting, table: _Table) -> None:
         if self.lengths is not None:
-            table.lengths.extend(self.lengths.count(waiting))
+            table.lengths.extend(self.lengths.count(waiting.texts, waiting.started))
         if self.target_lengths is not None:
-            table.target_lengths.extend(self.target_lengths.count([(text,) for text in written]))
-        waiting.clear()
-        written.clear()
+            table.target_lengths.extend(self.target_lengths.count([(text,) for text in waiting.written]))
+
+
+def _splits_of_prompts(recipe: Recipe) -> frozenset[SplitName]:
+    """The splits in whose files rows stand for which texts are written, in the evaluation or by the gate."""
+    module = tasks.module_of(recipe.task)
+    measured = any(metric.type in module.WRITTEN for metric in recipe.metrics)
+    if not module.WRITES or not (measured or any(isinstance(export, Onnx) for export in recipe.export)):
+        return frozenset()
+    held_out = ((name, split) for name, split in declared(recipe).items() if name != "train")
+    return frozenset("train" if split.fraction is not None else name for name, split in held_out)
 
 
 def _read_as(task: Task, named: Mapping[str, str]) -> tuple[str, ...]:
@@ -294,7 +342,13 @@ def _row_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None
     if tokenizer_file is None or tasks.reads(recipe.task) != "text":
         return None
     special_tokens = tasks.module_of(recipe.task).SPECIAL_TOKENS
-    return RowLengths(lambda: _tokenizer(recipe, tokenizer_file), tokenizer_file, cache, special_tokens=special_tokens)
+    return RowLengths(
+        lambda: _tokenizer(recipe, tokenizer_file),
+        tokenizer_file,
+        cache,
+        special_tokens=special_tokens,
+        start=start_ids,
+    )
 
 
 def _target_lengths(recipe: Recipe, tokenizer_file: Path | None, cache: Path | None) -> RowLengths | None:

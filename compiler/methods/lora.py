@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic, nearest
+from compiler.groups import LAYER
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
     from compiler.recipe import Recipe
-
-_LAYER = re.compile(r"(?:^|\.)\d+\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +51,9 @@ def matches(pattern: str, module: str) -> bool:
     return module == pattern or module.endswith(f".{pattern}")
 
 
-def is_in_layer(name: str) -> bool:
-    """Whether a module or parameter is inside a numbered layer."""
-    return _LAYER.search(name) is not None
-
-
 def inside_layers(modules: tuple[str, ...]) -> tuple[str, ...]:
     """The names that linear modules have inside a numbered layer, each once."""
-    suffixes = (name[found.end() :] for name in modules if (found := _LAYER.search(name)))
+    suffixes = (name[found.end() :] for name in modules if (found := LAYER.search(name)))
     return tuple(sorted(dict.fromkeys(suffixes)))
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.groups import GroupSize, inputs_in_layers, num_held
 from compiler.methods import lora
-from compiler.methods.lora import LowRank, is_in_layer
+from compiler.methods.lora import LowRank
 from compiler.placement import Runtime
 from compiler.typed import About
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
     from compiler.recipe import Recipe
-
-GroupSize = Literal[32, 64, 128]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +36,8 @@ RUNTIMES: tuple[Runtime, ...] = ("mlx",)
 def check(recipe: Recipe, method: QLoRA, model: ModelFacts) -> Iterator[Diagnostic]:
     """As lora; and the group size holds every layer that one of its values can hold."""
     yield from lora.check(recipe, method, model)
-    inputs = _inputs(model)
-    held = {size: _num_held(inputs, size) for size in get_args(GroupSize)}
+    inputs = inputs_in_layers(model)
+    held = {size: num_held(inputs, size) for size in get_args(GroupSize)}
     most = max(held.values())
     if inputs and not most:
         message = "no group size divides the inputs of the model's linear layers"
@@ -53,19 +52,10 @@ def check(recipe: Recipe, method: QLoRA, model: ModelFacts) -> Iterator[Diagnost
 def resolve(method: QLoRA, model: ModelFacts) -> tuple[QLoRA, tuple[Choice, ...]]:
     """As lora; where layers stay as they are because no group size divides their inputs, it is said."""
     method, choices = lora.resolve(method, model)
-    inputs = _inputs(model)
+    inputs = inputs_in_layers(model)
     kept = [name for name, count in inputs.items() if count % method.group_size]
     if kept:
         reason = f"{len(kept)} of {len(inputs)} linear layers are not quantized, no group size divides their inputs"
         choice = Choice(pointer="/method/group_size", value=method.group_size, reason=f"{reason}: {kept[0]}")
         choices = (*choices, choice)
     return method, choices
-
-
-def _inputs(model: ModelFacts) -> Mapping[str, int]:
-    """The inputs of the linear modules inside the layers, where the facts have them."""
-    return {name: count for name, count in model.linear_inputs.items() if is_in_layer(name)}
-
-
-def _num_held(inputs: Mapping[str, int], group_size: int) -> int:
-    return sum(count % group_size == 0 for count in inputs.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
@@ -31,6 +31,9 @@ from compiler.tasks.text_to_text import TextToText
 from compiler.tasks.token_classification import TokenClassification
 from compiler.tasks.translation import Translation
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 __all__ = [
     "COLUMNS",
     "TASKS",
@@ -53,8 +56,10 @@ __all__ = [
     "TokenClassification",
     "Translation",
     "answer_of",
+    "check_prompt",
     "columns_of",
     "image_column",
+    "is_started",
     "module_of",
     "reads",
     "reference_of",
@@ -161,6 +166,24 @@ def takes_examples(task: Task) -> bool:
     match task:
         case TextGeneration():
             return text_generation.takes_examples(task)
+        case _:
+            return False
+
+
+def check_prompt(task: Task, row: Mapping[str, Any], tokenizer: Callable[[], Tokenizer]) -> None:
+    """Nothing when a row, given by role, has something to begin a text from. Raises BadValueError."""
+    match task:
+        case TextGeneration():
+            text_generation.check_prompt(task, row, tokenizer)
+        case _:
+            pass  # it writes none, or a decoder has a token of its own to begin with
+
+
+def is_started(task: Task, row: Mapping[str, Any]) -> bool:
+    """Whether what the tokenizer puts in front of every text is put in front of a row of a task that leaves it out."""
+    match task:
+        case TextGeneration():
+            return text_generation.is_started(task, row)
         case _:
             return False
 

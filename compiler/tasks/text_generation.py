@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -34,12 +34,13 @@ from compiler.templates import (
     rendered,
     with_thoughts,
 )
-from compiler.tokens import check_tokens
+from compiler.tokens import check_tokens, prompt_tokens
 from compiler.typed import About
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from tokenizers import Tokenizer
 
     from compiler.facts import DataFacts, ModelFacts
     from compiler.packing import Packing
@@ -243,6 +244,29 @@ def takes_examples(task: TextGeneration) -> bool:
     except ConversationError:
         return False
     return True
+
+
+def is_started(task: TextGeneration, row: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer's own start stands in front of a row: a template leaves it out, or there is none for it."""
+    shape = layout_of(row.keys(), {})
+    return task.template.needs_start or (shape is not None and shape.layout == "text")
+
+
+def check_prompt(task: TextGeneration, row: Mapping[str, Any], tokenizer: Callable[[], Tokenizer]) -> None:
+    """Nothing when what an answer starts from has tokens; asked where nothing is said before it. Raises BadValueError.
+
+    Templates for chat begin a turn with words of their own. The others leave the first token of an answer unlearnt.
+    """
+    found = conversation(row)
+    before = found.until(found.last_answer).messages
+    if not task.template.source or any((message.content or "").strip() or message.tool_calls for message in before):
+        return
+    try:
+        tokens = prompt_tokens(found, task.template.template(), tokenizer())
+    except ConversationError as error:
+        raise BadValueError(next(iter(row)), str(error)) from None
+    if not tokens:
+        raise BadValueError(next(iter(row)), "the prompt has no tokens, so that no text can be written after it")
 
 
 def reader(task: TextGeneration, columns: Mapping[str, str]) -> Reader:

@@ -21,6 +21,7 @@ from runtimes import tasks
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
+from runtimes.mlx.devices import use_device
 from runtimes.mlx.engine import MlxEngine, given_inputs
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, unlowered
@@ -56,17 +57,6 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Pla
     if lost := sorted(set(weights.missing) - set(traced.values)):
         raise RunError("E406", f"the model's files lack {', '.join(lost[:4])}", "name a model with all of its weights")
     return MlxEngine(step, traced, weights, model_folder, placement)
-
-
-def use_device(kind: str) -> None:
-    """Computes on a kind of device from now on. Raises RunError E407 when MLX has none here."""
-    if kind == "cpu":
-        mx.set_default_device(mx.Device(mx.cpu))
-    elif mx.is_available(mx.Device(mx.gpu)):
-        mx.set_default_device(mx.Device(mx.gpu))
-    else:
-        message = f"the placement asks for {kind}, and this installation of MLX computes on the CPU alone"
-        raise RunError("E407", message, "run with --target cpu, or install mlx on macOS, or mlx[cuda13] on Linux")
 
 
 def headers(files: Sequence[Path]) -> dict[str, Tensor]:

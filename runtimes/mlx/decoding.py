@@ -19,7 +19,8 @@ import numpy as np
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
 from runtimes.errors import RunError
-from runtimes.mlx.backend import ADAPTER, headers, require_lowered, use_device
+from runtimes.mlx.backend import ADAPTER, headers, require_lowered
+from runtimes.mlx.devices import use_device
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import Run, lower
 from runtimes.mlx.quantization import Quantization, load_base

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
 from runtimes.gate import ScoreFunction
-from runtimes.mlx.backend import use_device
+from runtimes.mlx.devices import use_device
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.steps.train import copy_tokenizer
@@ -51,11 +51,26 @@ def write(export: Mlx, task: Task, model: Path, out: Path) -> Written:
         utils.save_config(config, folder / "config.json")
         copy_tokenizer(model, folder)
     size = sum(file.stat().st_size for file in (out / FOLDER).glob("*.safetensors"))
-    kind = export.precision if export.bits is None else f"{export.bits} bits"
+    kind: str = export.precision
+    facts: dict[str, Any] = {"exporter": f"mlx-lm {version('mlx-lm')}", "num_bytes": size}
+    if export.bits is not None:
+        quantized, others = _num_layers(loaded)
+        kind = f"{export.bits} bits"
+        facts |= {"quantized_layers": quantized, "layers": quantized + others}
     return Written(
-        facts={"exporter": f"mlx-lm {version('mlx-lm')}", "precision": kind, "num_bytes": size},
-        says=f"a folder for mlx-lm, {kind}, {size / 2**20:,.1f} MiB",
+        facts={**facts, "precision": kind},
+        says=f"a folder for mlx-lm, {kind}{_in_layers(facts)}, {size / 2**20:,.1f} MiB",
     )
+
+
+def _num_layers(model: Any) -> tuple[int, int]:
+    """How many layers and embeddings are quantized, and how many could be but for their inputs."""
+    layers = list(model.modules())
+    return sum(hasattr(layer, "bits") for layer in layers), sum(hasattr(layer, "to_quantized") for layer in layers)
+
+
+def _in_layers(facts: Mapping[str, Any]) -> str:
+    return f" in {facts['quantized_layers']} of {facts['layers']} layers" if "layers" in facts else ""
 
 
 def stages(export: Mlx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:

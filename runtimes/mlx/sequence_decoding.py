@@ -13,7 +13,8 @@ import numpy as np
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
 from runtimes.errors import RunError
-from runtimes.mlx.backend import ADAPTER, headers, require_lowered, use_device
+from runtimes.mlx.backend import ADAPTER, headers, require_lowered
+from runtimes.mlx.devices import use_device
 from runtimes.mlx.lower import Run, lower
 from runtimes.mlx.quantization import Quantization, load_base, parts_of
 from runtimes.mlx.trace.sequence_decoding import trace_sequence_decoder

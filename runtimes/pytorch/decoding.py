@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache
 
+from compiler.positions import num_positions
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
 from runtimes.pytorch.noise import load_source
@@ -23,7 +24,6 @@ from runtimes.pytorch.scores import exact_float32, load_adapter
 from runtimes.tasks.interface import Head
 
 CAUSAL_LANGUAGE_MODEL = "AutoModelForCausalLM"
-_MAX_POSITIONS = ("max_position_embeddings", "n_positions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +101,4 @@ def decoder_of(model: Any, *, device: str = "cpu") -> TorchDecoder:
 def max_positions(config: Any) -> int | None:
     """Tokens that a row of a model may have, by its configuration; None where it does not say."""
     text = config.get_text_config(decoder=True)
-    return next((int(value) for name in _MAX_POSITIONS if (value := getattr(text, name, None)) is not None), None)
+    return num_positions(text.to_dict())

@@ -17,7 +17,7 @@ from compiler.model_facts import keeps_rows_apart
 from compiler.plan import Evaluate, Train
 from compiler.windows import Windowed
 from runtimes import tasks, windows
-from runtimes.answers import writing_of
+from runtimes.answers import cut_prompts, writing_of
 from runtimes.backends import backend
 from runtimes.batches import answered, collate, evaluation_batches, in_order
 from runtimes.comparison import rows_at_once
@@ -91,22 +91,24 @@ def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Wri
     chosen = [rows[number] for number in numbers]
     encoder = open_encoder(base / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
     writing, module = writing_of(step.task, encoder, step.generation, base), tasks.writing_module_of(step.task)
+    tuned = writing.written(back.trained_decoder(train, context.inputs["train"], base, device), chosen, numbers)
     texts: dict[str, Sequence[str]] = {
         "reference": [module.reference(step.task, row) for row in chosen],
-        "answer": writing.written(back.trained_decoder(train, context.inputs["train"], base, device), chosen, numbers),
+        "answer": [text.text for text in tuned],
     }
+    told: dict[str, Any] = {"prompts_cut": cut_prompts([text.told for text in tuned])}
     if step.baseline_model is None:
-        return _Written(texts, {})
+        return _Written(texts, told)
     untuned = back.model_decoder(base, device)
-    texts["untuned"] = writing.written(untuned, chosen, numbers)
+    texts["untuned"] = [text.text for text in writing.written(untuned, chosen, numbers)]
     if not step.generation.few_shot:
-        return _Written(texts, {})
+        return _Written(texts, told)
     train_rows = context.inputs["prepare"] / "train" / ROWS
     shared = keeps_rows_apart(json.loads((base / "config.json").read_text(encoding="utf-8")))
     shown = written_after_examples(writing, untuned, chosen, numbers, train_rows, shared=shared)
     if shown.texts:
         texts["few_shot"] = shown.texts
-    return _Written(texts, {"few_shot": shown.as_json(writing.generation)})
+    return _Written(texts, {**told, "few_shot": shown.as_json(writing.generation)})
 
 
 def _text_metrics(step: Evaluate, written: _Written, name: str) -> dict[str, float]:

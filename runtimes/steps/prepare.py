@@ -28,7 +28,7 @@ from runtimes.errors import Interrupted, RunError
 from runtimes.events import Progress, Said
 from runtimes.feature_writer import feature_writer
 from runtimes.features import FACTS, IGNORED, TARGETS, FeatureFacts, Features, Portion
-from runtimes.inputs import columns_of, copied_row, open_reader
+from runtimes.inputs import columns_of, copied_row, named_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
 from runtimes.tokens import chunks
@@ -150,52 +150,68 @@ def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[
     return (example for example, chosen in zip(_examples(files, reader), wanted, strict=False) if chosen)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Where rows are written to, and how: `total` is how many there are."""
+
+    folder: Path
+    total: int
+    max_length: int
+    copies: bool  # of images: the gate reads those of held-out rows again
+
+    def kept(self, step: Prepare, row: Mapping[str, Any]) -> str:
+        """A row as it stands in rows.jsonl. The images of train rows are looked at here and no more."""
+        return json.dumps(row if self.copies else named_row(step.task, row), ensure_ascii=False)
+
+
 def _write(
     step: Prepare, split: str, examples: Iterable[Example], total: int, tokenizer: Path, context: Context
 ) -> Generator[Progress, None, FeatureFacts]:
     """Writes a split; the facts of its rows, before they are packed."""
     folder = context.folder / split
-    packing = step.packing if split == "train" else "none"
-    if packing == "none":
-        return (yield from _write_rows(step, examples, total, tokenizer, folder, step.max_length, context))
+    rows = _Rows(folder=folder, total=total, max_length=step.max_length, copies=split != "train")
+    if step.packing == "none" or split != "train":
+        return (yield from _write_rows(step, examples, tokenizer, rows, context))
     apart = folder / UNPACKED
     if not (apart / FACTS).exists():
-        most = step.max_length if packing == "whole" else _UNCUT
-        yield from _write_rows(step, examples, total, tokenizer, apart, most, context)
-    rows = Features(apart)
-    write_packed(rows, packing, step.max_length, folder)
+        most = step.max_length if step.packing == "whole" else _UNCUT
+        yield from _write_rows(step, examples, tokenizer, replace(rows, folder=apart, max_length=most), context)
+    unpacked = Features(apart)
+    write_packed(unpacked, step.packing, step.max_length, folder)
     (apart / FACTS).unlink()
     (apart / ROWS).replace(folder / ROWS)
     shutil.rmtree(apart)
-    return rows.facts
+    return unpacked.facts
 
 
 def _write_rows(
-    step: Prepare,
-    examples: Iterable[Example],
-    total: int,
-    tokenizer: Path,
-    folder: Path,
-    max_length: int,
-    context: Context,
+    step: Prepare, examples: Iterable[Example], tokenizer: Path, rows: _Rows, context: Context
 ) -> Generator[Progress, None, FeatureFacts]:
-    """Writes the rows and their columns, from where an interrupted step was. `total`: how many rows there are."""
+    """Writes rows and their columns, from where an interrupted step was."""
     module = tasks.module_of(step.task)
-    encoder = open_reader(step.task, tokenizer, max_length=max_length, root=folder)
-    with feature_writer(folder, columns_of(step.task, encoder), lines=(ROWS,)) as writer:
+    encoder = open_reader(step.task, tokenizer, max_length=rows.max_length, root=rows.folder)
+    with feature_writer(rows.folder, columns_of(step.task, encoder), lines=(ROWS,)) as writer:
         begun = writer.portions * _ROWS_AT_ONCE
-        rest = enumerate(islice(examples, begun, None), start=begun)
-        copied = (replace(each, row=copied_row(step.task, each.row, number, folder)) for number, each in rest)
-        for portion in windowed(step.task, chunks(copied, _ROWS_AT_ONCE), encoder):
+        rest = islice(examples, begun, None)
+        for portion in windowed(step.task, chunks(_copied(step, rest, begun, rows), _ROWS_AT_ONCE), encoder):
             encoded = module.encode(step.task, portion, encoder)
             _require_targets(encoded, portion)
-            writer.append(encoded, {ROWS: (json.dumps(each.row, ensure_ascii=False) for each in portion)})
-            done = min(writer.portions * _ROWS_AT_ONCE, total)
-            yield Progress(step=step.id, done=done, total=total, unit="rows")
+            writer.append(encoded, {ROWS: (rows.kept(step, each.row) for each in portion)})
+            done = min(writer.portions * _ROWS_AT_ONCE, rows.total)
+            yield Progress(step=step.id, done=done, total=rows.total, unit="rows")
             if context.stop():
                 writer.mark()
                 raise Interrupted("E130", f"stopped after {done:,} rows", "the same command goes on")
-        return writer.finish(max_length=max_length, pad_token_id=encoder.pad_id)
+        return writer.finish(max_length=rows.max_length, pad_token_id=encoder.pad_id)
+
+
+def _copied(step: Prepare, examples: Iterable[Example], first: int, rows: _Rows) -> Iterator[Example]:
+    """The rows, their images copied where they are wanted. `first`: the number of the first one."""
+    if not rows.copies:
+        yield from examples
+        return
+    for number, example in enumerate(examples, start=first):
+        yield replace(example, row=copied_row(step.task, example.row, number, rows.folder))
 
 
 def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:

@@ -15,6 +15,7 @@ from compiler.hub import fetch_model
 from compiler.images import PROCESSOR
 from compiler.plan import Train
 from compiler.tasks import Task
+from compiler.tokenizer_files import CARRIED, TOKENIZER
 from runtimes import checkpoints, tasks
 from runtimes.backends import backend
 from runtimes.evaluation import evaluate
@@ -26,16 +27,6 @@ from runtimes.protocol import Engine
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.steps import Context
 from runtimes.writing import writes
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-    PROCESSOR,
-)
 
 
 def execute(step: Train, context: Context) -> Iterator[Any]:
@@ -103,11 +94,11 @@ def copy_tokenizer(source: Path, target: Path, task: Task | None = None) -> None
 
     `task`: writes what it changes of them: a chat template that the model was not trained with would mislead its users.
     """
-    for name in TOKENIZER_FILES:
+    for name in (TOKENIZER, *CARRIED, PROCESSOR):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     if task is not None and compiler_tasks.module_of(task).WRITES:
-        changed = tasks.writing_module_of(task).tokenizer_files(task, target / "tokenizer.json")
+        changed = tasks.writing_module_of(task).tokenizer_files(task, target / TOKENIZER)
         for name, content in changed.items():
             write_text(target / name, content)
 

@@ -28,8 +28,22 @@ Reading = Literal["logits", "tokens", "spans"]
 of a text, for each token how likely the part begins and ends there (see readings)."""
 InputReader = Encoder | ImageReader
 """What rows are read with: a model's tokenizer, or its image processor."""
+Side = Literal["beginning", "end"]
+"""Of a text, where it is cut."""
 Answer = dict[str, Any]
 """What a task answers for a row, as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """The token ids that an answer starts from, and the side at which those are missing that were too many."""
+
+    ids: tuple[int, ...]
+    cut: Side | None = None
+
+    def last(self, most: int) -> Prompt:
+        """At most so many of its tokens: the last ones."""
+        return self if len(self.ids) <= most else Prompt(ids=self.ids[-most:], cut="beginning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +185,8 @@ class WindowedModule(TaskModule, Protocol):
 class WritingModule(TaskModule, Protocol):
     """The module of a task that answers by writing a text."""
 
-    def prompt(self, task: Task, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
-        """The token ids that the answer to a row starts from."""
+    def prompt(self, task: Task, row: Mapping[str, Any], encoder: Encoder) -> Prompt:
+        """What the answer to a row starts from, within the encoder's length."""
         ...
 
     def end_tokens(self, task: Task, encoder: Encoder) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from compiler.tasks.sequence_to_sequence import texts, written_ids
 from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Column, Portion, Ragged
 from runtimes.readings import NUM_FIGURES, TARGET
 from runtimes.tasks import language
-from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt
 from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
@@ -119,10 +119,10 @@ def probe_row(text: str) -> Mapping[str, Any]:
 # --- answering
 
 
-def prompt(task: SequenceToSequence, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
-    """The token ids that the encoder reads."""
+def prompt(task: SequenceToSequence, row: Mapping[str, Any], encoder: Encoder) -> Prompt:
+    """What the encoder reads; without its end where it is too long."""
     [source] = encoder.encodings([texts(task, row)])
-    return tuple(_source(task, source.ids))
+    return Prompt(ids=tuple(_source(task, source.ids)), cut="end" if source.overflowing else None)
 
 
 def end_tokens(task: SequenceToSequence, encoder: Encoder) -> tuple[int, ...]:

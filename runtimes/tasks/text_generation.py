@@ -21,7 +21,7 @@ from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
-from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt
 from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
@@ -96,10 +96,10 @@ def probe_row(text: str) -> Mapping[str, Any]:
 # --- answering
 
 
-def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> tuple[int, ...]:
-    """The token ids that the assistant's next turn starts from; without their beginning where they are too many."""
+def prompt(task: TextGeneration, row: Mapping[str, Any], encoder: Encoder) -> Prompt:
+    """What the assistant's next turn starts from; without its beginning where it is too long."""
     ids = prompt_tokens(conversation(row), task.template.template(), encoder.whole)
-    return ids[-encoder.max_length :]
+    return Prompt(ids=ids).last(encoder.max_length)
 
 
 def is_solved(task: TextGeneration, row: Mapping[str, Any]) -> bool:

@@ -191,6 +191,16 @@ def test_predict_says_what_the_task_reads(folder: Path, tmp_path: Path) -> None:
     assert "missing.png\" can't be read: no such file" in done.output
 
 
+def test_only_held_out_images_are_copied(folder: Path) -> None:
+    [prepared] = (path.parent for path in (folder / "runs" / ".steps").glob("*/data.json"))
+    rows = {split: (prepared / split / "rows.jsonl").read_text().splitlines() for split in ("train", "test")}
+    assert sum(path.stat().st_size for path in (prepared / "train").rglob("*.[pj][np]g")) == 0
+    named = [json.loads(line)["image"] for line in rows["train"]]
+    assert {*named} <= {path.name for path in photos(folder)}
+    assert all((prepared / "test" / json.loads(line)["image"]).is_file() for line in rows["test"])
+    assert len(list((prepared / "test" / "images").iterdir())) == len(rows["test"])
+
+
 def test_an_image_that_changes_after_the_plan_was_made_stops_the_run(folder: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"
     for name in ("model", "photos"):

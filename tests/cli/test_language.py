@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,102 @@ def test_predict_writes_as_the_tuned_model_does(chat: Path, tmp_path: Path) -> N
     assert typed.stdout == "very p  the movie was great \n"
 
 
+def checked(folder: Path, source: str) -> tuple[int, str]:
+    template = "{% for m in messages %}{{ m.content ~ (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
+    task = {"type": "text-generation", "template": {"source": source + template}}
+    write_language_project(folder / "project", prompts(20), task=task)
+    found = recipe("check", str(folder / "project" / "recipe.json"))
+    return found.exit_code, found.output
+
+
+def test_a_template_that_loops_long_is_one_finding(tmp_path: Path) -> None:
+    long = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    exit_code, said = checked(tmp_path, long)
+    assert exit_code == 1
+    assert "recipe.json:10:17: error[R411] /task/template: the chat template runs for too long: it takes over" in said
+    assert said.endswith("1 error\n")
+
+
+def test_a_row_that_the_template_refuses_is_a_finding_about_the_row(tmp_path: Path) -> None:
+    refuses = "{% if 'dull' in messages[0].content %}{{ raise_exception('nothing dull') }}{% endif %}"
+    exit_code, said = checked(tmp_path, refuses)
+    assert exit_code == 1
+    assert 'error[R313] the column "prompt": the chat template refuses the conversation: nothing dull' in said
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_a_prompt_without_tokens_is_a_finding_where_texts_are_written(tmp_path: Path, prompt: str) -> None:
+    lines = [*prompts(20), {"prompt": prompt, "completion": "never seen"}]
+    folder = write_language_project(tmp_path / "project", lines, task="text-generation")
+    message = (
+        'rows.jsonl:21:1: error[R313] the column "prompt": the prompt has no tokens, so that no text can be written'
+    )
+    for asked in ('/export=["onnx"]', '/metrics=["exact-match"]'):
+        found = recipe("check", str(folder / "recipe.json"), "--set", asked)
+        assert (found.exit_code, message in found.output) == (1, True)
+    assert recipe("check", str(folder / "recipe.json")).exit_code == 0  # it can be trained on
+    (folder / "held-out.jsonl").write_text(json.dumps(prompts(21)[20]) + "\n")
+    split = {"dataset": {"validation": {"path": "held-out.jsonl"}, "test": None}, "export": ["onnx"]}
+    (folder / "split.json").write_text(json.dumps({"extends": "recipe.json", **split}))
+    found = recipe("check", str(folder / "split.json"))
+    assert found.exit_code == 0, found.output  # none is written for train rows
+
+
+def test_a_bundle_whose_template_loops_long_says_so(chat: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["task"]["template"]["source"] += (
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    )
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = recipe("predict", str(folder), "--text", "the movie was great ")
+    assert found.exit_code == 1
+    assert found.output.startswith("error[R411]: the chat template runs for too long: it takes over")
+
+
+def test_a_prompt_without_tokens_is_refused_by_predict(chat: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "the movie was great "}\n{"prompt": ""}\n')
+    found = recipe("predict", str(chat / "bundle"), "--input", str(asked))
+    assert found.exit_code == 1
+    assert 'asked.jsonl:2:1: error[R313] the column "prompt": the prompt has no tokens' in found.output
+
+
+def test_predict_says_of_a_prompt_that_is_too_long_where_it_was_cut(chat: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    texts = ["the movie was great ", "a " * 60 + "the movie was great "]
+    asked.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    found = recipe("predict", str(chat / "bundle"), "--input", str(asked))
+    whole, cut = (json.loads(line)["prediction"] for line in found.stdout.splitlines())
+    assert "prompt_cut" not in whole
+    assert cut["prompt_cut"] == "beginning"
+    assert found.stderr == "warning: 1 of 2 prompts cut at their beginning: too long\n"
+
+
+def test_evaluation_and_gate_count_the_prompts_that_were_cut_to_leave_room(tmp_path: Path) -> None:
+    long = [{"prompt": f"{'the movie ' * 17}{row['prompt']}", "completion": row["completion"]} for row in prompts(40)]
+    folder = write_language_project(
+        tmp_path / "project",
+        long,
+        task="text-generation",
+        training={**TRAINING, "max_length": 64, "epochs": 1},
+        metrics=["exact-match"],
+        generation={"max_new_tokens": 60, "rows": 2},
+        export=["onnx"],
+    )
+    found = recipe("run", str(folder / "recipe.json"), "--runs", str(folder / "runs"), "--target", "cpu")
+    assert found.exit_code == 0, found.output
+    run = folder / "runs" / "tiny"
+    evaluation = report(run)["evaluation"]
+    assert evaluation["prompts_cut"] == "2 of 2 prompts cut at their beginning: too long"
+    assert [text["prompt_cut"] for text in evaluation["texts"]] == ["beginning", "beginning"]
+    assert "    2 of 2 prompts cut at their beginning: too long" in found.output
+    rows = checks(run)["written_tokens"]["rows"]
+    assert checks(run)["written_tokens"]["note"] == f"{rows} of {rows} prompts cut at their beginning: too long"
+    lines = (run / "bundle" / "written.jsonl").read_text().splitlines()
+    assert [len(json.loads(line)["prompt"]) for line in lines] == [32] * rows
+
+
 def test_transformers_writes_the_same_from_the_folder_that_was_saved(chat: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -215,6 +312,20 @@ def test_answers_are_measured_without_their_reasoning(tmp_path: Path) -> None:
     assert tokens == [rows * 7, rows * 4], "the film is end very p [SEP], and what follows the reasoning"
 
 
+def test_drawn_answers_do_not_repeat_when_rows_are_read_in_portions(
+    chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["generation"] |= {"temperature": 3.0, "max_new_tokens": 8}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    asked = ["predict", str(folder), "--json", *["--text", "the movie was great "] * 6]
+    whole = recipe(*asked).stdout.splitlines()
+    monkeypatch.setattr("compiler.cli.bundle._ROWS_AT_ONCE", 2)
+    assert recipe(*asked).stdout.splitlines() == whole
+    assert len(set(whole)) == 6
+
+
 def damage_tokens(folder: Path) -> None:
     """A row's second token is another one."""
     lines = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]
@@ -251,8 +362,6 @@ def damage_template(folder: Path) -> None:
 def test_a_bundle_that_was_damaged_and_sealed_again_is_caught_by_what_it_answers(
     chat: Path, tmp_path: Path, damage: Callable[[Path], None], caught: set[str]
 ) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
     assert verify_bundle(folder).passed
     damage(folder)
@@ -324,11 +433,20 @@ def test_rounding_is_an_edge_of_its_own(mlx_folders: Path) -> None:
     assert (mlx_folders / "mlx-2" / "tokenizer.json").exists()
 
 
+def test_an_export_in_few_bits_says_how_many_layers_have_them(mlx_folders: Path) -> None:
+    facts = report(mlx_folders)["exports"]["export-2"]
+    assert (facts["quantized_layers"], facts["layers"]) == (15, 15)
+    choices = {choice["pointer"]: choice["reason"] for choice in report(mlx_folders)["choices"]}
+    assert choices["/export/1/group_size"] == "14 of 14 linear layers are quantized"
+    events = (mlx_folders / "events.jsonl").read_text()
+    assert "a folder for mlx-lm, 8 bits in 15 of 15 layers, " in events
+
+
 @pytest.mark.parametrize(
     ("group_size", "exit_code", "said"),
     [
         (32, 3, "error[E602]: mlx-lm -> mlx: metrics: perplexity"),
-        (128, 4, "error[E501]: groups of 128 divide the inputs of no layer"),
+        (128, 1, "groups of 128 divide the inputs of none of the 14 linear layers"),
     ],
 )
 def test_rounding_that_costs_too_much_or_rounds_nothing_is_no_export(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch", reason="needs the torch extra")
 
+from compiler.placement import this_machine
 from tests.tiny import write_project
 
 METHOD = {"type": "qlora", "rank": 4, "group_size": 32}
@@ -99,3 +101,21 @@ def test_a_report_tells_of_the_limit_and_of_layers_that_are_computed_again(recip
     assert " GiB of 8 GiB allowed, layers computed again" in done.output
     placement = json.loads((folder / "runs" / "tiny" / "placement.json").read_text())
     assert (placement["memory_gib"], placement["gradient_checkpointing"]) == (8, True)
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "mlx"])
+@pytest.mark.parametrize("target", ["cuda", "mps"])
+def test_a_device_that_is_not_here_is_said_before_anything_is_done(
+    recipe, tmp_path: Path, runtime: str, target: str
+) -> None:
+    if runtime == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    if target in (this_machine().kind, "mps" if sys.platform == "darwin" else ""):
+        pytest.skip(f"{target} may be here")
+    folder = write_project(tmp_path / "project", method="head", export=[])
+    options = ["--target", target, "--runtime", runtime, "--runs", folder / "runs"]
+    done = recipe("run", folder / "recipe.json", *options)
+    assert done.exit_code == 4, done.output
+    assert f"error[E407]: the placement asks for {target}, and this installation of" in done.output
+    assert "hint: run with --target cpu" in done.output
+    assert not (folder / "runs").exists()

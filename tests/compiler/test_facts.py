@@ -208,15 +208,24 @@ def test_sharded_weights_are_one_model(project):
     ],
 )
 def test_the_words_of_every_family_are_understood(project, config, layers, hidden, positions):
-    write_model(project.mirror / MODEL, config)
+    tensors = {f"encoder.layer.{number}.output.dense.weight": np.zeros((8, 8), np.float32) for number in range(layers)}
+    write_model(project.mirror / MODEL, config, tensors)
     model = project.gather().model
     assert (model.num_layers, model.hidden_size, model.max_positions) == (layers, hidden, positions)
 
 
 def test_the_tokenizer_limits_a_model_without_position_embeddings(project):
-    folder = write_model(project.mirror / MODEL, {"model_type": "t5", "num_layers": 2, "d_model": 4})
+    folder = write_model(project.mirror / MODEL, {"model_type": "mystery", "n_layer": 2, "d_model": 4})
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 48}))
     assert project.gather().model.max_positions == 48
+
+
+def test_relative_positions_have_no_limit_whatever_the_tokenizer_says(project):
+    t5 = {"model_type": "t5", "num_layers": 2, "d_model": 4, "n_positions": 512}
+    folder = write_model(project.mirror / MODEL, t5)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 512}))
+    model = project.gather(training={"max_length": 2048}).model
+    assert (model.max_positions, model.max_target_positions) == (None, None)
 
 
 HEAD = {**BERT, "architectures": ["BertForSequenceClassification"]}
@@ -289,6 +298,45 @@ def test_a_header_of_another_shape_is_named(project, value):
     assert only_error(project.findings()).code == "R406"
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_hidden_layers": 3}, "says 3 layers, and its weights have 2"),
+        ({"hidden_size": 8}, "says hidden_size 8, and its weights have 4"),
+        ({"vocab_size": 7}, "says vocab_size 7, and its weights have 6"),
+    ],
+)
+def test_a_configuration_of_another_model_than_the_weights_is_named(project, config, said):
+    write_model(project.mirror / MODEL, {**BERT, **config})
+    found = only_error(project.findings())
+    assert (found.code, found.pointer) == ("R406", "/model/id")
+    assert said in found.message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_hidden_layers": 1},  # the rest is left out
+        {"hidden_size": 8, "embedding_size": 4},  # it is projected
+        {"hidden_size": 8, "input_embedding_size": 4},  # as RemBERT calls it
+        {"num_hidden_layers": 12, "num_hidden_groups": 1},  # layers share their weights
+    ],
+)
+def test_weights_that_fit_otherwise_are_taken(project, config):
+    write_model(project.mirror / MODEL, {**BERT, **config})
+    project.gather()
+
+
+def test_each_half_of_an_encoder_decoder_has_its_layers(project):
+    halves = {"is_encoder_decoder": True, "encoder_layers": 2, "decoder_layers": 3, "d_model": 4, "vocab_size": 6}
+    names = [f"model.encoder.layers.{n}.fc1.weight" for n in range(2)]
+    names += [f"model.decoder.layers.{n}.encoder_attn.k_proj.weight" for n in range(2)]
+    tensors = {name: np.zeros((4, 4), np.float32) for name in names}
+    write_model(project.mirror / MODEL, {"model_type": "bart", **halves}, tensors)
+    found = [finding.message for finding in project.findings() if finding.code == "R406"]
+    assert found == [f"config.json of the model {MODEL} says 3 decoder layers, and its weights have 2"]
+
+
 @pytest.mark.parametrize("padding", [-1, 6, [], "0", True, 0.0])
 def test_a_padding_token_that_is_none_of_the_model_is_named(project, padding):
     write_model(project.mirror / MODEL, {**BERT, "pad_token_id": padding})
@@ -327,7 +375,8 @@ ENCODER_DECODERS = {
 
 @pytest.mark.parametrize(("config", "expected"), ENCODER_DECODERS.values(), ids=ENCODER_DECODERS)
 def test_both_halves_of_an_encoder_decoder_are_read(project, config, expected):
-    write_model(project.mirror / MODEL, {**config, "is_encoder_decoder": True})
+    tensors = {"shared.weight": np.zeros((6, 4), np.float32)}
+    write_model(project.mirror / MODEL, {**config, "is_encoder_decoder": True}, tensors)
     model = project.gather().model
     assert model.architecture == "encoder-decoder"
     assert (model.num_layers, model.max_positions, model.max_target_positions) == expected

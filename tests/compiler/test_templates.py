@@ -23,6 +23,9 @@ from compiler.templates import (
 )
 from tests.chats import CALLS, CHATS, LONG, SHORT, TEMPLATES, TOOLS, WITH_TOOLS, chat, template, tokenizer
 
+TURNS = "{% for i in range(9999) %}"
+CALLS_BACK = "{% macro f() %}{{ caller() }}{% endmacro %}"
+
 
 def reference(source: Any) -> Any:
     """The tokenizer of transformers, with a chat template."""
@@ -119,6 +122,31 @@ def test_what_is_wrong_with_a_template_is_one_sentence(source: str, sentence: st
     with pytest.raises(TemplateError, match=sentence) as caught:
         written(source)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TURNS + TURNS + TURNS + "{% endfor %}{% endfor %}{% endfor %}",
+        TURNS + "{% for j in range(9999) if false %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+        CALLS_BACK + TURNS + "{% call f() %}" + TURNS + "{% endfor %}{% endcall %}{% endfor %}",
+        "{% for i in range(9) recursive %}{{ loop(range(9)) if loop.depth < 20 }}{% endfor %}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** (10 ** 8) }}",
+        "{{ [messages] * 99999999 }}",
+    ],
+    ids=["loops", "conditions", "macros", "calls", "recursion", "texts", "powers", "lists"],
+)
+def test_a_template_that_would_run_for_too_long_is_stopped(source: str) -> None:
+    with pytest.raises(TemplateError, match="the chat template runs for too long: it ") as caught:
+        written(source)
+    assert not isinstance(caught.value, ConversationError)  # it is not said of each row
+
+
+def test_a_template_may_take_many_steps_for_a_long_conversation() -> None:
+    source = "{% for m in messages if m.content %}{% for n in messages %}{% endfor %}{{ loop.index }} {% endfor %}"
+    assert written(f"{source}{{{{ 2 * 3 ** 2 }}}}{{{{ '-' * 3 }}}}", SHORT * 350).endswith("700 18---")
 
 
 def test_a_template_in_a_file_wins_over_one_in_the_configuration(tmp_path: Path) -> None:

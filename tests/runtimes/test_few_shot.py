@@ -78,7 +78,7 @@ def test_a_model_that_copies_answers_right_after_a_solved_row_and_not_alone(tmp_
     given = writing(tmp_path / "model", few_shot=1)
     found = written_after_examples(given, Copier(), [ASKED], [0], write_rows(tmp_path, [solved("good", "p")]))
     assert found.texts == ("very p",)
-    assert given.written(Copier(), [ASKED], [0]) != ["very p"]
+    assert [text.text for text in given.written(Copier(), [ASKED], [0])] != ["very p"]
 
 
 def test_solved_rows_are_earlier_turns_of_the_template(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_solved_rows_are_earlier_turns_of_the_template(tmp_path: Path) -> None:
         given = writing(tmp_path / "model", template=template, max_length=256)
         module = example_module_of(given.task)
         after = module.prompt_after(given.task, ASKED, [solved("good", "p")], given.encoder)
-        assert after is not None and after == module.prompt(given.task, {"messages": turns}, given.encoder)
+        assert after is not None and after == module.prompt(given.task, {"messages": turns}, given.encoder).ids
         text = given.encoder.tokenizer.decode(list(after))
         assert text.endswith("the movie is good very p a film is good") or template == "alpaca"
 
@@ -135,7 +135,7 @@ def test_solved_rows_that_do_not_fit_before_a_prompt_are_left_out_and_counted(tm
         "    few_shot: the untuned model, 2 solved train rows before each prompt; "
         "before 4 of 6 prompts there was room for fewer"
     )
-    alone = given.written(Copier(26), asked, range(6))
+    alone = [text.text for text in given.written(Copier(26), asked, range(6))]
     assert list(found.texts[4:]) == alone[4:]
 
 

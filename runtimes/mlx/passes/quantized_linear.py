@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from compiler.methods.lora import is_in_layer
+from compiler.groups import is_in_layer
 from runtimes.mlx.graph import Graph, Node, Parameter, Ref
 
 OP = "mlx.quantized_linear"

@@ -102,3 +102,28 @@ def test_a_layer_that_no_group_size_divides_stays_and_is_said() -> None:
 def test_a_method_that_runs_everywhere_has_no_finding() -> None:
     assert not list(check_placement(read(method="lora"), CPU, "mlx"))
     assert json.loads(planned(method="lora").text())["steps"]
+
+
+def exported(size: int, **inputs: int) -> Any:
+    export = [{"format": "mlx", "bits": 4, "group_size": size}]
+    task: dict[str, Any] = {"task": "text-generation", "metrics": ["perplexity"]}
+    return resolved(replace(model(**inputs), architecture="decoder"), **task, export=export)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size", "hint"),
+    [
+        ({"query": 32, "output": 96}, 64, 'write "group_size": 32'),
+        ({"query": 48, "output": 50}, 32, "leave out bits: no group size divides them"),
+    ],
+)
+def test_an_export_that_would_quantize_nothing_is_named(inputs: dict[str, int], size: int, hint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        exported(size, **inputs)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer, found.hint) == ("R214", "/export/0/group_size", hint)
+
+
+def test_an_export_that_quantizes_few_layers_says_how_many() -> None:
+    [made] = [made for made in exported(64, query=64, output=96).choices if made.pointer == "/export/0/group_size"]
+    assert made.reason == "1 of 2 linear layers are quantized, the group size does not divide the inputs of the rest"

@@ -8,16 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from compiler.data.survey import survey
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import RecipeError
 from compiler.facts import bound
+from compiler.hub import Sources
+from compiler.loading import load
 from compiler.plan import Evaluate, ExportModel, Package, Plan, Prepare, Train, VerifyExport
+from compiler.reading import read_recipe
 from compiler.recipe import Mlx
 from compiler.resolve import resolve
-from compiler.tasks import ContinuedPretraining, TextGeneration, columns_of, module_of, takes_examples, texts_of
+from compiler.tasks import (
+    ContinuedPretraining,
+    Example,
+    TextGeneration,
+    columns_of,
+    module_of,
+    takes_examples,
+    texts_of,
+)
 from compiler.tasks.text_generation import ChatTemplate, pieces
+from runtimes.tasks.text_generation import encode
+from runtimes.tokens import open_encoder
 from tests.handmade import CPU, DATA, MODEL, planned, read, resolved
 
 DECODER = replace(MODEL, model_type="llama", architecture="decoder", packs=True, padding=None)
@@ -132,6 +146,33 @@ def test_a_rationale_is_written_by_the_template_that_has_a_form_for_it(files: Pa
     )
     row = row_of(task, instruction="2 + 2?", output="4", reasoning="Two and two.")
     assert texts_of(task, row) == ("!2 + 2?|Two and two.!4|",)
+
+
+@pytest.mark.parametrize(
+    ("values", "template"),
+    [
+        ({"text": "</s> <s> </s>"}, "model"),  # no template is for it
+        ({"prompt": "<s> ", "completion": "</s>"}, "plain"),
+        ({"prompt": "<s> ", "completion": "</s>"}, "model"),
+    ],
+)
+def test_rows_are_counted_with_the_start_that_they_are_trained_with(files: Path, values: Any, template: str) -> None:
+    tokenizer = Tokenizer.from_file(str(files))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+    tokenizer.save(str(files))
+    (files.parent / "rows.jsonl").write_text(json.dumps(values) + "\n")
+    recipe = {"recipe": 1, "name": "r", "model": "m", "dataset": {"train": "rows.jsonl", "validation": None}}
+    recipe |= {"task": {"type": "text-generation", "template": template}, "export": []}
+    (files.parent / "r.json").write_text(json.dumps(recipe))
+    made = bound(read_recipe(load(files.parent / "r.json")), replace(DECODER, tokenizer_file=files))
+    assert isinstance(made.task, TextGeneration)
+    encoder = open_encoder(files, max_length=64)
+    [ids] = encode(made.task, [Example(row=values)], encoder).ragged["input_ids"]
+    assert ids[0] == 2 or template == "model"
+    for _ in range(2):  # counted, and remembered
+        facts = survey(made, files, Sources(cache=files.parent / "cache"), ())
+        assert facts.longest_row == len(ids)
 
 
 def test_a_row_that_is_no_conversation_names_the_columns_that_were_looked_for(files: Path) -> None:

@@ -60,11 +60,16 @@ def test_a_row_without_a_target_is_to_be_answered_with_the_end(encoder: Encoder)
 def test_a_prompt_is_what_the_encoder_reads_with_the_prefix_and_never_empty(encoder: Encoder, tmp_path: Path) -> None:
     task = replace(TASK, prefix="w9 ")
     portion = MODULE.encode(task, [pair("w1", "w2")], encoder)
-    assert MODULE.prompt(task, {"source": "w1"}, encoder) == tuple(portion.ragged["input_ids"][0])
-    assert MODULE.prompt(task, {"source": "w1"}, encoder) == tuple(ids("[CLS]", "w9", "w1", "[SEP]"))
+    assert MODULE.prompt(task, {"source": "w1"}, encoder).ids == tuple(portion.ragged["input_ids"][0])
+    assert MODULE.prompt(task, {"source": "w1"}, encoder).ids == tuple(ids("[CLS]", "w9", "w1", "[SEP]"))
     bare = replace(encoder, tokenizer=encoder.whole)
     bare.tokenizer.post_processor = None
-    assert MODULE.prompt(TASK, {"source": ""}, bare) == (END,)
+    assert MODULE.prompt(TASK, {"source": ""}, bare).ids == (END,)
+
+
+def test_a_prompt_that_is_too_long_says_that_its_end_is_cut(encoder: Encoder) -> None:
+    found = [MODULE.prompt(TASK, {"source": text}, encoder) for text in ("w1 w2 w3 w4", "w1 w2 w3 w4 w5")]
+    assert [(len(prompt.ids), prompt.cut) for prompt in found] == [(6, None), (6, "end")]
 
 
 def prepared(encoder: Encoder, folder: Path, examples: list[Example], **changes: Any) -> Features:
