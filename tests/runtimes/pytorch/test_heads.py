@@ -94,12 +94,12 @@ def test_what_can_not_be_folded_is_an_error_before_training() -> None:
         last_layer(Scored(), ["score"], HEAD)
     with pytest.raises(RunError, match="no linear layer at its end"):
         last_layer(Scored(), [], HEAD)
-    assert last_layer(Scored(), ["score"], replace(HEAD, shift=0.0)) == LastLayer("score.weight", None)
-    assert last_layer(Scored(), [], replace(HEAD, shift=0.0, scale=1.0)) is None
+    assert last_layer(Scored(), ["score"], replace(HEAD, shift=(0.0,))) == LastLayer("score.weight", None)
+    assert last_layer(Scored(), [], replace(HEAD, shift=(0.0,), scale=(1.0,))) is None
 
 
 def test_a_scale_alone_is_folded_and_taken_back_to_the_bit() -> None:
-    model, head = Scored(), replace(HEAD, shift=0.0)
+    model, head = Scored(), replace(HEAD, shift=(0.0,))
     weight, x = model.score.weight.detach().clone(), torch.ones(4)
     with folded(dict(model.named_parameters()), LastLayer("score.weight", None), head):
         assert torch.allclose(model.score(x), 8.0 * (x @ weight.t()))
