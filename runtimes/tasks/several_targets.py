@@ -75,10 +75,16 @@ def detail_lines(by_target: Sequence[Mapping[str, Any]]) -> list[str]:
     for name, found in zip(names, by_target, strict=True):
         rows = {name: found, **({"  mean": found["baseline"]} if "baseline" in found else {})}
         lines += [
-            f"    {title:<{width}}" + "".join(f"{figures[column]:>{_WIDTH}.4f}" for column in columns)
+            f"    {title:<{width}}" + "".join(f"{_figure(figures[column]):>{_WIDTH}}" for column in columns)
             for title, figures in rows.items()
         ]
     return lines
+
+
+def _figure(value: float) -> str:
+    """A figure with four decimals, or with few digits where it is too long for its column."""
+    shown = f"{value:.4f}"
+    return shown if len(shown) < _WIDTH else f"{value:.5g}"
 
 
 def baseline(targets: Array, count: int) -> tuple[str, Floats]:
