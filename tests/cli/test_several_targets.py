@@ -22,9 +22,7 @@ def write(folder: Path, **changes: Any) -> Path:
     write_project(folder)
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     stars = {"positive": 0.7, "negative": 0.3}
-    lines = [
-        f"{row['snippet']},{stars[row['sentiment']]},{1000 * len(row['snippet'].split())}" for row in rows
-    ]
+    lines = [f"{row['snippet']},{stars[row['sentiment']]},{1000 * len(row['snippet'].split())}" for row in rows]
     (folder / "rows.csv").write_text("\n".join(["review,stars,length", *lines]) + "\n")
     recipe = {
         **RECIPE,
