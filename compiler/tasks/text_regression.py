@@ -45,11 +45,13 @@ _DIGITS = 6  # of the chosen mean and deviation: machines may differ in the last
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRegression:
-    """A number for a text, or for two. Columns: text, target; text_pair where it is named."""
+    """A number for a text, or for two. Columns: text, target, or those of targets; text_pair where it is named."""
 
     type: Annotated[
         Literal["text-regression"],
-        About("A number for a text, or for two. Columns: text, target; text_pair where it is named."),
+        About(
+            "A number for a text, or for two. Columns: text, target, or those of targets; text_pair where it is named."
+        ),
     ] = "text-regression"
     targets: Annotated[
         tuple[str, ...],

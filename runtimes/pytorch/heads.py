@@ -49,7 +49,7 @@ def of_outputs(numbers: tuple[float, ...], like: Tensor, axis: int = 0) -> float
         return numbers[0]
     shape = [1] * like.ndim
     shape[axis] = len(numbers)
-    return torch.tensor(numbers, dtype=like.dtype, device=like.device).reshape(shape)
+    return torch.tensor(numbers, dtype=like.dtype).reshape(shape).to(like.device, non_blocking=True)
 
 
 @contextlib.contextmanager
