@@ -21,5 +21,5 @@ class Choice:
     """An open value of the recipe (JSON Pointer), what the compiler put there, and why."""
 
     pointer: str
-    value: str | int | float | tuple[str, ...]
+    value: str | int | float | tuple[str | float, ...]
     reason: str

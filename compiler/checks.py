@@ -88,9 +88,12 @@ def check_distinct_columns(recipe: Recipe) -> Iterator[Diagnostic]:
     for role, column in tasks.columns_of(recipe.task, recipe.dataset.columns).items():
         owner = owners.setdefault(column, role)
         if owner != role:
-            written = role if role in recipe.dataset.columns else owner
-            message = f'the column "{column}" is both the {owner} and the {role}'
-            yield recipe.finding("R216", f"/dataset/columns/{written}", message, "name another column for one of them")
+            pointers = [tasks.pointer_of(recipe.task, one) for one in (role, owner)]
+            pointer = next((pointer for pointer in pointers if recipe.wrote(pointer) is not None), pointers[-1])
+            known = tasks.module_of(recipe.task).COLUMNS
+            one, other = (name if name in known else f'target "{name}"' for name in (owner, role))
+            message = f'the column "{column}" is both the {one} and the {other}'
+            yield recipe.finding("R216", pointer, message, "name another column for one of them")
 
 
 def check_length(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -65,7 +65,8 @@ CODES: dict[str, Code] = {
     ),
     "R203": Code(
         "listed twice",
-        "Two metrics have the same name in the report, or two exports would write the same. Remove one.",
+        "Two metrics have the same name in the report, two exports would write the same, or two targets are the same "
+        "column. Remove one.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
@@ -81,6 +82,11 @@ CODES: dict[str, Code] = {
         "a split needs one source",
         "The rows of a split are a file (path), a named split of the hub dataset in /dataset/id (name), or a share of "
         "the train rows (fraction): one of them. Train itself has a path or a name, and the shares leave it rows.",
+    ),
+    "R207": Code(
+        "not a number for each target",
+        "A task with several targets takes a single number for all of them, or a list with one for each, in the order "
+        "in which /task/targets names them.",
     ),
     "R208": Code(
         "labels that don't fit",
@@ -101,7 +107,8 @@ CODES: dict[str, Code] = {
     "R216": Code(
         "a column that is to be two things",
         "/dataset/columns names one column for two roles, or names a column whose own name is another role's default: "
-        "what the model reads would be what it is to answer.",
+        "what the model reads would be what it is to answer. A target in /task/targets is a column too, and can't have "
+        "the name under which the task keeps a text.",
     ),
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
     "R213": Code(
@@ -309,7 +316,7 @@ CODES: dict[str, Code] = {
     "R316": Code(
         "the answers are all equal",
         "Every train row has the same target, so there is nothing to learn. Look at the column that "
-        "/dataset/columns/target names.",
+        "/dataset/columns/target names, or the one in /task/targets.",
     ),
     "R317": Code(
         "nearly as many labels as rows",

@@ -70,7 +70,7 @@ class SplitFacts:
     rows: SplitRows
     label_counts: Mapping[str, int]  # empty where the answers are no labels
     lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
-    values: ValueFacts | None = None  # where the answers are numbers
+    values: tuple[ValueFacts, ...] = ()  # of each number that a row is answered with; none where it is with others
     target_lengths: tuple[int, ...] | None = None  # of texts to write, as of rows; None where there are none
 
     @property
@@ -166,10 +166,10 @@ class DataFacts:
         split = self.split(name)
         return split.label_counts if split else {}
 
-    def values(self, name: SplitName) -> ValueFacts | None:
-        """How the answers of a split's rows lie, where they are numbers."""
+    def values(self, name: SplitName) -> tuple[ValueFacts, ...]:
+        """How each number lies that a split's rows have as their answers; nothing where these are no numbers."""
         split = self.split(name)
-        return split.values if split else None
+        return split.values if split else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from compiler.metrics import Metric
 from compiler.packing import Packing
 from compiler.recipe import NAME, Export, Loss, Optimizer
 from compiler.tasks import Task
-from compiler.typed import About, ShapeError, fields, read, to_json
+from compiler.typed import About, ShapeError, read, to_json, written_fields
 
 # Raised by hand when the meaning of a kind of step changes, so that old results are not taken for new ones.
 SEMANTICS: Mapping[str, int] = {
@@ -315,7 +315,7 @@ def identity(value: Any) -> Any:
     """The part of a value that changes the result: JSON without the fields marked as outside the key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = {f.name for f in dataclasses.fields(value) if f.metadata.get("key", True)}
-        return {f.name: identity(getattr(value, f.name)) for f in fields(type(value)) if f.name in kept}
+        return {name: identity(getattr(value, name)) for name in written_fields(value) if name in kept}
     if isinstance(value, tuple):
         return [identity(item) for item in value]
     if isinstance(value, Mapping):

@@ -46,7 +46,8 @@ def _record(title: str, owner: type, level: int) -> Iterator[str]:
 
 
 def _row(f: Field) -> str:
-    default = "required" if f.required else "" if f.default is None else f"`{json.dumps(_short(f.default))}`"
+    unsaid = f.default is None or (f.about.nonempty and not f.default)
+    default = "required" if f.required else "" if unsaid else f"`{json.dumps(_short(f.default))}`"
     cells = (f"`{f.name}`", _value(f), default, f.about.text)
     return f"| {' | '.join(cell.replace('|', 'or') for cell in cells)} |"
 

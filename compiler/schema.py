@@ -10,7 +10,7 @@ import functools
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -104,7 +104,8 @@ def _field(f: Field, definitions: Definitions) -> Schema:
     schema = _shape(f.shape, f.about, definitions)
     if f.about.text:
         schema = {"description": f.about.text, **schema}
-    return schema if f.required or f.default is None else {**schema, "default": to_json(f.default)}
+    unsaid = f.default is None or (f.about.nonempty and not f.default)  # what may not be written is no default
+    return schema if f.required or unsaid else {**schema, "default": to_json(f.default)}
 
 
 def _shape(shape: Any, about: About, definitions: Definitions) -> Schema:
@@ -190,7 +191,7 @@ def _plain(shape: Any, about: About, definitions: Definitions) -> tuple[str, Sch
         return ("string" if isinstance(words[0], str) else "integer"), {"enum": words}
     if origin is tuple:
         whole = Definitions(definitions.found, part=False)  # arrays replace, so their items are never parts
-        items = _shape(get_args(shape)[0], About(""), whole)
+        items = _shape(get_args(shape)[0], replace(about, text="", nonempty=False), whole)
         return "array", {"type": "array", "items": items, **({"minItems": 1} if about.nonempty else {})}
     if origin in (Mapping, dict):
         values = _shape(get_args(shape)[1], about, definitions)

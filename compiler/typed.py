@@ -42,6 +42,7 @@ class Field:
     about: About
     required: bool
     default: Any
+    later: bool = False  # left out of JSON where it has its default: it was not there when the first plans were written
 
 
 def fields(owner: type) -> tuple[Field, ...]:
@@ -62,7 +63,7 @@ def _field(f: dataclasses.Field[Any], hint: Any) -> Field:
         hint, *extras = get_args(hint)
         about = next((extra for extra in extras if isinstance(extra, About)), about)
     if f.default is not dataclasses.MISSING:
-        return Field(f.name, hint, about, False, f.default)
+        return Field(f.name, hint, about, False, f.default, later=bool(f.metadata.get("later")))
     if f.default_factory is not dataclasses.MISSING:
         return Field(f.name, hint, about, False, f.default_factory())
     return Field(f.name, hint, about, True, None)
@@ -96,10 +97,15 @@ def below(shape: Any, token: str) -> Any:
     return next((f.shape for owner in records(shape) for f in fields(owner) if f.name == token), None)
 
 
+def written_fields(value: Any) -> tuple[str, ...]:
+    """The fields of a dataclass that its JSON has: all but those that came later and have their default."""
+    return tuple(f.name for f in fields(type(value)) if not (f.later and getattr(value, f.name) == f.default))
+
+
 def to_json(value: Any) -> Any:
     """A JSON value: dataclasses become objects, tuples arrays."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(type(value))}
+        return {name: to_json(getattr(value, name)) for name in written_fields(value)}
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):

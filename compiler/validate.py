@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, nearest,
 from compiler.document import Document, Node, escape, tokens
 from compiler.recipe import Recipe
 from compiler.schema import recipe_schema
-from compiler.tasks import TASKS, module_of
+from compiler.tasks import TASKS, Task, module_of
 from compiler.typed import TAGS, below, fields, read_record, records, tag
 
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
@@ -80,7 +81,7 @@ def _diagnostics(error: Fault, document: Document) -> Iterator[Diagnostic]:
             yield from _missing_key(missing, pointer, error, document)
         case "type":
             message = f"expected {_expected(error)}, found {_found(error.value)}"
-            yield _at(document, "R102", pointer, message, _as_expected(error))
+            yield _at(document, "R102", pointer, message, _as_expected(error) or _as_targets(error, document))
         case "enum" | "const":
             yield _not_among(pointer, error, document)
         case _:
@@ -126,8 +127,7 @@ def _shape_at(pointer: str) -> Any:
 
 def _of_the_task(words: Iterable[str], pointer: str, document: Document) -> list[str]:
     """Of the words for a metric or a loss, those that the recipe's task has, where it names one; else all of them."""
-    written = document.find("/task/type")
-    task = TASKS.get(written.value) if written is not None and isinstance(written.value, str) else None
+    task = _task(document)
     if task is None:
         return list(words)
     module = module_of(task)
@@ -135,6 +135,12 @@ def _of_the_task(words: Iterable[str], pointer: str, document: Document) -> list
     parent, _, name = pointer.rpartition("/")
     known = of_task.get(parent) if parent == "/metrics" or name == "loss" else None
     return [word for word in words if known is None or word in known]
+
+
+def _task(document: Document) -> Task | None:
+    """The task that a recipe names, with its defaults."""
+    written = document.find("/task/type")
+    return TASKS.get(written.value) if written is not None and isinstance(written.value, str) else None
 
 
 def _missing_key(key: str, parent: str, error: Fault, document: Document) -> Iterator[Diagnostic]:
@@ -173,6 +179,15 @@ def _as_expected(error: Fault) -> str:
     if {"integer", "number", "boolean"} & set(kinds) and isinstance(error.value, str):
         return _without_quotes(error.value)
     return ""
+
+
+def _as_targets(error: Fault, document: Document) -> str:
+    """A hint for a list of columns under one role, where the task names several targets by themselves."""
+    task = _task(document)
+    if not error.pointer.startswith("/dataset/columns/") or not isinstance(error.value, list) or task is None:
+        return ""
+    named = "targets" in (f.name for f in fields(type(task)))
+    return f'several targets are named in /task: "targets": {json.dumps(error.value)}' if named else ""
 
 
 def _without_quotes(value: str) -> str:

@@ -30,7 +30,8 @@ def disagreements(
         return
     module = tasks.module_of(task)
     with np.errstate(invalid="ignore"):
-        delta_P = np.nan_to_num(np.abs(source.values - other.values).max(axis=1), nan=np.inf)
+        delta_PC = np.abs(source.values - other.values) / np.asarray(module.head(task).units, source.values.dtype)
+        delta_P = np.nan_to_num(delta_PC.max(axis=1), nan=np.inf)
     differ_P, tied_P = np.zeros(len(delta_P), bool), np.zeros(len(delta_P), bool)
     decide = module.decider(task)
     if decide is not None:

@@ -186,9 +186,11 @@ def compare_outputs(
     *,
     name: str = "outputs",
     rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    units: Sequence[float] = (1.0,),
 ) -> Outputs:
     """The largest |source - other| and its place. `rows`: [P] the number of each position's row, where not 0, 1, 2, ...
 
+    `units`: of each output, in which differences are counted, where outputs have no common scale.
     Fails when it is over the tolerance, when any value is not finite, when shapes differ, when there are no rows.
     """
     numbers = _numbers(source_PC, rows)
@@ -213,7 +215,7 @@ def compare_outputs(
     if bad_PC.any():
         place = _place(bad_PC)
         return check(None, place, f"{bad_PC.sum()} outputs are not finite, the first in row {int(numbers[place[0]])}")
-    delta_PC = np.abs(source_PC.astype(np.float64) - other_PC.astype(np.float64))
+    delta_PC = np.abs(source_PC.astype(np.float64) - other_PC.astype(np.float64)) / np.asarray(units)
     place = _place(delta_PC)
     return check(float(delta_PC[place]), place)
 

@@ -15,9 +15,9 @@ class Noise:
     """The rounding noise of a model: what float32 itself makes of its outputs."""
 
     max_abs: float
-    """Largest |float32 - float64| of any output."""
+    """Largest |float32 - float64| of any output, in its unit."""
     scale: float
-    """Largest |output|, in float64."""
+    """Largest |output|, in float64 and its unit."""
     rows: int
 
 

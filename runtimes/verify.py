@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class Answers:
 class Report:
     """What the gate found, as verification.json holds it."""
 
-    tolerance: float  # of any output over one edge
+    tolerance: float  # of any output over one edge, in the output's unit where outputs have units of their own
     noise: Noise
     max_excused: float
     max_metric_drop: float
@@ -212,15 +213,12 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
         "alone": rows.all_numbers[rows.alone_places][source.alone.rows],
     }
     one, two = source.rows.values, other.rows.values
-    yield compare_outputs(one, two, allowed, rows=numbers["rows"])
-    yield compare_outputs(
-        source.alone.values, other.alone.values, allowed, name="outputs_batch_1", rows=numbers["alone"]
-    )
-    if rows.probes:
-        yield compare_outputs(
-            source.probes.values, other.probes.values, allowed, name="outputs_probes", rows=numbers["probes"]
-        )
     module, excused_P = tasks.module_of(step.task), np.zeros(len(one), bool)
+    compared = partial(compare_outputs, tolerance=allowed, units=module.head(step.task).units)
+    yield compared(one, two, rows=numbers["rows"])
+    yield compared(source.alone.values, other.alone.values, name="outputs_batch_1", rows=numbers["alone"])
+    if rows.probes:
+        yield compared(source.probes.values, other.probes.values, name="outputs_probes", rows=numbers["probes"])
     decide = module.decider(step.task)
     if decide is not None:
         yield _decided(step, decide, allowed, one, two, rows.table.targets.take(rows.places), numbers["rows"])

@@ -82,7 +82,12 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
             outputs_of(bundle.run, table, np.arange(len(golden)), rows_at_once(bundle.head, size)) if golden else source
         )
         yield compare_outputs(
-            source.values, found.values, bundle.manifest.tolerance, name=f"outputs_batch_{size}", rows=source.rows
+            source.values,
+            found.values,
+            bundle.manifest.tolerance,
+            name=f"outputs_batch_{size}",
+            rows=source.rows,
+            units=bundle.head.units,
         )
     decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:

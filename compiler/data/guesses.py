@@ -199,7 +199,7 @@ def guess_roles(
 
 def other_task(task: Task, role: str, column: Column) -> str:
     """A hint that names the task whose answers look like a column, where a task's own don't; else nothing."""
-    if role != tasks.answer_of(task) or looks_like(tasks.module_of(task).COLUMNS[role], column):
+    if role != tasks.answer_of(task) or looks_like(tasks.roles_of(task)[role], column):
         return ""
     for name, other in tasks.TASKS.items():
         answer = tasks.answer_of(other)

@@ -178,10 +178,10 @@ def unreadable(error: DataError) -> Diagnostic:
 
 
 def _missing_column(recipe: Recipe, role: str, column: str, data: DataFile, there: tuple[str, ...]) -> Diagnostic:
-    pointer = f"/dataset/columns/{role}"
+    pointer = tasks.pointer_of(recipe.task, role)
     message = f'{shown_path(data.path)} has no column "{column}"'
     hint = did_you_mean(column, there, noun="its columns")
-    if role not in recipe.dataset.columns:
+    if recipe.wrote(pointer) is None:
         pointer = "/dataset"
         message += f", which the task reads as its {role}"
         hint += f'; say which it is: "columns": {{"{role}": ...}}'

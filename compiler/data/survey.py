@@ -147,7 +147,7 @@ def _is_for_another_task(recipe: Recipe, column: str, there: Sequence[Column]) -
     """Whether numbers stand in a label's column of which those with a fraction can't be labels, however few."""
     role = _role_of(recipe, column)
     found = next((other for other in there if other.name == column and other.fractions), None)
-    kind = tasks.module_of(recipe.task).COLUMNS[role]
+    kind = tasks.roles_of(recipe.task)[role]
     return kind == "label" and found is not None and bool(other_task(recipe.task, role, found))
 
 
@@ -164,8 +164,8 @@ def _bad_column(recipe: Recipe, there: Sequence[Column], column: str, bad: _BadV
     )
     best = _best_column(recipe, role, there)
     hint = f'the column "{best}" looks like the {role}' if best else f"its columns: {', '.join(c.name for c in there)}"
-    pointer = f"/dataset/columns/{role}"
-    if role not in recipe.dataset.columns:
+    pointer = tasks.pointer_of(recipe.task, role)
+    if recipe.wrote(pointer) is None:
         pointer, written = "/dataset", f'"{best}"' if best else "..."
         hint += f'; say which it is: "columns": {{"{role}": {written}}}'
     if other := next((other_task(recipe.task, role, found) for found in there if found.name == column), ""):
@@ -177,7 +177,7 @@ def _best_column(recipe: Recipe, role: str, there: Sequence[Column]) -> str | No
     """The column that looks most like a role, but for its own and those that other roles have with good reason."""
     roles = columns(recipe)
     named = [other.name for other in there if other.name in roles.values() and other.is_label]
-    return guess(tasks.module_of(recipe.task).COLUMNS[role], there, taken=[roles[role], *named])
+    return guess(tasks.roles_of(recipe.task)[role], there, taken=[roles[role], *named])
 
 
 @dataclass(slots=True)

@@ -61,8 +61,10 @@ __all__ = [
     "image_column",
     "is_started",
     "module_of",
+    "pointer_of",
     "reads",
     "reference_of",
+    "roles_of",
     "takes_examples",
     "texts_of",
     "written_ids",
@@ -121,10 +123,28 @@ def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:
     return module_of(task).texts(task, row)
 
 
+def roles_of(task: Task) -> Mapping[str, Kind]:
+    """The roles of the columns that a task reads, each with what stands there. Named targets are roles of their own."""
+    match task:
+        case TextRegression(targets=(_, *_)):
+            return text_regression.roles(task)
+        case _:
+            return module_of(task).COLUMNS
+
+
+def pointer_of(task: Task, role: str) -> str:
+    """Where a recipe names the column of a role."""
+    match task:
+        case TextRegression(targets=targets) if role in targets:
+            return f"/task/targets/{targets.index(role)}"
+        case _:
+            return f"/dataset/columns/{role}"
+
+
 def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
-    module = module_of(task)
-    return {role: named.get(role, role) for role in module.COLUMNS if role in named or role not in module.NAMED}
+    optional = module_of(task).NAMED
+    return {role: named.get(role, role) for role in roles_of(task) if role in named or role not in optional}
 
 
 def reads(task: Task) -> Reads:
@@ -135,20 +155,19 @@ def reads(task: Task) -> Reads:
 
 def image_column(task: Task, columns: Mapping[str, str]) -> str | None:
     """The name of the column that holds images; None where a task reads none."""
-    roles = module_of(task).COLUMNS
-    return next((columns[role] for role, kind in roles.items() if kind == "image"), None)
+    return next((columns[role] for role, kind in roles_of(task).items() if kind == "image"), None)
 
 
 def answer_of(task: Task) -> str | None:
     """The role of what the model is to answer: of the column that it does not read. None where it reads all."""
-    module = module_of(task)
-    return next((role for role in module.COLUMNS if role not in module.INPUTS), None)
+    inputs = module_of(task).INPUTS
+    return next((role for role in roles_of(task) if role not in inputs), None)
 
 
 def written_role(task: Task) -> str | None:
     """The role of a text that the model is to write after it has read the others; None where it writes none."""
     role = answer_of(task)
-    return role if role is not None and module_of(task).COLUMNS[role] == "text" else None
+    return role if role is not None and roles_of(task)[role] == "text" else None
 
 
 def reference_of(task: Task, row: Mapping[str, Any]) -> str:

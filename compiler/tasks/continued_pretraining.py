@@ -79,8 +79,9 @@ class Reader:
         """None: nothing is labelled."""
         return {}
 
-    def values(self, targets: Targets) -> None:
+    def values(self, targets: Targets) -> tuple[()]:
         """Nothing: the answers are the texts themselves."""
+        return ()
 
 
 def bind(task: ContinuedPretraining, tokenizer_file: Path) -> ContinuedPretraining:

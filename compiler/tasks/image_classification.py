@@ -106,8 +106,9 @@ class Reader:
         """How many of the rows have each label."""
         return self.found.counts(targets)
 
-    def values(self, targets: Targets) -> None:
+    def values(self, targets: Targets) -> tuple[()]:
         """Nothing: the answers are labels."""
+        return ()
 
 
 def bind(task: ImageClassification, reader_file: Path) -> ImageClassification:

@@ -65,8 +65,8 @@ class RowReader(Protocol):
         """How many of the answers are which label; empty where answers are no labels."""
         ...
 
-    def values(self, targets: Targets) -> ValueFacts | None:
-        """How the answers lie, where they are numbers."""
+    def values(self, targets: Targets) -> tuple[ValueFacts, ...]:
+        """How each number lies that the rows have as their answers; nothing where these are no numbers."""
         ...
 
 

@@ -118,8 +118,9 @@ class Reader:
         answered = int(targets.sum())
         return {ANSWERED: answered, UNANSWERED: len(targets) - answered}
 
-    def values(self, targets: Targets) -> None:
+    def values(self, targets: Targets) -> tuple[()]:
         """Nothing: the answers are no numbers."""
+        return ()
 
 
 def bind(task: QuestionAnswering, reader_file: Path) -> QuestionAnswering:

@@ -97,8 +97,9 @@ class Reader:
         """None: nothing is labelled."""
         return {}
 
-    def values(self, targets: Targets) -> None:
+    def values(self, targets: Targets) -> tuple[()]:
         """Nothing: the answers are texts."""
+        return ()
 
 
 def bind(task: T, tokenizer_file: Path) -> T:

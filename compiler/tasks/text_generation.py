@@ -180,8 +180,9 @@ class Reader:
         """None: nothing is labelled."""
         return {}
 
-    def values(self, targets: Targets) -> None:
+    def values(self, targets: Targets) -> tuple[()]:
         """Nothing: the answers are texts."""
+        return ()
 
 
 def _row(values: Mapping[str, object], shape: Shape) -> Mapping[str, Any]:

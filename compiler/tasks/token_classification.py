@@ -168,8 +168,9 @@ class Reader:
                 counts[tag] += num_rows * count
         return counts
 
-    def values(self, targets: Targets) -> None:
+    def values(self, targets: Targets) -> tuple[()]:
         """Nothing: the answers are tags."""
+        return ()
 
 
 def _are_kinds(declared: tuple[str, ...]) -> bool:

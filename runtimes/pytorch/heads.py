@@ -26,7 +26,7 @@ def last_layer(model: nn.Module, modules: Sequence[str], head: Head) -> LastLaye
 
     Raises RunError E406 when there is none, or when it lacks the bias that a shift goes into.
     """
-    if (head.scale, head.shift) == (1.0, 0.0):
+    if {*head.scale} == {1.0} and not any(head.shift):
         return None
     linear = [
         name
@@ -38,9 +38,18 @@ def last_layer(model: nn.Module, modules: Sequence[str], head: Head) -> LastLaye
     if not linear:
         raise RunError("E406", "the model's head has no linear layer at its end", "choose another model")
     has_bias = model.get_submodule(linear[-1]).bias is not None
-    if head.shift and not has_bias:
+    if any(head.shift) and not has_bias:
         raise RunError("E406", "the model's head has no bias to put the mean on", 'set "mean": 0 in the task')
     return LastLayer(f"{linear[-1]}.weight", f"{linear[-1]}.bias" if has_bias else None)
+
+
+def of_outputs(numbers: tuple[float, ...], like: Tensor, axis: int = 0) -> float | Tensor:
+    """The number of all outputs; or one for each, along the axis of a tensor that has the outputs there."""
+    if len(numbers) == 1:
+        return numbers[0]
+    shape = [1] * like.ndim
+    shape[axis] = len(numbers)
+    return torch.tensor(numbers, dtype=like.dtype).reshape(shape).to(like.device, non_blocking=True)
 
 
 @contextlib.contextmanager
@@ -53,9 +62,10 @@ def folded(parameters: Mapping[str, Tensor], layer: LastLayer | None, head: Head
     kept = [value.detach().clone() for value in values]
     with torch.no_grad():
         for value in values:
-            value.mul_(head.scale)
+            value.mul_(of_outputs(head.scale, value))
         if layer.bias is not None:
-            parameters[layer.bias].add_(head.shift)
+            bias = parameters[layer.bias]
+            bias.add_(of_outputs(head.shift, bias))
     try:
         yield
     finally:

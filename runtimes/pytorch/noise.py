@@ -35,15 +35,17 @@ class SourceError(RunError):
 def float32_noise(model_folder: Path, batches: Iterable[Batch], head: Head, *, max_rows: int = NOISE_ROWS) -> Noise:
     """Largest |float32 - float64| over the first `max_rows` rows, on CPU; SourceError where an output is not finite.
 
+    Where outputs have units of their own, in these.
     Reads no further batch than it needs. Holds the weights once, in float32 and then in float64: 8 bytes a parameter.
     """
     rows = list(first_rows(batches, max_rows))
     if not rows:
         raise ValueError("noise is measured on at least one row, no batch was given")
     model = load_source(model_folder, auto_class=head.auto_class)
-    singles = [outputs(model, batch, head) for batch in rows]
+    units = np.asarray(head.units)
+    singles = [outputs(model, batch, head) / units.astype(np.float32) for batch in rows]
     model.double()
-    doubles = [outputs(model, batch, head) for batch in rows]
+    doubles = [outputs(model, batch, head) / units for batch in rows]
     return Noise(
         max_abs=max(starmap(_largest_difference, zip(singles, doubles, strict=True))),
         scale=max(float(np.abs(double).max()) for double in doubles),

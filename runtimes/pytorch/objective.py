@@ -16,6 +16,7 @@ from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss
 from runtimes import tasks
 from runtimes.features import IGNORED
 from runtimes.packing import SEGMENTS
+from runtimes.pytorch.heads import of_outputs
 from runtimes.readings import LEAST, sample
 from runtimes.spans import FIRST_TOKEN, LAST_TOKEN, ONE_TOKEN
 from runtimes.tasks.interface import Reading
@@ -39,8 +40,8 @@ class Objective(nn.Module):
         """
         raw = results_of(self.model(**attended(inputs), **self.head.arguments), self.head.results).float()
         smoothing = self.label_smoothing if self.training else 0.0
-        scale, shift = self.head.scale, self.head.shift
-        if (scale, shift) != (1.0, 0.0):
+        if {*self.head.scale} != {1.0} or any(self.head.shift):
+            scale, shift = (of_outputs(numbers, raw, -1) for numbers in (self.head.scale, self.head.shift))
             return target_losses(self.loss, raw, (targets - shift) / scale, smoothing), raw * scale + shift
         marked = self.head.reading == "spans"
         losses = span_losses(raw, targets, smoothing) if marked else target_losses(self.loss, raw, targets, smoothing)
@@ -74,8 +75,9 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
     """The loss of each target: cross-entropy in nats, or the difference of a position's first output from it.
 
     `outputs` [..., C], `targets` [...]; where the target is IGNORED, cross-entropy is zero. Of label
-    sets each output has a target, 0 or 1: [..., C].
+    sets each output has a target, 0 or 1, and of several numbers each its own: [..., C].
     """
+    given = outputs if targets.ndim == outputs.ndim else outputs[..., 0]  # of numbers
     match loss:
         case CrossEntropy() if targets.ndim == 1:
             return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
@@ -88,11 +90,11 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
             plain = target_losses(BinaryCrossEntropy() if sets else CrossEntropy(), outputs, targets, label_smoothing)
             return plain * (-torch.expm1(-plain)).clamp_min(_LEAST) ** gamma
         case MeanSquaredError():
-            return mse_loss(outputs[..., 0], targets, reduction="none")
+            return mse_loss(given, targets, reduction="none")
         case MeanAbsoluteError():
-            return l1_loss(outputs[..., 0], targets, reduction="none")
+            return l1_loss(given, targets, reduction="none")
         case Huber(delta=delta):
-            return huber_loss(outputs[..., 0], targets, reduction="none", delta=delta)
+            return huber_loss(given, targets, reduction="none", delta=delta)
         case _:
             assert_never(loss)
 

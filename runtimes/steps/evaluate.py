@@ -50,8 +50,11 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     metrics = _metrics(step, train, features, outputs)
     written = _written(step, context, train, base)
     metrics |= _text_metrics(step, written, "answer")
-    details = module.details(step.task, features.targets, outputs)
-    baseline = _unlearnt(step, Features(context.inputs["prepare"] / "train").targets, features.targets)
+    unlearnt = _unlearnt(step, Features(context.inputs["prepare"] / "train").targets, features.targets)
+    details = module.details(step.task, features.targets, outputs, next(iter(unlearnt.values()), None))
+    baseline = {
+        name: module.score(step.task, step.metrics, features.targets, found) for name, found in unlearnt.items()
+    }
     if step.baseline_model is not None:
         before = yield from _outputs(back.model_scores(step.task, base, device), features, train, step.id)
         baseline["untuned"] = _metrics(step, train, features, before) | _text_metrics(step, written, "untuned")
@@ -127,14 +130,13 @@ def _ordered(step: Evaluate, metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in dict.fromkeys([*names, *metrics])}
 
 
-def _unlearnt(step: Evaluate, train: Ragged, targets: Ragged) -> dict[str, dict[str, float]]:
-    """The metrics of what can be answered without looking at a row, by its name; none where nothing can."""
-    module = tasks.module_of(step.task)
-    found = module.baseline(step.task, train.values, len(targets.values))
+def _unlearnt(step: Evaluate, train: Ragged, targets: Ragged) -> dict[str, Ragged]:
+    """What can be answered without looking at a row, by its name; nothing where nothing can."""
+    found = tasks.module_of(step.task).baseline(step.task, train.values, len(targets.values))
     if found is None:
         return {}
     name, outputs = found
-    return {name: module.score(step.task, step.metrics, targets, Ragged(outputs, targets.offsets))}
+    return {name: Ragged(outputs, targets.offsets)}
 
 
 def _outputs(

@@ -60,7 +60,9 @@ def score(task: ContinuedPretraining, metrics: Sequence[Metric], targets: Ragged
     return language.score_targets(metrics, targets, outputs)
 
 
-def details(task: ContinuedPretraining, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(
+    task: ContinuedPretraining, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None
+) -> dict[str, Any]:
     """How many tokens were scored."""
     return language.no_details(targets, outputs)
 

@@ -134,7 +134,9 @@ def score(task: ImageClassification, metrics: Sequence[Metric], targets: Ragged,
     return one_label.score(metrics, labels_of(task), targets, outputs)
 
 
-def details(task: ImageClassification, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(
+    task: ImageClassification, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None
+) -> dict[str, Any]:
     """The confusion matrix."""
     return one_label.details(labels_of(task), targets, outputs)
 

@@ -50,7 +50,7 @@ class Prompt:
 class Head:
     """The head that a model needs for a task, and what is read from its logits.
 
-    Answers are raw outputs * scale + shift, folded into what is saved.
+    Answers are raw outputs * scale + shift, folded into what is saved: a number for all outputs, or one for each.
     """
 
     auto_class: str  # of transformers
@@ -62,8 +62,13 @@ class Head:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's forward, beside its inputs
     encodes: bool = False  # an encoder reads, and a decoder with this head writes
     pretrained: bool = False  # the head came with the model: adapters leave it as it is
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        """In what each output is compared where outputs have units of their own; one where they have not."""
+        return self.scale if len(self.scale) > 1 else (1.0,)
 
 
 class Vary(Protocol):
@@ -115,8 +120,8 @@ class TaskModule(Protocol):
         """Each metric by its name."""
         ...
 
-    def details(self, task: Task, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
-        """What a report shows beside the metrics."""
+    def details(self, task: Task, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None) -> dict[str, Any]:
+        """What a report shows beside the metrics. `unlearnt`: the outputs of the baseline, where there is one."""
         ...
 
     def detail_lines(self, details: Mapping[str, Any]) -> list[str]:

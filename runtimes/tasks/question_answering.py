@@ -257,7 +257,9 @@ def _text(note: Mapping[str, Any], best: Best) -> str:
     return text
 
 
-def details(task: QuestionAnswering, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(
+    task: QuestionAnswering, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None
+) -> dict[str, Any]:
     """Exact answers and F1 of rows that have an answer, and of those that have none."""
     references, answers = _answered(task, targets, outputs)
     pairs = list(zip(references, answers, strict=True))

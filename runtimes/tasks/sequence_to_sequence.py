@@ -96,7 +96,9 @@ def score(task: SequenceToSequence, metrics: Sequence[Metric], targets: Ragged, 
     return language.score_targets(metrics, targets, outputs)
 
 
-def details(task: SequenceToSequence, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(
+    task: SequenceToSequence, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None
+) -> dict[str, Any]:
     """How many tokens were scored."""
     return language.no_details(targets, outputs)
 

@@ -103,7 +103,9 @@ def score(task: TextClassification, metrics: Sequence[Metric], targets: Ragged, 
     return one_label.score(metrics, labels_of(task), targets, outputs)
 
 
-def details(task: TextClassification, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(
+    task: TextClassification, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None
+) -> dict[str, Any]:
     """The confusion matrix, or the figures of each label."""
     if task.multi_label:
         return label_sets.details(thresholds_of(task), labels_of(task), targets, outputs)

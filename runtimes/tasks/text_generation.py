@@ -73,7 +73,7 @@ def score(task: TextGeneration, metrics: Sequence[Metric], targets: Ragged, outp
     return language.score_targets(metrics, targets, outputs)
 
 
-def details(task: TextGeneration, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(task: TextGeneration, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None) -> dict[str, Any]:
     """How many tokens were scored."""
     return language.no_details(targets, outputs)
 

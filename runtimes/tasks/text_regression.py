@@ -1,10 +1,11 @@
-"""text-regression: a number for a text. Outputs and targets are in the rows' own unit everywhere but in the loss."""
+"""text-regression: numbers for a text. Outputs and targets are in the rows' own units everywhere but in the loss."""
 
-# N = rows of a split, B = rows of a batch
+# N = rows of a split, B = rows of a batch, C = targets where a task names several
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 import numpy as np
@@ -17,7 +18,9 @@ from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores
 from runtimes.metrics.values import score_values
+from runtimes.tasks import several_targets
 from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.labels import LABELS, label_faults, read_labels
 from runtimes.tokens import Encoder
 
 VARY = None
@@ -28,15 +31,18 @@ def decider(task: TextRegression) -> None:
 
 
 def head(task: TextRegression) -> Head:
-    """One output."""
+    """One output, or one for each target."""
     assert task.mean != "auto" and task.deviation != "auto", "a plan's numbers are resolved"
+    count = len(task.targets) or 1
     return Head(
         auto_class="AutoModelForSequenceClassification",
         peft_task="SEQ_CLS",
-        config={"num_labels": 1, "problem_type": "regression"},
-        num_outputs=1,
-        scale=task.deviation,
-        shift=task.mean,
+        config=several_targets.config(task.targets)
+        if task.targets
+        else {"num_labels": 1, "problem_type": "regression"},
+        num_outputs=count,
+        scale=several_targets.numbers_of(task.deviation, count),
+        shift=several_targets.numbers_of(task.mean, count),
     )
 
 
@@ -44,34 +50,40 @@ def head(task: TextRegression) -> Head:
 
 
 def columns(task: TextRegression, pad_token_id: int) -> tuple[Column, ...]:
-    """The tokens of the text, and the target."""
-    return (*text_columns(pad_token_id), Column(name="targets", dtype="float32"))
+    """The tokens of the text, and the target or targets."""
+    shape = (len(task.targets),) if task.targets else ()
+    return (*text_columns(pad_token_id), Column(name="targets", dtype="float32", shape=shape))
 
 
 def encode(task: TextRegression, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
-    targets = np.array([example.target for example in examples], np.float32)
+    targets = (
+        several_targets.targets_of([example.row for example in examples], task.targets)
+        if task.targets
+        else np.array([example.target for example in examples], np.float32)
+    )
     return encode_texts([texts_of(task, example.row) for example in examples], encoder, {"targets": targets})
 
 
 def weights(task: TextRegression, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:
-    """[B] ones."""
-    return np.ones(len(targets), np.float32)
+    """[B] ones; [B, C] of each target."""
+    return np.ones(targets.shape, np.float32)
 
 
 # --- measuring
 
 
 def losses(loss: Loss, task: TextRegression, targets: Array, outputs: Floats) -> npt.NDArray[np.float64]:
-    """[N] the loss of each row, differences in standard deviations of the train rows."""
-    away_N = np.abs(outputs[:, 0].astype(np.float64) - targets) / head(task).scale
+    """[N] the loss of each row, or [N, C] of each target; differences in standard deviations of the train rows."""
+    given = outputs.astype(np.float64) if task.targets else outputs[:, 0].astype(np.float64)
+    away: npt.NDArray[np.float64] = np.abs(given - targets) / np.asarray(head(task).scale)
     match loss:
         case MeanSquaredError():
-            return away_N**2
+            return away**2
         case MeanAbsoluteError():
-            return away_N
+            return away
         case Huber(delta=delta):
-            return np.where(away_N <= delta, away_N**2 / 2, delta * (away_N - delta / 2))
+            return np.where(away <= delta, away**2 / 2, delta * (away - delta / 2))
         case CrossEntropy() | BinaryCrossEntropy() | Focal():
             raise ValueError(f"{loss.type} is for labels")
         case _:
@@ -79,22 +91,26 @@ def losses(loss: Loss, task: TextRegression, targets: Array, outputs: Floats) ->
 
 
 def score(task: TextRegression, metrics: Sequence[Metric], targets: Ragged, outputs: Ragged) -> dict[str, float]:
-    """Each metric by its name, in the targets' unit."""
+    """Each metric by its name, in the targets' unit; of several targets the mean."""
+    if task.targets:
+        return several_targets.score(metrics, targets, outputs)
     return score_values(metrics, targets.values, outputs.values[:, 0])
 
 
-def details(task: TextRegression, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
-    """Nothing beside the metrics."""
-    return {}
+def details(task: TextRegression, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None) -> dict[str, Any]:
+    """Nothing beside the metrics; of several targets those of each."""
+    return several_targets.details(task.targets, targets, outputs, unlearnt) if task.targets else {}
 
 
 def detail_lines(details: Mapping[str, Any]) -> list[str]:
-    """None."""
-    return []
+    """The figures of each target, where there are several."""
+    return several_targets.detail_lines(details["by_target"]) if "by_target" in details else []
 
 
 def baseline(task: TextRegression, train_targets: Array, count: int) -> tuple[str, Floats]:
     """Always the mean of the train rows."""
+    if task.targets:
+        return several_targets.baseline(train_targets, count)
     return "mean", np.full((count, 1), np.mean(train_targets, dtype=np.float64), np.float32)
 
 
@@ -117,12 +133,12 @@ def settle(
     """The other side's numbers, but the source's where both are within the tolerance: rounding moves no metric."""
     if source.shape != other.shape:
         return other
-    settled: Scores = np.where(np.abs(source - other) <= tolerance, source, other)
+    settled: Scores = np.where(np.abs(source - other) <= tolerance * np.asarray(head(task).units), source, other)
     return settled
 
 
 def probe_row(text: str) -> Mapping[str, Any]:
-    """A row without a target."""
+    """A row without targets."""
     return {"text": text}
 
 
@@ -130,8 +146,8 @@ def probe_row(text: str) -> Mapping[str, Any]:
 
 
 def answer(task: TextRegression, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
-    """The number."""
-    return {"value": float(outputs[0, 0])}
+    """The number, or each by the name of its target."""
+    return several_targets.answer(task.targets, outputs) if task.targets else {"value": float(outputs[0, 0])}
 
 
 def decision(task: TextRegression, outputs: Floats) -> str | None:
@@ -140,21 +156,23 @@ def decision(task: TextRegression, outputs: Floats) -> str | None:
 
 
 def line(answer: Answer) -> str:
-    """The number."""
-    return f"{answer['value']:.4f}"
+    """The number, or each with the name of its target."""
+    return several_targets.line(answer["values"]) if "values" in answer else f"{answer['value']:.4f}"
 
 
 def bundle_files(task: TextRegression) -> Mapping[str, Any]:
-    """None: a number needs no name."""
-    return {}
+    """The names of the targets in order; none where there is one number, which needs no name."""
+    return {LABELS: list(task.targets)} if task.targets else {}
 
 
 def from_bundle(task: TextRegression, read: Callable[[str], Any]) -> TextRegression:
-    """The task as the manifest has it."""
-    return task
+    """The task as the manifest has it, with the targets that the bundle names. Raises ValueError."""
+    return replace(task, targets=read_labels(read)) if task.targets else task
 
 
 def name_faults(task: TextRegression, config: Any) -> tuple[int, tuple[str, ...]]:
-    """Whether config.json speaks of a number too, as readers of the transformers layout ask it."""
+    """Whether config.json speaks of numbers too, as readers of the transformers layout ask it, and names the same."""
     found = config.get("problem_type") if isinstance(config, dict) else None
-    return 1, () if found == "regression" else (f"problem_type in config.json is {found}, not regression",)
+    named, faults = label_faults(task.targets, config) if task.targets else (0, ())
+    wrong = () if found == "regression" else (f"problem_type in config.json is {found}, not regression",)
+    return 1 + named, (*wrong, *faults)

@@ -164,7 +164,9 @@ def _marked(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(tag if tag == OUTSIDE else f"I-{tag}" for tag in tags)
 
 
-def details(task: TokenClassification, targets: Ragged, outputs: Ragged) -> dict[str, Any]:
+def details(
+    task: TokenClassification, targets: Ragged, outputs: Ragged, unlearnt: Ragged | None = None
+) -> dict[str, Any]:
     """Precision, recall and F1 of each kind of entity."""
     decided = outputs.values.argmax(axis=1)
     counts = count_spans(_entities(task, targets, targets.values), _entities(task, targets, decided))

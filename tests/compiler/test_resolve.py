@@ -298,7 +298,7 @@ def test_held_out_rows_are_the_test_rows_or_else_the_validation_rows() -> None:
 @pytest.mark.parametrize("task", ["text-classification", "text-regression"])
 def test_a_decoder_that_answers_for_a_text_needs_a_padding_token(task: str) -> None:
     values = ValueFacts(mean=0.0, deviation=1.0, minimum=-1.0, maximum=1.0)
-    data = replace(DATA, splits=tuple(replace(split, values=values) for split in DATA.splits))
+    data = replace(DATA, splits=tuple(replace(split, values=(values,)) for split in DATA.splits))
     decoder = replace(MODEL, model_type="gpt2", architecture="decoder", padding=None)
     with pytest.raises(RecipeError) as caught:
         resolved(decoder, data, task=task)

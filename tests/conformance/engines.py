@@ -146,9 +146,10 @@ def saved(name: Runtime, engine: Engine, step: Train, model: Path, rows: Feature
     target.mkdir(parents=True)
     engine.save_model(target)
     batch = unpacked(micro_batches(rows, step, 0)[0])
-    own = engine.evaluate(batch).outputs[batch.positions]
+    units = np.asarray(tasks.module_of(step.task).head(step.task).units)
+    own = engine.evaluate(batch).outputs[batch.positions] / units
     readers = (backend(reader).trained_scores(step, folder / "trained", model, "cpu") for reader in ("pytorch", "mlx"))
-    return {"saved": max(difference(scores(batch)[batch.positions], own) for scores in readers)}
+    return {"saved": max(difference(scores(batch)[batch.positions] / units, own) for scores in readers)}
 
 
 def measure(project: Project, runtime: Runtime = "mlx", device: DeviceKind = "cpu") -> Figures:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,12 @@ _LOSSES: Mapping[str, Any] = {
 _OF_LOSS: Mapping[str, Mapping[str, Any]] = {
     "binary-cross-entropy": {"task": {"multi_label": True}, "columns": {"label": "moods"}},
 }
+# What a task does in another way than its usual one: by a word for it, what the recipe says for that.
+_VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "text-regression": {
+        "several targets": {"task": {"targets": ["share", "length"]}, "columns": {"text": "snippet"}},
+    },
+}
 _METHODS: Mapping[str, Any] = {
     "full": {"type": "full"},
     "head": {"type": "head"},
@@ -107,9 +113,15 @@ class Subject:
     method: str
     encoder: str = "bert"
     stored: str = "bare"
+    variant: str = ""  # a word of _VARIANTS, where the task does not do as usual
 
     def __str__(self) -> str:
-        return "-".join(asdict(self).values())
+        return "-".join(filter(None, asdict(self).values()))
+
+    @property
+    def task_name(self) -> str:
+        """The task, and how it differs from its usual self."""
+        return f"{self.task}, {self.variant}" if self.variant else self.task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +202,13 @@ def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
     )
 
 
+def variants_of(subjects: Iterable[Subject]) -> tuple[Subject, ...]:
+    """The subjects in each way that their task has beside its usual one."""
+    return tuple(
+        replace(subject, variant=variant) for subject in subjects for variant in _VARIANTS.get(subject.task, ())
+    )
+
+
 def every_encoder() -> tuple[Subject, ...]:
     """Each encoder as it may be stored, all of it tuned; and by updates beside it, where names are changed twice."""
     [task, *_] = task_names()
@@ -222,9 +241,13 @@ def _cover() -> Iterator[Subject]:
     first = {module: task for task, module in reversed(list(MODULES.items()))}
     chosen = [subject for subject in every_method() if first[MODULES[subject.task]] == subject.task]
     pairs = dict.fromkeys((subject.task, subject.method) for subject in chosen)
+    varied: list[Subject] = []
     for number, (task, method) in enumerate(pairs):
         losses = loss_names(task)
-        yield subject_of(task, losses[number % len(losses)], method, number)
+        subject = subject_of(task, losses[number % len(losses)], method, number)
+        yield subject
+        varied += variants_of([subject])
+    yield from varied
 
 
 def write(subject: Subject, folder: Path) -> Project:
@@ -236,11 +259,12 @@ def write(subject: Subject, folder: Path) -> Project:
     written = [_answered(number, row) for number, row in enumerate(rows(NUM_ROWS))]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     case, needed = _TASKS[subject.task], _OF_LOSS.get(subject.loss, {"task": {}, "columns": {}})
+    varied = _VARIANTS[subject.task][subject.variant] if subject.variant else {"task": {}, "columns": case["columns"]}
     usual = case["training"] if subject.loss == loss_names(subject.task)[0] else {}  # smoothing is of one loss
     recipe = {
         **RECIPE,
-        "task": {"type": subject.task, **needed["task"]},
-        "dataset": {**RECIPE["dataset"], "columns": {**case["columns"], **needed["columns"]}},
+        "task": {"type": subject.task, **needed["task"], **varied["task"]},
+        "dataset": {**RECIPE["dataset"], "columns": {**varied["columns"], **needed["columns"]}},
         "method": _METHODS[subject.method],
         "runtime": "auto" if len(runtimes_of(subject.method)) > 1 else runtimes_of(subject.method)[0],
         "training": {**_TRAINING, **usual, "loss": _loss(subject)},
@@ -261,7 +285,15 @@ def _answered(number: int, row: Mapping[str, str]) -> dict[str, Any]:
     picture = _picture(number, bright=row["sentiment"] == "positive")
     asked = " ".join((COMMON[number % 3], COMMON[number % 5]))
     spans = [{"text": words[place], "start": row["snippet"].index(words[place])}][number % 7 == 0 :]
-    answers = {"share": share, "words": words, "tags": tags, "moods": moods, "picture": picture, "answers": spans}
+    answers = {
+        "share": share,
+        "length": 1000 * len(words),
+        "words": words,
+        "tags": tags,
+        "moods": moods,
+        "picture": picture,
+        "answers": spans,
+    }
     return {**row, **answers, "asked": asked, "reversed": " ".join(words[::-1])}
 
 

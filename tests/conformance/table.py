@@ -9,7 +9,15 @@ from pathlib import Path
 
 from compiler.placement import DeviceKind, Runtime
 from tests.conformance.cells import Cell, Figures, UnrunError
-from tests.conformance.subjects import Subject, every_encoder, every_gate, every_method, every_vision, write
+from tests.conformance.subjects import (
+    Subject,
+    every_encoder,
+    every_gate,
+    every_method,
+    every_vision,
+    variants_of,
+    write,
+)
 
 # What a machine may have: engine, kind of device, and what it is in words.
 DEVICES: tuple[tuple[Runtime, DeviceKind, str], ...] = (
@@ -36,15 +44,18 @@ def _architectures() -> Iterator[Cell]:
 
 def _methods() -> Iterator[Cell]:
     """Each task with each loss and method: MLX beside PyTorch."""
-    for subject in every_method():
-        names = {"task": subject.task, "loss": subject.loss, "method": subject.method}
+    subjects = every_method()
+    for subject in (*subjects, *variants_of(subjects)):
+        names = {"task": subject.task_name, "loss": subject.loss, "method": subject.method}
         yield Cell(table="methods", names=names, measure=partial(_beside_pytorch, subject, "mlx", "cpu"))
 
 
 def _gates() -> Iterator[Cell]:
     """Each task with its usual loss and each method: a whole run on each engine that runs the method."""
-    for subject, engine in every_gate():
-        names = {"task": subject.task, "method": subject.method, "engine": engine}
+    gates = every_gate()
+    varied = [(subject, engine) for usual, engine in gates for subject in variants_of([usual])]
+    for subject, engine in (*gates, *varied):
+        names = {"task": subject.task_name, "method": subject.method, "engine": engine}
         yield Cell(table="gates", names=names, measure=partial(_through_the_gate, subject, engine))
 
 

@@ -72,6 +72,14 @@ def test_a_value_that_is_not_finite_fails_at_any_tolerance(bad: float, side: str
     json.dumps(Verification.of(Edge(source="a", target="b", checks=(check,))).to_json(), allow_nan=False)
 
 
+def test_a_difference_counts_in_the_unit_of_its_output() -> None:
+    source, other = scores([1, 1000], [2, 2000]), scores([1.5, 1001], [2, 2003])
+    assert compare_outputs(source, other, 1.0).max_abs == 3.0
+    check = compare_outputs(source, other, 0.1, units=(0.25, 1000.0))
+    assert (check.passed, check.max_abs, check.row, check.column) == (False, 2.0, 0, 0)
+    assert compare_outputs(source, other, 2.0, units=(0.25, 1000.0)).passed
+
+
 def test_another_shape_and_no_rows_fail() -> None:
     assert "shape [1, 2]" in compare_outputs(scores([1, 2, 3]), scores([1, 2]), 1e30).says()
     nothing = np.empty((0, 2), np.float32)

@@ -125,12 +125,12 @@ def train_step(**changes: Any) -> Train:
 
 
 def batch_of(inputs: Mapping[str, np.ndarray], targets: np.ndarray | None = None) -> Batch:
-    """A batch of rows that all count, with one answer each: zeros where none are given."""
+    """A batch of rows that all count, with one answer each, or several: zeros where none are given."""
     count = len(next(iter(inputs.values())))
     return Batch(
         inputs=inputs,
         targets=np.zeros(count, np.int64) if targets is None else targets,
-        weights=np.ones(count, np.float32),
+        weights=np.ones(count if targets is None else targets.shape, np.float32),
         positions=np.ones(count, bool),
         rows=np.arange(count),
     )

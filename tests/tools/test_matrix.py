@@ -24,6 +24,7 @@ from tests.conformance.subjects import (
     method_names,
     runtimes_of,
     task_names,
+    variants_of,
 )
 from tools import matrix
 from tools.matrix_pages import page, with_table
@@ -73,6 +74,13 @@ def shared() -> list[str]:
 def test_the_table_has_every_task_loss_and_method() -> None:
     found = {(subject.task, subject.loss, subject.method) for subject in every_method()}
     assert found == {(task, loss, method) for task in task_names() for loss in loss_names(task) for method in shared()}
+
+
+def test_each_way_of_a_task_beside_its_usual_one_has_every_loss_and_method_too() -> None:
+    subjects = [subject for subject in every_method() if subject.task == "text-regression"]
+    found = variants_of(every_method())
+    assert [(subject.loss, subject.method) for subject in found] == [(s.loss, s.method) for s in subjects]
+    assert {subject.task_name for subject in found} == {"text-regression, several targets"}
 
 
 def test_every_task_and_method_goes_through_the_gate_on_each_runtime_that_runs_it() -> None:

@@ -17,7 +17,7 @@ from tests.handmade import DATA, MODEL, planned, resolved
 
 VALUES = ValueFacts(mean=1.23456789, deviation=2.0000004, minimum=-4.0, maximum=4.0)
 NUMBERS = DataFacts(
-    splits=tuple(replace(split, label_counts={}, values=VALUES) for split in DATA.splits),
+    splits=tuple(replace(split, label_counts={}, values=(VALUES,)) for split in DATA.splits),
     labels=(),
 )
 
@@ -71,7 +71,7 @@ def test_targets_that_are_all_equal_are_an_error() -> None:
     from tests.handmade import read
 
     constant = replace(VALUES, minimum=3.0, maximum=3.0, mean=3.0, deviation=0.0)
-    data = replace(NUMBERS, splits=tuple(replace(split, values=constant) for split in NUMBERS.splits))
+    data = replace(NUMBERS, splits=tuple(replace(split, values=(constant,)) for split in NUMBERS.splits))
     [found] = text_regression.check_data(read(task="text-regression"), data)
     assert (found.code, found.pointer) == ("R316", "/dataset/columns/target")
     assert "all train rows have the target 3" in found.message
