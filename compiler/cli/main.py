@@ -26,6 +26,7 @@ COMMANDS = {
     "clean": ("compiler.cli.runs:clean", "Delete runs and step outputs that no run refers to."),
     "report": ("compiler.cli.report:report", "Show what a run measured."),
     "predict": ("compiler.cli.bundle:predict", "Answer texts or images with a bundle or a run."),
+    "pass-at-k": ("compiler.cli.pass_at_k:pass_at_k", "Draw answers, and have a command of yours judge them."),
     "verify": ("compiler.cli.bundle:verify", "Prove that a bundle answers as its source does."),
     "explain": ("compiler.cli.explain:explain", "Explain a diagnostic's code."),
     "schema": ("compiler.cli.explain:schema", "Print the JSON Schema of recipes, for editors."),
