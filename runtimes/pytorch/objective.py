@@ -34,7 +34,7 @@ class Objective(nn.Module):
         self.head = tasks.module_of(step.task).head(step.task)
 
     def forward(self, inputs: Mapping[str, Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each target, [B] or [B, T], and the outputs [..., C] in the targets' unit; float32.
+        """The loss of each target, [B], [B, T] or [B, C], and the outputs [..., C] in the targets' unit; float32.
 
         While it trains, the outputs are the raw ones: nobody reads them.
         """
@@ -77,7 +77,6 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
     `outputs` [..., C], `targets` [...]; where the target is IGNORED, cross-entropy is zero. Of label
     sets each output has a target, 0 or 1, and of several numbers each its own: [..., C].
     """
-    given = outputs if targets.ndim == outputs.ndim else outputs[..., 0]  # of numbers
     match loss:
         case CrossEntropy() if targets.ndim == 1:
             return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
@@ -90,13 +89,18 @@ def target_losses(loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing:
             plain = target_losses(BinaryCrossEntropy() if sets else CrossEntropy(), outputs, targets, label_smoothing)
             return plain * (-torch.expm1(-plain)).clamp_min(_LEAST) ** gamma
         case MeanSquaredError():
-            return mse_loss(given, targets, reduction="none")
+            return mse_loss(_shaped(outputs, targets), targets, reduction="none")
         case MeanAbsoluteError():
-            return l1_loss(given, targets, reduction="none")
+            return l1_loss(_shaped(outputs, targets), targets, reduction="none")
         case Huber(delta=delta):
-            return huber_loss(given, targets, reduction="none", delta=delta)
+            return huber_loss(_shaped(outputs, targets), targets, reduction="none", delta=delta)
         case _:
             assert_never(loss)
+
+
+def _shaped(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What is answered, in the targets' shape: each output, or the only one of a position."""
+    return outputs if targets.ndim == outputs.ndim else outputs[..., 0]
 
 
 def position_losses(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
