@@ -91,7 +91,7 @@ def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) 
         special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}
+    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "mask_token": "[MASK]"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return len(vocabulary)
 

@@ -35,6 +35,8 @@ ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
 STORED_VISION = ("bare", "classifier")
+# With a head for hidden words, which language modelling goes on with.
+MASKED = "masked-lm"
 # With a head for the next word, which is the only one that a decoder is stored with here.
 CAUSAL = "causal-lm"
 # The same of a decoder that has an encoder.
@@ -187,6 +189,16 @@ def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
         for task in task_names()
         for method in method_names()
         for runtime in runtimes_of(method)
+    )
+
+
+def every_masked() -> tuple[Subject, ...]:
+    """Hidden tokens, which is what an encoder's language modelling learns: one encoder with each method, then others."""
+    task = "continued-pretraining"
+    loss, [first, *others] = loss_names(task)[0], ENCODERS
+    pairs = [*((first, method) for method in method_names()), *((encoder, "full") for encoder in others)]
+    return tuple(
+        Subject(task=task, loss=loss, method=method, encoder=encoder, stored=MASKED) for encoder, method in pairs
     )
 
 
