@@ -32,16 +32,17 @@ def head(task: ContinuedPretraining) -> Head:
 
 def columns(task: ContinuedPretraining, pad_token_id: int) -> tuple[Column, ...]:
     """The tokens of the text, and those that follow them; or what is seen of a text, and its hidden tokens."""
-    return language.token_columns(pad_token_id)
+    return language.token_columns(pad_token_id) if task.masking is None else masking.columns(pad_token_id)
 
 
 def encode(task: ContinuedPretraining, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
-    encodings = encoder.encodings([texts_of(task, example.row) for example in examples])
+    texts = [texts_of(task, example.row) for example in examples]
+    if task.masking is not None:
+        return masking.always_hidden(task.masking, texts, encoder)
+    encodings = encoder.encodings(texts)
     ids = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
     truncated = sum(bool(encoding.overflowing) for encoding in encodings)
-    if task.masking is not None:
-        return masking.always_hidden(task.masking, ids, truncated)
     return language.next_tokens(ids, [np.ones(len(row), bool) for row in ids], truncated)
 
 

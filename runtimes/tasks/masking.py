@@ -18,12 +18,15 @@ import numpy.typing as npt
 
 from compiler.data.splits import scramble
 from compiler.tasks.masking import Masking
-from runtimes.features import IGNORED, TARGETS, Portion
+from runtimes.encoding import encode_texts, text_columns
+from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion
 from runtimes.protocol import Batch
 from runtimes.randomness import number, uniform
 from runtimes.readings import NUM_FIGURES
 from runtimes.tasks.interface import Array, Head
+from runtimes.tokens import Encoder, Texts
 
+IDS = "input_ids"
 SHOWN_AS_MASK, SHOWN_AS_RANDOM = 0.8, 0.1
 HEAD = Head(
     auto_class="AutoModelForMaskedLM",
@@ -59,17 +62,17 @@ def _ordinary(masking: Masking) -> npt.NDArray[np.int64]:
     return np.setdiff1d(np.arange(masking.vocab_size), masking.special_ids)
 
 
-def always_hidden(masking: Masking, ids: Sequence[Array], truncated: int) -> Portion:
+def columns(pad_token_id: int) -> tuple[Column, ...]:
+    """What is seen of a text, and the tokens that are hidden in it."""
+    return (*text_columns(pad_token_id), Column(name=TARGETS, dtype="int32", axis=TOKENS, padding=IGNORED))
+
+
+def always_hidden(masking: Masking, texts: Sequence[Texts], encoder: Encoder) -> Portion:
     """The columns of some rows, which tokens are hidden being a function of a row's own tokens."""
-    pairs = [hide(masking, row[None], np.ones((1, len(row)), bool), _drawn_by(row)) for row in ids]
-    return Portion(
-        ragged={
-            "input_ids": [seen[0].astype(np.int32) for seen, _ in pairs],
-            TARGETS: [hidden[0].astype(np.int32) for _, hidden in pairs],
-        },
-        fixed={},
-        truncated=truncated,
-    )
+    whole = encode_texts(texts, encoder, {})
+    pairs = [hide(masking, row[None], np.ones((1, len(row)), bool), _drawn_by(row)) for row in whole.ragged[IDS]]
+    seen, hidden = ([both[part][0].astype(np.int32) for both in pairs] for part in range(2))
+    return replace(whole, ragged={**whole.ragged, IDS: seen, TARGETS: hidden})
 
 
 def _drawn_by(ids: Array) -> Draw:
@@ -79,7 +82,7 @@ def _drawn_by(ids: Array) -> Draw:
 
 def hidden_anew(masking: Masking, batch: Batch, *, seed: int, epoch: int) -> Batch:
     """The batch with other tokens hidden than in what is stored: a function of (seed, epoch, row)."""
-    whole_BT = np.where(batch.targets != IGNORED, batch.targets, batch.inputs["input_ids"])
+    whole_BT = np.where(batch.targets != IGNORED, batch.targets, batch.inputs[IDS])
     places_BT = (batch.rows[:, None] << np.int64(32)) + np.arange(whole_BT.shape[1])
 
     def draw(what: str) -> npt.NDArray[np.float64]:
@@ -87,5 +90,5 @@ def hidden_anew(masking: Masking, batch: Batch, *, seed: int, epoch: int) -> Bat
         return (bits_BT >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     seen_BT, hidden_BT = hide(masking, whole_BT, batch.positions, draw)
-    inputs: dict[str, Any] = {**batch.inputs, "input_ids": seen_BT}
+    inputs: dict[str, Any] = {**batch.inputs, IDS: seen_BT}
     return replace(batch, inputs=inputs, targets=hidden_BT)
