@@ -360,7 +360,8 @@ CODES: dict[str, Code] = {
         "an architecture that the task can't use",
         "Text classification takes encoders. A decoder will do when its config.json names a padding token "
         "(pad_token_id), by which it finds the end of a row. Language models are decoders, and what reads one text and "
-        "writes another is an encoder-decoder.",
+        "writes another is an encoder-decoder. `continued-pretraining` tunes encoders too: they learn hidden tokens, not "
+        "the next one, and low-rank updates need a head for these in the weights.",
     ),
     "R409": Code(
         "a file has changed since the plan was made",
@@ -369,6 +370,6 @@ CODES: dict[str, Code] = {
     "R411": Code(
         "the task does not fit the model's files",
         "The task takes something from the files beside the model's tokenizer: a chat template, the token that ends a "
-        "text. It is not there, or can't be read.",
+        "text, the one that stands for hidden ones. It is not there, or can't be read.",
     ),
 }

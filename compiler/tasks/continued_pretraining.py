@@ -55,7 +55,7 @@ _INSTEAD = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContinuedPretraining:
-    """A decoder learns each token of a text from those before it, an encoder hidden ones from the rest. Column: text."""
+    """A decoder learns each token from those before it, an encoder hidden ones from the rest. Column: text."""
 
     type: Annotated[
         Literal["continued-pretraining"],
@@ -72,7 +72,7 @@ class ContinuedPretraining:
     masking: Annotated[
         Masking | None,
         About(
-            "Masked: which tokens are hidden, anew in each epoch; the same ones always where nothing is learnt, so that "
+            "Masked: which tokens are hidden, anew in each epoch. Where a text is measured they are always the same: "
             "metrics are comparable, and `predict` says how likely these are. null: as BERT was trained."
         ),
     ] = None
@@ -185,7 +185,7 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
-    """The model serves the objective, which has what it needs; what the others need, the task took when it was bound."""
+    """The model serves the objective, and nothing is said of the other one."""
     task, fits = _task(recipe), _OBJECTIVES.get(model.architecture)
     if fits is None:
         return  # no model for the task at all, which is said of every task
@@ -202,12 +202,11 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 
 def check_masked(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     """Tokens are the model's, and what is frozen under a method has been trained before."""
-    found = _task(recipe).masking
-    for key in ("token_id", "vocab_size"):
-        number = getattr(found, key, "auto")
-        if number != "auto" and model.vocab_size and number >= model.vocab_size + (key == "vocab_size"):
-            message = f"the model has {model.vocab_size} tokens, {key} is {number}"
-            yield recipe.finding("R411", f"/task/masking/{key}", message, "name the tokenizer that the model learnt with")
+    found, most = _task(recipe).masking or Masking(), model.vocab_size
+    for key, number, limit in (("mask_id", found.mask_id, most - 1), ("vocab_size", found.vocab_size, most)):
+        if number != "auto" and most and number > limit:
+            message = f"the model has {most} tokens, {key} is {number}"
+            yield recipe.finding("R411", f"/task/masking/{key}", message, f"at most {limit}")
     if methods.module_of(recipe.method).MERGES and not masking.has_head(model):
         message = f"the weights have no head for hidden tokens, which {recipe.method.type} would leave untrained"
         hint = 'use the method "full", "freeze" or "head", or a model that was saved with such a head'
@@ -223,26 +222,32 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
         loss=loss_of(recipe),
         metrics=recipe.metrics or DEFAULT_METRICS,
         keep_head=keep_head,
-        choices=tuple(choice for choice in _choices(task, model) if recipe.wrote(choice.pointer) is None),
+        choices=(
+            *(choice for choice in _choices(task, model) if recipe.wrote(choice.pointer) is None),
+            *([_head_choice(keep=keep_head)] if task.objective == "masked" else []),
+        ),
     )
 
 
 def _choices(task: ContinuedPretraining, model: ModelFacts) -> Iterator[Choice]:
-    """What was open; of an encoder also whether it has learnt the task before, and why its rows are not packed."""
+    """What may be open; of an encoder also why its rows are not packed."""
     yield Choice(pointer="/task/objective", value=task.objective, reason=_LEARNS[model.architecture])
     if task.objective == "causal":
         yield Choice(pointer="/task/end", value=task.end, reason="the tokenizer's eos_token")
         return
     found = task.masking
-    assert found is not None and found.token_id != "auto", "a masked task is bound before it is resolved"
+    assert found is not None and found.mask_id != "auto", "a masked task is bound before it is resolved"
     yield Choice(pointer="/task/masking/probability", value=found.probability, reason="as BERT was trained")
-    yield Choice(pointer="/task/masking/token_id", value=found.token_id, reason="the tokenizer's mask_token")
-    if masking.has_head(model):
-        yield Choice(pointer="/model", value="head kept", reason="its own head knows hidden tokens")
-    else:
-        reason = "its weights have none for hidden tokens: a new one is learnt, beside its token embeddings"
-        yield Choice(pointer="/model", value="new head", reason=reason)
+    yield Choice(pointer="/task/masking/mask_id", value=found.mask_id, reason="the tokenizer's mask_token")
     yield Choice(pointer="/training/packing", value="none", reason="an encoder's rows are sequences of their own")
+
+
+def _head_choice(*, keep: bool) -> Choice:
+    """Whether the model has learnt hidden tokens before."""
+    if keep:
+        return Choice(pointer="/model", value="head kept", reason="its own head tells hidden tokens")
+    reason = "its weights have none for hidden tokens: a new one is learnt, beside its token embeddings"
+    return Choice(pointer="/model", value="new head", reason=reason)
 
 
 def summary(data: DataFacts) -> str:

@@ -28,7 +28,7 @@ class Masking:
     probability: Annotated[
         float, About("Share of a text's tokens that are hidden, and learnt; one at least.", above=0, below=1)
     ] = 0.15
-    token_id: Annotated[
+    mask_id: Annotated[
         int | Literal["auto"],
         About("The token that stands for a hidden one. auto: the tokenizer's mask_token.", minimum=0),
     ] = "auto"
@@ -48,16 +48,16 @@ def bound(masking: Masking, tokenizer_file: Path) -> Masking:
 
     tokenizer = _opened(tokenizer_file)
     named = named_tokens(tokenizer_file.parent)
-    token_id, special_ids, vocab_size = masking.token_id, masking.special_ids, masking.vocab_size
-    if token_id == "auto":
-        token_id = _number(tokenizer, named.get("mask_token"))
+    mask_id, special_ids, vocab_size = masking.mask_id, masking.special_ids, masking.vocab_size
+    if mask_id == "auto":
+        mask_id = _number(tokenizer, named.get("mask_token"))
     if special_ids == "auto":
-        special_ids = tuple(sorted({token_id, *_special(tokenizer, named.values())}))
+        special_ids = tuple(sorted({mask_id, *_special(tokenizer, named.values())}))
     if vocab_size == "auto":
         vocab_size = tokenizer.get_vocab_size()
     if not set(range(vocab_size)) - {*special_ids}:
         raise ValueError(f"none of {vocab_size} tokens is left to be drawn: all are in special_ids")
-    return replace(masking, token_id=token_id, special_ids=special_ids, vocab_size=vocab_size)
+    return replace(masking, mask_id=mask_id, special_ids=special_ids, vocab_size=vocab_size)
 
 
 def _opened(tokenizer_file: Path) -> Tokenizer:

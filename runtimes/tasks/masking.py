@@ -51,7 +51,7 @@ def hide(masking: Masking, ids_BT: Array, present_BT: npt.NDArray[np.bool_], dra
     ordinary = _ordinary(masking)
     random_BT = ordinary[(draw("random") * len(ordinary)).astype(np.int64)]
     instead_BT = np.where(shown_BT < SHOWN_AS_MASK + SHOWN_AS_RANDOM, random_BT, ids_BT)
-    instead_BT = np.where(shown_BT < SHOWN_AS_MASK, masking.token_id, instead_BT)
+    instead_BT = np.where(shown_BT < SHOWN_AS_MASK, masking.mask_id, instead_BT)
     return np.where(hidden_BT, instead_BT, ids_BT), np.where(hidden_BT, ids_BT, IGNORED)
 
 

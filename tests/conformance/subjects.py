@@ -193,7 +193,7 @@ def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
 
 
 def every_masked() -> tuple[Subject, ...]:
-    """Hidden tokens, which is what an encoder's language modelling learns: one encoder with each method, then others."""
+    """Hidden tokens, which encoders learn in place of the next one: one encoder with each method, then others."""
     task = "continued-pretraining"
     loss, [first, *others] = loss_names(task)[0], ENCODERS
     pairs = [*((first, method) for method in method_names()), *((encoder, "full") for encoder in others)]
