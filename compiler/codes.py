@@ -360,8 +360,8 @@ CODES: dict[str, Code] = {
         "an architecture that the task can't use",
         "Text classification takes encoders. A decoder will do when its config.json names a padding token "
         "(pad_token_id), by which it finds the end of a row. Language models are decoders, and what reads one text and "
-        "writes another is an encoder-decoder. `continued-pretraining` tunes encoders too: they learn hidden tokens, not "
-        "the next one, and low-rank updates need a head for these in the weights.",
+        "writes another is an encoder-decoder. Encoders learn hidden tokens, not the next one; beside "
+        "frozen weights they need a head for these that has learnt before.",
     ),
     "R409": Code(
         "a file has changed since the plan was made",
