@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,21 @@ from runtimes.tasks import continued_pretraining
 from runtimes.tokens import open_encoder
 from runtimes.verify_bundle import verify_bundle
 from tests.runtimes.tiny import placed
-from tests.tiny import rows, save_encoder, save_masked_encoder, write_language_project
+from tests.tiny import BAD, GOOD, save_encoder, save_masked_encoder, write_language_project
 
 TRAINING = {"epochs": 4, "learning_rate": 1e-2, "batch_size": 8}
 
 
 def recipe(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
+
+
+def sentences(count: int) -> list[dict[str, str]]:
+    """Distinct texts, most of whose words are told by the others: so many of 256."""
+    nouns = ("movie", "film", "plot", "actor")
+    parts = [*product(nouns, GOOD, nouns, BAD)]
+    chosen = [parts[97 * number % len(parts)] for number in range(count)]  # 97 and 256 have no common factor
+    return [{"text": f"the {one} was very {good} and a {other} is {bad}"} for one, good, other, bad in chosen]
 
 
 def run(folder: Path, *options: str) -> Path:
@@ -51,7 +60,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a model with a head for hidden words, with a bundle."""
     folder = write_language_project(
         tmp_path_factory.mktemp("masked") / "project",
-        [{"text": row["snippet"]} for row in rows(200)],
+        sentences(240),
         save=save_masked_encoder,
         task="continued-pretraining",
         training=TRAINING,
@@ -82,8 +91,8 @@ def transformers_model(folder: Path) -> Any:
 def test_the_tuned_model_tells_hidden_words_better_than_the_untuned_one(tuned: Path) -> None:
     evaluation = report(tuned)["evaluation"]
     metrics, untuned = evaluation["metrics"], evaluation["baseline"]["untuned"]
-    assert metrics["perplexity"] < 25 < 60 < untuned["perplexity"]
-    assert metrics["token-accuracy"] > untuned["token-accuracy"]
+    assert metrics["perplexity"] < 8 < 40 < untuned["perplexity"]
+    assert metrics["token-accuracy"] > 0.4 > 0.2 > untuned["token-accuracy"]
     assert metrics["loss"] == pytest.approx(np.log(metrics["perplexity"]))
 
 
@@ -109,9 +118,7 @@ def log_probabilities(folder: Path, text: str) -> tuple[npt.NDArray[np.float64],
 
 def test_predict_says_how_likely_the_hidden_tokens_are(tuned: Path) -> None:
     text = "the movie was very good and the plot is long"
-    found = recipe("predict", str(tuned / "bundle"), "--text", text, "--format", "jsonl")
-    if found.exit_code == 2:
-        found = recipe("predict", str(tuned / "bundle"), "--text", text)
+    found = recipe("predict", str(tuned / "bundle"), "--text", text)
     assert found.exit_code == 0, found.output
     likely_TV, targets_T = log_probabilities(tuned, text)
     [places] = np.nonzero(targets_T != IGNORED)
@@ -140,10 +147,9 @@ def test_a_pipeline_of_transformers_fills_the_same_word_in_as_the_exported_graph
     assert [answer["token"] for answer in fill(text)] == best.tolist()
 
 
-@pytest.mark.parametrize("change", [{"probability": 0.5}, {"mask_id": 9}, {"special_ids": [0, 1, 2, 3, 4, 5, 6]}])
+@pytest.mark.parametrize("change", [{"probability": 0.5}, {"mask_id": 9}])
 def test_a_bundle_that_hides_other_tokens_is_caught(tuned: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     folder = Path(shutil.copytree(tuned / "bundle", tmp_path / "bundle"))
-    assert verify_bundle(folder).passed
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["task"]["masking"] |= change
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -197,7 +203,7 @@ def test_a_resumed_run_hides_the_same_tokens_and_so_do_portions(tuned: Path, tmp
 def test_a_model_without_a_head_for_hidden_words_gets_one_and_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     folder = write_language_project(
         tmp_path / "project",
-        [{"text": row["snippet"]} for row in rows(120)],
+        sentences(120),
         save=save_encoder,
         task="continued-pretraining",
         training=TRAINING,
@@ -205,14 +211,14 @@ def test_a_model_without_a_head_for_hidden_words_gets_one_and_has_nothing_to_be_
     shown = recipe("plan", str(folder / "recipe.json"), "--target", "cpu")
     assert '/model = "new head": its weights have none for hidden tokens' in shown.output
     evaluation = report(run(folder))["evaluation"]
-    assert evaluation["metrics"]["perplexity"] < 40
+    assert evaluation["metrics"]["perplexity"] < 20
     assert evaluation["baseline"] == {}
 
 
 def test_a_text_without_a_token_to_hide_is_e411(tmp_path: Path) -> None:
     folder = write_language_project(
         tmp_path / "project",
-        [*({"text": row["snippet"]} for row in rows(40)), {"text": " "}],
+        [*sentences(40), {"text": " "}],
         save=save_masked_encoder,
         task="continued-pretraining",
         training=TRAINING,
