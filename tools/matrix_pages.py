@@ -52,7 +52,8 @@ def page(result: Mapping[str, Any]) -> str:
     ]
     for table, title in _TITLES.items():
         rows = [row for row in result["cells"] if row["table"] == table]
-        lines += ["", f"## {title}", "", *_table(rows)]
+        if rows:  # a result may be older than a table
+            lines += ["", f"## {title}", "", *_table(rows)]
     return "\n".join(lines) + "\n"
 
 
