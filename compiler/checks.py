@@ -277,7 +277,7 @@ def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
         if not isinstance(export, Mlx):
             continue
         pointer = f"/export/{index}"
-        if tasks.module_of(recipe.task).ARCHITECTURES != ("decoder",):
+        if tasks.module_of(recipe.task).ARCHITECTURES[0] != "decoder":
             message = f'mlx-lm runs language models, and the task is "{recipe.task.type}"'
             yield recipe.finding("R218", pointer, message, 'write {"format": "onnx"}')
         if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:

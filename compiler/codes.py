@@ -369,7 +369,8 @@ CODES: dict[str, Code] = {
         "an architecture that the task can't use",
         "Text classification takes encoders. A decoder will do when its config.json names a padding token "
         "(pad_token_id), by which it finds the end of a row. Language models are decoders, and what reads one text and "
-        "writes another is an encoder-decoder.",
+        "writes another is an encoder-decoder. Encoders learn hidden tokens, not the next one; beside "
+        "frozen weights they need a head for these that has learnt before.",
     ),
     "R409": Code(
         "a file has changed since the plan was made",
@@ -378,6 +379,7 @@ CODES: dict[str, Code] = {
     "R411": Code(
         "the task does not fit the model's files",
         "The task takes something from the files beside the model's tokenizer: a chat template, the token that ends a "
-        "text. It is not there, can't be read, or is a template that runs for too long.",
+        "text, the one that stands for hidden ones. It is not there, can't be read, or is a template that runs for too "
+        "long.",
     ),
 }

@@ -168,10 +168,10 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
-        labels=_labels(config, tensors, _CLASSIFIER[_architecture(config)]),
+        labels=_labels(config, tensors, _CLASSIFIER[architecture_of(config)]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
-        architecture=_architecture(config),
+        architecture=architecture_of(config),
         token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
         max_target_positions=_max_target_positions(flat),
         packs=keeps_rows_apart(config),
@@ -203,7 +203,8 @@ def _config(files: Files) -> Mapping[str, Any]:
     return config
 
 
-def _architecture(config: Mapping[str, Any]) -> Architecture:
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """What kind of model a config.json is of."""
     if config.get("is_encoder_decoder") is True:
         return "encoder-decoder"
     kind = config["model_type"]

@@ -156,7 +156,8 @@ def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     if model.architecture in known:
         yield from check_reader(recipe, model)
     else:
-        message = f"the model is {_A[model.architecture]} ({model.model_type}), and the task tunes {_S[known[0]]}"
+        tuned = " and ".join(_S[each] for each in known)
+        message = f"the model is {_A[model.architecture]} ({model.model_type}), and the task tunes {tuned}"
         yield recipe.finding("R410", "/model/id", message, _SUCH[known[0]])
     length = recipe.training.max_length
     if length != "auto" and model.max_positions and length > model.max_positions:

@@ -132,6 +132,13 @@ def _sources(files: Mapping[str, str], written: object) -> dict[str, str]:
     return {name: source for name, source in sources.items() if isinstance(source, str)}
 
 
+def named_tokens(folder: Path) -> dict[str, str]:
+    """The texts of the tokens that the files of a tokenizer in a folder name. Raises TemplateError."""
+    names = (CONFIG_FILE, SPECIAL_TOKENS_FILE)
+    files = {name: _text(folder / name) for name in names if (folder / name).is_file()}
+    return special_tokens(_object(files, CONFIG_FILE), _object(files, SPECIAL_TOKENS_FILE))
+
+
 def special_tokens(config: Mapping[str, Any], legacy: Mapping[str, Any]) -> dict[str, str]:
     """The texts of the tokens that a tokenizer's files name: bos_token, eos_token and so on.
 

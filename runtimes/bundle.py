@@ -152,7 +152,7 @@ class Bundle:
             raise RunError(
                 "E402", f"a bundle runs on onnxruntime: {error}", 'install it: pip install "recipec[predict]"'
             ) from error
-        if self.head.reading != "tokens":
+        if not self.head.cached:
             return open_session(self.folder / GRAPH, threads=self.threads, results=self.head.results)
         most = positions_of(read_json(self.folder, CONFIG))
         if self.head.encodes:

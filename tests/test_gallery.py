@@ -20,6 +20,7 @@ ANSWERS = {
     "entity-tags": "9 tags of 5 kinds",
     "entity-spans": "11 tags of 5 kinds",
     "alpaca": "tokens of conversations",
+    "review-words": "tokens to train on",
     "wiki": "tokens to train on",
     "fashion-mnist": "10 labels",
     "django-de": "7,709 tokens to write",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,31 @@ def save_encoder(folder: Path) -> None:
         BertModel(config).save_pretrained(folder)
 
 
+def save_masked_encoder(folder: Path) -> None:
+    """A random BERT without dropout, with its head for hidden words, and the tokenizer of the rows' words."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from runtimes.pytorch.quiet import quiet
+
+    vocabulary = save_tokenizer(folder, (*COMMON, *GOOD, *BAD))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.1,
+        pad_token_id=0,
+    )
+    with quiet():
+        BertForMaskedLM(config).save_pretrained(folder)
+
+
 def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) -> int:
     """Size of the vocabulary of the WordPiece tokenizer.json that is written: whole words and single letters."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -91,7 +117,7 @@ def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) 
         special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}
+    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "mask_token": "[MASK]"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return len(vocabulary)
 
@@ -147,10 +173,12 @@ def save_causal_tokenizer(folder: Path) -> int:
     return size
 
 
-def write_language_project(folder: Path, lines: list[dict[str, Any]], **changes: Any) -> Path:
+def write_language_project(
+    folder: Path, lines: list[dict[str, Any]], *, save: Callable[[Path], None] = save_decoder, **changes: Any
+) -> Path:
     """The folder, with model/ (a decoder), rows.jsonl and recipe.json in it; `changes` are top-level keys."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_decoder(folder / "model")
+    save(folder / "model")
     (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     recipe = {"recipe": 1, "name": "tiny", "dataset": {"train": "rows.jsonl"}, "model": "./model", **changes}
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2), encoding="utf-8")

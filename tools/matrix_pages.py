@@ -12,6 +12,8 @@ _TITLES = {
     "architectures": "Architectures: the graph of MLX beside torch, on the natural objective",
     "methods": "Tasks, losses and methods: MLX beside PyTorch",
     "gates": "Tasks and methods: a whole run through the export gate, on each engine",
+    "masked": "Hidden tokens, learnt by encoders: MLX beside PyTorch",
+    "masked gates": "Hidden tokens: a whole run through the export gate, on each engine",
     "encoders": "Encoders as they are stored: MLX beside PyTorch",
     "encoder gates": "Encoders: a whole run through the export gate, on MLX",
     "devices": "Devices: an engine there beside PyTorch on the CPU",
@@ -50,7 +52,8 @@ def page(result: Mapping[str, Any]) -> str:
     ]
     for table, title in _TITLES.items():
         rows = [row for row in result["cells"] if row["table"] == table]
-        lines += ["", f"## {title}", "", *_table(rows)]
+        if rows:  # a result may be older than a table
+            lines += ["", f"## {title}", "", *_table(rows)]
     return "\n".join(lines) + "\n"
 
 

@@ -134,7 +134,7 @@ def example(compiled: Compiled, root: Path, source: LocalFacts) -> str:
     [path, *_] = fetch_rows(train, root, source.sources)
     values = next(iter(read_rows(path, train.files[0].format))).values
     pieces = module.pieces(resolved.task, module.reader(resolved.task, resolved.columns).read(values).row)
-    if module.ARCHITECTURES != ("decoder",):
+    if module.ARCHITECTURES[0] != "decoder" or compiled.model.architecture != "decoder":
         return "".join(f"{OPEN}{piece.text}{CLOSE}" if piece.supervised else piece.text for piece in pieces)
     tokenizer = Tokenizer.from_file(str(compiled.model.tokenizer_file))
     tokenizer.no_truncation()

@@ -1,4 +1,4 @@
-"""continued-pretraining: every token of a text from those before it."""
+"""continued-pretraining: tokens of a text, each from those before it, or hidden ones from those around them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from compiler import methods
 from compiler.auto import Choice
 from compiler.data.texts import text_of
 from compiler.diagnostics import Diagnostic
 from compiler.metrics import Perplexity, TokenAccuracy
 from compiler.supervision import Segment
+from compiler.tasks import masking
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
+from compiler.tasks.masking import Masking
 from compiler.typed import About
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ COLUMNS: Mapping[str, Kind] = {"text": "text"}
 INPUTS = ("text",)
 OPTIONAL: frozenset[str] = frozenset()
 NAMED: frozenset[str] = frozenset()
-ARCHITECTURES: tuple[Architecture, ...] = ("decoder",)
+ARCHITECTURES: tuple[Architecture, ...] = ("decoder", "encoder")
 PACKING: Packing = "fill"
 SPECIAL_TOKENS = True
 METRICS = ("perplexity", "token-accuracy")
@@ -41,16 +44,38 @@ LOSSES = ("cross-entropy",)
 STRATIFIES = False
 
 
+Objective = Literal["causal", "masked"]
+_OBJECTIVES: Mapping[str, Objective] = {"decoder": "causal", "encoder": "masked"}
+_LEARNS = {"decoder": "a decoder sees none of the tokens after one", "encoder": "an encoder sees the token after one"}
+_INSTEAD = {
+    "causal": "a decoder: llama, qwen3, smollm3, gpt2, ...",
+    "masked": "an encoder: bert, roberta, distilbert, modernbert, ...",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContinuedPretraining:
-    """Every token of a text from those before it. Column: text."""
+    """A decoder learns each token from those before it, an encoder hidden ones from the rest. Column: text."""
 
     type: Annotated[
-        Literal["continued-pretraining"], About("Every token of a text from those before it. Column: text.")
+        Literal["continued-pretraining"],
+        About("A decoder learns each token of a text from those before it, an encoder hidden ones from the rest."),
     ] = "continued-pretraining"
-    end: Annotated[
-        str, About("The token that ends a text, and is learnt as well. auto: the tokenizer's eos_token.")
+    objective: Annotated[
+        Literal["auto", "causal", "masked"],
+        About("causal: each token, from those before it. masked: hidden ones. auto: masked for encoders, else causal."),
     ] = "auto"
+    end: Annotated[
+        str,
+        About("Causal: the token that ends a text, and is learnt as well. auto: the tokenizer's eos_token."),
+    ] = "auto"
+    masking: Annotated[
+        Masking | None,
+        About(
+            "Masked: which tokens are hidden, anew in each epoch. Where a text is measured they are always the same: "
+            "metrics are comparable, and `predict` says how likely these are. null: as BERT was trained."
+        ),
+    ] = None
 
 
 class Reader:
@@ -85,8 +110,28 @@ class Reader:
 
 
 def bind(task: ContinuedPretraining, tokenizer_file: Path) -> ContinuedPretraining:
-    """The task with the token that ends a text. Raises ValueError."""
-    return task if task.end != "auto" else replace(task, end=_end(tokenizer_file.with_name("tokenizer_config.json")))
+    """The task as the model reads, with the tokens that it needs. Raises ValueError.
+
+    As it is where the model can't serve the objective: `check_facts` says so.
+    """
+    fits = _OBJECTIVES.get(_architecture(tokenizer_file.with_name("config.json")))
+    if fits is None or task.objective not in ("auto", fits):
+        return task
+    task = replace(task, objective=fits)
+    match fits:
+        case "causal" if task.end == "auto":
+            return replace(task, end=_end(tokenizer_file.with_name("tokenizer_config.json")))
+        case "masked":
+            return replace(task, end="", masking=masking.bound(task.masking or Masking(), tokenizer_file))
+        case _:
+            return task
+
+
+def _architecture(file: Path) -> Architecture:
+    """What kind of model a config.json is of, which was read before the task is bound."""
+    from compiler.model_facts import architecture_of
+
+    return architecture_of(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _end(file: Path) -> str:
@@ -102,12 +147,12 @@ def _end(file: Path) -> str:
 
 
 def texts(task: ContinuedPretraining, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The text and its end."""
-    return (row["text"] + task.end,)
+    """The text, with its end where that is learnt."""
+    return (row["text"] + task.end,) if task.objective == "causal" else (row["text"],)
 
 
 def pieces(task: ContinuedPretraining, row: Mapping[str, Any]) -> tuple[Segment, ...]:
-    """The text and its end, all of which is learnt."""
+    """The text and its end, all of which is learnt; of a masked text, any of its tokens may be."""
     return (Segment(texts(task, row)[0], supervised=True),)
 
 
@@ -117,8 +162,22 @@ def reader(task: ContinuedPretraining, columns: Mapping[str, str]) -> Reader:
 
 
 def check(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Classes have no weights here."""
-    return check_language(recipe)
+    """Classes have no weights here, and what is said of an objective is of the one that is written."""
+    yield from check_language(recipe)
+    yield from check_unread(recipe)
+
+
+def check_unread(recipe: Recipe) -> Iterator[Diagnostic]:
+    """Each objective has keys of its own; mlx-lm has none for hidden tokens."""
+    task = _task(recipe)
+    other = {"causal": "masking", "masked": "end"}.get(task.objective)
+    if other is not None and recipe.wrote(f"/task/{other}") is not None:
+        message = f'nothing reads "{other}" with the objective "{task.objective}"'
+        yield recipe.finding("R202", f"/task/{other}", message, "remove it", key=True)
+    for index, export in enumerate(recipe.export):
+        if task.objective == "masked" and export.format == "mlx":
+            message = 'mlx-lm runs models that write token after token, and the objective is "masked"'
+            yield recipe.finding("R218", f"/export/{index}", message, 'write {"format": "onnx"}')
 
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
@@ -127,22 +186,69 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
-    """No findings: what the task needs of a model's files, it took when it was bound."""
-    return iter(())
+    """The model serves the objective, and nothing is said of the other one."""
+    task, fits = _task(recipe), _OBJECTIVES.get(model.architecture)
+    if fits is None:
+        return  # no model for the task at all, which is said of every task
+    if task.objective not in ("auto", fits):
+        message = f'the objective is "{task.objective}", and {_LEARNS[model.architecture]} ({model.model_type})'
+        hint = f'write "objective": "{fits}", or choose {_INSTEAD[task.objective]}'
+        yield recipe.finding("R410", "/task/objective", message, hint)
+        return
+    if recipe.wrote("/task/objective") is None:
+        yield from check_unread(recipe)
+    if fits == "masked":
+        yield from check_masked(recipe, model)
+
+
+def check_masked(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
+    """Tokens are the model's, and what is frozen under a method has been trained before."""
+    found, most = _task(recipe).masking or Masking(), model.vocab_size
+    for key, number, limit in (("mask_id", found.mask_id, most - 1), ("vocab_size", found.vocab_size, most)):
+        if number != "auto" and most and number > limit:
+            message = f"the model has {most} tokens, {key} is {number}"
+            yield recipe.finding("R411", f"/task/masking/{key}", message, f"at most {limit}")
+    if methods.module_of(recipe.method).MERGES and not masking.has_head(model):
+        message = f"the weights have no head for hidden tokens, which {recipe.method.type} would leave untrained"
+        hint = 'use the method "full", "freeze" or "head", or a model that was saved with such a head'
+        yield recipe.finding("R410", "/method", message, hint)
 
 
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts) -> ResolvedTask:
-    """The task as it is bound; the model's own head is kept."""
-    task = _task(recipe)
-    said = Choice(pointer="/task/end", value=task.end, reason="the tokenizer's eos_token")
-    wrote = recipe.wrote("/task/end") is not None
+    """The task as it is bound, and how the model is to learn."""
+    task = replace(_task(recipe), objective=_OBJECTIVES[model.architecture])
+    keep_head = task.objective == "causal" or masking.has_head(model)
     return ResolvedTask(
         task=task,
         loss=loss_of(recipe),
         metrics=recipe.metrics or DEFAULT_METRICS,
-        keep_head=True,
-        choices=() if wrote else (said,),
+        keep_head=keep_head,
+        choices=(
+            *(choice for choice in _choices(task, model) if recipe.wrote(choice.pointer) is None),
+            *([_head_choice(keep=keep_head)] if task.objective == "masked" else []),
+        ),
     )
+
+
+def _choices(task: ContinuedPretraining, model: ModelFacts) -> Iterator[Choice]:
+    """What may be open; of an encoder also why its rows are not packed."""
+    yield Choice(pointer="/task/objective", value=task.objective, reason=_LEARNS[model.architecture])
+    if task.objective == "causal":
+        yield Choice(pointer="/task/end", value=task.end, reason="the tokenizer's eos_token")
+        return
+    found = task.masking
+    assert found is not None and found.mask_id != "auto", "a masked task is bound before it is resolved"
+    yield Choice(pointer="/task/masking/probability", value=found.probability, reason="as BERT was trained")
+    yield Choice(pointer="/task/masking/mask_id", value=found.mask_id, reason="the tokenizer's mask_token")
+    yield Choice(pointer="/training/packing", value="none", reason="an encoder's rows are sequences of their own")
+
+
+def _head_choice(*, keep: bool) -> Choice:
+    """Whether the model has learnt hidden tokens before."""
+    if keep:
+        return Choice(pointer="/model", value="head kept", reason="its own head tells hidden tokens")
+    reason = "its weights have none for hidden tokens: a new one is learnt, beside its token embeddings"
+    return Choice(pointer="/model", value="new head", reason=reason)
 
 
 def summary(data: DataFacts) -> str:

@@ -41,13 +41,13 @@ def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
     """What writes the graphs of a model, and where in its folder it writes: into it, where they are several."""
     if head.encodes:
         return onnx_sequence.export, ""
-    return onnx_decoder.export if head.reading == "tokens" else onnx.export, GRAPH
+    return onnx_decoder.export if head.cached else onnx.export, GRAPH
 
 
 def stages(export: Onnx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
     """The graph, in the session that is deployed."""
     head = tasks.module_of(task).head(task)
-    if head.reading != "tokens":
+    if not head.cached:
         return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading))]
     most = max_positions(AutoConfig.from_pretrained(model, local_files_only=True))
     opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]

@@ -1,4 +1,4 @@
-"""continued-pretraining: every token of a text from those before it."""
+"""continued-pretraining: each token of a text from those before it, or hidden ones from those around them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,52 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import ContinuedPretraining, Example, texts_of
-from runtimes.features import Column, Portion, Ragged
+from runtimes.features import IGNORED, TARGETS, Column, Portion, Ragged
+from runtimes.protocol import Batch
 from runtimes.readings import TARGET
-from runtimes.tasks import language
+from runtimes.tasks import language, masking
 from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
+from runtimes.tasks.language import decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
-__all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
+__all__ = ["decider", "detail_lines", "fit", "learns"]
 
 
 def head(task: ContinuedPretraining) -> Head:
-    """The decoder's own."""
-    return language.HEAD
+    """The model's own: for the next token, or for hidden ones."""
+    return language.HEAD if task.masking is None else masking.HEAD
 
 
 # --- rows -> arrays
 
 
 def columns(task: ContinuedPretraining, pad_token_id: int) -> tuple[Column, ...]:
-    """The tokens of the text, and those that follow them."""
-    return language.token_columns(pad_token_id)
+    """The tokens of the text, and those that follow them; or what is seen of a text, and its hidden tokens."""
+    return language.token_columns(pad_token_id) if task.masking is None else masking.columns(pad_token_id)
 
 
 def encode(task: ContinuedPretraining, examples: Sequence[Example], encoder: Encoder) -> Portion:
     """The columns of some rows."""
-    encodings = encoder.encodings([texts_of(task, example.row) for example in examples])
+    texts = [texts_of(task, example.row) for example in examples]
+    if task.masking is not None:
+        return masking.always_hidden(task.masking, texts, encoder)
+    encodings = encoder.encodings(texts)
     ids = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
     truncated = sum(bool(encoding.overflowing) for encoding in encodings)
     return language.next_tokens(ids, [np.ones(len(row), bool) for row in ids], truncated)
 
 
 def weights(task: ContinuedPretraining, loss: Loss, targets: Array) -> npt.NDArray[np.float32]:
-    """One for each token."""
+    """One for each token that is learnt."""
     return language.counted(targets)
 
+
+def vary(task: ContinuedPretraining, batch: Batch, *, seed: int, epoch: int) -> Batch:
+    """The batch with other tokens hidden, where some are: a function of (seed, epoch, row)."""
+    return batch if task.masking is None else masking.hidden_anew(task.masking, batch, seed=seed, epoch=epoch)
+
+
+VARY = vary
 
 # --- measuring
 
@@ -86,8 +97,12 @@ def probe_row(text: str) -> Mapping[str, Any]:
 
 
 def answer(task: ContinuedPretraining, row: Mapping[str, Any], outputs: Floats, encoder: Encoder) -> Answer:
-    """How well the model knows the text: the log-probability of its tokens after the first, in nats."""
-    scored = outputs[:-1, TARGET].astype(np.float64)
+    """How well the model knows the text: the log-probability of the tokens that it would be measured on, in nats.
+
+    Of a decoder those after the first; of an encoder those that are hidden in the text wherever it is not learnt.
+    """
+    [targets] = encode(task, [Example(row=row)], encoder).ragged[TARGETS]
+    scored = outputs[targets != IGNORED, TARGET].astype(np.float64)
     mean = float(scored.mean()) if len(scored) else 0.0
     return {"tokens": len(scored), "log_probability": float(scored.sum()), "perplexity": float(np.exp(-mean))}
 

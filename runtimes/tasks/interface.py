@@ -61,6 +61,7 @@ class Head:
     results: tuple[str, ...] = ("logits",)  # of the model: several are stacked along a last axis
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's forward, beside its inputs
     encodes: bool = False  # an encoder reads, and a decoder with this head writes
+    cached: bool = False  # its graph writes token after token, with a cache
     pretrained: bool = False  # the head came with the model: adapters leave it as it is
     scale: tuple[float, ...] = (1.0,)
     shift: tuple[float, ...] = (0.0,)

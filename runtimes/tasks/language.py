@@ -26,6 +26,7 @@ HEAD = Head(
     num_outputs=NUM_FIGURES,
     reading="tokens",
     arguments={"use_cache": False},
+    cached=True,
     pretrained=True,
 )
 """The head that a decoder has of its own: a logit for each token of the vocabulary."""

@@ -33,6 +33,7 @@ def head(task: SequenceToSequence) -> Head:
         reading="tokens",
         arguments={"use_cache": False},
         encodes=True,
+        cached=True,
         pretrained=True,
     )
 

@@ -35,6 +35,8 @@ ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
 STORED_VISION = ("bare", "classifier")
+# With a head for hidden words, which language modelling goes on with.
+MASKED = "masked-lm"
 # With a head for the next word, which is the only one that a decoder is stored with here.
 CAUSAL = "causal-lm"
 # The same of a decoder that has an encoder.
@@ -206,6 +208,16 @@ def variants_of(subjects: Iterable[Subject]) -> tuple[Subject, ...]:
     """The subjects in each way that their task has beside its usual one."""
     return tuple(
         replace(subject, variant=variant) for subject in subjects for variant in _VARIANTS.get(subject.task, ())
+    )
+
+
+def every_masked() -> tuple[Subject, ...]:
+    """Hidden tokens, which encoders learn in place of the next one: one encoder with each method, then others."""
+    task = "continued-pretraining"
+    loss, [first, *others] = loss_names(task)[0], ENCODERS
+    pairs = [*((first, method) for method in method_names()), *((encoder, "full") for encoder in others)]
+    return tuple(
+        Subject(task=task, loss=loss, method=method, encoder=encoder, stored=MASKED) for encoder, method in pairs
     )
 
 

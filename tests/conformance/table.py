@@ -13,8 +13,10 @@ from tests.conformance.subjects import (
     Subject,
     every_encoder,
     every_gate,
+    every_masked,
     every_method,
     every_vision,
+    runtimes_of,
     variants_of,
     write,
 )
@@ -30,7 +32,16 @@ DEVICES: tuple[tuple[Runtime, DeviceKind, str], ...] = (
 
 def cells() -> tuple[Cell, ...]:
     """Every cell, in the order of the tables."""
-    return (*_architectures(), *_methods(), *_gates(), *_encoders(), *_encoder_gates(), *_devices())
+    return (
+        *_architectures(),
+        *_methods(),
+        *_gates(),
+        *_masked(),
+        *_masked_gates(),
+        *_encoders(),
+        *_encoder_gates(),
+        *_devices(),
+    )
 
 
 def _architectures() -> Iterator[Cell]:
@@ -57,6 +68,22 @@ def _gates() -> Iterator[Cell]:
     for subject, engine in (*gates, *varied):
         names = {"task": subject.task_name, "method": subject.method, "engine": engine}
         yield Cell(table="gates", names=names, measure=partial(_through_the_gate, subject, engine))
+
+
+def _masked() -> Iterator[Cell]:
+    """Hidden tokens: MLX beside PyTorch."""
+    for subject in every_masked():
+        if len(runtimes_of(subject.method)) > 1:
+            names = {"encoder": subject.encoder, "method": subject.method}
+            yield Cell(table="masked", names=names, measure=partial(_beside_pytorch, subject, "mlx", "cpu"))
+
+
+def _masked_gates() -> Iterator[Cell]:
+    """Hidden tokens: a whole run on each engine that runs the method."""
+    for subject in every_masked():
+        for engine in runtimes_of(subject.method):
+            names = {"encoder": subject.encoder, "method": subject.method, "engine": engine}
+            yield Cell(table="masked gates", names=names, measure=partial(_through_the_gate, subject, engine))
 
 
 def _encoders() -> Iterator[Cell]:

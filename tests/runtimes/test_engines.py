@@ -32,7 +32,7 @@ from runtimes.pytorch import backend as pytorch
 from runtimes.reports import StepReport
 from tests.conformance import engines
 from tests.conformance.cells import over_limits
-from tests.conformance.subjects import Subject, cover, write
+from tests.conformance.subjects import Subject, cover, every_masked, write
 from tests.runtimes.tiny import batch_of, features, placed, train_step
 from tests.tiny import save_encoder
 
@@ -89,7 +89,7 @@ def like(engine: MlxEngine, step: Train) -> MlxEngine:
     return MlxEngine(step, engine.traced, weights, engine.folder, engine.placement)
 
 
-@pytest.mark.parametrize("subject", COVER, ids=str)
+@pytest.mark.parametrize("subject", [*COVER, every_masked()[0]], ids=str)
 def test_mlx_trains_as_pytorch_does(subject: Subject, tmp_path: Path) -> None:
     project = write(subject, tmp_path)
     step, read = engines.train_step(project), engines.prepared(project)

@@ -19,6 +19,7 @@ from tests.conformance.subjects import (
     VISION,
     cover,
     every_gate,
+    every_masked,
     every_method,
     loss_names,
     method_names,
@@ -88,6 +89,12 @@ def test_every_task_and_method_goes_through_the_gate_on_each_runtime_that_runs_i
     assert found == {
         (task, method, runtime) for task in task_names() for method in method_names() for runtime in runtimes_of(method)
     }
+
+
+def test_hidden_tokens_are_learnt_with_every_method_and_by_every_encoder() -> None:
+    subjects = every_masked()
+    assert {subject.method for subject in subjects} == {*method_names()}
+    assert {subject.encoder for subject in subjects if subject.method == "full"} == {*ENCODERS}
 
 
 def test_the_cover_has_every_task_with_every_method_and_everything_else_once() -> None:

@@ -46,6 +46,7 @@ def files(tmp_path: Path) -> Path:
     """A tokenizer's files with a template of their own."""
     config = {"eos_token": "</s>", "bos_token": {"content": "<s>"}, "chat_template": OWN}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     words = {"<unk>": 0, "</s>": 1, "<s>": 2}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.add_special_tokens([*words])
@@ -192,7 +193,7 @@ def test_a_row_without_an_answer_is_read_to_be_answered(files: Path) -> None:
 def test_a_text_ends_with_the_token_that_the_tokenizer_names(files: Path) -> None:
     recipe = read(task="continued-pretraining")
     task = bound(recipe, replace(DECODER, tokenizer_file=files)).task
-    assert task == ContinuedPretraining(end="</s>")
+    assert task == ContinuedPretraining(objective="causal", end="</s>")
     assert texts_of(task, {"text": "once"}) == ("once</s>",)
     files.with_name("tokenizer_config.json").write_text("{}")
     with pytest.raises(RecipeError, match="names no eos_token"):
