@@ -148,7 +148,7 @@ def _end(file: Path) -> str:
 
 def texts(task: ContinuedPretraining, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The text, with its end where that is learnt."""
-    return (row["text"] + task.end,) if task.objective == "causal" else (row["text"],)
+    return (row["text"] + ("" if task.end == "auto" else task.end),)
 
 
 def pieces(task: ContinuedPretraining, row: Mapping[str, Any]) -> tuple[Segment, ...]:

@@ -75,6 +75,12 @@ def test_an_encoder_learns_hidden_tokens_and_a_decoder_the_next_one(bert: ModelF
     assert "/task/objective" not in choices(resolved(bert, {"objective": "masked"}))
 
 
+def test_a_bundle_that_names_no_objective_still_ends_its_texts() -> None:
+    """Bundles from before there were two objectives say how a text ends, and no more."""
+    assert texts_of(ContinuedPretraining(end="</s>"), {"text": "once"}) == ("once</s>",)
+    assert texts_of(ContinuedPretraining(), {"text": "once"}) == ("once",), "nothing is known of the model yet"
+
+
 def test_what_hides_a_token_comes_from_the_tokenizer(bert: ModelFacts) -> None:
     assert bert.tokenizer_file is not None
     vocabulary = json.loads(bert.tokenizer_file.read_text())["model"]["vocab"]
