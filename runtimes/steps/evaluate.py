@@ -65,8 +65,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     described = {"task": step.task.type, "split": step.split, "rows": num_rows}
     result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline, **written.details}
     if written.texts:
-        columns = written.texts.values()
-        result["texts"] = [dict(zip(written.texts, row, strict=True)) for row in zip(*columns, strict=True)][:_SHOWN]
+        result["texts"] = written.rows()[:_SHOWN]
     write_json(context.folder / "evaluation.json", result)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     yield Said(step=step.id, message=f"{num_rows:,} {step.split} rows: {shown}")
@@ -81,6 +80,12 @@ class _Written:
 
     texts: Mapping[str, Sequence[str]]
     details: Mapping[str, Any]
+    told: Sequence[Mapping[str, str]] = ()  # of each row what a reader of the tuned model's text has to know besides
+
+    def rows(self) -> list[dict[str, str]]:
+        """The texts of each row, by who wrote them, and what has to be known."""
+        each = zip(*self.texts.values(), strict=True)
+        return [{**dict(zip(self.texts, row, strict=True)), **told} for row, told in zip(each, self.told, strict=True)]
 
 
 def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Written:
@@ -99,19 +104,20 @@ def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Wri
         "reference": [module.reference(step.task, row) for row in chosen],
         "answer": [text.text for text in tuned],
     }
-    told: dict[str, Any] = {"prompts_cut": cut_prompts([text.told for text in tuned])}
+    told = [text.told for text in tuned]
+    details: dict[str, Any] = {"prompts_cut": cut_prompts(told)}
     if step.baseline_model is None:
-        return _Written(texts, told)
+        return _Written(texts, details, told)
     untuned = back.model_decoder(base, device)
     texts["untuned"] = [text.text for text in writing.written(untuned, chosen, numbers)]
     if not step.generation.few_shot:
-        return _Written(texts, told)
+        return _Written(texts, details, told)
     train_rows = context.inputs["prepare"] / "train" / ROWS
     shared = keeps_rows_apart(json.loads((base / "config.json").read_text(encoding="utf-8")))
     shown = written_after_examples(writing, untuned, chosen, numbers, train_rows, shared=shared)
     if shown.texts:
         texts["few_shot"] = shown.texts
-    return _Written(texts, {**told, "few_shot": shown.as_json(writing.generation)})
+    return _Written(texts, {**details, "few_shot": shown.as_json(writing.generation)}, told)
 
 
 def _text_metrics(step: Evaluate, written: _Written, name: str) -> dict[str, float]:
