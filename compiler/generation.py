@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from compiler.typed import About
 
+MOST_EXAMPLES = 64
+"""Solved rows that a recipe may ask for before a prompt."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
@@ -36,7 +39,7 @@ class Generation:
             "Solved train rows before each prompt, for a second look at the untuned model; metrics of written texts "
             "alone are measured so, and 0 leaves it out. auto: 3, or as many as the model has positions for.",
             minimum=0,
-            maximum=64,
+            maximum=MOST_EXAMPLES,
         ),
     ] = "auto"
     seed: Annotated[

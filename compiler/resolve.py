@@ -12,9 +12,9 @@ from compiler.auto import Auto, Choice
 from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
-from compiler.facts import DataFacts, ModelFacts
+from compiler.facts import DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
-from compiler.generation import Generation
+from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method
@@ -198,7 +198,16 @@ def check_few_shot(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterat
     fitting = num_fitting(train, most)
     if fitting < count:
         message = f"a prompt leaves room for {count} solved rows of {most:,} tokens; train rows that short: {fitting:,}"
-        yield recipe.finding("R408", pointer, message, f'at most {_few_shot(recipe, model, data).value}, or "auto"')
+        yield recipe.finding(
+            "R408", pointer, message, f'at most {most_that_fit(recipe, model, data, train)}, or "auto"'
+        )
+
+
+def most_that_fit(recipe: Recipe, model: ModelFacts, data: DataFacts, train: SplitFacts) -> int:
+    """How many solved rows can stand before a prompt: the most for which as many train rows are short enough."""
+    room, length = recipe.generation.room(model.max_positions), _length(recipe, model, data)
+    counts = range(MOST_EXAMPLES, 0, -1)
+    return next((count for count in counts if num_fitting(train, share(room, length, count)) >= count), 0)
 
 
 def _packing(recipe: Recipe, model: ModelFacts) -> Packing:

@@ -3,7 +3,8 @@
 What templates may use is what transformers gives them (transformers.utils.chat_template_utils): blocks trimmed, loop
 controls, `{% generation %}`, `tojson` that leaves characters as they are, `raise_exception`. Templates come from a hub,
 so they run in Jinja's sandbox, see plain JSON values only, and can change none of them. The sandbox bounds one range;
-how often a template goes round in all is bounded here, and so is what it multiplies.
+how often a template goes round in all is bounded here, and so is what it multiplies. What it adds up, joins or formats
+is not: a template can still fill the memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ MOST_STEPS = 1_000_000
 """Turns of loops, and of their conditions, and calls of macros in one rendering: a conversation takes a few for each of
 its messages and tools, and these take less than a second."""
 _LARGEST = 10_000_000  # characters, items, or bits of a power
-FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+FAILURES = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 """What can be raised while a template runs: Jinja's own errors, and those of the Python operations that it asks for."""
 
 
@@ -144,7 +154,7 @@ class Refused(jinja2.TemplateError):
 
 
 class TooLongError(jinja2.TemplateError):
-    """The template would run for too long, or fill the memory."""
+    """The template takes too many steps, or multiplies something to more than it may."""
 
 
 def _raise_exception(message: object) -> NoReturn:

@@ -28,23 +28,20 @@ from runtimes.features import (
     flat_values,
     offsets_of,
 )
-from runtimes.store import versions_of
 
 MARK = ".written.json"
 _PORTIONS = 10  # from one mark to the next
-_DECISIVE = ("recipec", "tokenizers", "numpy")  # packages whose version is part of what the bytes are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """How far a folder is written, and with what: of each file the bytes that are on disk for sure."""
+    """How far a folder is written: of each file the bytes that are on disk for sure."""
 
     portions: int = 0
     num_rows: int = 0
     truncated: int = 0  # of the rows
     truncated_labels: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class FeatureWriter:
@@ -75,21 +72,19 @@ class FeatureWriter:
 
     def mark(self) -> None:
         """Makes what is written lasting: the next writer goes on from here."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        self._sync()
         mark = Mark(
             portions=self.portions,
             num_rows=self._num_rows,
             truncated=self._truncated,
             truncated_labels=self._truncated_labels,
             sizes={name: file.tell() for name, file in self._files.items()},
-            versions=versions_of(_DECISIVE),
         )
         write_json(self._folder / MARK, to_json(mark))
 
     def finish(self, *, max_length: int, pad_token_id: int, truncated: int = 0) -> FeatureFacts:
         """Ends the folder; its facts. `truncated`: rows that were cut before they came here."""
+        self._sync()
         for file in self._files.values():
             file.close()
         if not (self._folder / NOTES).stat().st_size:
@@ -113,6 +108,11 @@ class FeatureWriter:
         for name in (MARK, *map(_lengths_of, self._axes)):
             (self._folder / name).unlink(missing_ok=True)
         return facts
+
+    def _sync(self) -> None:
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
 
     def _drops(self, column: Column) -> bool:
         """Whether a column says nothing; then it is removed. Most tasks have one text, whose type ids are all zero."""
@@ -154,7 +154,7 @@ def write_features(
 
 
 def _marked(folder: Path, names: Sequence[str]) -> Mark:
-    """The last mark of a folder; that nothing is written where it has none that fits the files and the packages."""
+    """The last mark of a folder; that nothing is written where it has none that fits the files."""
     try:
         mark = read(Mark, json.loads((folder / MARK).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -162,7 +162,7 @@ def _marked(folder: Path, names: Sequence[str]) -> Mark:
     whole = all(
         (folder / name).is_file() and (folder / name).stat().st_size >= mark.sizes.get(name, 0) for name in names
     )
-    return mark if whole and {*mark.sizes} == {*names} and mark.versions == versions_of(_DECISIVE) else Mark()
+    return mark if whole and {*mark.sizes} == {*names} else Mark()
 
 
 def _opened(path: Path, size: int) -> IO[bytes]:

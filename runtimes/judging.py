@@ -1,4 +1,4 @@
-"""What a command of the user's says of an answer: it reads row and answer as JSON, and exits with 0 where it passes."""
+"""What a command of the user's says of an answer: it reads it as JSON, with its row, and exits with 0 if it passes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ Verdict = Literal["passed", "failed", "timed out"]
 def judge(command: Sequence[str], row: Mapping[str, Any], answer: str, timeout: float) -> Verdict:
     """The verdict on an answer. `timeout`: seconds, after which the command and what it started are killed.
 
-    The command is started without a shell. It finds the row's values and "answer" on standard input. Raises OSError
-    where it can't be started.
+    The command is started without a shell. It finds {"row": ..., "answer": ...} on standard input. Raises OSError where
+    it can't be started.
     """
-    given = json.dumps({**row, "answer": answer}, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+    given = json.dumps({"row": row, "answer": answer}, ensure_ascii=False, default=str).encode(
+        "utf-8", "backslashreplace"
+    )
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -44,6 +44,8 @@ class Agreement:
 def compare(run: Path, num_rows: int) -> Agreement:
     """The answers of a finished run's bundle and of transformers, to its first held-out rows."""
     bundle = open_bundle(run / "bundle")
+    if bundle.task.type not in READERS:
+        raise SystemExit(f"transformers has no answer to compare with for the task {bundle.task.type}")
     rows = held_out(run, bundle, num_rows)
     ours = bundle.predict(rows)
     with quiet():
@@ -92,7 +94,8 @@ def distance(one: Any, other: Any) -> float:
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return max((distance(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) / max(1.0, abs(other))
+        gap = abs(one - other) / max(1.0, abs(other))
+        return gap if np.isfinite(gap) else float("inf")
     return 0.0 if one == other else float("inf")
 
 
@@ -124,9 +127,11 @@ def _scored(found: Sequence[Mapping[str, Any]], *, several: bool) -> dict[str, A
 
 
 def number(folder: Path, bundle: Bundle, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The number, in the rows' own unit."""
+    """The number, or each of them by its name, in the rows' own unit."""
     read = pipeline("text-classification", folder, top_k=None, function_to_apply="none")
-    return [{"value": read(_texts(row))[0]["score"]} for row in rows]
+    several = bool(getattr(bundle.task, "targets", ()))
+    found = [{one["label"]: one["score"] for one in read(_texts(row))} for row in rows]
+    return [{"values": each} if several else {"value": next(iter(each.values()))} for each in found]
 
 
 def entities(folder: Path, bundle: Bundle, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -233,7 +238,7 @@ def main() -> int:
     for ours, theirs in found.differing:
         print(f"bundle        {ours}\ntransformers  {theirs}")
     print(f"{found.alike} of {found.rows} rows alike, numbers within {found.furthest:.1e}")
-    return 0 if found.alike == found.rows else 1
+    return 0 if found.alike == found.rows > 0 else 1
 
 
 if __name__ == "__main__":

@@ -7,21 +7,24 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from compiler.cli.bundle import answer, line_of, open_for
+from compiler.cli.bundle import answer, given_of, line_of, open_for, told_of_cuts
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows
 from compiler.diagnostics import counted
 
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
+
+T = TypeVar("T")
 
 
 @click.command(
@@ -35,8 +38,8 @@ if TYPE_CHECKING:
 @click.option(
     "--command",
     required=True,
-    help='Judges an answer: it finds the row and "answer" as JSON on standard input, and exits with 0 where the answer '
-    "passes. It is started without a shell. Answers may be code: name a sandbox here if the command runs them.",
+    help='Judges an answer: it finds {"row": ..., "answer": ...} as JSON on standard input, and exits with 0 where the '
+    "answer passes. It is started without a shell. Answers may be code: name a sandbox here if the command runs them.",
 )
 @click.option("-k", "ks", type=click.IntRange(min=1), multiple=True, default=(1,), help="Answers. Can be repeated.")
 @click.option(
@@ -56,6 +59,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to judge an answer; then the command is killed, and the answer has not passed.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Commands at once: more are sooner done, and each takes longer.",
+)
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers here, as JSONL."
@@ -70,6 +80,7 @@ def pass_at_k(
     samples: int,
     temperature: float,
     timeout: float,
+    jobs: int,
     threads: int,
     output: Path | None,
     as_json: bool,
@@ -80,27 +91,55 @@ def pass_at_k(
     pass@k is the chance that of k answers at least one passes. A recipe can't name a command: it runs only what is
     given here.
     """
-    from runtimes.judging import judge
-
     if too_many := [k for k in ks if k > samples]:
         raise click.UsageError(f"-k {too_many[0]}: only {counted(samples, 'answer')} are drawn; raise --samples")
     words = command_of(command)
     opened = drawing(open_for(bundle, runs_folder, threads), temperature)
     rows = list(file_rows(source))
-    asked: Iterator[GivenRow] = (row for row in rows for _ in range(samples))
-    answered = answer(opened, asked, opened.manifest.columns, samples)
-    progress = click.progressbar(answered, length=len(rows) * samples, label="answers", file=sys.stderr)
-    with progress as drawn, ThreadPoolExecutor() as pool:
-        texts, waiting = [], []
-        for each in drawn:
-            row, text = parts_of(each)
-            texts.append(text)
-            waiting.append(pool.submit(judge, words, row, text, timeout))
-        verdicts = [future.result() for future in waiting]
-    if output is not None:
-        write_judged(output, rows, texts, verdicts)
+    texts = drawn(opened, rows, samples)
+    judged = [(row.values, text) for row, own in zip(rows, texts, strict=True) for text in own]
+    verdicts = verdicts_of(words, judged, timeout, jobs)
     found = figures(verdicts, samples, sorted({*ks}))
     click.echo(json.dumps({**found, "temperature": temperature}, indent=2) if as_json else "\n".join(lines_of(found)))
+    if output is not None:
+        write_judged(output, rows, texts, verdicts)
+
+
+def drawn(bundle: Bundle, rows: Sequence[GivenRow], samples: int) -> list[list[str]]:
+    """The texts that are drawn for each row. Every row is read before the first is answered."""
+    columns = bundle.manifest.columns
+    for row in rows:
+        given_of(bundle, row, columns)
+    asked: Iterator[GivenRow] = (row for row in rows for _ in range(samples))
+    answers = told_of_cuts(answer(bundle, asked, columns, samples))
+    with progress(answers, len(rows) * samples, "answers") as found:
+        texts = [each["prediction"]["text"] for each in found]
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+
+
+def verdicts_of(
+    command: Sequence[str], judged: Sequence[tuple[Mapping[str, Any], str]], timeout: float, jobs: int
+) -> list[str]:
+    """The verdict on each text, a row's own. Raises UsageError where the command can't be started."""
+    from runtimes.judging import judge
+
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(judge, command, row, text, timeout) for row, text in judged]
+        try:
+            with progress(waiting, len(waiting), "verdicts") as futures:
+                return [future.result() for future in futures]
+        except OSError as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise click.UsageError(f"--command: {error}") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def progress(items: Iterable[T], length: int, label: str) -> AbstractContextManager[Iterable[T]]:
+    """The items, with a bar on a terminal while they are gone through."""
+    bar: AbstractContextManager[Iterable[T]] = click.progressbar(items, length=length, label=label, file=sys.stderr)
+    return bar
 
 
 def command_of(command: str) -> list[str]:
@@ -121,11 +160,6 @@ def drawing(bundle: Bundle, temperature: float) -> Bundle:
         raise click.UsageError(f"the task {bundle.task.type} writes no texts that could be drawn")
     drawn = replace(generation, temperature=temperature, num_beams=1)
     return replace(bundle, manifest=replace(bundle.manifest, generation=drawn))
-
-
-def parts_of(answered: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """A row's own columns, and the text that was drawn for it."""
-    return {name: value for name, value in answered.items() if name != "prediction"}, answered["prediction"]["text"]
 
 
 def figures(verdicts: Sequence[str], samples: int, ks: Sequence[int]) -> dict[str, float]:
@@ -152,14 +186,15 @@ def lines_of(found: Mapping[str, float]) -> list[str]:
     return [*shares, f"{found['passed']:,} of {total:,} answers to {counted(int(found['rows']), 'row')} passed{late}"]
 
 
-def write_judged(output: Path, rows: Sequence[GivenRow], texts: Sequence[str], verdicts: Sequence[str]) -> None:
+def write_judged(
+    output: Path, rows: Sequence[GivenRow], texts: Sequence[Sequence[str]], verdicts: Sequence[str]
+) -> None:
     """Writes each row with its answers and what was said of them, whole or not at all."""
     from compiler.files import new_file
 
-    each = len(texts) // len(rows)
+    said = iter(verdicts)
     with new_file(output) as file:
-        for number, row in enumerate(rows):
-            own = slice(number * each, (number + 1) * each)
-            judged = [{"text": text, "verdict": v} for text, v in zip(texts[own], verdicts[own], strict=True)]
-            file.write((line_of({**row.values, "answers": judged}) + "\n").encode())
+        for row, own in zip(rows, texts, strict=True):
+            answers = [{"text": text, "verdict": next(said)} for text in own]
+            file.write((line_of({"row": row.values, "answers": answers}) + "\n").encode())
     click.echo(f"wrote {counted(len(rows), 'row')} to {output}", err=True)

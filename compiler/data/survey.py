@@ -422,7 +422,8 @@ def _references(rules: Sequence[SplitRows], reader: _Reader) -> Tokenization | N
     held_out = next((rule for name in ("test", "validation") for rule in rules if rule.split == name), None)
     if held_out is None or not reader.measures_texts:
         return None
-    return tokenization_of(reader.references["train" if held_out.fraction > 0 else held_out.split])
+    found = reader.references.get("train" if held_out.fraction > 0 else held_out.split)
+    return tokenization_of(found) if found else None  # without rows, which is said elsewhere
 
 
 def _rule(

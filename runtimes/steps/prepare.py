@@ -31,11 +31,15 @@ from runtimes.features import FACTS, IGNORED, TARGETS, FeatureFacts, Features, P
 from runtimes.inputs import columns_of, copied_row, named_row, open_reader
 from runtimes.packing import write_packed
 from runtimes.steps import Context
+from runtimes.store import versions_of
 from runtimes.tokens import chunks
 from runtimes.windows import windowed
 
 ROWS = "rows.jsonl"
 SUMMARY = "data.json"
+VERSIONS = ".versions.json"
+DECISIVE = ("recipec", "tokenizers", "jinja2", "pillow", "numpy")
+"""Packages whose version is part of what the files of a step are that goes on."""
 UNPACKED = ".unpacked"
 """The folder in a split's with its rows before they are packed."""
 _ROWS_AT_ONCE = 1_000
@@ -53,7 +57,7 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
     reader = compiler_tasks.module_of(step.task).reader(step.task, step.columns)
     targets = {name: _targets(paths, reader) for name, paths in files.items()}
     chosen = select(step.splits, {name: reader.classes(found) for name, found in targets.items()})
-    summary = _begun(context.folder / SUMMARY)
+    summary = _begun(context.folder)
     for split in step.splits:
         rows = chosen[split.split]
         if split.split in summary:
@@ -67,9 +71,13 @@ def execute(step: Prepare, context: Context) -> Iterator[Any]:
         yield Said(step=step.id, message=_said(step, split.split, len(rows), facts))
 
 
-def _begun(path: Path) -> dict[str, Any]:
-    """What an interrupted step says of the splits that it had done."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _begun(folder: Path) -> dict[str, Any]:
+    """What an interrupted step says of the splits that it had done. Nothing is kept of other versions' work."""
+    versions, path, summary = versions_of(DECISIVE), folder / VERSIONS, folder / SUMMARY
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != versions:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(path, versions)
+    found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
     return found
 
 
@@ -221,7 +229,7 @@ def _require_targets(portion: Portion, examples: Sequence[Example]) -> None:
             row = json.dumps(example.row, ensure_ascii=False)
             shown = row if len(row) <= _SHOWN else f"{row[:_SHOWN]}..."
             message = f"nothing of a row of {len(values):,} tokens is to be learnt: {shown}"
-            raise RunError("E411", message, "raise /training/max_length, or remove the row")
+            raise RunError("E411", message, "remove the row, or raise /training/max_length where that cut it")
 
 
 def read_prepared(folder: Path) -> tuple[Mapping[str, Any], ...]:

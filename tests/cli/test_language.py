@@ -326,6 +326,20 @@ def test_drawn_answers_do_not_repeat_when_rows_are_read_in_portions(
     assert len(set(whole)) == 6
 
 
+def test_a_held_out_file_without_rows_is_a_finding_where_texts_are_measured_too(tmp_path: Path) -> None:
+    folder = write_language_project(
+        tmp_path / "project",
+        prompts(40),
+        task="text-generation",
+        dataset={"train": "rows.jsonl", "validation": None, "test": "test.jsonl"},
+        metrics=["bleu"],
+    )
+    (folder / "test.jsonl").write_text("")
+    found = recipe("check", str(folder / "recipe.json"))
+    assert found.exit_code == 1
+    assert "error[R306]" in found.output
+
+
 def damage_tokens(folder: Path) -> None:
     """A row's second token is another one."""
     lines = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]

@@ -18,7 +18,7 @@ from tests.tiny import prompts, write_language_project
 JUDGE = """\
 import json, sys
 given = json.load(sys.stdin)
-sys.exit(given["answer"] != given["completion"])
+sys.exit(given["answer"] != given["row"]["completion"])
 """
 
 
@@ -51,10 +51,10 @@ def test_shares_are_those_of_the_verdicts_that_are_written(chat: Path, tmp_path:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["prompt"] for row in rows] == [row["prompt"] for row in prompts(8)]
+    assert [row["row"] for row in rows] == prompts(8)
     passed = [[answer["verdict"] == "passed" for answer in row["answers"]] for row in rows]
     for row, verdicts in zip(rows, passed, strict=True):
-        assert verdicts == [answer["text"] == row["completion"] for answer in row["answers"]]
+        assert verdicts == [answer["text"] == row["row"]["completion"] for answer in row["answers"]]
     assert found["pass@1"] == pytest.approx(sum(map(sum, passed)) / 32)
     assert found["pass@4"] == pytest.approx(sum(map(any, passed)) / 8)
     assert (found["rows"], found["samples"], found["timed_out"], found["temperature"]) == (8, 4, 0, 1.5)
@@ -78,6 +78,23 @@ def test_wrong_usage_is_said_before_anything_is_drawn(chat: Path, options: tuple
     done = measure(chat, *options)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+def test_a_program_that_can_not_be_started_is_named(chat: Path) -> None:
+    script = chat / "no-interpreter"
+    script.write_text("exit 0\n")
+    script.chmod(0o755)
+    done = measure(chat, "--samples", "1", "--command", str(script))
+    assert done.exit_code == 2
+    assert "--command:" in done.output and "Exec format error" in done.output
+
+
+def test_a_row_that_can_not_be_read_is_said_before_anything_is_drawn(chat: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text((chat / "asked.jsonl").read_text() + '{"prompt": 5}\n')
+    done = measure(chat, "--input", rows)
+    assert done.exit_code == 1
+    assert "rows.jsonl:9:1: error[R313]" in done.output
 
 
 def test_a_task_that_writes_nothing_is_refused(chat: Path, finished: Path) -> None:

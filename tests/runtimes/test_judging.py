@@ -14,9 +14,11 @@ def python(code: str) -> list[str]:
 
 
 def test_row_and_answer_reach_the_command_and_its_exit_code_is_the_verdict() -> None:
-    command = python("import json, sys; given = json.load(sys.stdin); sys.exit(given['answer'] != given['wanted'])")
-    assert judge(command, {"wanted": "ü42"}, "ü42", timeout=60) == "passed"
-    assert judge(command, {"wanted": "ü42"}, "41", timeout=60) == "failed"
+    command = python(
+        "import json, sys; given = json.load(sys.stdin); sys.exit(given['answer'] != given['row']['answer'])"
+    )
+    assert judge(command, {"answer": "ü42"}, "ü42", timeout=60) == "passed"
+    assert judge(command, {"answer": "ü42"}, "41", timeout=60) == "failed"
 
 
 def test_a_command_that_reads_nothing_is_judged_by_its_exit_code() -> None:

@@ -14,6 +14,7 @@ from compiler.placement import parse_target
 from runtimes import steps
 from runtimes.errors import Interrupted
 from runtimes.events import Progress, Said
+from runtimes.steps.prepare import VERSIONS
 from tests.tiny import COMMON, write_language_project, write_project
 
 FACTS = LocalFacts(offline=True)
@@ -83,3 +84,14 @@ def test_an_interrupted_step_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, 
     said = [event.message for event in prepared(recipe, tmp_path / "cut", never()) if isinstance(event, Said)]
     assert said[0].endswith("rows were done before")
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_nothing_is_kept_of_what_another_version_wrote(tmp_path: Path) -> None:
+    recipe, folder = project_of(tmp_path / "project", "classification"), tmp_path / "cut"
+    with pytest.raises(Interrupted):
+        list(prepared(recipe, folder, at(22)))  # the train rows are done
+    written = json.loads((folder / VERSIONS).read_text())
+    (folder / VERSIONS).write_text(json.dumps({**written, "tokenizers": "0.0.1"}))
+    said = [event.message for event in prepared(recipe, folder, never()) if isinstance(event, Said)]
+    assert not any("done before" in message for message in said)
+    assert json.loads((folder / VERSIONS).read_text()) == written
