@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -47,14 +48,14 @@ T = TypeVar("T")
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=100, min_open=True),
     default=0.8,
     show_default=True,
     help="Of the softmax that tokens are drawn from.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=86_400, min_open=True),
     default=10.0,
     show_default=True,
     help="Seconds to judge an answer; then the command is killed, and the answer has not passed.",
@@ -93,6 +94,10 @@ def pass_at_k(
     """
     if too_many := [k for k in ks if k > samples]:
         raise click.UsageError(f"-k {too_many[0]}: only {counted(samples, 'answer')} are drawn; raise --samples")
+    if output is not None and output.resolve() == source.resolve():
+        raise click.UsageError(f"{output} holds the rows: name another file for the answers")
+    if not temperature > 0 or not timeout > 0:
+        raise click.UsageError("--temperature and --timeout are numbers above 0")
     words = command_of(command)
     opened = drawing(open_for(bundle, runs_folder, threads), temperature)
     rows = list(file_rows(source))
@@ -123,17 +128,17 @@ def verdicts_of(
     """The verdict on each text, a row's own. Raises UsageError where the command can't be started."""
     from runtimes.judging import judge
 
+    stop = Event()
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(judge, command, row, text, timeout) for row, text in judged]
+        waiting = [pool.submit(judge, command, row, text, timeout, stop.is_set) for row, text in judged]
         try:
             with progress(waiting, len(waiting), "verdicts") as futures:
                 return [future.result() for future in futures]
         except OSError as error:
-            pool.shutdown(wait=False, cancel_futures=True)
             raise click.UsageError(f"--command: {error}") from None
-        except BaseException:
+        finally:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def progress(items: Iterable[T], length: int, label: str) -> AbstractContextManager[Iterable[T]]:
@@ -174,6 +179,7 @@ def figures(verdicts: Sequence[str], samples: int, ks: Sequence[int]) -> dict[st
         "rows": len(passed),
         "samples": samples,
         "passed": counts["passed"],
+        "crashed": counts["crashed"],
         "timed_out": counts["timed out"],
     }
 
@@ -182,8 +188,12 @@ def lines_of(found: Mapping[str, float]) -> list[str]:
     """The same for a terminal."""
     shares = [f"{name:<10}{value:.4f}" for name, value in found.items() if name.startswith("pass@")]
     late = f", {found['timed_out']:,} timed out" if found["timed_out"] else ""
+    crashed = f", the command crashed on {found['crashed']:,}" if found["crashed"] else ""
     total = found["rows"] * found["samples"]
-    return [*shares, f"{found['passed']:,} of {total:,} answers to {counted(int(found['rows']), 'row')} passed{late}"]
+    return [
+        *shares,
+        f"{found['passed']:,} of {total:,} answers to {counted(int(found['rows']), 'row')} passed{late}{crashed}",
+    ]
 
 
 def write_judged(

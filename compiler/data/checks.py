@@ -95,8 +95,9 @@ def check_lengths(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> 
         message = f"rows over {limit} tokens were not looked for: the model has no tokenizer.json"
         hint = "AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
         yield recipe.finding("R310", pointer, message, hint, severity="note")
-    whole = recipe.training.packing is False or tasks.module_of(recipe.task).PACKING != "fill"
-    cut = [split for split in data.splits if whole or split.rows.split != "train"]  # filled sequences lose nothing
+    packs = recipe.training.packing is not False and (model is None or model.packs)
+    fills = packs and tasks.module_of(recipe.task).PACKING == "fill"  # sequences that are filled lose nothing
+    cut = [split for split in data.splits if not fills or split.rows.split != "train"]
     over = sum(split.rows_over(limit) for split in cut)
     if over and not isinstance(recipe.task, Windowed):
         total, longest = sum(split.rows.num_rows for split in cut), max(split.longest_row for split in cut)

@@ -137,7 +137,11 @@ class TextGeneration:
         Supervise, About("What is learnt: every turn of the assistant, its last one, or the whole text.")
     ] = "assistant"
     supervise_reasoning: Annotated[
-        bool, About("Whether the reasoning before an answer is learnt as well, or only read.")
+        bool,
+        About(
+            "Whether the reasoning before an answer is learnt as well, or only read. Evaluation and `predict` write "
+            "from a prompt without it."
+        ),
     ] = True
 
 

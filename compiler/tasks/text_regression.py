@@ -40,6 +40,7 @@ WRITTEN: tuple[str, ...] = ()
 WRITES = False
 LOSSES = ("mse", "mae", "huber")
 STRATIFIES = False
+_FLOAT32 = 2.0**-23  # from 1 to the next number
 _DIGITS = 6  # of the chosen mean and deviation: machines may differ in the last digits of a sum
 
 
@@ -181,13 +182,16 @@ def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
     """The targets differ."""
     targets = _task(recipe).targets
     for place, facts in enumerate(data.values("train")):
-        if facts.minimum != facts.maximum:
+        if facts.deviation > _FLOAT32 * max(abs(facts.minimum), abs(facts.maximum)):
             continue
         column = targets[place] if targets else recipe.dataset.columns.get(ANSWER, ANSWER)
         pointer = f"/task/targets/{place}" if targets else f"/dataset/columns/{ANSWER}"
         where = f' in the column "{column}"' if targets else ""
         message = f"all train rows have the target {facts.mean:g}{where}"
         hint = f'there is nothing to learn; is "{column}" the right column?'
+        if facts.minimum != facts.maximum:
+            message = f"the targets{where} differ by less than float32 can tell at the size of {facts.maximum:g}"
+            hint = "take away in the data what they have in common"
         yield recipe.finding("R316", pointer, message, hint)
 
 

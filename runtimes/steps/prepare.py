@@ -162,6 +162,7 @@ def _chosen(files: Sequence[_Local], reader: RowReader, rows: Rows) -> Iterator[
 class _Rows:
     """Where rows are written to, and how: `total` is how many there are."""
 
+    split: str
     folder: Path
     total: int
     max_length: int
@@ -177,7 +178,7 @@ def _write(
 ) -> Generator[Progress, None, FeatureFacts]:
     """Writes a split; the facts of its rows, before they are packed."""
     folder = context.folder / split
-    rows = _Rows(folder=folder, total=total, max_length=step.max_length, copies=split != "train")
+    rows = _Rows(split=split, folder=folder, total=total, max_length=step.max_length, copies=split != "train")
     if step.packing == "none" or split != "train":
         return (yield from _write_rows(step, examples, tokenizer, rows, context))
     apart = folder / UNPACKED
@@ -209,7 +210,7 @@ def _write_rows(
             yield Progress(step=step.id, done=done, total=rows.total, unit="rows")
             if context.stop():
                 writer.mark()
-                raise Interrupted("E130", f"stopped after {done:,} rows", "the same command goes on")
+                raise Interrupted("E130", f"stopped after {done:,} {rows.split} rows", "the same command goes on")
         return writer.finish(max_length=rows.max_length, pad_token_id=encoder.pad_id)
 
 

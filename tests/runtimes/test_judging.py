@@ -36,6 +36,16 @@ def test_what_runs_too_long_is_killed_with_what_it_started(tmp_path: Path) -> No
     assert not late.exists()
 
 
+def test_a_command_that_dies_of_a_signal_has_crashed() -> None:
+    assert judge(python("import os; os.abort()"), {}, "", timeout=60) == "crashed"
+
+
+def test_a_command_that_nobody_waits_for_is_killed_at_once() -> None:
+    start = time.monotonic()
+    assert judge(python("import time; time.sleep(60)"), {"text": "x" * 1_000_000}, "", 50, lambda: True) == "timed out"
+    assert time.monotonic() - start < 20
+
+
 def test_a_command_that_is_not_there_is_no_verdict() -> None:
     with pytest.raises(OSError, match="no-such-command"):
         judge(["no-such-command"], {}, "", timeout=1)

@@ -144,6 +144,11 @@ def test_tokens_that_the_model_does_not_have_are_a_finding(bert: ModelFacts, key
     assert resolved(bert, {"masking": {key: most}}).keep_head
 
 
+def test_special_tokens_that_the_model_does_not_have_are_a_finding(bert: ModelFacts) -> None:
+    found = finding(bert, {"masking": {"special_ids": [0, 99_999]}})
+    assert (found.code, found.pointer) == ("R411", "/task/masking/special_ids/1")
+
+
 def test_an_objective_that_the_model_can_t_serve_is_a_finding(bert: ModelFacts, llama: ModelFacts) -> None:
     found = finding(bert, {"objective": "causal"})
     assert (found.code, found.pointer) == ("R410", "/task/objective")
