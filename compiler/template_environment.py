@@ -3,15 +3,15 @@
 What templates may use is what transformers gives them (transformers.utils.chat_template_utils): blocks trimmed, loop
 controls, `{% generation %}`, `tojson` that leaves characters as they are, `raise_exception`. Templates come from a hub,
 so they run in Jinja's sandbox, see plain JSON values only, and can change none of them. The sandbox bounds one range;
-how often a template goes round in all is bounded here, and so is what it multiplies. What it adds up, joins or formats
-is not: a template can still fill the memory.
+how often a template goes round in all is bounded here, and so is how large a text or list it makes (template_sizes).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, wraps
+from itertools import islice
 from typing import Any, NoReturn
 
 import jinja2
@@ -21,7 +21,11 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
 
+from compiler import template_sizes
+
+TooLongError = template_sizes.TooLongError
 MARKS = "marks of generation"
 """The variable with the two texts to put around what stands between `{% generation %}` and `{% endgeneration %}`.
 
@@ -31,7 +35,10 @@ _STEPS = "steps that are left"
 MOST_STEPS = 1_000_000
 """Turns of loops, and of their conditions, and calls of macros in one rendering: a conversation takes a few for each of
 its messages and tools, and these take less than a second."""
-_LARGEST = 10_000_000  # characters, items, or bits of a power
+_TOO_MANY = f"it takes over {MOST_STEPS:,} steps: its loops are too many or too long"
+_SIZED = "its size"
+"""The filter that looks how large a value is, likewise not to be named by a template."""
+_A_STEP = 100  # characters that are written, or joined, for as much as a step
 FAILURES = (
     jinja2.TemplateError,
     TypeError,
@@ -66,8 +73,37 @@ class _Generation(Extension):
 def _step(context: Context, go_on: bool) -> bool:
     """What it is given; counts a step."""
     if next(context[_STEPS], None) is None:
-        raise TooLongError(f"it takes over {MOST_STEPS:,} steps: its loops are too many or too long")
+        raise TooLongError(_TOO_MANY)
     return go_on
+
+
+@jinja2.pass_context
+def _sized(context: Context, value: Any) -> Any:
+    """What it is given, where it is not too large; a long text counts as steps."""
+    if isinstance(value, str) and len(value) >= _A_STEP:
+        template_sizes.check_size(len(value))
+        if next(islice(context[_STEPS], len(value) // _A_STEP - 1, None), None) is None:
+            raise TooLongError(_TOO_MANY)
+    return value
+
+
+class _Sizes(NodeTransformer):
+    """Looks at the size of what is written and of what `~` joins."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802  # a name of Jinja's
+        """The joined texts, looked at."""
+        return _looked_at(self.generic_visit(node))
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802  # likewise
+        """What is written, each part looked at that is not the template's own text."""
+        self.generic_visit(node)
+        node.nodes = [part if isinstance(part, nodes.TemplateData) else _looked_at(part) for part in node.nodes]
+        return node
+
+
+def _looked_at(at: nodes.Node) -> nodes.Filter:
+    assert isinstance(at, nodes.Expr), "what has a value"
+    return nodes.Filter(at, _SIZED, [], [], None, None, lineno=at.lineno)
 
 
 def _counted(template: nodes.Template) -> nodes.Template:
@@ -91,31 +127,25 @@ def _stepping(at: nodes.Node) -> nodes.Filter:
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, with bounds for what the sandbox leaves without one."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def _generate(self, source: nodes.Template, *more: Any, **named: Any) -> str:
-        counted = _counted(source)
+        counted = _Sizes().visit(_counted(source))
         counted.set_environment(self)
         return super()._generate(counted, *more, **named)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """What the template multiplies, where the product is no monster."""
-        if operator == "*" and _product(left, right) > _LARGEST:
-            raise TooLongError(f"it repeats a text or list to more than {_LARGEST:,}")
-        if operator == "**" and _bits(left, right) > _LARGEST:
-            raise TooLongError(f"it asks for a power with more than {_LARGEST:,} bits")
-        return super().call_binop(context, operator, left, right)
+        """What an operator makes, where it is not too large."""
+        template_sizes.check_operation(operator, left, right)
+        return _sized(context, super().call_binop(context, operator, left, right))
 
-
-def _bits(base: Any, exponent: Any) -> int:
-    """How long a power of whole numbers is; 0 for another."""
-    return base.bit_length() * exponent if isinstance(base, int) and isinstance(exponent, int) else 0
-
-
-def _product(left: Any, right: Any) -> int:
-    """How long a text or list is that is repeated; 0 for a product of numbers."""
-    sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
-    return len(sized) * int(times) if hasattr(sized, "__len__") else 0
+    def call(self, context: Context, called: Any, /, *values: Any, **named: Any) -> Any:
+        """What a function or method makes, where it is not too large."""
+        method = getattr(called, "__wrapped__", called)  # the sandbox wraps str.format
+        owner = getattr(method, "__self__", None)
+        if isinstance(owner, str):
+            template_sizes.check_call(method.__name__, (owner, *values, *named.values()))
+        return _sized(context, super().call(context, called, *values, **named))
 
 
 class _Dict:
@@ -153,10 +183,6 @@ class Refused(jinja2.TemplateError):
     """The template itself says that it is not for such a conversation."""
 
 
-class TooLongError(jinja2.TemplateError):
-    """The template takes too many steps, or multiplies something to more than it may."""
-
-
 def _raise_exception(message: object) -> NoReturn:
     raise Refused(str(message))
 
@@ -172,11 +198,26 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+def _bounded(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of Jinja's that is asked only for what is not too large."""
+    takes = 1 if getattr(made, "jinja_pass_arg", None) else 0  # the environment or context in front
+
+    @wraps(made)
+    def checked(*values: Any, **named: Any) -> Any:
+        template_sizes.check_call(name, (*values[takes:], *named.values()))
+        return made(*values, **named)
+
+    return checked
+
+
 @lru_cache(maxsize=32)
 def compiled(source: str) -> jinja2.Template:
     """The template of a source text. Raises jinja2.TemplateSyntaxError."""
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension])
-    environment.filters |= {"tojson": _tojson, _STEPS: _step}
+    bounded = {
+        name: _bounded(name, environment.filters[name]) for name in template_sizes.MAKERS & {*environment.filters}
+    }
+    environment.filters |= {**bounded, "tojson": _tojson, _STEPS: _step, _SIZED: _sized}
     environment.globals.update(raise_exception=_raise_exception, dict=_Dict(), namespace=_Namespace)
     return environment.from_string(source)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compiler.template_environment import TooLongError, run
 from compiler.templates import (
     BUILT_IN,
     ConversationError,
@@ -228,3 +229,35 @@ def test_importing_our_chat_modules_imports_no_template_engine_and_no_tokenizer(
     code = "import sys, compiler.cli, compiler.tokens; print({'jinja2', 'tokenizers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+LARGE = {
+    "a width": "{{ '%99999999d' % 1 }}",
+    "a width of a field": "{{ '{:>999999999}'.format(1) }}",
+    "a width that is a value": "{{ '{:{}}'.format(1, 999999999) }}",
+    "a filter": "{{ 'x'|center(2000000000) }}",
+    "a method": "{{ 'x'.ljust(999999999) }}",
+    "sums": "{% set ns=namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+    "joined texts": "{% set ns=namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+    "joined items": "{{ (range(99999)|list)|join('x'*99999) }}",
+    "indents": "{{ ('\\n'*100000)|indent(100000) }}",
+    "replacements": "{{ ('x'*9000000).replace('x','y'*1000) }}",
+    "what is written": "{% set b='x'*5000000 %}{% for i in range(90000) %}{{ b }}{% endfor %}",
+    "parts": "{{ range(3)|slice(30000000)|list|length }}",
+}
+
+
+@pytest.mark.parametrize("source", LARGE.values(), ids=LARGE)
+def test_what_a_template_makes_is_bounded(source: str) -> None:
+    with pytest.raises(TooLongError):
+        run(source, {})
+
+
+def test_operators_filters_and_methods_of_usual_sizes_work_as_before() -> None:
+    source = (
+        "{{ 'a' ~ 'b' }}|{{ 'a' + 'b' }}|{{ [1] + [2] }}|{{ 3 % 2 }}|{{ '%s %3d' % ('a', 3) }}|{{ 'n: {}'.format(3) }}|"
+        "{{ '{:>4}'.format('x') }}|{{ ', '.join(['a', 'b']) }}|{{ ['a', 'b']|join('-') }}|{{ [1, 2]|join }}|"
+        "{{ 'a\\nb'|indent(2) }}|{{ 'aXa'|replace('X', '-') }}|{{ '7'.zfill(3) }}|{{ nothing }}|{{ none }}|"
+        "{{ 'x'|center(5) }}"
+    )
+    assert run(source, {}) == ("ab|ab|[1, 2]|1|a   3|n: 3|   x|a, b|a-b|12|a\n  b|a-a|007||None|  x  ")
