@@ -24,6 +24,8 @@ ANSWERS = {
     "wiki": "tokens to train on",
     "fashion-mnist": "10 labels",
     "django-de": "7,709 tokens to write",
+    "mail-subjects": "14,134 tokens to write",
+    "mail-extracts": "32,724 tokens to write",
     "email-answers": "576 rows without an answer",
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.json"))
