@@ -61,7 +61,9 @@ _TASKS: Mapping[str, Mapping[str, Any]] = {
     },
     "image-classification": {
         "columns": {"image": "picture", "label": "sentiment"},
-        "training": {"label_smoothing": 0.1},
+        # With seed 0 the gradient of the ResNet's 17th step depends on the rounding of one value at a ReLU's kink or a
+        # pooling's tie: its norm differs by half a percent, on the same commit on one machine and not on another.
+        "training": {"label_smoothing": 0.1, "seed": 1},
         "weights": _WEIGHTS,
     },
     "text-generation": {"columns": {"prompt": "snippet", "completion": "sentiment"}, "training": {}},
