@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,28 +140,30 @@ def answer(
     bundle: Bundle, rows: Iterator[GivenRow], columns: Mapping[str, str], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
-    done = 0
+    given, done = row_reader(bundle, columns), 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        predictions = bundle.predict([given_of(bundle, row, columns) for row in portion], batch_size, first=done)
+        predictions = bundle.predict([given(row) for row in portion], batch_size, first=done)
         done += len(portion)
         for row, prediction in zip(portion, predictions, strict=True):
             yield {**row.values, "prediction": prediction}
 
 
-def given_of(bundle: Bundle, row: GivenRow, columns: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the bundle is to answer of a row, by role. Raises RecipeError about a row that it can't answer."""
+def row_reader(bundle: Bundle, columns: Mapping[str, str]) -> Callable[[GivenRow], Mapping[str, Any]]:
+    """What reads of a row, by role, what the bundle is to answer. It raises RecipeError about a row that can't be."""
     from compiler import tasks
 
-    try:
-        found = (
-            tasks.module_of(bundle.task)
-            .reader(bundle.task, columns)
-            .given(placed(row.values, tasks.image_column(bundle.task, columns), row.folder))
-        )
-        bundle.check(found)  # so that what can't be answered is said of its row
-    except BadValueError as error:
-        raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
-    return found
+    reader = tasks.module_of(bundle.task).reader(bundle.task, columns)
+    image = tasks.image_column(bundle.task, columns)
+
+    def given(row: GivenRow) -> Mapping[str, Any]:
+        try:
+            found = reader.given(placed(row.values, image, row.folder))
+            bundle.check(found)  # so that what can't be answered is said of its row
+        except BadValueError as error:
+            raise refused(row, error, f'rename it to "{error.column}", or name it with --column') from None
+        return found
+
+    return given
 
 
 def told_of_cuts(answers: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from compiler.cli.bundle import answer, given_of, line_of, open_for, told_of_cuts
+from compiler.cli.bundle import answer, line_of, open_for, row_reader, told_of_cuts
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows
 from compiler.diagnostics import counted
@@ -113,8 +113,9 @@ def pass_at_k(
 def drawn(bundle: Bundle, rows: Sequence[GivenRow], samples: int) -> list[list[str]]:
     """The texts that are drawn for each row. Every row is read before the first is answered."""
     columns = bundle.manifest.columns
+    readable = row_reader(bundle, columns)
     for row in rows:
-        given_of(bundle, row, columns)
+        readable(row)
     asked: Iterator[GivenRow] = (row for row in rows for _ in range(samples))
     answers = told_of_cuts(answer(bundle, asked, columns, samples))
     with progress(answers, len(rows) * samples, "answers") as found:
