@@ -9,6 +9,7 @@ from compiler import methods, tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.metrics import UNRANKED, OfClasses, name_of
+from compiler.options import check_options
 from compiler.placement import LIMIT_HINT, Runtime, Target, choose_runtime, unkept_limit
 from compiler.recipe import Export, Mlx, Onnx, Recipe, Split
 
@@ -28,6 +29,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_packing(recipe)
     yield from check_balance(recipe)
     yield from check_micro_batch(recipe)
+    yield from check_options(recipe)
     yield from check_split_kinds(recipe)
     yield from check_split_keys(recipe)
     yield from check_selection(recipe)

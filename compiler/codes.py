@@ -243,6 +243,11 @@ CODES: dict[str, Code] = {
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
     ),
+    "R221": Code(
+        "unfreezing that comes too late",
+        "With /training/unfreeze_every, the head is trained first and a layer more after every so many steps. With as "
+        "many steps as the whole training, only the head would be trained; say so with the method `head`.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

@@ -120,7 +120,7 @@ def linear_modules(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     names = (
         name.removesuffix(".weight") for name, t in tensors.items() if name.endswith(".weight") and len(t.shape) == 2
     )
-    return tuple(sorted(name for name in names if not _is_embedding(name) and not _HEADS & set(name.split("."))))
+    return tuple(sorted(name for name in names if not is_embedding(name) and not _HEADS & set(name.split("."))))
 
 
 def linear_inputs(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -128,7 +128,8 @@ def linear_inputs(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: tensors[f"{name}.weight"].shape[1] for name in linear_modules(tensors)}
 
 
-def _is_embedding(name: str) -> bool:
+def is_embedding(name: str) -> bool:
+    """Whether a module or parameter is of the embeddings, by its name."""
     return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
 
 

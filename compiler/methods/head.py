@@ -26,6 +26,7 @@ class Head:
 LEARNING_RATE = Auto(1e-3, "method head: a fresh linear head stands higher rates than an encoder")
 MERGES = False  # whether what it trains is merged into its base before an export
 RUNTIMES = EVERY_RUNTIME
+IN_LAYERS = False  # whether it trains anything inside the model's layers; true where a method does not say
 
 
 def check(recipe: Recipe, method: Head, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -125,6 +125,7 @@ class Wrapped:
 
     model: nn.Module
     inner: PreTrainedModel
+    head: tuple[str, ...]  # modules of the inner model, whole subtrees
     values: Mapping[str, npt.NDArray[np.float32]]
     last_layer: LastLayer | None  # where a task's scale and shift are folded into; None where there is nothing to fold
 
@@ -155,6 +156,7 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
     return Wrapped(
         model=model,
         inner=loaded.model,
+        head=loaded.head,
         values={**found, **{new.name: values[new.name] for new in added}},
         last_layer=last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1]),
     )

@@ -21,6 +21,7 @@ from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.features import TARGETS, TOKENS
+from runtimes.groups import Place
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
@@ -34,6 +35,7 @@ from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters, head_of, save_pretrained, wrap
 from runtimes.pytorch.objective import Objective, read_outputs, results_of
+from runtimes.pytorch.places import places_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
@@ -50,6 +52,7 @@ class Traced:
     evaluate: Graph
     names: Mapping[str, str]  # from the files' names to the model's
     values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
+    places: Mapping[str, Place]  # of trained parameters
     held: Quantization | None = None  # which weights the graphs read as codes of a few bits
 
 
@@ -107,6 +110,7 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
         evaluate=evaluate,
         names=names,
         values=wrapped.values,
+        places=places_of(wrapped),
     )
 
 
