@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler import methods, tasks
 from compiler.diagnostics import Diagnostic
+from compiler.groups import is_in_layer
 from compiler.recipe import AdamW
 
 if TYPE_CHECKING:
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 def check_options(recipe: Recipe) -> Iterator[Diagnostic]:
     """Every finding about the options that needs no model."""
     yield from check_decay(recipe)
-    yield from check_rates(recipe)
     yield from check_head(recipe)
     yield from check_noise(recipe)
 
 
 def _unread(recipe: Recipe, key: str, reason: str, hint: str) -> Diagnostic:
-    name = key.rpartition("/")[2]
-    return recipe.finding("R202", f"/training/{key}", f'nothing reads "{name}" {reason}', hint, key=True)
+    return recipe.finding("R202", f"/training/{key}", f'nothing reads "{key}" {reason}', hint, key=True)
+
+
+def _written(recipe: Recipe, *keys: str) -> Iterator[str]:
+    """Those of some options that a recipe asks for."""
+    for key in keys:
+        if recipe.wrote(f"/training/{key}") is not None and getattr(recipe.training, key) is not None:
+            yield key
 
 
 def check_decay(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -45,24 +51,13 @@ def check_decay(recipe: Recipe) -> Iterator[Diagnostic]:
             yield recipe.finding("R202", pointer, message, "remove one of them")
 
 
-def check_rates(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Layers have rates of their own, and come one after another, where the method trains layers."""
-    if trains_layers(recipe):
-        return
-    for key in ("layer_decay", "head_lr_multiplier", "unfreeze_every"):
-        if recipe.wrote(f"/training/{key}") is not None and getattr(recipe.training, key) is not None:
-            reason = f'with the method "{recipe.method.type}"'
-            yield _unread(recipe, key, reason, "remove it: learning_rate is of all that is trained")
-
-
 def check_head(recipe: Recipe) -> Iterator[Diagnostic]:
     """A head of its own is what a task puts on a model; language models answer by an output layer that they have."""
-    if has_new_head(recipe.task) or not trains_layers(recipe):
+    if has_new_head(recipe.task):
         return
-    for key in ("head_lr_multiplier", "unfreeze_every"):
-        if recipe.wrote(f"/training/{key}") is not None and getattr(recipe.training, key) is not None:
-            reason = f'with the task "{recipe.task.type}"'
-            yield _unread(recipe, key, reason, "remove it: the model's own output layer is no head of the task")
+    for key in _written(recipe, "head_lr_multiplier", "unfreeze_every"):
+        reason = f'with the task "{recipe.task.type}"'
+        yield _unread(recipe, key, reason, "remove it: the model's own output layer is no head of the task")
 
 
 def check_noise(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -72,13 +67,20 @@ def check_noise(recipe: Recipe) -> Iterator[Diagnostic]:
         yield _unread(recipe, "neftune_alpha", reason, "remove it: its noise is for embeddings of tokens")
 
 
-def check_layers(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
-    """A decay over layers, and unfreezing, need layers."""
-    if model.num_layers or not trains_layers(recipe):
-        return
-    for key in ("layer_decay", "unfreeze_every"):
-        if recipe.wrote(f"/training/{key}") is not None and getattr(recipe.training, key) is not None:
-            yield _unread(recipe, key, "with a model without numbered layers", "remove it")
+def check_rates(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
+    """Layers have rates of their own, and come one after another, where the method trains some of them."""
+    module = methods.module_of(recipe.method)
+    if any(module.check(recipe, recipe.method, model)):
+        return  # it can't be said what it trains
+    method, _ = module.resolve(recipe.method, model)
+    tuned = module.tuned(method, model)
+    if not tuned.parameters:
+        for key in _written(recipe, "layer_decay", "unfreeze_every", "head_lr_multiplier"):
+            reason = f'with the method "{recipe.method.type}"'
+            yield _unread(recipe, key, reason, "remove it: the head alone is trained, at learning_rate")
+    elif not (model.num_layers and (not tuned.modules or any(is_in_layer(f"{name}.") for name in tuned.modules))):
+        for key in _written(recipe, "layer_decay", "unfreeze_every"):
+            yield _unread(recipe, key, "where no numbered layer is trained", "remove it")
 
 
 def check_unfreezing(recipe: Recipe, per_epoch: int, num_steps: int) -> Iterator[Diagnostic]:
@@ -91,11 +93,6 @@ def check_unfreezing(recipe: Recipe, per_epoch: int, num_steps: int) -> Iterator
         message = f"the first layer would be trained after step {steps}, and the training has {num_steps}"
         hint = f'at most {num_steps - 1}, or use the method "head"' if num_steps > 1 else "train for longer"
         yield recipe.finding("R221", "/training/unfreeze_every", message, hint)
-
-
-def trains_layers(recipe: Recipe) -> bool:
-    """Whether the method of a recipe trains anything inside the layers of its model."""
-    return bool(getattr(methods.module_of(recipe.method), "IN_LAYERS", True))
 
 
 def has_new_head(task: Task) -> bool:

@@ -17,10 +17,10 @@ from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
-from compiler.methods import Method
+from compiler.methods import Method, Tuned
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.metrics.units import settled
-from compiler.options import check_layers, check_unfreezing
+from compiler.options import check_rates, check_unfreezing
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
@@ -100,6 +100,7 @@ class ResolvedRecipe:
     tokenizer: ModelFiles
     keep_head: bool
     method: Method
+    tuned: Tuned
     training: ResolvedTraining
     metrics: tuple[Metric, ...]
     exports: tuple[Export, ...]
@@ -128,6 +129,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         tokenizer=ModelFiles(id=model.id, revision=model.revision, files=own_files),
         keep_head=task.keep_head,
         method=method,
+        tuned=methods.module_of(method).tuned(method, model),
         training=training,
         metrics=metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),
@@ -158,7 +160,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     """The method fits the model, and rows fit its positions."""
     yield from methods.module_of(recipe.method).check(recipe, recipe.method, model)
-    yield from check_layers(recipe, model)
+    yield from check_rates(recipe, model)
     if recipe.training.packing is True and not model.packs:
         message = f"the attention of {model.model_type} does not keep packed rows apart"
         yield recipe.finding("R220", "/training/packing", message, "leave it out: each row is a sequence of its own")

@@ -115,21 +115,26 @@ def _floats(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
     return (tensor for tensor in tensors.values() if tensor.dtype in _DTYPES)
 
 
-def linear_modules(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """The modules with a matrix as `.weight`, in the names of the file; without embeddings and heads."""
     names = (
-        name.removesuffix(".weight") for name, t in tensors.items() if name.endswith(".weight") and len(t.shape) == 2
+        name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2
     )
-    return tuple(sorted(name for name in names if not is_embedding(name) and not _HEADS & set(name.split("."))))
+    return tuple(sorted(name for name in names if not is_embedding(name) and not is_in_head(name)))
 
 
-def linear_inputs(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The inputs of each linear module, in the order of `linear_modules`."""
-    return {name: tensors[f"{name}.weight"].shape[1] for name in linear_modules(tensors)}
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, in the names of the file."""
+    return {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
+
+
+def is_in_head(name: str) -> bool:
+    """Whether a parameter or module of a file belongs to a head, which a task may replace."""
+    return bool(_HEADS & set(name.split(".")))
 
 
 def is_embedding(name: str) -> bool:
-    """Whether a module or parameter is of the embeddings, by its name."""
+    """Whether a parameter or module of a file belongs to embeddings."""
     return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
 
 

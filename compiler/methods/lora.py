@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic, nearest
 from compiler.groups import LAYER
+from compiler.methods.interface import Tuned
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -43,6 +44,7 @@ class LoRA(LowRank):
 M = TypeVar("M", bound=LowRank)
 LEARNING_RATE = Auto(5e-4, "method lora: adapters stand about ten times the rate of full tuning")
 MERGES = True  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES = EVERY_RUNTIME
 
 
@@ -94,3 +96,11 @@ def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
             )
         )
     return method, tuple(choices)
+
+
+def tuned(method: LowRank, model: ModelFacts) -> Tuned:
+    """The linear modules with an update: `rank` times their inputs and outputs each."""
+    assert method.target_modules != "auto", "resolved"
+    modules = [name for name in model.linear_modules if any(matches(p, name) for p in method.target_modules)]
+    sides = sum(sum(model.shapes[f"{name}.weight"]) for name in modules)
+    return Tuned(modules=tuple(modules), parameters=method.rank * sides, total=model.num_parameters)

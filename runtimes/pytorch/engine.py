@@ -24,6 +24,7 @@ from runtimes.groups import Group, groups_of, unfrozen
 from runtimes.packing import SEGMENTS
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
+from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
@@ -68,7 +69,7 @@ class TorchEngine:
         inner = wrapped.inner
         self.step, self.device, self.inner, self.last_layer = step, device, inner, wrapped.last_layer
         self.model = wrapped.model.to(device)
-        self.objective = Objective(step, self.model)
+        self.objective = Objective(step, self.model, embedding_noise(step, inner))
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -127,7 +128,7 @@ class TorchEngine:
     def _follow(self) -> None:
         """Moves the average of the weights towards what they are after a step."""
         if self.average:
-            move = get_ema_multi_avg_fn(self.step.ema_decay)
+            move = get_ema_multi_avg_fn(self.step.ema_decay)  # type: ignore[no-untyped-call]
             names = [name for name in self.average if name in self.unfrozen]
             move([self.average[name] for name in names], [self.trained[name] for name in names], None)
 

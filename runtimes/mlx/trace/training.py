@@ -29,6 +29,7 @@ from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless, weighty
 from runtimes.mlx.trace.names import names_in_model
 from runtimes.packing import SEGMENTS, packed_columns
+from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.engine import frozen_modules
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
@@ -95,7 +96,7 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
         wrapped = wrap(step, loaded, init_file)
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
-    objective = Objective(step, wrapped.model)
+    objective = Objective(step, wrapped.model, embedding_noise(step, wrapped.inner))
     inputs = inputs_of(step.task, wrapped.inner, packed=step.packing != "none")
     objective.train()
     for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):

@@ -20,7 +20,6 @@ from runtimes.errors import RunError
 from runtimes.initial import New
 from runtimes.pytorch.quiet import quiet
 
-FOLDER = "adapter"
 DROPS_IN_FROZEN = True
 
 

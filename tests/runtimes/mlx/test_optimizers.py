@@ -15,6 +15,7 @@ from torch import nn
 from compiler.recipe import SGD, Adam, AdamW, Optimizer
 from runtimes.groups import Group
 from runtimes.mlx.optimizers import clip, global_norm, update, zero_moments
+from tests.runtimes.mlx.running import matrices_decay
 
 CASES: list[tuple[Optimizer, float]] = [
     (AdamW(), 0.1),
@@ -40,10 +41,6 @@ def torchs(optimizer: Optimizer, parameters: list[nn.Parameter], decay: float) -
             return torch.optim.SGD(groups, lr=1.0, momentum=momentum)
 
 
-def groups(parameters: dict[str, mx.array], decay: float) -> dict[str, Group]:
-    return {name: Group(weight_decay=decay if value.ndim > 1 else 0.0) for name, value in parameters.items()}
-
-
 @pytest.mark.parametrize(("optimizer", "decay"), CASES)
 def test_ten_steps_equal_torchs(optimizer: Optimizer, decay: float) -> None:
     random = np.random.default_rng(0)
@@ -65,7 +62,7 @@ def test_ten_steps_equal_torchs(optimizer: Optimizer, decay: float) -> None:
             parameters,
             {name: mx.array(value) for name, value in gradients.items()},
             moments,
-            groups=groups(parameters, decay),
+            groups=matrices_decay(parameters, decay),
             step=mx.array(step),
             learning_rate=mx.array(rate),
         )
@@ -101,7 +98,7 @@ def test_the_first_corrections_keep_their_digits() -> None:
         parameters,
         {"x": mx.array([1.0, -2.0, 1e-3])},
         zero_moments(AdamW(), parameters),
-        groups=groups(parameters, 0.0),
+        groups=matrices_decay(parameters, 0.0),
         step=mx.array(1),
         learning_rate=mx.array(1.0),
     )
@@ -119,7 +116,7 @@ def test_the_corrections_are_computed_once_for_all_parameters(optimizer: Optimiz
         parameters,
         parameters,
         zero_moments(optimizer, parameters),
-        groups=groups(parameters, 0.1),
+        groups=matrices_decay(parameters, 0.1),
         step=step,
         learning_rate=rate,
     )
