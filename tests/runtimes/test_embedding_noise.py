@@ -17,14 +17,17 @@ from torch import Tensor, nn
 from compiler.placement import Runtime
 from compiler.recipe import AdamW
 from runtimes.backends import backend
+from runtimes.batches import collate
 from runtimes.features import Features
-from runtimes.packing import SEGMENTS
+from runtimes.packing import SEGMENTS, write_packed
 from runtimes.protocol import Engine
 from runtimes.pytorch.embedding_noise import EmbeddingNoise, embedding_noise, token_counts
 from runtimes.pytorch.quiet import quiet
 from tests.conformance.engines import do_step, micro_batches
 from tests.runtimes.test_engines import save_model
+from tests.runtimes.test_packing import CAPACITY, TASK, texts
 from tests.runtimes.tiny import features, placed, train_step
+from tests.tiny import save_decoder
 
 ALPHA, WIDTH = 5.0, 64
 TOKENS = (40, 25, 3)  # of three rows, in a batch of 40
@@ -167,3 +170,23 @@ def test_an_encoder_decoder_has_noise_on_what_it_reads_alone(tmp_path: Path) -> 
     moved = (embedded["read"] - exact[ids]).abs()
     assert 0 < moved.max() <= 5.0 / math.sqrt(5 * 32)
     assert torch.equal(embedded["written"], exact[ids[:, :3]])
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "mlx"])
+def test_rows_that_share_a_sequence_have_noise_as_well(runtime: Runtime, tmp_path: Path) -> None:
+    if runtime == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    model = tmp_path / "model"
+    save_decoder(model)
+    (tmp_path / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes())
+    write_packed(texts(tmp_path), "whole", CAPACITY, tmp_path / "packed")
+    packed = Features(tmp_path / "packed")
+    batch = collate(packed, np.arange(len(packed)), grid=(CAPACITY,))
+    losses = []
+    for alpha in (0.0, 1e-6, 5.0):
+        step = train_step(task=TASK, packing="whole", keep_head=True, metrics=(), neftune_alpha=alpha)
+        engine = backend(runtime).load_engine(step, model, tmp_path / "init.safetensors", placed(runtime))
+        done = engine.train_step([batch], denominators={"loss": 9.0}, learning_rates=(0.1,), seed=0)
+        losses.append(done.result().losses["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert abs(losses[2] - losses[0]) > 1e-4 * losses[0]
