@@ -99,6 +99,15 @@ class AdamW:
     beta1: Annotated[float, About(_BETA.format("gradient"), minimum=0, below=1)] = 0.9
     beta2: Annotated[float, About(_BETA.format("squared gradient"), minimum=0, below=1)] = 0.999
     epsilon: Annotated[float, About("Added to the denominator.", above=0)] = 1e-8
+    state: Annotated[
+        Literal["32-bit", "8-bit"],
+        About(
+            "How running means are held. 8-bit: those of large weights, in blocks (bitsandbytes, PyTorch on cuda, cpu)."
+        ),
+    ] = field(default="32-bit", metadata={"later": True})
+    paged: Annotated[
+        bool, About("Keep running means in the machine's memory while the GPU has no room (bitsandbytes, cuda).")
+    ] = field(default=False, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

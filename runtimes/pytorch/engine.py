@@ -10,7 +10,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from compiler.plan import Train
-from compiler.recipe import SGD, Adam, AdamW, Optimizer
 from runtimes import tasks
-from runtimes.groups import Group, groups_of, unfrozen
+from runtimes.groups import groups_of, unfrozen
 from runtimes.packing import SEGMENTS
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
@@ -31,6 +29,7 @@ from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
+from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
 
@@ -73,7 +72,8 @@ class TorchEngine:
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        self.groups = groups_of(step, places_of(wrapped))
+        self.places = places_of(wrapped)
+        self.groups = groups_of(step, self.places)
         self.unfrozen = frozenset(self.trained)
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
         self.optimizer = new_optimizer(step, self.trained, self.groups)
@@ -123,7 +123,7 @@ class TorchEngine:
             if name not in names:
                 self.optimizer.state.pop(value, None)
             elif value not in self.optimizer.state:
-                self.optimizer.state[value] = zero_moments(self.step.optimizer, value)
+                hold_moments(self.optimizer, value, exactly="embeddings" in self.places[name].kinds)
 
     def _follow(self) -> None:
         """Moves the average of the weights towards what they are after a step."""
@@ -211,8 +211,8 @@ class TorchEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, optimizer/NAME/MOMENT."""
-        tensors = {name: value.detach().contiguous() for name, value in self._state().items()}
-        save_file(tensors, folder / _STATE)
+        tensors = {**self._state(), **self._moments()}
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / _STATE)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote. Raises KeyError when it was written for other parameters."""
@@ -222,17 +222,23 @@ class TorchEngine:
         with torch.no_grad():
             for name, value in self._state().items():
                 value.copy_(found[name])
+        for name, parameter in self.trained.items():
+            take_moments(self.optimizer, parameter, found, f"optimizer/{name}/")
 
     def _state(self) -> dict[str, Tensor]:
-        """All that training changes, by its name in the file; the tensors themselves."""
+        """All that training changes but moments, by its name in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
         state |= {f"buffers/{name}": value for name, value in self.model.named_buffers() if name in persistent}
-        state |= {f"average/{name}": value for name, value in self.average.items()}
-        for name, parameter in self.trained.items():
-            moments = self.optimizer.state.get(parameter, {})
-            state |= {f"optimizer/{name}/{moment}": value for moment, value in moments.items() if value is not None}
-        return state
+        return {**state, **{f"average/{name}": value for name, value in self.average.items()}}
+
+    def _moments(self) -> dict[str, Tensor]:
+        """The moments of what is trained, by their names in the file."""
+        return {
+            f"optimizer/{name}/{moment}": value
+            for name, parameter in self.trained.items()
+            for moment, value in moments_of(self.optimizer, parameter).items()
+        }
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
@@ -274,42 +280,6 @@ def frozen_modules(model: nn.Module) -> tuple[nn.Module, ...]:
         return (model,)
     children = (child for child in model.children() if next(child.parameters(), None) is not None)
     return tuple(frozen for child in children for frozen in frozen_modules(child))
-
-
-def new_optimizer(
-    step: Train, trained: Mapping[str, nn.Parameter], groups: Mapping[str, Group]
-) -> torch.optim.Optimizer:
-    """The plan's optimizer, with a group of its own for each rate and decay."""
-    members: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, value in trained.items():
-        members.setdefault((groups[name].rate, groups[name].weight_decay), []).append(value)
-    given: list[dict[str, Any]] = [
-        {"params": values, "rate": rate, "weight_decay": decay} for (rate, decay), values in members.items()
-    ]
-    match step.optimizer:
-        case AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon):
-            return torch.optim.AdamW(given, lr=step.learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
-        case Adam(beta1=beta1, beta2=beta2, epsilon=epsilon):
-            return torch.optim.Adam(given, lr=step.learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
-        case SGD(momentum=momentum):
-            return torch.optim.SGD(given, lr=step.learning_rate, momentum=momentum, fused=True)
-        case _:
-            assert_never(step.optimizer)
-
-
-def zero_moments(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """What torch's optimizer remembers of a parameter before its first step."""
-    match optimizer:
-        case AdamW() | Adam():
-            return {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        case SGD(momentum=momentum):
-            return {"momentum_buffer": torch.zeros_like(parameter)} if momentum else {}
-        case _:
-            assert_never(optimizer)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
