@@ -56,7 +56,12 @@ def test_each_option_is_in_the_key_of_the_training(option: str) -> None:
 
 
 def test_what_is_written_as_its_default_changes_no_plan() -> None:
-    written = {"layer_decay": 1, "head_lr_multiplier": 1.0, "unfreeze_every": None, "neftune_alpha": None}
+    written: dict[str, Any] = {
+        "layer_decay": 1,
+        "head_lr_multiplier": 1.0,
+        "unfreeze_every": None,
+        "neftune_alpha": None,
+    }
     written |= {"ema_decay": None, "decay_excludes": ["vectors"]}
     assert planned(training=written).text() == planned().text()
 
