@@ -13,6 +13,7 @@ from compiler.weights import is_embedding
 _NUMBER = re.compile(r"(?:^|\.)(\d{1,6})\.")
 _HALVES = ("encoder", "decoder")
 _BEFORE_INPUT = "prompt_encoder."  # PEFT's name for what it puts before a row's tokens
+_FEEDING = frozenset({"conv_stem", "project_in"})  # modules below the first layer that are not called embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +74,18 @@ def depth_of(name: str, head: Sequence[str], layers: Layers) -> int:
     if is_of_head(name, head):
         return 0
     number, half = _number(name), _half(name)
-    if number is None and (is_embedding(name) or name.startswith(_BEFORE_INPUT)):
+    if number is None and _is_below_layers(name):
         return layers.first + layers.second + 1
     if half or not layers.second:
         return 1 if number is None else (layers.second if half else layers.first) - number
     if number is None:
         return layers.second + 1 if "encoder" in bare_name(name).split(".") else 1  # or between the halves
     return layers.second + layers.first - number
+
+
+def _is_below_layers(name: str) -> bool:
+    """Whether a parameter that is in no layer makes what the first one reads."""
+    return is_embedding(name) or name.startswith(_BEFORE_INPUT) or bool(_FEEDING & set(name.split(".")))
 
 
 def _number(name: str) -> int | None:
