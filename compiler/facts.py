@@ -39,6 +39,9 @@ class ModelFacts:
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
     linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
+    shapes: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict, repr=False
+    )  # of its weights, by name in the files
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit

@@ -168,6 +168,7 @@ def model_facts(files: Files) -> ModelFacts:
         dtype=weights.dtype(tensors),
         linear_modules=weights.linear_modules(tensors),
         linear_inputs=weights.linear_inputs(tensors),
+        shapes={name: tensor.shape for name, tensor in tensors.items()},
         labels=_labels(config, tensors, _CLASSIFIER[architecture_of(config)]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,

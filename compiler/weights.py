@@ -23,6 +23,7 @@ _DTYPES = {
 }
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
+_PROJECTIONS = frozenset({"embedding_hidden_mapping_in", "embeddings_project"})  # of embeddings to the hidden size
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
 _WORD_EMBEDDINGS = (
     "word_embeddings.weight",
@@ -123,13 +124,28 @@ def linear_modules(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not _is_embedding(name) and not _HEADS & set(name.split("."))))
 
 
+def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The modules with a vector as `.weight`, in the names of the file; without those over batches, and without heads.
+
+    Old files call it gamma.
+    """
+    names = [
+        name.rpartition(".")[0]
+        for name, shape in shapes.items()
+        if name.endswith((".weight", ".gamma")) and len(shape) == 1
+    ]
+    own = (name for name in names if f"{name}.running_mean" not in shapes and not _HEADS & set(name.split(".")))
+    return tuple(sorted(own))
+
+
 def linear_inputs(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """The inputs of each linear module, in the order of `linear_modules`."""
     return {name: tensors[f"{name}.weight"].shape[1] for name in linear_modules(tensors)}
 
 
 def _is_embedding(name: str) -> bool:
-    return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
+    own = name.rpartition(".")[2]
+    return own not in _PROJECTIONS and any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
 
 
 def num_layers(names: Iterable[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from compiler.files import write_json
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
-from runtimes.initial import New, initial_values
+from runtimes.initial import New, Stored, initial_values
+from runtimes.pytorch import adapters
 from runtimes.pytorch.heads import LastLayer, last_layer
-from runtimes.pytorch.methods import lora, module_of
+from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
@@ -138,8 +140,11 @@ def wrapped_model(step: Train, folder: Path, init_file: Path) -> Wrapped:
     return wrapped
 
 
-def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
-    """A loaded model with what its method adds; first values are computed, and not assigned."""
+def wrap(step: Train, loaded: Loaded, init_file: Path, stored: Stored | None = None) -> Wrapped:
+    """A loaded model with what its method adds; first values are computed, and not assigned.
+
+    `stored`: the pretrained model's own values, where it was loaded without them.
+    """
     heads = _new_head(loaded, keep=step.keep_head)
     method = module_of(step.method.type)
     # The head's names in the file are those of the bare model; a method may copy its parameters.
@@ -149,7 +154,7 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
     beside = () if head.pretrained and method.FOLDER == "adapter" else loaded.head
     model = method.wrap(loaded.model, beside, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
-    values = initial_values([*heads, *added], step.seed, init_file)
+    values = initial_values([*heads, *added], step.seed, init_file, stored or partial(_held, model))
     places = _places(model, bare)
     found = {place: values[new.name] for new in heads for place in places[new.name]}
     return Wrapped(
@@ -158,6 +163,10 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
         values={**found, **{new.name: values[new.name] for new in added}},
         last_layer=last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1]),
     )
+
+
+def _held(model: nn.Module, name: str) -> npt.NDArray[np.float32]:
+    return model.get_parameter(name).detach().float().numpy()
 
 
 def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, list[str]]:
@@ -221,4 +230,4 @@ def merge(
         for name, change in (changed or {}).items():
             parameter = loaded.model.get_parameter(name)
             parameter.copy_(torch.from_numpy(change(parameter.numpy())))
-    save_pretrained(lora.merge(loaded.model, adapter_folder, loaded.missing), out)
+    save_pretrained(adapters.merge(loaded.model, adapter_folder, loaded.missing), out)
