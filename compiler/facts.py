@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from compiler import weights
 from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order, stop_on_error
 
 if TYPE_CHECKING:
@@ -34,14 +35,10 @@ class ModelFacts:
     max_positions: int | None  # tokens that a row can have; None without a limit
     num_parameters: int
     dtype: str  # of most parameters: float32, bfloat16
-    linear_modules: tuple[str, ...]  # by their names in the weight files; without embeddings and heads
+    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
-    linear_inputs: Mapping[str, int] = field(default_factory=dict)  # of each linear module
-    shapes: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict, repr=False
-    )  # of its weights, by name in the files
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
@@ -49,6 +46,21 @@ class ModelFacts:
     padding: int | None = 0  # the token that fills rows up, where config.json names one
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
+
+    @property
+    def linear_modules(self) -> tuple[str, ...]:
+        """Modules with a matrix, by their names in the weight files; without embeddings and heads."""
+        return weights.linear_modules(self.shapes)
+
+    def sides(self, name: str) -> tuple[int, int]:
+        """The outputs and the inputs of a linear module."""
+        first, second = self.shapes[f"{name}.weight"]
+        return (second, first) if self.model_type in weights.TRANSPOSED else (first, second)
+
+    @property
+    def linear_inputs(self) -> Mapping[str, int]:
+        """The inputs of each linear module."""
+        return {name: self.shapes[f"{name}.weight"][1] for name in self.linear_modules}
 
     @property
     def head_has_bias(self) -> bool:

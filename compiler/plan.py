@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from compiler.auto import Choice
 from compiler.balance import Draw
 from compiler.generation import Generation
-from compiler.methods import Method
+from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
 from compiler.packing import Packing
 from compiler.recipe import NAME, Export, Loss, Optimizer
@@ -116,6 +116,7 @@ class Train:
     keep_head: bool  # the model's own head answers the task
     model: ModelFiles
     method: Method
+    tuned: Tuned = field(metadata=_NO_KEY)  # for people: what the method trains below the task's head
     loss: Loss
     label_smoothing: float
     epochs: int
@@ -170,6 +171,7 @@ class ExportModel:
     inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model,)
     task: Task
     export: Export
+    model: ModelFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

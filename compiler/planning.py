@@ -47,7 +47,9 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
     for index, export in enumerate(recipe.exports):
         assert recipe.held_out is not None, "an export has held-out rows to be verified on"
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
-        yield ExportModel(id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export)
+        yield ExportModel(
+            id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export, model=recipe.model
+        )
         yield _verify(recipe, recipe.held_out, model_step, suffix, export)
         if isinstance(export, Onnx):
             yield _package(recipe, model_step, suffix)
@@ -72,6 +74,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         keep_head=recipe.keep_head,
         model=recipe.model,
         method=recipe.method,
+        tuned=recipe.tuned,
         loss=training.loss,
         label_smoothing=training.label_smoothing,
         epochs=training.epochs,

@@ -17,7 +17,7 @@ from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
-from compiler.methods import Method
+from compiler.methods import Method, Tuned
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.metrics.units import settled
 from compiler.packing import Packing, num_sequences
@@ -93,6 +93,7 @@ class ResolvedRecipe:
     tokenizer: ModelFiles
     keep_head: bool
     method: Method
+    tuned: Tuned
     training: ResolvedTraining
     metrics: tuple[Metric, ...]
     exports: tuple[Export, ...]
@@ -121,6 +122,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         tokenizer=ModelFiles(id=model.id, revision=model.revision, files=own_files),
         keep_head=task.keep_head,
         method=method,
+        tuned=methods.module_of(method).tuned(method, model),
         training=training,
         metrics=metrics,
         exports=tuple(resolved_export(export) for export in recipe.export),

@@ -23,6 +23,7 @@ _DTYPES = {
 }
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
+TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})  # models whose linear layers hold [inputs, outputs]
 _PROJECTIONS = frozenset({"embedding_hidden_mapping_in", "embeddings_project"})  # of embeddings to the hidden size
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
 _WORD_EMBEDDINGS = (
@@ -116,12 +117,12 @@ def _floats(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
     return (tensor for tensor in tensors.values() if tensor.dtype in _DTYPES)
 
 
-def linear_modules(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """The modules with a matrix as `.weight`, in the names of the file; without embeddings and heads."""
     names = (
-        name.removesuffix(".weight") for name, t in tensors.items() if name.endswith(".weight") and len(t.shape) == 2
+        name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2
     )
-    return tuple(sorted(name for name in names if not _is_embedding(name) and not _HEADS & set(name.split("."))))
+    return tuple(sorted(name for name in names if not _embeds(name) and not is_in_head(name)))
 
 
 def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -134,18 +135,28 @@ def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         for name, shape in shapes.items()
         if name.endswith((".weight", ".gamma")) and len(shape) == 1
     ]
-    own = (name for name in names if f"{name}.running_mean" not in shapes and not _HEADS & set(name.split(".")))
+    own = (name for name in names if f"{name}.running_mean" not in shapes and not is_in_head(name))
     return tuple(sorted(own))
 
 
-def linear_inputs(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The inputs of each linear module, in the order of `linear_modules`."""
-    return {name: tensors[f"{name}.weight"].shape[1] for name in linear_modules(tensors)}
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, in the names of the file."""
+    return {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
 
 
-def _is_embedding(name: str) -> bool:
-    own = name.rpartition(".")[2]
-    return own not in _PROJECTIONS and any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
+def is_in_head(name: str) -> bool:
+    """Whether a parameter or module of a file belongs to a head, which a task may replace."""
+    return bool(_HEADS & set(name.split(".")))
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a parameter or module of a file belongs to embeddings."""
+    return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
+
+
+def _embeds(name: str) -> bool:
+    """Whether a module with a matrix looks vectors up; projections of embeddings are linear layers like others."""
+    return is_embedding(name) and name.rpartition(".")[2] not in _PROJECTIONS
 
 
 def num_layers(names: Iterable[str]) -> int:

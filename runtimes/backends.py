@@ -15,6 +15,7 @@ from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch, Engine
+from runtimes.saved import SavedModel
 from runtimes.tolerance import Noise
 
 # Engine of the placement -> its module, and the one that knows its devices.
@@ -33,23 +34,11 @@ class Backend(Protocol):
         """A line about how the model is run. Raises RunError when it can't be trained; no weights are loaded."""
         ...
 
-    def trained_folder(self, step: Train) -> str:
-        """The name of the folder that save_model fills: model, or adapter."""
-        ...
-
-    def trained_scores(self, step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
-        """The outputs of a trained model, or of an adapter on its base, in float32."""
-        ...
-
-    def model_scores(self, task: Task, folder: Path, device: str) -> ScoreFunction:
+    def scores(self, task: Task, saved: SavedModel, device: str) -> ScoreFunction:
         """The outputs of a saved model, in float32."""
         ...
 
-    def trained_decoder(self, step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
-        """A trained model, or an adapter on its base, that writes; in float32."""
-        ...
-
-    def model_decoder(self, folder: Path, device: str) -> Decoder[Any]:
+    def decoder(self, task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
         """A saved model that writes, in float32."""
         ...
 
@@ -57,7 +46,7 @@ class Backend(Protocol):
         """Writes a base model with the adapter of a train step merged into it."""
         ...
 
-    def float32_noise(self, task: Task, folder: Path, batches: Iterable[Batch]) -> Noise:
+    def float32_noise(self, task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
         """The float32 rounding noise of a saved model's outputs."""
         ...
 

@@ -36,13 +36,14 @@ MODEL = ModelFacts(
     max_positions=512,
     num_parameters=22_713_216,
     dtype="float32",
-    linear_modules=(
-        "encoder.layer.0.attention.self.query",
-        "encoder.layer.0.attention.self.value",
-        "encoder.layer.1.attention.self.query",
-        "encoder.layer.1.attention.self.value",
-        "pooler.dense",
-    ),
+    shapes={
+        **{
+            f"encoder.layer.{number}.attention.self.{name}.weight": (384, 384)
+            for number in (0, 1)
+            for name in ("query", "value")
+        },
+        "pooler.dense.weight": (384, 384),
+    },
     labels=None,
     files={"config.json": "c" * 64, "model.safetensors": "d" * 64, "tokenizer.json": "e" * 64},
     has_tokenizer=True,

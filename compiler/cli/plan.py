@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -13,9 +14,10 @@ from compiler.cli.options import fact_source, recipe_options, runtime_option, ta
 from compiler.diagnostics import printable, render
 from compiler.driver import compile_recipe
 from compiler.files import write_text
+from compiler.groups import LAYER
 from compiler.loading import load
 from compiler.placement import LIMIT_HINT, Placement, Runtime, Target, place, unkept_limit
-from compiler.plan import Plan, Train, changed_steps, identity
+from compiler.plan import Plan, Step, Train, changed_steps, identity
 
 
 @click.command(
@@ -128,6 +130,7 @@ def plan_lines(made: Plan, placement: Placement) -> list[str]:
         after = f" after {', '.join(step.inputs)}" if step.inputs else ""
         lines.append(f"  {step.id:<10} {keys[step.id][:12]}{after}")
         lines += [f"    {line}" for line in _parameters(identity(step))]
+        lines += [f"    {line}" for line in _tuned(step)]
     return [*lines, "", "choices", *(f"  {line}" for line in choice_lines(made.choices))]
 
 
@@ -137,6 +140,19 @@ def _parameters(parameters: dict[str, object]) -> list[str]:
         f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items() if name not in hidden
     ]
     return [printable(line) if len(line) <= 100 else printable(f"{line[:97]}...") for line in shown]
+
+
+def _tuned(step: Step) -> list[str]:
+    """What a train step trains of its model, below the task's head."""
+    if not isinstance(step, Train):
+        return []
+    total, trained = step.tuned.total, step.tuned.parameters
+    counts = Counter(LAYER.sub(".*.", name) for name in step.tuned.modules)
+    times = {name: f" ({count} times)" if count > 1 else "" for name, count in counts.items()}
+    return [
+        f"tuned {trained:,} of {total:,} parameters ({trained / total:.2%}) below the task's head",
+        *(printable(f"  {name}{count}") for name, count in times.items()),
+    ]
 
 
 def choice_lines(choices: tuple[Choice, ...]) -> list[str]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.groups import LAYER
+from compiler.methods.interface import Tuned, num_parameters
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
+from compiler.weights import is_embedding, is_in_head
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
@@ -27,6 +30,7 @@ class Freeze:
 
 LEARNING_RATE = Auto(5e-5, "method freeze: as for full tuning, the trained layers are the same")
 MERGES = False  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "model"
 RUNTIMES = EVERY_RUNTIME
 
 
@@ -41,3 +45,18 @@ def check(recipe: Recipe, method: Freeze, model: ModelFacts) -> Iterator[Diagnos
 def resolve(method: Freeze, model: ModelFacts) -> tuple[Freeze, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     return method, ()
+
+
+def tuned(method: Freeze, model: ModelFacts) -> Tuned:
+    """The layers from `layers` on, and what stands beside the layers."""
+    names = [name for name in model.shapes if not is_in_head(name) and _is_trained(name, method)]
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    count = num_parameters(model.shapes, names)
+    return Tuned(modules=tuple(modules), parameters=count, total=model.num_parameters)
+
+
+def _is_trained(name: str, method: Freeze) -> bool:
+    found = LAYER.search(name)
+    if found is None:
+        return not (method.embeddings and is_embedding(name))
+    return int(found[0].strip(".")) >= method.layers

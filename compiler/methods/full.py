@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.methods.interface import Tuned
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -25,6 +26,7 @@ class Full:
 
 LEARNING_RATE = Auto(5e-5, "method full: usual for tuning every weight of an encoder")
 MERGES = False  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "model"
 RUNTIMES = EVERY_RUNTIME
 
 
@@ -36,3 +38,8 @@ def check(recipe: Recipe, method: Full, model: ModelFacts) -> Iterator[Diagnosti
 def resolve(method: Full, model: ModelFacts) -> tuple[Full, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     return method, ()
+
+
+def tuned(method: Full, model: ModelFacts) -> Tuned:
+    """All of the model."""
+    return Tuned(modules=(), parameters=model.num_parameters, total=model.num_parameters)

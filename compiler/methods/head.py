@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.methods.interface import Tuned
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -25,6 +26,7 @@ class Head:
 
 LEARNING_RATE = Auto(1e-3, "method head: a fresh linear head stands higher rates than an encoder")
 MERGES = False  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "model"
 RUNTIMES = EVERY_RUNTIME
 
 
@@ -36,3 +38,8 @@ def check(recipe: Recipe, method: Head, model: ModelFacts) -> Iterator[Diagnosti
 def resolve(method: Head, model: ModelFacts) -> tuple[Head, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     return method, ()
+
+
+def tuned(method: Head, model: ModelFacts) -> Tuned:
+    """Nothing below the head."""
+    return Tuned(modules=(), parameters=0, total=model.num_parameters)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.groups import is_in_layer
+from compiler.methods import targets
+from compiler.methods.interface import Tuned
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, matches, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -56,6 +58,7 @@ class IA3:
 
 LEARNING_RATE = Auto(3e-3, "method ia3: few numbers stand high rates; that of its paper")
 MERGES = True  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES = EVERY_RUNTIME
 
 
@@ -81,11 +84,11 @@ def check(recipe: Recipe, method: IA3, model: ModelFacts) -> Iterator[Diagnostic
             return
     else:
         yield from check_patterns(recipe, "/method/target_modules", method.target_modules, linear, "linear module")
-    targets = meant(_targets(method, linear), linear)
+    known = meant(_targets(method, linear), linear)
     if method.feedforward_modules != "auto":
         pointer = "/method/feedforward_modules"
-        yield from check_patterns(recipe, pointer, method.feedforward_modules, targets, "target module")
-    yield from check_saved(recipe, method.modules_to_save, targets, model.shapes)
+        yield from check_patterns(recipe, pointer, method.feedforward_modules, known, "target module")
+    yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
 
 
 def _targets(method: IA3, linear: tuple[str, ...]) -> tuple[str, ...]:
@@ -96,14 +99,22 @@ def _targets(method: IA3, linear: tuple[str, ...]) -> tuple[str, ...]:
 
 def resolve(method: IA3, model: ModelFacts) -> tuple[IA3, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
-    linear, choices = model.linear_modules, []
-    targets = _targets(method, linear)
+    linear = model.linear_modules
+    patterns, choices = _targets(method, linear), []
     if method.target_modules == "auto":
         reason = "what computes keys and values, and the second of feed-forward pairs"
-        choices.append(Choice(pointer="/method/target_modules", value=targets, reason=reason))
+        choices.append(Choice(pointer="/method/target_modules", value=patterns, reason=reason))
     feedforward = method.feedforward_modules
     if feedforward == "auto":
-        feedforward = every(name for name in feed_forward(linear) if any(matches(own, name) for own in targets))
+        feedforward = every(name for name in feed_forward(linear) if any(matches(own, name) for own in patterns))
         reason = "the second of feed-forward pairs, among the target modules"
         choices.append(Choice(pointer="/method/feedforward_modules", value=feedforward, reason=reason))
-    return replace(method, target_modules=targets, feedforward_modules=feedforward), tuple(choices)
+    return replace(method, target_modules=patterns, feedforward_modules=feedforward), tuple(choices)
+
+
+def tuned(method: IA3, model: ModelFacts) -> Tuned:
+    """The linear modules with a vector: a number for each input of the feed-forward ones, for each output of others."""
+    modules = meant(method.target_modules, model.linear_modules)
+    inner = set(meant(method.feedforward_modules, modules))
+    count = sum(model.sides(name)[name in inner] for name in modules)
+    return targets.tuned(model, modules, count, method.modules_to_save)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.methods import targets
+from compiler.methods.interface import Tuned
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, inside_layers, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -63,6 +65,7 @@ class LoRA(LowRank):
 M = TypeVar("M", bound=LowRank)
 LEARNING_RATE = Auto(5e-4, "method lora: adapters stand about ten times the rate of full tuning")
 MERGES = True  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES = EVERY_RUNTIME
 
 
@@ -121,3 +124,10 @@ def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
         method = replace(method, target_modules=patterns)
         choices.append(Choice(pointer="/method/target_modules", value=patterns, reason=reason))
     return method, tuple(choices)
+
+
+def tuned(method: LowRank, model: ModelFacts) -> Tuned:
+    """The linear modules with an update: `rank` times their inputs and outputs each; and the modules to save."""
+    modules = _targets(method, model)
+    sides = sum(sum(model.sides(name)) for name in modules)
+    return targets.tuned(model, modules, method.rank * sides, method.modules_to_save)

@@ -10,6 +10,7 @@ from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.groups import GroupSize, inputs_in_layers, num_held
 from compiler.methods import lora
+from compiler.methods.interface import Tuned
 from compiler.methods.lora import LowRank
 from compiler.placement import Runtime
 from compiler.typed import About
@@ -30,6 +31,7 @@ class QLoRA(LowRank):
 
 LEARNING_RATE = Auto(5e-4, "method qlora: as for lora, the trained updates are the same")
 MERGES = True  # whether what it trains is merged into its base before an export
+SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES: tuple[Runtime, ...] = ("mlx",)
 
 
@@ -59,3 +61,8 @@ def resolve(method: QLoRA, model: ModelFacts) -> tuple[QLoRA, tuple[Choice, ...]
         choice = Choice(pointer="/method/group_size", value=method.group_size, reason=f"{reason}: {kept[0]}")
         choices = (*choices, choice)
     return method, choices
+
+
+def tuned(method: QLoRA, model: ModelFacts) -> Tuned:
+    """As lora."""
+    return lora.tuned(method, model)

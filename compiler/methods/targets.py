@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from compiler.diagnostics import Diagnostic, nearest
 from compiler.groups import LAYER
+from compiler.methods.interface import Tuned, num_parameters
+from compiler.weights import is_in_head
 
 if TYPE_CHECKING:
+    from compiler.facts import ModelFacts
     from compiler.recipe import Recipe
 
 PATTERNS = "by their names, the ends of these, or patterns in which * stands for any part of a name between dots"
@@ -86,3 +89,12 @@ def check_saved(
 
 def _holds(module: str, name: str) -> bool:
     return name == module or name.startswith(f"{module}.")
+
+
+def tuned(model: ModelFacts, modules: Iterable[str], parameters: int, saved: Iterable[str]) -> Tuned:
+    """What is trained where `parameters` are added to some modules, and modules that patterns mean are saved whole."""
+    whole = meant(saved, modules_of(model.shapes))
+    names = [name for name in model.shapes if any(_holds(module, name) for module in whole) and not is_in_head(name)]
+    held = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    count = parameters + num_parameters(model.shapes, names)
+    return Tuned(modules=tuple(dict.fromkeys((*modules, *held))), parameters=count, total=model.num_parameters)

@@ -14,6 +14,7 @@ from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
+from runtimes.saved import SavedModel
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
 PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "mlx": ("mlx", "mlx_lm")}
@@ -44,11 +45,11 @@ class Stage:
 class FormatModule(Protocol):
     """One module a format."""
 
-    def write(self, export: Export, task: Task, model: Path, out: Path) -> Written:
+    def write(self, export: Export, task: Task, saved: SavedModel, out: Path) -> Written:
         """Writes a saved model into the folder `out`. Raises RunError E501."""
         ...
 
-    def stages(self, export: Export, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
+    def stages(self, export: Export, task: Task, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
         """The stages after the saved model, the last one what is deployed."""
         ...
 

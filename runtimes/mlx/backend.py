@@ -32,6 +32,7 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models
+from runtimes.saved import SavedModel
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -92,35 +93,28 @@ def check_model(step: Train, model_folder: Path) -> str:
     return f"MLX runs the model's graph: {len(traced.train.nodes)} operations of {len(operations)} kinds, all lowered"
 
 
-def trained_folder(step: Train) -> str:
-    """The name of the folder that save_model fills: model, or adapter."""
-    return torch_backend.trained_folder(step)
-
-
-def trained_scores(step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
-    """The outputs of a trained model, or of an adapter on its base, in float32."""
-    folder = trained / trained_folder(step)
-    if folder.name == "model":
-        return model_scores(step.task, folder, device)
-    return _scores(step.task, base, device, adapter=folder, held=read_record(step.method, folder))
-
-
-def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
+def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
     """The outputs of a saved model, in float32."""
-    return _scores(task, folder, device)
-
-
-def _scores(
-    task: Task, folder: Path, device: str, adapter: Path | None = None, held: Quantization | None = None
-) -> ScoreFunction:
     use_device(device)
-    files = (*weight_files(folder), *(() if adapter is None else (adapter / ADAPTER,)))
-    graph, names = trace_saved(folder, task, headers(weight_files(folder)), adapter)
+    stored = weight_files(saved.folder)
+    adapter = _adapter_folder(saved)
+    files = (*stored, *(() if adapter is None else (adapter / ADAPTER,)))
+    graph, names = trace_saved(saved.folder, task, headers(stored), adapter)
     require_lowered(graph)
-    graph, weights = load_base(graph, files, names, held)
+    graph, weights = load_base(graph, files, names, _held(saved))
     if weights.missing:
-        raise RunError("E502", f"{folder}: the weights lack {', '.join(weights.missing[:4])}", "run the training again")
+        lost = ", ".join(weights.missing[:4])
+        raise RunError("E502", f"{saved.folder}: the weights lack {lost}", "run the training again")
     return partial(_outputs, mx.compile(lower(graph)), graph, weights.parameters, weights.buffers)
+
+
+def _adapter_folder(saved: SavedModel) -> Path | None:
+    return None if saved.adapter is None else saved.adapter.folder
+
+
+def _held(saved: SavedModel) -> Quantization | None:
+    """How the weights of the base are held, where its adapter's method holds them quantized."""
+    return None if saved.adapter is None else read_record(saved.adapter.method, saved.adapter.folder)
 
 
 def _outputs(
@@ -135,26 +129,15 @@ def _outputs(
     return np.array(outputs["outputs"])
 
 
-def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
-    """A trained model, or an adapter on its base, that writes; in float32."""
-    folder = trained / trained_folder(step)
-    if folder.name == "model":
-        return model_decoder(folder, device)
-    return _decoder(base, device, folder, read_record(step.method, folder))
-
-
-def model_decoder(folder: Path, device: str) -> Decoder[Any]:
+def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     """A saved model that writes, in float32."""
-    return _decoder(folder, device)
-
-
-def _decoder(folder: Path, device: str, adapter: Path | None = None, held: Quantization | None = None) -> Decoder[Any]:
     from runtimes.mlx.decoding import mlx_decoder
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
-    if torch_backend.encodes(folder):
-        return mlx_sequence_decoder(folder, device=device, adapter=adapter, held=held)
-    return mlx_decoder(folder, device=device, adapter=adapter, held=held)
+    adapter, held = _adapter_folder(saved), _held(saved)
+    if torch_backend.encodes(saved.folder):
+        return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
+    return mlx_decoder(saved.folder, device=device, adapter=adapter, held=held)
 
 
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
@@ -167,6 +150,6 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
 
 
-def float32_noise(task: Task, folder: Path, batches: Iterable[Batch]) -> Noise:
+def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
     """The float32 rounding noise of a saved model's outputs, by torch: MLX has no float64 on a GPU."""
-    return torch_backend.float32_noise(task, folder, batches)
+    return torch_backend.float32_noise(task, saved, batches)

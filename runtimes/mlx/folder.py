@@ -31,6 +31,7 @@ from runtimes.gate import ScoreFunction
 from runtimes.mlx.devices import use_device
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
+from runtimes.saved import SavedModel
 from runtimes.steps.train import copy_tokenizer
 from runtimes.tasks.interface import Reading
 
@@ -38,9 +39,10 @@ FOLDER = "mlx"
 _TYPES = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 
-def write(export: Mlx, task: Task, model: Path, out: Path) -> Written:
+def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
     """Writes `mlx/`. Raises RunError E501 when mlx-lm does not know the architecture or can't quantize it."""
-    loaded, config = _load(model, lazy=True)
+    _require_merged(saved)
+    loaded, config = _load(saved.folder, lazy=True)
     from mlx_lm import utils
 
     _cast(loaded, _TYPES[export.precision])
@@ -49,7 +51,7 @@ def write(export: Mlx, task: Task, model: Path, out: Path) -> Written:
             loaded, config = _quantized(loaded, config, export.bits, export.group_size)
         utils.save_model(folder, loaded)
         utils.save_config(config, folder / "config.json")
-        copy_tokenizer(model, folder)
+        copy_tokenizer(saved.folder, folder)
     size = sum(file.stat().st_size for file in (out / FOLDER).glob("*.safetensors"))
     kind: str = export.precision
     facts: dict[str, Any] = {"exporter": f"mlx-lm {version('mlx-lm')}", "num_bytes": size}
@@ -63,6 +65,13 @@ def write(export: Mlx, task: Task, model: Path, out: Path) -> Written:
     )
 
 
+def _require_merged(saved: SavedModel) -> None:
+    """Nothing where a model has nothing beside its weights. Raises RunError E501: mlx-lm has no place for it."""
+    if saved.adapter is not None:
+        message = f'mlx-lm can\'t hold what the method "{saved.adapter.method.type}" adds'
+        raise RunError("E501", message, 'export it with {"format": "onnx"}, or use a method that is merged')
+
+
 def _num_layers(model: Any) -> tuple[int, int]:
     """How many layers and embeddings are quantized, and how many could be but for their inputs."""
     layers = list(model.modules())
@@ -73,13 +82,13 @@ def _in_layers(facts: Mapping[str, Any]) -> str:
     return f" in {facts['quantized_layers']} of {facts['layers']} layers" if "layers" in facts else ""
 
 
-def stages(export: Mlx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
+def stages(export: Mlx, task: Task, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
     """mlx-lm with the saved weights, where the folder has rounded ones, and the folder."""
     reading = tasks.module_of(task).head(task).reading
     deployed = partial(_scores, written / FOLDER, reading, device)
     if export.is_exact:
         return [Stage("mlx", deployed)]
-    whole = partial(_scores, model, reading, device)
+    whole = partial(_scores, saved.folder, reading, device)
     return [Stage("mlx-lm", whole), Stage("mlx", deployed, exact=False)]
 
 

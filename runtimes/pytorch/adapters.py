@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import peft
 import torch
@@ -99,7 +99,7 @@ def wrapped(model: PreTrainedModel, configuration: peft.PeftConfig, saved: Seque
     """A model with an adapter, as its configuration is to be written."""
     with quiet():
         found = peft.get_peft_model(model, configuration)
-    written = found.peft_config["default"]
+    written: Any = found.peft_config["default"]
     written.base_model_name_or_path = model_id  # not where the files happen to lie
     written.modules_to_save = list(saved)  # PEFT lists a SEQ_CLS head twice
     return cast(nn.Module, found)

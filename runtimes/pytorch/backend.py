@@ -15,9 +15,13 @@ from runtimes.backends import require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import decoding, engine, models, noise, scores, sequence_decoding
+from runtimes.pytorch import engine, models, noise
+from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
-from runtimes.pytorch.methods import module_of
+from runtimes.pytorch.loading import load_saved
+from runtimes.pytorch.scores import torch_scores
+from runtimes.pytorch.sequence_decoding import sequence_decoder
+from runtimes.saved import SavedModel
 from runtimes.tolerance import Noise
 
 
@@ -39,39 +43,17 @@ def check_model(step: Train, model_folder: Path) -> str:
     return "PyTorch runs the model as it is, nothing is traced"
 
 
-def trained_folder(step: Train) -> str:
-    """The name of the folder that save_model fills: model, or adapter."""
-    return module_of(step.method.type).FOLDER
-
-
-def trained_scores(step: Train, trained: Path, base: Path, device: str) -> ScoreFunction:
-    """The outputs of a trained model, or of an adapter on its base, in float32."""
-    folder, head = trained / trained_folder(step), tasks.module_of(step.task).head(step.task)
-    if folder.name == "model":
-        return scores.torch_scores(folder, head, device=device)
-    return scores.adapter_scores(base, folder, head, device=device)
-
-
-def model_scores(task: Task, folder: Path, device: str) -> ScoreFunction:
+def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
     """The outputs of a saved model, in float32."""
-    return scores.torch_scores(folder, tasks.module_of(task).head(task), device=device)
+    return torch_scores(saved, tasks.module_of(task).head(task), device=device)
 
 
-def trained_decoder(step: Train, trained: Path, base: Path, device: str) -> Decoder[Any]:
-    """A trained model, or an adapter on its base, that writes; in float32."""
-    folder, head = trained / trained_folder(step), tasks.module_of(step.task).head(step.task)
-    if folder.name == "model":
-        return model_decoder(folder, device)
-    if encodes(base):
-        return sequence_decoding.adapter_sequence_decoder(base, folder, head, device=device)
-    return decoding.adapter_decoder(base, folder, head, device=device)
-
-
-def model_decoder(folder: Path, device: str) -> Decoder[Any]:
+def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     """A saved model that writes, in float32."""
-    if encodes(folder):
-        return sequence_decoding.sequence_decoder(folder, device=device)
-    return decoding.torch_decoder(folder, device=device)
+    head = tasks.module_of(task).head(task)
+    if encodes(saved.folder):
+        return sequence_decoder(saved, head, device=device)
+    return torch_decoder(saved, head, device=device)
 
 
 def encodes(folder: Path) -> bool:
@@ -85,6 +67,7 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task))
 
 
-def float32_noise(task: Task, folder: Path, batches: Iterable[Batch]) -> Noise:
+def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
     """The float32 rounding noise of a saved model's outputs."""
-    return noise.float32_noise(folder, batches, tasks.module_of(task).head(task))
+    head = tasks.module_of(task).head(task)
+    return noise.float32_noise(load_saved(saved, head), batches, head)

@@ -7,23 +7,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from peft import PeftModel
 from transformers import DynamicCache
 
 from compiler.positions import num_positions
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
-from runtimes.pytorch.noise import load_source
-from runtimes.pytorch.scores import exact_float32, load_adapter
+from runtimes.pytorch.loading import load_saved
+from runtimes.pytorch.scores import exact_float32
+from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
 
 CAUSAL_LANGUAGE_MODEL = "AutoModelForCausalLM"
+HEAD = Head(auto_class=CAUSAL_LANGUAGE_MODEL, peft_task="CAUSAL_LM", config={}, num_outputs=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +76,18 @@ class TorchDecoder:
         }
 
 
-def torch_decoder(model_folder: Path, *, device: str = "cpu") -> TorchDecoder:
-    """The decoder of a saved transformers model. Raises SourceError when the folder is not a whole one."""
-    return decoder_of(load_source(model_folder, auto_class=CAUSAL_LANGUAGE_MODEL), device=device)
-
-
-def adapter_decoder(base_folder: Path, adapter_folder: Path, head: Head, *, device: str = "cpu") -> TorchDecoder:
-    """The decoder of a base model and a peft adapter that is not merged. Raises SourceError for a missing weight."""
-    model = load_adapter(base_folder, adapter_folder, head)
-    return decoder_of(model, device=device)
+def torch_decoder(saved: SavedModel, head: Head = HEAD, *, device: str = "cpu") -> TorchDecoder:
+    """The decoder of a saved model. Raises SourceError for a weight that is in none of its files."""
+    return decoder_of(load_saved(saved, head), device=device)
 
 
 def decoder_of(model: Any, *, device: str = "cpu") -> TorchDecoder:
     """The decoder of a loaded model in evaluation mode; arguments that its `forward` does not take are left out."""
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return TorchDecoder(
         model=model.to(device),
         device=device,
-        taken=frozenset(inspect.signature(inner.forward).parameters),
-        max_positions=max_positions(inner.config),
+        taken=frozenset(inspect.signature(model.forward).parameters),
+        max_positions=max_positions(model.config),
     )
 
 

@@ -16,6 +16,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
+from compiler import methods
 from compiler.files import write_json
 from compiler.plan import Train
 from runtimes import tasks
@@ -151,7 +152,7 @@ def wrap(step: Train, loaded: Loaded, init_file: Path, stored: Stored | None = N
     bare: dict[str, nn.Parameter] = dict(loaded.model.named_parameters())
     head = tasks.module_of(step.task).head(step.task)
     last = last_layer(loaded.model, loaded.head, head)
-    beside = () if head.pretrained and method.FOLDER == "adapter" else loaded.head
+    beside = () if head.pretrained and methods.module_of(step.method).SAVES == "adapter" else loaded.head
     model = method.wrap(loaded.model, beside, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
     values = initial_values([*heads, *added], step.seed, init_file, stored or partial(_held, model))

@@ -6,42 +6,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import starmap
-from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from transformers import PreTrainedModel
 
-from runtimes.errors import RunError, first_line
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
+from runtimes.pytorch.loading import SourceError
 from runtimes.pytorch.objective import read_outputs, results_of
-from runtimes.pytorch.quiet import quiet
 from runtimes.tasks.interface import Head
 from runtimes.tolerance import Noise
 
 NOISE_ROWS = 64
-SEQUENCE_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
-class SourceError(RunError):
-    """A saved model can't be loaded whole, or doesn't compute."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__("E502", message, hint)
-
-
-def float32_noise(model_folder: Path, batches: Iterable[Batch], head: Head, *, max_rows: int = NOISE_ROWS) -> Noise:
+def float32_noise(model: PreTrainedModel, batches: Iterable[Batch], head: Head, *, max_rows: int = NOISE_ROWS) -> Noise:
     """Largest |float32 - float64| over the first `max_rows` rows, on CPU; SourceError where an output is not finite.
 
     Where outputs have units of their own, in these.
-    Reads no further batch than it needs. Holds the weights once, in float32 and then in float64: 8 bytes a parameter.
+    Reads no further batch than it needs. Leaves the model in float64: 8 bytes a parameter.
     """
     rows = list(first_rows(batches, max_rows))
     if not rows:
         raise ValueError("noise is measured on at least one row, no batch was given")
-    model = load_source(model_folder, auto_class=head.auto_class)
     units = np.asarray(head.units)
     singles = [outputs(model, batch, head) / units.astype(np.float32) for batch in rows]
     model.double()
@@ -79,44 +67,6 @@ def outputs(model: PreTrainedModel, batch: Batch, head: Head) -> np.ndarray:
     if not np.isfinite(found).all():
         raise SourceError(f"the model gives outputs that are not finite in {found.dtype}", "look at the training loss")
     return found
-
-
-def load_source(
-    model_folder: Path, *, auto_class: str = SEQUENCE_CLASSIFIER, attention: str | None = None
-) -> PreTrainedModel:
-    """The saved model, float32, on CPU, in eval mode; SourceError when a weight is not in the folder.
-
-    transformers would fill a missing head with random numbers and go on.
-    """
-    _check_folder(model_folder)
-    with quiet():
-        try:
-            model, info = getattr(transformers, auto_class).from_pretrained(
-                model_folder,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SourceError(f"{model_folder}: {auto_class} can't load it: {first_line(error)}") from error
-    if missing := sorted(info["missing_keys"]):
-        raise SourceError(
-            f"{model_folder}: the weights lack {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}",
-            f"give the folder of a tuned model, saved with the head that {auto_class} reads",
-        )
-    loaded: PreTrainedModel = model.eval()
-    return loaded
-
-
-def _check_folder(model_folder: Path) -> None:
-    for pattern in ("config.json", "*.safetensors"):
-        if next(model_folder.glob(pattern), None) is None:
-            raise SourceError(
-                f"{model_folder}: no {pattern} there",
-                "a saved model is a folder with config.json and safetensors weights; pickled weights are not read",
-            )
 
 
 def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:

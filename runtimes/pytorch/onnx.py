@@ -1,4 +1,4 @@
-"""The ONNX writer for encoders: a saved transformers model becomes one `model.onnx`.
+"""The ONNX writer for encoders: a transformers model becomes one `model.onnx`.
 
 It is transformers' own exporter (`transformers.exporters.OnnxExporter`, which traces with `torch.export`), told what to
 trace, kept quiet, cleaned of local paths, and checked afterwards: no dimension may be fixed that should vary, and it
@@ -28,10 +28,8 @@ from transformers import PreTrainedModel
 
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
-from runtimes.pytorch.noise import SEQUENCE_CLASSIFIER, SourceError, load_source
 from runtimes.pytorch.onnx_graph import (
     Axes,
-    ExportError,
     check_opset,
     check_runs,
     check_size,
@@ -51,11 +49,10 @@ PROBED_LENGTHS = (5, 3)
 
 
 def export(
-    model_folder: Path,
+    model: PreTrainedModel,
     out: Path,
     *,
     opset: int | None = None,
-    auto_class: str = SEQUENCE_CLASSIFIER,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> ExportFacts:
     """Facts about the graph written to `out`, float32, its weights inside; ExportError when there is none.
@@ -64,10 +61,6 @@ def export(
     token_type_ids; or, where `shapes` names inputs with the shape of a row in them, those [batch, *shape] float32.
     Outputs are named as the model's own (`logits` of a classifier). `out` appears whole or not at all.
     """
-    try:
-        model = load_source(model_folder, auto_class=auto_class, attention="eager")
-    except SourceError as error:
-        raise ExportError(error.message, error.hint) from error
     inputs = _inputs(model, TRACED_LENGTHS, shapes)
     axes: dict[str, Axes] = {name: (AXES[0], *(shapes or {}).get(name, AXES[1:])) for name in inputs}
     graph = _trace(model, inputs, axes, opset)

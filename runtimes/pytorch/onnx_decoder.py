@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes, cache_sizes, continued
-from runtimes.pytorch.decoding import CAUSAL_LANGUAGE_MODEL
-from runtimes.pytorch.noise import SourceError, load_source
 from runtimes.pytorch.onnx_graph import (
     Axes,
     ExportError,
@@ -39,18 +38,13 @@ PROBED = ((2, 0, 5), (1, 6, 1))
 """What the written graph must run on: a prompt without a cache, and one token more for one row."""
 
 
-def export(
-    model_folder: Path, out: Path, *, opset: int | None = None, auto_class: str = CAUSAL_LANGUAGE_MODEL
-) -> ExportFacts:
+def export(model: PreTrainedModel, out: Path, *, opset: int | None = None) -> ExportFacts:
     """Facts about the graph written to `out`, float32; ExportError when there is none.
 
     Weights of more than 1 GiB go into `data_file(out)` beside it. `out` appears whole or not at all.
     """
     try:
-        model = load_source(model_folder, auto_class=auto_class, attention="eager")
         layers = cache_sizes(model)
-    except SourceError as error:
-        raise ExportError(error.message, error.hint) from error
     except CacheError as error:
         raise ExportError(f"{type(model).__name__} does not export: {error}") from error
     graph = exported_with_cache(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from compiler.recipe import Onnx
 from compiler.tasks import Task
@@ -20,10 +20,13 @@ from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
 from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence
 from runtimes.pytorch.decoding import max_positions
+from runtimes.pytorch.loading import SourceError, load_saved
+from runtimes.pytorch.onnx_graph import ExportError
+from runtimes.saved import SavedModel
 from runtimes.tasks import Head
 
 
-def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
+def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
     """Writes the graph. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
     module = tasks.module_of(task)
@@ -32,9 +35,17 @@ def write(export: Onnx, task: Task, model: Path, out: Path) -> Written:
     if head.reading == "logits":
         shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
         write_graph = partial(write_graph, shapes={name: shape for name, shape in shapes.items() if shape})
-    facts = write_graph(model, out / place, opset=export.opset, auto_class=head.auto_class)
+    facts = write_graph(traceable(saved, head), out / place, opset=export.opset)
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
+
+
+def traceable(saved: SavedModel, head: Head) -> PreTrainedModel:
+    """A saved model as it is traced. Raises ExportError when its files are not a whole model."""
+    try:
+        return load_saved(saved, head, attention="eager")
+    except SourceError as error:
+        raise ExportError(error.message, error.hint) from error
 
 
 def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
@@ -44,12 +55,12 @@ def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
     return onnx_decoder.export if head.cached else onnx.export, GRAPH
 
 
-def stages(export: Onnx, task: Task, model: Path, written: Path, device: str) -> Sequence[Stage]:
+def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
     """The graph, in the session that is deployed."""
     head = tasks.module_of(task).head(task)
     if not head.cached:
         return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading))]
-    most = max_positions(AutoConfig.from_pretrained(model, local_files_only=True))
+    most = max_positions(AutoConfig.from_pretrained(saved.folder, local_files_only=True))
     opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]
     if head.encodes:
         start = head.config["decoder_start_token_id"]

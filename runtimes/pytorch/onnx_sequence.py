@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from runtimes.export.facts import DECODER, ENCODER, ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes
-from runtimes.pytorch.noise import SourceError, load_source
 from runtimes.pytorch.onnx_graph import (
     Axes,
     ExportError,
@@ -36,7 +35,6 @@ from runtimes.pytorch.onnx_graph import (
     write,
 )
 from runtimes.pytorch.sequence_cached import SequenceSizes, continued, sequence_sizes, source_cache
-from runtimes.pytorch.sequence_decoding import SEQUENCE_TO_SEQUENCE
 
 TRACED = {"batch": 3, "source": 11, "past": 7, "sequence": 4}
 """Sizes of the trace: no two are equal, nor their sums, else the trace would merge them."""
@@ -48,18 +46,13 @@ PROBED = (
 _ROWS: Mapping[str, Axes] = {"input_ids": ("batch", "source"), "attention_mask": ("batch", "source")}
 
 
-def export(
-    model_folder: Path, out: Path, *, opset: int | None = None, auto_class: str = SEQUENCE_TO_SEQUENCE
-) -> ExportFacts:
+def export(model: PreTrainedModel, out: Path, *, opset: int | None = None) -> ExportFacts:
     """Facts about the graphs written to the folder `out`, float32; ExportError when there are none.
 
     Weights of more than 1 GiB go into a data file beside their graph. Each graph appears whole or not at all.
     """
     try:
-        model: Any = load_source(model_folder, auto_class=auto_class, attention="eager")
         layers = sequence_sizes(model)
-    except SourceError as error:
-        raise ExportError(error.message, error.hint) from error
     except CacheError as error:
         raise ExportError(f"{type(model).__name__} does not export: {error}") from error
     encoder = _write(_Source(model), _ROWS, out / ENCODER, opset)

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
@@ -18,11 +16,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
 from runtimes.pytorch.decoding import max_positions
-from runtimes.pytorch.noise import SourceError, load_source
-from runtimes.pytorch.scores import exact_float32, load_adapter
+from runtimes.pytorch.loading import SourceError, load_saved
+from runtimes.pytorch.scores import exact_float32
+from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
 
 SEQUENCE_TO_SEQUENCE = "AutoModelForSeq2SeqLM"
+HEAD = Head(auto_class=SEQUENCE_TO_SEQUENCE, peft_task="SEQ_2_SEQ_LM", config={}, num_outputs=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +74,15 @@ class TorchSequenceDecoder:
         return Encoded(cache.hidden[places], cache.mask[places], cache.cache)
 
 
-def sequence_decoder(model_folder: Path, *, device: str = "cpu") -> TorchSequenceDecoder:
-    """The decoder of a saved transformers model. Raises SourceError when the folder is not a whole one."""
-    return sequence_decoder_of(load_source(model_folder, auto_class=SEQUENCE_TO_SEQUENCE), device=device)
-
-
-def adapter_sequence_decoder(
-    base_folder: Path, adapter_folder: Path, head: Head, *, device: str = "cpu"
-) -> TorchSequenceDecoder:
-    """The decoder of a base model and a peft adapter that is not merged. Raises SourceError for a missing weight."""
-    return sequence_decoder_of(load_adapter(base_folder, adapter_folder, head), device=device)
+def sequence_decoder(saved: SavedModel, head: Head = HEAD, *, device: str = "cpu") -> TorchSequenceDecoder:
+    """The decoder of a saved encoder-decoder. Raises SourceError for a weight that is in none of its files."""
+    return sequence_decoder_of(load_saved(saved, head), device=device)
 
 
 def sequence_decoder_of(model: Any, *, device: str = "cpu") -> TorchSequenceDecoder:
     """The decoder of a loaded model in evaluation mode."""
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return TorchSequenceDecoder(
-        model=inner.to(device), device=device, start_id=start_of(inner), max_positions=max_positions(inner.config)
+        model=model.to(device), device=device, start_id=start_of(model), max_positions=max_positions(model.config)
     )
 
 

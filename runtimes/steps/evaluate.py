@@ -11,7 +11,6 @@ from typing import Any
 
 from compiler import tasks as compiler_tasks
 from compiler.files import write_json
-from compiler.hub import fetch_model
 from compiler.metrics import name_of
 from compiler.model_facts import keeps_rows_apart
 from compiler.plan import Evaluate, Train
@@ -29,7 +28,9 @@ from runtimes.gate import ScoreFunction
 from runtimes.golden import spread
 from runtimes.learnt import learnt
 from runtimes.metrics.texts import score_texts
+from runtimes.saved import SavedModel
 from runtimes.steps import Context
+from runtimes.steps.models import base_of, saved_by, train_of
 from runtimes.steps.prepare import ROWS, read_prepared
 from runtimes.tokens import open_encoder
 
@@ -40,15 +41,15 @@ _SHOWN = 5  # texts in the report
 def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     """Scores the tuned model, what needs no model, and the model before tuning where its own head answers the task."""
     step = replace(step, task=learnt(step.task, context.inputs["train"]))
-    train = context.plan.step("train")
-    assert isinstance(train, Train)
+    _, train_id = step.inputs
+    train, saved = train_of(context.plan, train_id), saved_by(train_id, context)
     module, features = tasks.module_of(step.task), Features(context.inputs["prepare"] / step.split)
-    base = fetch_model(train.model, context.root, context.sources)
+    base = base_of(train, context)
     back, device = backend(context.placement.engine), context.placement.device
-    tuned = back.trained_scores(train, context.inputs["train"], base, device)
+    tuned = back.scores(step.task, saved, device)
     outputs = yield from _outputs(tuned, features, train, step.id)
     metrics = _metrics(step, train, features, outputs)
-    written = _written(step, context, train, base)
+    written = _written(step, context, saved, base)
     metrics |= _text_metrics(step, written, "answer")
     unlearnt = _unlearnt(step, Features(context.inputs["prepare"] / "train").targets, features.targets)
     details = module.details(step.task, features.targets, outputs, next(iter(unlearnt.values()), None))
@@ -56,7 +57,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
         name: module.score(step.task, step.metrics, features.targets, found) for name, found in unlearnt.items()
     }
     if step.baseline_model is not None:
-        before = yield from _outputs(back.model_scores(step.task, base, device), features, train, step.id)
+        before = yield from _outputs(back.scores(step.task, SavedModel(base), device), features, train, step.id)
         baseline["untuned"] = _metrics(step, train, features, before) | _text_metrics(step, written, "untuned")
     if "few_shot" in written.texts:
         baseline["few_shot"] = _text_metrics(step, written, "few_shot")
@@ -88,7 +89,7 @@ class _Written:
         return [{**dict(zip(self.texts, row, strict=True)), **told} for row, told in zip(each, self.told, strict=True)]
 
 
-def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Written:
+def _written(step: Evaluate, context: Context, saved: SavedModel, base: Path) -> _Written:
     """What the tuned model writes for some held-out rows, and the untuned one: alone, and after solved train rows."""
     if step.generation is None:
         return _Written({}, {})
@@ -99,7 +100,7 @@ def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Wri
     chosen = [rows[number] for number in numbers]
     encoder = open_encoder(base / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
     writing, module = writing_of(step.task, encoder, step.generation, base), tasks.writing_module_of(step.task)
-    tuned = writing.written(back.trained_decoder(train, context.inputs["train"], base, device), chosen, numbers)
+    tuned = writing.written(back.decoder(step.task, saved, device), chosen, numbers)
     texts: dict[str, Sequence[str]] = {
         "reference": [module.reference(step.task, row) for row in chosen],
         "answer": [text.text for text in tuned],
@@ -108,7 +109,7 @@ def _written(step: Evaluate, context: Context, train: Train, base: Path) -> _Wri
     details: dict[str, Any] = {"prompts_cut": cut_prompts(told)}
     if step.baseline_model is None:
         return _Written(texts, details, told)
-    untuned = back.model_decoder(base, device)
+    untuned = back.decoder(step.task, SavedModel(base), device)
     texts["untuned"] = [text.text for text in writing.written(untuned, chosen, numbers)]
     if not step.generation.few_shot:
         return _Written(texts, details, told)

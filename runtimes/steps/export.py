@@ -10,11 +10,12 @@ from compiler.plan import ExportModel
 from runtimes import export
 from runtimes.events import Said
 from runtimes.steps import Context
+from runtimes.steps.models import saved_by
 
 
 def execute(step: ExportModel, context: Context) -> Iterator[Any]:
     """Writes the format's files and export.json."""
-    [source] = context.inputs.values()
-    written = export.module_of(step.export).write(step.export, step.task, source / "model", context.folder)
+    [source] = step.inputs
+    written = export.module_of(step.export).write(step.export, step.task, saved_by(source, context), context.folder)
     write_json(context.folder / "export.json", written.facts)
     yield Said(step=step.id, message=written.says)

@@ -13,19 +13,20 @@ from runtimes.export.facts import graph_names
 from runtimes.gate import report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
+from runtimes.steps.models import saved_by
 from runtimes.store import RECORDED, versions_of
 
 
 def execute(step: Package, context: Context) -> Iterator[Any]:
     """Writes bundle/; raises GateError when it does not answer as the trained model did."""
     _, model_step, evaluate, export, verify = step.inputs
-    model = context.inputs[model_step] / "model"
+    saved = saved_by(model_step, context)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
     parts = Parts(
         graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
-        model_folder=model,
-        tokenizer_folder=model,
+        model_folder=saved.folder,
+        tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
         key=context.key,
         versions=versions_of(RECORDED),

@@ -11,7 +11,6 @@ from typing import Any
 
 from compiler import tasks as compiler_tasks
 from compiler.files import new_folder, write_json, write_text
-from compiler.hub import fetch_model
 from compiler.images import PROCESSOR
 from compiler.plan import Train
 from compiler.tasks import Task
@@ -25,13 +24,15 @@ from runtimes.learnt import write_learnt
 from runtimes.loop import train
 from runtimes.protocol import Engine
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
+from runtimes.saved import trained_folder
 from runtimes.steps import Context
+from runtimes.steps.models import base_of
 from runtimes.writing import writes
 
 
 def execute(step: Train, context: Context) -> Iterator[Any]:
     """Trains, saves the kept weights in the ecosystem's layout, and leaves train.json."""
-    base = fetch_model(step.model, context.root, context.sources)
+    base = base_of(step, context)
     back = backend(context.placement.engine)
     engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement)
     prepared = context.inputs["prepare"]
@@ -56,7 +57,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         yield report
     if validation is not None and tasks.module_of(step.task).learns(step.task):
         _fit(step, engine, validation, context)
-    with new_folder(context.folder / back.trained_folder(step)) as folder, writes(context.folder):
+    with new_folder(context.folder / trained_folder(step)) as folder, writes(context.folder):
         engine.save_model(folder)
         copy_tokenizer(base, folder, step.task)
     trained, total = engine.num_parameters

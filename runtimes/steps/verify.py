@@ -7,8 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from compiler.hub import fetch_model
-from compiler.plan import Train, VerifyExport
+from compiler.plan import VerifyExport
 from runtimes import export
 from runtimes.answers import Writing, Written, writing_of
 from runtimes.backends import backend
@@ -21,6 +20,7 @@ from runtimes.gate import report_lines, require_passed
 from runtimes.inputs import Row, open_reader
 from runtimes.learnt import learnt, write_learnt
 from runtimes.steps import Context
+from runtimes.steps.models import saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.tokens import Encoder
 from runtimes.verify import verify_export
@@ -32,20 +32,17 @@ HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned m
 def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
     planned, step = step.task, replace(step, task=learnt(step.task, context.inputs["train"]))
-    train = context.plan.step("train")
-    assert isinstance(train, Train)
     prepared = context.inputs["prepare"] / step.split
     facts = Features(prepared).facts
-    base = fetch_model(step.model, context.root, context.sources)
-    model = context.inputs.get("merge", context.inputs["train"]) / "model"
+    _, train, *merge, written = step.inputs
+    saved = saved_by((train, *merge)[-1], context)
     back, device = backend(context.placement.engine), context.placement.device
-    merges, written = "merge" in context.inputs, context.inputs[step.inputs[-1]]
 
-    encoder = open_reader(step.task, model, max_length=facts.max_length, root=prepared)
+    encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
     write = None
     if step.generation is not None and isinstance(encoder, Encoder):
-        writing = writing_of(step.task, encoder, step.generation, model)
-        write = partial(_write, writing, partial(back.model_decoder, model, device))
+        writing = writing_of(step.task, encoder, step.generation, saved.reading)
+        write = partial(_write, writing, partial(back.decoder, step.task, saved, device))
 
     write_learnt(planned, step.task, context.folder)
     verified = verify_export(
@@ -53,11 +50,11 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=encoder,
         stages=[
-            Stage("trained", partial(back.trained_scores, train, context.inputs["train"], base, device)),
-            *([Stage("merged", partial(back.model_scores, step.task, model, device))] if merges else []),
-            *export.module_of(step.export).stages(step.export, step.task, model, written, device),
+            Stage("trained", partial(back.scores, step.task, saved_by(train, context), device)),
+            *([Stage("merged", partial(back.scores, step.task, saved, device))] if merge else []),
+            *export.module_of(step.export).stages(step.export, step.task, saved, context.inputs[written], device),
         ],
-        noise=partial(back.float32_noise, step.task, model),
+        noise=partial(back.float32_noise, step.task, saved),
         out=context.folder,
         write=write,
     )

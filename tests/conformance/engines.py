@@ -19,6 +19,7 @@ from runtimes.execute import execute
 from runtimes.features import Features
 from runtimes.packing import POSITIONS, SEGMENTS
 from runtimes.protocol import Batch, Engine
+from runtimes.saved import trained_folder, trained_model
 from runtimes.schedule import learning_rate
 from tests.conformance.cells import Figures, difference, gradient_difference, worst_difference
 from tests.conformance.subjects import FACTS, Project
@@ -142,13 +143,16 @@ def compare(found: Trained, expected: Trained) -> Figures:
 
 def saved(name: Runtime, engine: Engine, step: Train, model: Path, rows: Features, folder: Path) -> Figures:
     """What an engine saved answers on both engines, beside what it answers itself."""
-    target = folder / "trained" / backend(name).trained_folder(step)
+    target = folder / "trained" / trained_folder(step)
     target.mkdir(parents=True)
     engine.save_model(target)
     batch = unpacked(micro_batches(rows, step, 0)[0])
     units = np.asarray(tasks.module_of(step.task).head(step.task).units)
     own = engine.evaluate(batch).outputs[batch.positions] / units
-    readers = (backend(reader).trained_scores(step, folder / "trained", model, "cpu") for reader in ("pytorch", "mlx"))
+    readers = (
+        backend(reader).scores(step.task, trained_model(step, folder / "trained", model), "cpu")
+        for reader in ("pytorch", "mlx")
+    )
     return {"saved": max(difference(scores(batch)[batch.positions] / units, own) for scores in readers)}
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,19 +69,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from runtimes.export import Stage
     from runtimes.export.session import onnx_scores
     from runtimes.package import Parts, package
+    from runtimes.pytorch.loading import load_source
     from runtimes.pytorch.noise import float32_noise
     from runtimes.pytorch.onnx import export
+    from runtimes.pytorch.onnx_format import traceable
     from runtimes.pytorch.scores import torch_scores
+    from runtimes.saved import SavedModel
     from runtimes.tokens import open_encoder
     from runtimes.verify import HeldOut, verify_export
 
     root = tmp_path_factory.mktemp("tiny")
     model = root / "model"
     save_bert(model)
-    export(model, root / "model.onnx")
+    export(traceable(SavedModel(model), HEAD), root / "model.onnx")
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
     texts = sentences(120)
-    source = torch_scores(model, HEAD)
+    source = torch_scores(SavedModel(model), HEAD)
     targets = labels_of(source, texts, model)
     verify_export(
         verify_step(),
@@ -92,7 +94,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
             Stage("trained", lambda: source),
             Stage("onnx", lambda: onnx_scores(root / "model.onnx")),
         ],
-        noise=partial(float32_noise, model, head=HEAD),
+        noise=lambda batches: float32_noise(load_source(model), batches, HEAD),
         out=root / "verified",
     )
     parts = Parts(

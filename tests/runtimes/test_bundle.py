@@ -48,7 +48,8 @@ def test_a_prediction_names_every_label_and_its_probabilities_sum_to_one(tiny) -
 
 
 def test_the_bundle_answers_as_the_model_that_it_is_from(tiny) -> None:
-    from runtimes.pytorch.noise import load_source, outputs
+    from runtimes.pytorch.loading import load_source
+    from runtimes.pytorch.noise import outputs
 
     bundle = open_bundle(tiny.bundle)
     rows = examples(*tiny.texts[:8])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from compiler.generation import Generation
 from runtimes.decoding import Decoder, generate, left_padded
+from runtimes.saved import SavedModel
 from runtimes.shared_prefix import SharedPrefix, common_prefix
 from tests.runtimes.tables import random_tables
 
@@ -53,7 +54,7 @@ def models(folder: Path, runtime: str) -> Decoder[Any]:
     if runtime == "pytorch":
         from runtimes.pytorch.decoding import torch_decoder
 
-        return torch_decoder(folder)
+        return torch_decoder(SavedModel(folder))
     pytest.importorskip("mlx.core", reason="needs the mlx extra")
     from runtimes.mlx.decoding import mlx_decoder
 

@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from compiler.methods.full import Full
+from compiler.methods import Full, Tuned
 from compiler.metrics import F1, Accuracy
 from compiler.placement import DeviceKind, Placement, Runtime
 from compiler.plan import ModelFiles, Schedule, Selection, Train
@@ -101,6 +101,7 @@ def train_step(**changes: Any) -> Train:
         keep_head=False,
         model=ModelFiles(id="tiny", revision=None, files={}),
         method=Full(),
+        tuned=Tuned(modules=(), parameters=0, total=0),
         loss=loss,
         label_smoothing=0.0,
         epochs=3,

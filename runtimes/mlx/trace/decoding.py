@@ -17,11 +17,9 @@ from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.trace.fakes import faked, weightless
 from runtimes.mlx.trace.training import build, flat, graph_of
 from runtimes.pytorch.cached import CacheError, LayerSizes, cache_sizes, continued
-from runtimes.pytorch.decoding import CAUSAL_LANGUAGE_MODEL, max_positions
+from runtimes.pytorch.decoding import HEAD, max_positions
 from runtimes.pytorch.quiet import quiet
-from runtimes.tasks import Head
 
-HEAD = Head(auto_class=CAUSAL_LANGUAGE_MODEL, peft_task="CAUSAL_LM", config={}, num_outputs=0)
 NEW = Input(dtype="int64", axes=("batch", "tokens"))
 PAST = Input(dtype="int64", axes=("batch", "past"))
 

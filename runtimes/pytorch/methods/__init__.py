@@ -1,7 +1,7 @@
 """How each tuning method wraps a model: one module each, imported on use.
 
 A module has `wrap(model, head, method, task_type, model_id) -> nn.Module`, `new_parameters(model) -> list[New]` for
-what wrapping added, and `FOLDER`, the name of the folder that its `save_pretrained` makes.
+what wrapping added, and `DROPS_IN_FROZEN`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ MODULES: Mapping[str, str] = {
 class MethodModule(Protocol):
     """What a method's module holds."""
 
-    FOLDER: str
     DROPS_IN_FROZEN: bool
     """Whether modules without a trained parameter have dropout in training."""
 

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 from compiler.methods import DoRA
 from runtimes.initial import New
 from runtimes.pytorch.methods import lora
-from runtimes.pytorch.methods.lora import DROPS_IN_FROZEN, FOLDER, wrap_low_rank
+from runtimes.pytorch.methods.lora import DROPS_IN_FROZEN, wrap_low_rank
 
-__all__ = ["DROPS_IN_FROZEN", "FOLDER", "new_parameters", "wrap"]
+__all__ = ["DROPS_IN_FROZEN", "new_parameters", "wrap"]
 
 
 def wrap(model: PreTrainedModel, head: tuple[str, ...], method: DoRA, task: str, model_id: str) -> nn.Module:
@@ -28,7 +28,7 @@ def new_parameters(model: nn.Module) -> list[New]:
 
 
 def _lengths(name: str, module: LoraLinear) -> New:
-    vector = cast(nn.Module, module.lora_magnitude_vector["default"]).weight
+    vector = module.lora_magnitude_vector["default"].weight
     return New(
         name=f"{name}.lora_magnitude_vector.default.weight",
         shape=tuple(cast(nn.Parameter, vector).shape),

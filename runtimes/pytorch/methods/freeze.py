@@ -12,7 +12,6 @@ from compiler.methods import Freeze
 from runtimes.errors import RunError
 from runtimes.initial import New
 
-FOLDER = "model"
 DROPS_IN_FROZEN = False
 
 

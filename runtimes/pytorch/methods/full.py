@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 from compiler.methods import Full
 from runtimes.initial import New
 
-FOLDER = "model"
 DROPS_IN_FROZEN = True
 
 

@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 from compiler.methods import Head
 from runtimes.initial import New
 
-FOLDER = "model"
 DROPS_IN_FROZEN = False
 
 

@@ -13,7 +13,6 @@ from compiler.methods import IA3
 from runtimes.initial import New
 from runtimes.pytorch.adapters import expression, is_linear, is_transposed, saved_modules, targets, task_type, wrapped
 
-FOLDER = "adapter"
 DROPS_IN_FROZEN = True
 
 
@@ -26,7 +25,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: IA3, task: str, 
         target_modules=expression(model, targets(model, saved, method.target_modules, is_linear)),
         feedforward_modules=expression(model, feedforward) if feedforward else [],
         fan_in_fan_out=is_transposed(model),
-        modules_to_save=saved,
+        modules_to_save=list(saved),
         task_type=task_type(task),
         base_model_name_or_path=model_id,
     )

@@ -10,7 +10,6 @@ from compiler.methods import LayerNorm
 from runtimes.initial import New
 from runtimes.pytorch.adapters import expression, saved_modules, targets, task_type, wrapped
 
-FOLDER = "adapter"
 DROPS_IN_FROZEN = True
 
 
@@ -19,7 +18,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LayerNorm, task:
     saved = saved_modules(model, head, method.modules_to_save)
     configuration = peft.LNTuningConfig(
         target_modules=expression(model, targets(model, saved, method.target_modules, _is_norm)),
-        modules_to_save=saved,
+        modules_to_save=list(saved),
         task_type=task_type(task),
         base_model_name_or_path=model_id,
     )

@@ -15,7 +15,6 @@ from compiler.methods.targets import meant
 from runtimes.initial import New
 from runtimes.pytorch.adapters import is_linear, is_transposed, saved_modules, targets, task_type, wrapped
 
-FOLDER = "adapter"
 DROPS_IN_FROZEN = True
 
 
@@ -36,7 +35,7 @@ def wrap_low_rank(
         lora_dropout=method.dropout,
         target_modules=_targets(model, saved, method),
         fan_in_fan_out=is_transposed(model),
-        modules_to_save=saved,
+        modules_to_save=list(saved),
         task_type=task_type(task),
         base_model_name_or_path=model_id,
         init_lora_weights=False,

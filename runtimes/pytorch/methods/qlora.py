@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runtimes.pytorch.methods.lora import DROPS_IN_FROZEN, FOLDER, new_parameters, wrap
+from runtimes.pytorch.methods.lora import DROPS_IN_FROZEN, new_parameters, wrap
 
-__all__ = ["DROPS_IN_FROZEN", "FOLDER", "new_parameters", "wrap"]
+__all__ = ["DROPS_IN_FROZEN", "new_parameters", "wrap"]

@@ -20,8 +20,8 @@ QLORA: dict[str, Any] = {"method": "qlora", "runtime": "mlx", "export": ["onnx"]
 
 def model(**inputs: int) -> Any:
     """The handmade model with these linear modules in its layers, by their inputs."""
-    named = {f"encoder.layer.0.{name}": count for name, count in inputs.items()}
-    return replace(MODEL, linear_modules=tuple(named), linear_inputs={**named, "pooler.dense": 7})
+    named = {f"encoder.layer.0.{name}.weight": (8, count) for name, count in inputs.items()}
+    return replace(MODEL, shapes={**named, "pooler.dense.weight": (7, 7)})
 
 
 def test_what_is_open_is_chosen_as_for_lora() -> None:

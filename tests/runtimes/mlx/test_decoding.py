@@ -14,11 +14,13 @@ import peft
 import torch
 
 from compiler.generation import Generation
+from compiler.methods import LoRA
 from runtimes.decoding import forced, generate
 from runtimes.errors import RunError
 from runtimes.mlx.decoding import MlxDecoder, mlx_decoder
-from runtimes.pytorch.decoding import adapter_decoder, torch_decoder
+from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.quiet import quiet
+from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import language
 from tests.runtimes.decoders import PAD, TRACED, assert_same_answers, prompts, save_decoder
 
@@ -43,7 +45,7 @@ def decoder(saved: Path) -> MlxDecoder:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_tokens_are_those_of_pytorch(saved: Path, decoder: MlxDecoder, way: str) -> None:
-    assert_same_answers(decoder, torch_decoder(saved), PROMPTS, WAYS[way])
+    assert_same_answers(decoder, torch_decoder(SavedModel(saved)), PROMPTS, WAYS[way])
 
 
 def test_one_graph_serves_prompts_and_steps(saved: Path, decoder: MlxDecoder) -> None:
@@ -60,7 +62,7 @@ def test_one_graph_serves_prompts_and_steps(saved: Path, decoder: MlxDecoder) ->
 def test_forced_readings_are_those_of_pytorch(saved: Path, decoder: MlxDecoder) -> None:
     continuations = [prompt[::-1] for prompt in PROMPTS]
     found = forced(decoder, PROMPTS, continuations, pad_id=PAD, batch_size=4)
-    expected = forced(torch_decoder(saved), PROMPTS, continuations, pad_id=PAD)
+    expected = forced(torch_decoder(SavedModel(saved)), PROMPTS, continuations, pad_id=PAD)
     for reading, other in zip(found, expected, strict=True):
         assert reading.best.tolist() == other.best.tolist()
         assert np.abs(reading.log_probs - other.log_probs).max() < 1e-5
@@ -72,16 +74,21 @@ def test_an_adapter_writes_as_peft_does(tmp_path: Path) -> None:
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     torch.manual_seed(1)
     with quiet():
-        peft.get_peft_model(torch_decoder(base).model, config).save_pretrained(str(tmp_path / "adapter"))
+        peft.get_peft_model(torch_decoder(SavedModel(base)).model, config).save_pretrained(str(tmp_path / "adapter"))
     decoder = mlx_decoder(base, adapter=tmp_path / "adapter")
-    assert_same_answers(decoder, adapter_decoder(base, tmp_path / "adapter", language.HEAD), PROMPTS, WAYS["greedy"])
-    [plain] = generate(torch_decoder(base), PROMPTS[:1], WAYS["greedy"], eos_ids=[], pad_id=PAD)
+    assert_same_answers(
+        decoder,
+        torch_decoder(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), language.HEAD),
+        PROMPTS,
+        WAYS["greedy"],
+    )
+    [plain] = generate(torch_decoder(SavedModel(base)), PROMPTS[:1], WAYS["greedy"], eos_ids=[], pad_id=PAD)
     assert generate(decoder, PROMPTS[:1], WAYS["greedy"], eos_ids=[], pad_id=PAD)[0].ids != plain.ids
 
 
 def test_a_model_saved_in_bfloat16_is_computed_in_float32(tmp_path: Path) -> None:
     saved = save_decoder("gpt2", tmp_path / "model", torch.bfloat16)
-    assert_same_answers(mlx_decoder(saved), torch_decoder(saved), PROMPTS, WAYS["greedy"])
+    assert_same_answers(mlx_decoder(saved), torch_decoder(SavedModel(saved)), PROMPTS, WAYS["greedy"])
 
 
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused(tmp_path: Path) -> None:

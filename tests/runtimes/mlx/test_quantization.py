@@ -42,6 +42,7 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch, Engine
 from runtimes.pytorch import backend as pytorch
 from runtimes.pytorch import models
+from runtimes.saved import SavedModel, trained_model
 from runtimes.schedule import learning_rate
 from tests.runtimes.mlx.architectures import ARCHITECTURES
 from tests.runtimes.mlx.running import graph_of
@@ -147,7 +148,8 @@ def tuned(rows: Features, model: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def expected(tuned: Tuned, model: Path, rows: Features) -> np.ndarray:
     """What the trained model answers to the first batch."""
-    return mlx.trained_scores(tuned.step, tuned.out, model, "cpu")(first_batch(rows, tuned.step))
+    scores = mlx.scores(TASK, trained_model(tuned.step, tuned.out, model), "cpu")
+    return scores(first_batch(rows, tuned.step))
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +387,7 @@ def test_the_merged_model_is_the_trained_one(
 ) -> None:
     mlx.merge(tuned.step, model, tuned.adapter, tmp_path / "merged")
     for back in (mlx, pytorch):
-        found = back.model_scores(TASK, tmp_path / "merged", "cpu")(first_batch(rows, tuned.step))
+        found = back.scores(TASK, SavedModel(tmp_path / "merged"), "cpu")(first_batch(rows, tuned.step))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
 
 
@@ -395,8 +397,8 @@ def test_the_merged_model_is_the_trained_one_after_bf16_with_8_bits(
     step = step_of(method=replace(METHOD, bits=8), precision="bf16")
     out, _ = trained(rows, step, model, tmp_path)
     mlx.merge(step, model, out / "adapter", tmp_path / "merged")
-    found = pytorch.model_scores(TASK, tmp_path / "merged", "cpu")(first_batch(rows, step))
-    scores = mlx.trained_scores(step, out, model, "cpu")(first_batch(rows, step))
+    found = pytorch.scores(TASK, SavedModel(tmp_path / "merged"), "cpu")(first_batch(rows, step))
+    scores = mlx.scores(TASK, trained_model(step, out, model), "cpu")(first_batch(rows, step))
     np.testing.assert_allclose(found, scores, rtol=1e-5, atol=2e-6)
 
 
@@ -410,7 +412,7 @@ def test_merging_into_the_plain_base_is_another_model(
 ) -> None:
     """The known failure that the gate's first edge is for."""
     models.merge(model, tuned.adapter, tmp_path / "merged", tasks.module_of(TASK).head(TASK))
-    wrong = pytorch.model_scores(TASK, tmp_path / "merged", "cpu")(first_batch(rows, tuned.step))
+    wrong = pytorch.scores(TASK, SavedModel(tmp_path / "merged"), "cpu")(first_batch(rows, tuned.step))
     assert np.abs(wrong - expected).max() > 1e-3
 
 
@@ -418,9 +420,9 @@ def test_peft_loads_the_adapter_and_on_the_dequantized_base_it_answers_alike(
     tuned: Tuned, expected: np.ndarray, model: Path, rows: Features, tmp_path: Path
 ) -> None:
     base, batch = dequantized_model(model, tuned.held, tmp_path / "dequantized"), first_batch(rows, tuned.step)
-    found = pytorch.trained_scores(tuned.step, tuned.out, base, "cpu")(batch)
+    found = pytorch.scores(TASK, trained_model(tuned.step, tuned.out, base), "cpu")(batch)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
-    on_the_plain_base = pytorch.trained_scores(tuned.step, tuned.out, model, "cpu")(batch)
+    on_the_plain_base = pytorch.scores(TASK, trained_model(tuned.step, tuned.out, model), "cpu")(batch)
     assert 1e-3 < np.abs(on_the_plain_base - expected).max() < 1.0
 
 
@@ -443,7 +445,7 @@ def test_an_adapter_whose_base_is_not_known_is_refused(damage: str, tuned: Tuned
         case _:
             file.write_text(file.read_text().replace("layer.1.", "layer.7."))
     with pytest.raises(RunError) as caught:
-        mlx.trained_scores(tuned.step, tmp_path, model, "cpu")
+        mlx.scores(TASK, trained_model(tuned.step, tmp_path, model), "cpu")
     assert caught.value.code == "E502"
 
 

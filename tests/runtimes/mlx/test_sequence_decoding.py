@@ -15,11 +15,13 @@ import peft
 import torch
 
 from compiler.generation import Generation
+from compiler.methods import LoRA
 from compiler.tasks import Translation
 from runtimes.decoding import Decoder, generate
 from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 from runtimes.pytorch.quiet import quiet
-from runtimes.pytorch.sequence_decoding import adapter_sequence_decoder, sequence_decoder
+from runtimes.pytorch.sequence_decoding import sequence_decoder
+from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import module_of
 from tests.runtimes.pairs import LIMITS, PAD, save_pair, sources
 
@@ -39,7 +41,7 @@ def assert_same(decoder: Decoder[Any], source: Decoder[Any], generation: Generat
 def test_what_is_written_is_what_torch_writes(tmp_path: Path, name: str) -> None:
     """T5 tells positions by distance, Marian computes them and has them in no file."""
     folder = save_pair(name, tmp_path)
-    decoder, source = mlx_sequence_decoder(folder), sequence_decoder(folder)
+    decoder, source = mlx_sequence_decoder(folder), sequence_decoder(SavedModel(folder))
     assert (decoder.start_id, decoder.max_positions) == (source.start_id, LIMITS[name])
     for num_beams in (1, 3):
         assert_same(decoder, source, Generation(max_new_tokens=8, num_beams=num_beams))
@@ -52,7 +54,7 @@ def test_an_adapter_that_is_not_merged_writes_as_on_torch(tmp_path: Path) -> Non
         task_type="SEQ_2_SEQ_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False
     )
     with quiet():
-        peft.get_peft_model(sequence_decoder(base).model, config).save_pretrained(str(tmp_path / "adapter"))
+        peft.get_peft_model(sequence_decoder(SavedModel(base)).model, config).save_pretrained(str(tmp_path / "adapter"))
     decoder = mlx_sequence_decoder(base, adapter=tmp_path / "adapter")
-    source = adapter_sequence_decoder(base, tmp_path / "adapter", module_of(TASK).head(TASK))
+    source = sequence_decoder(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), module_of(TASK).head(TASK))
     assert_same(decoder, source, Generation(max_new_tokens=8))

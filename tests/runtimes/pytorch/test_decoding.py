@@ -16,11 +16,13 @@ import peft
 import torch
 
 from compiler.generation import Generation
+from compiler.methods import LoRA
 from runtimes.decoded import Decoded
 from runtimes.decoding import forced, generate, left_padded
-from runtimes.pytorch.decoding import TorchDecoder, adapter_decoder, torch_decoder
-from runtimes.pytorch.noise import SourceError
+from runtimes.pytorch.decoding import TorchDecoder, torch_decoder
+from runtimes.pytorch.loading import SourceError
 from runtimes.pytorch.quiet import quiet
+from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import language
 from tests.runtimes.decoders import MODELS, PAD, prompts, save_decoder
 
@@ -31,7 +33,7 @@ NEW = 12
 @pytest.fixture(scope="module")
 def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TorchDecoder]:
     folder = tmp_path_factory.mktemp("decoders")
-    return {name: torch_decoder(save_decoder(name, folder / name)) for name in MODELS}
+    return {name: torch_decoder(SavedModel(save_decoder(name, folder / name))) for name in MODELS}
 
 
 def end_tokens(decoder: TorchDecoder, num_beams: int) -> list[int]:
@@ -127,12 +129,12 @@ def test_positions_end_where_the_configuration_says(decoders: dict[str, TorchDec
 
 def test_an_adapter_that_is_not_merged_writes_as_peft_does(tmp_path: Path) -> None:
     base = save_decoder("llama", tmp_path / "base")
-    plain = torch_decoder(base)
+    plain = torch_decoder(SavedModel(base))
     torch.manual_seed(1)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     with quiet():
-        peft.get_peft_model(torch_decoder(base).model, config).save_pretrained(str(tmp_path / "adapter"))
-    decoder = adapter_decoder(base, tmp_path / "adapter", language.HEAD)
+        peft.get_peft_model(torch_decoder(SavedModel(base)).model, config).save_pretrained(str(tmp_path / "adapter"))
+    decoder = torch_decoder(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), language.HEAD)
     answers = generate(decoder, PROMPTS, Generation(max_new_tokens=NEW), eos_ids=[], pad_id=PAD)
     assert_same_tokens(answers, theirs(decoder.model, [], 1).sequences)
     assert answers != generate(plain, PROMPTS, Generation(max_new_tokens=NEW), eos_ids=[], pad_id=PAD)
@@ -140,4 +142,4 @@ def test_an_adapter_that_is_not_merged_writes_as_peft_does(tmp_path: Path) -> No
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no config\.json"):
-        torch_decoder(tmp_path)
+        torch_decoder(SavedModel(tmp_path))

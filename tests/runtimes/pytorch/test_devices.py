@@ -11,7 +11,7 @@ pytest.importorskip("transformers", reason="needs the torch extra")
 
 from runtimes.errors import RunError  # noqa: E402
 from runtimes.pytorch.devices import describe_devices, limit_memory, require_device  # noqa: E402
-from runtimes.pytorch.noise import SourceError, load_source  # noqa: E402
+from runtimes.pytorch.loading import SourceError, load_source  # noqa: E402
 
 
 def test_the_cpu_is_always_there() -> None:

@@ -21,9 +21,11 @@ from runtimes.errors import RunError
 from runtimes.protocol import Batch
 from runtimes.pytorch.engine import load
 from runtimes.pytorch.heads import LastLayer, folded, last_layer
+from runtimes.pytorch.loading import load_source
 from runtimes.pytorch.noise import float32_noise
 from runtimes.pytorch.quiet import quiet
-from runtimes.pytorch.scores import adapter_scores, torch_scores
+from runtimes.pytorch.scores import torch_scores
+from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import text_regression
 from tests.runtimes.tiny import batch_of, train_step
 from tests.tiny import save_encoder
@@ -69,7 +71,7 @@ def test_a_saved_model_answers_in_the_rows_unit(encoder: Path, batch: Batch, tmp
     engine.save_model(tmp_path / "model")
     assert all(torch.equal(value, before[name]) for name, value in engine.trained.items())
     own = engine.evaluate(batch).outputs
-    np.testing.assert_allclose(torch_scores(tmp_path / "model", HEAD)(batch), own, rtol=1e-5)
+    np.testing.assert_allclose(torch_scores(SavedModel(tmp_path / "model"), HEAD)(batch), own, rtol=1e-5)
     with quiet():
         config = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").config
     assert (config.problem_type, config.num_labels) == ("regression", 1)
@@ -78,7 +80,7 @@ def test_a_saved_model_answers_in_the_rows_unit(encoder: Path, batch: Batch, tmp
 def test_a_saved_adapter_answers_in_the_rows_unit(encoder: Path, batch: Batch, tmp_path: Path) -> None:
     engine = trained(encoder, batch, tmp_path, method=LoRA(rank=1, alpha=2.0, target_modules=("query", "value")))
     engine.save_model(tmp_path / "adapter")
-    found = adapter_scores(encoder, tmp_path / "adapter", HEAD)(batch)
+    found = torch_scores(SavedModel(encoder, Adapter(tmp_path / "adapter", LoRA())), HEAD)(batch)
     np.testing.assert_allclose(found, engine.evaluate(batch).outputs, rtol=1e-5)
 
 
@@ -127,7 +129,7 @@ def test_a_saved_model_of_several_targets_answers_in_the_unit_of_each(
     assert all(torch.equal(value, before[name]) for name, value in engine.trained.items())
     own, head = engine.evaluate(batch_of_several).outputs, text_regression.head(SEVERAL)
     if isinstance(method, LoRA):
-        found = adapter_scores(encoder, tmp_path / "saved", head)(batch_of_several)
+        found = torch_scores(SavedModel(encoder, Adapter(tmp_path / "saved", LoRA())), head)(batch_of_several)
     else:
         with quiet():
             model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
@@ -146,10 +148,10 @@ def test_the_noise_of_several_targets_is_in_their_deviations(
     engine = trained(encoder, batch_of_several, tmp_path, task=SEVERAL)
     engine.save_model(tmp_path / "saved")
     head = text_regression.head(SEVERAL)
-    noise = float32_noise(tmp_path / "saved", [batch_of_several], head)
-    answers = torch_scores(tmp_path / "saved", head)(batch_of_several)
+    noise = float32_noise(load_source(tmp_path / "saved"), [batch_of_several], head)
+    answers = torch_scores(SavedModel(tmp_path / "saved"), head)(batch_of_several)
     assert noise.scale == pytest.approx(float(np.abs(answers / np.asarray(head.units)).max()), rel=1e-4)
-    plain = float32_noise(tmp_path / "saved", [batch_of_several], replace(head, scale=(1.0,)))
+    plain = float32_noise(load_source(tmp_path / "saved"), [batch_of_several], replace(head, scale=(1.0,)))
     assert noise.max_abs < plain.max_abs
 
 

@@ -26,9 +26,12 @@ from transformers import (
 
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
-from runtimes.pytorch.noise import float32_noise, load_source, outputs
+from runtimes.pytorch.loading import load_source
+from runtimes.pytorch.noise import float32_noise, outputs
 from runtimes.pytorch.onnx import TRACED_LENGTHS, export
+from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError
+from runtimes.saved import SavedModel
 from runtimes.tasks import module_of
 from runtimes.tolerance import tolerance
 from tests.runtimes.tiny import TASK, batch_of
@@ -59,7 +62,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     out = tmp_path_factory.mktemp("bundle") / "model.onnx"
-    return source, out, export(source, out)
+    return source, out, export(traceable(SavedModel(source), HEAD), out)
 
 
 def padded(num_rows: int, num_tokens: int) -> dict[str, np.ndarray]:
@@ -81,7 +84,7 @@ def test_the_graph_answers_as_its_source_at_sizes_that_were_not_traced(
 ) -> None:
     source, out, _ = exported
     batch = padded(num_rows, num_tokens)
-    allowed = tolerance(float32_noise(source, [batch_of(batch)], HEAD))
+    allowed = tolerance(float32_noise(load_source(source), [batch_of(batch)], HEAD))
     [found] = onnxruntime.InferenceSession(out).run(None, batch)
     assert np.abs(found - outputs(load_source(source), batch_of(batch), HEAD)).max() <= allowed
 
@@ -122,7 +125,7 @@ def test_the_export_is_silent_deterministic_and_restores_what_it_silenced(
 ) -> None:
     source, out, facts = exported
     before = logging.root.manager.disable, list(warnings.filters)
-    assert export(source, tmp_path / "again.onnx") == facts
+    assert export(traceable(SavedModel(source), HEAD), tmp_path / "again.onnx") == facts
     assert (logging.root.manager.disable, list(warnings.filters)) == before
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
@@ -139,7 +142,7 @@ def test_a_model_that_fixes_its_length_in_the_graph_is_refused(tmp_path: Path) -
     sizes = {"vocab_size": 99, "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 16, "block_sizes": [1]}
     FunnelForSequenceClassification(FunnelConfig.from_dict(sizes)).save_pretrained(tmp_path / "funnel")
     with pytest.raises(ExportError, match="runs only at the size it was traced with"):
-        export(tmp_path / "funnel", tmp_path / "model.onnx")
+        export(traceable(SavedModel(tmp_path / "funnel"), HEAD), tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["funnel"]
 
 
@@ -175,6 +178,6 @@ def test_a_folder_that_is_no_whole_model_is_named_and_nothing_is_written(
         (folder / file.name).write_bytes(file.read_bytes())
     damage(folder)
     with pytest.raises(ExportError, match=said) as caught:
-        export(folder, tmp_path / "model.onnx")
+        export(traceable(SavedModel(folder), HEAD), tmp_path / "model.onnx")
     assert caught.value.code == "E501"
     assert not (tmp_path / "model.onnx").exists()

@@ -22,8 +22,10 @@ from runtimes.errors import RunError
 from runtimes.export.decoding import OnnxDecoder, onnx_decoder
 from runtimes.export.facts import ExportFacts, data_file
 from runtimes.pytorch import onnx_decoder as writer
-from runtimes.pytorch.decoding import torch_decoder
+from runtimes.pytorch.decoding import HEAD, torch_decoder
+from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError, write
+from runtimes.saved import SavedModel
 from tests.runtimes.decoders import PAD, TRACED, assert_same_answers, prompts, save_decoder
 from tests.runtimes.mlx.architectures import VOCABULARY
 
@@ -42,7 +44,11 @@ Exported = tuple[Path, Path, ExportFacts]
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp(request.param)
     saved = save_decoder(request.param, folder / "model")
-    return saved, folder / "model.onnx", writer.export(saved, folder / "model.onnx", opset=18)
+    return (
+        saved,
+        folder / "model.onnx",
+        writer.export(traceable(SavedModel(saved), HEAD), folder / "model.onnx", opset=18),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +58,12 @@ def decoder(exported: Exported) -> OnnxDecoder:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_tokens_are_those_of_pytorch(exported: Exported, decoder: OnnxDecoder, way: str) -> None:
-    assert_same_answers(decoder, torch_decoder(exported[0]), PROMPTS, WAYS[way])
+    assert_same_answers(decoder, torch_decoder(SavedModel(exported[0])), PROMPTS, WAYS[way])
 
 
 def test_all_logits_of_a_padded_batch_are_those_of_pytorch(exported: Exported, decoder: OnnxDecoder) -> None:
     ids, mask = left_padded(PROMPTS, PAD)
-    model = torch_decoder(exported[0]).model
+    model = torch_decoder(SavedModel(exported[0])).model
     for rows, seen in ((ids, mask), (np.flip(ids, 1), np.flip(mask, 1))):  # padded on the left, on the right
         found = decoder.logits(rows, seen)
         for row, prompt in enumerate(seen == 1):
@@ -68,8 +74,8 @@ def test_all_logits_of_a_padded_batch_are_those_of_pytorch(exported: Exported, d
 
 def test_readings_of_one_pass_are_those_of_pytorchs_cache(exported: Exported, decoder: OnnxDecoder) -> None:
     continuations = [prompt[::-1] for prompt in PROMPTS]
-    expected = forced(torch_decoder(exported[0]), PROMPTS, continuations, pad_id=PAD)
-    for logits in (decoder.logits, torch_decoder(exported[0]).logits):
+    expected = forced(torch_decoder(SavedModel(exported[0])), PROMPTS, continuations, pad_id=PAD)
+    for logits in (decoder.logits, torch_decoder(SavedModel(exported[0])).logits):
         for one, other in zip(scored(logits, PROMPTS, continuations, pad_id=PAD), expected, strict=True):
             assert one.best.tolist() == other.best.tolist()
             assert np.abs(one.log_probs - other.log_probs).max() < 1e-5
@@ -107,7 +113,7 @@ def test_the_export_is_silent_and_deterministic(
     exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     saved, out, facts = exported
-    assert writer.export(saved, tmp_path / "again.onnx", opset=18) == facts
+    assert writer.export(traceable(SavedModel(saved), HEAD), tmp_path / "again.onnx", opset=18) == facts
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
 
@@ -146,7 +152,7 @@ def test_a_graph_without_a_cache_is_no_decoder(tiny) -> None:
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused(tmp_path: Path) -> None:
     save_decoder("mamba", tmp_path / "model")
     with pytest.raises(ExportError, match="keeps more than keys and values"):
-        writer.export(tmp_path / "model", tmp_path / "model.onnx")
+        writer.export(traceable(SavedModel(tmp_path / "model"), HEAD), tmp_path / "model.onnx")
 
 
 WRITE = """

@@ -19,9 +19,11 @@ from runtimes.decoding import Decoder, forced, generate, left_padded, right_padd
 from runtimes.errors import RunError
 from runtimes.export.facts import DECODER, ENCODER
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
+from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.onnx_sequence import export
-from runtimes.pytorch.sequence_decoding import TorchSequenceDecoder, sequence_decoder
+from runtimes.pytorch.sequence_decoding import HEAD, TorchSequenceDecoder, sequence_decoder
+from runtimes.saved import SavedModel
 from tests.runtimes.pairs import PAD, save_pair, sources
 
 SOURCES = sources()
@@ -32,12 +34,12 @@ NEW = 12
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and its graphs: T5 tells positions by distance, the other one counts them."""
     folder = save_pair(request.param, tmp_path_factory.mktemp("graphs") / "model")
-    export(folder, folder)
+    export(traceable(SavedModel(folder), HEAD), folder)
     return folder
 
 
 def opened(folder: Path) -> tuple[OnnxSequenceDecoder, TorchSequenceDecoder]:
-    source = sequence_decoder(folder)
+    source = sequence_decoder(SavedModel(folder))
     return onnx_sequence_decoder(folder, start_id=source.start_id, max_positions=source.max_positions), source
 
 
@@ -97,4 +99,4 @@ def test_a_graph_without_a_cache_is_refused(pair: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no config\.json"):
-        export(tmp_path, tmp_path)
+        export(traceable(SavedModel(tmp_path), HEAD), tmp_path)

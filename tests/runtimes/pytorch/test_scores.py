@@ -19,10 +19,12 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
+from compiler.methods import LoRA
 from runtimes.protocol import Batch
-from runtimes.pytorch.noise import SourceError
+from runtimes.pytorch.loading import SourceError
 from runtimes.pytorch.quiet import quiet
-from runtimes.pytorch.scores import adapter_scores, exact_float32, torch_scores
+from runtimes.pytorch.scores import exact_float32, torch_scores
+from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import module_of
 from tests.runtimes.tiny import TASK, batch_of
 
@@ -79,7 +81,7 @@ def test_an_adapter_on_its_base_scores_as_the_model_that_was_saved(base: Path, b
     model = tune(base, saved=["classifier"])
     with quiet():
         model.save_pretrained(tmp_path / "adapter")
-    found = adapter_scores(base, tmp_path / "adapter", HEAD)(batch)
+    found = torch_scores(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), HEAD)(batch)
     assert found.shape == (3, 3)
     assert np.abs(found - logits(model, batch)).max() < 1e-6
 
@@ -89,27 +91,29 @@ def test_a_merged_model_scores_as_its_adapter(base: Path, batch: Batch, tmp_path
     with quiet():
         model.save_pretrained(tmp_path / "adapter")
         model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    adapter = adapter_scores(base, tmp_path / "adapter", HEAD)(batch)
-    assert np.abs(torch_scores(tmp_path / "merged", HEAD)(batch) - adapter).max() < 1e-5  # W + BA is rounded once
+    adapter = torch_scores(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), HEAD)(batch)
+    assert (
+        np.abs(torch_scores(SavedModel(tmp_path / "merged"), HEAD)(batch) - adapter).max() < 1e-5
+    )  # W + BA is rounded once
 
 
 def test_an_adapter_without_its_head_is_refused_rather_than_scored_at_random(base: Path, tmp_path: Path) -> None:
     with quiet():
         tune(base, saved=[]).save_pretrained(tmp_path / "adapter")
     with pytest.raises(SourceError, match=r"classifier\.bias, classifier\.weight are neither in"):
-        adapter_scores(base, tmp_path / "adapter", HEAD)
+        torch_scores(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), HEAD)
 
 
 def test_a_folder_without_an_adapter_is_named(base: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not an adapter"):
-        adapter_scores(base, tmp_path, HEAD)
+        torch_scores(SavedModel(base, Adapter(tmp_path, LoRA())), HEAD)
 
 
 def test_arrays_that_a_model_does_not_take_are_left_out(batch: Batch, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
     with quiet():
         DistilBertForSequenceClassification(DistilBertConfig(**sizes)).save_pretrained(tmp_path)
-    assert torch_scores(tmp_path, HEAD)(batch).shape == (3, 2)
+    assert torch_scores(SavedModel(tmp_path), HEAD)(batch).shape == (3, 2)
 
 
 def test_the_process_gets_its_own_precision_back() -> None:

@@ -16,11 +16,13 @@ import peft
 import torch
 
 from compiler.generation import Generation
+from compiler.methods import LoRA
 from compiler.tasks import Translation
 from runtimes.decoded import Decoded
 from runtimes.decoding import forced, generate, left_padded, right_padded
 from runtimes.pytorch.quiet import quiet
-from runtimes.pytorch.sequence_decoding import TorchSequenceDecoder, adapter_sequence_decoder, sequence_decoder
+from runtimes.pytorch.sequence_decoding import TorchSequenceDecoder, sequence_decoder
+from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import module_of
 from tests.runtimes.pairs import LIMITS, MODELS, PAD, save_pair, sources
 
@@ -31,7 +33,7 @@ NEW = 12
 @pytest.fixture(scope="module")
 def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TorchSequenceDecoder]:
     folder = tmp_path_factory.mktemp("pairs")
-    return {name: sequence_decoder(save_pair(name, folder / name)) for name in MODELS}
+    return {name: sequence_decoder(SavedModel(save_pair(name, folder / name))) for name in MODELS}
 
 
 def end_tokens(decoder: TorchSequenceDecoder, num_beams: int) -> list[int]:
@@ -129,15 +131,15 @@ def test_an_answer_is_as_long_as_the_decoder_has_positions_however_long_the_sour
 
 def test_an_adapter_that_is_not_merged_writes_as_peft_does(tmp_path: Path) -> None:
     base = save_pair("bart", tmp_path / "base")
-    plain = sequence_decoder(base)
+    plain = sequence_decoder(SavedModel(base))
     torch.manual_seed(1)
     config = peft.LoraConfig(
         task_type="SEQ_2_SEQ_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False
     )
     with quiet():
-        peft.get_peft_model(sequence_decoder(base).model, config).save_pretrained(str(tmp_path / "adapter"))
+        peft.get_peft_model(sequence_decoder(SavedModel(base)).model, config).save_pretrained(str(tmp_path / "adapter"))
     head = module_of(Translation(start_id=2, end_id=3)).head(Translation(start_id=2, end_id=3))
-    decoder = adapter_sequence_decoder(base, tmp_path / "adapter", head)
+    decoder = sequence_decoder(SavedModel(base, Adapter(tmp_path / "adapter", LoRA())), head)
     answers = generate(decoder, SOURCES, Generation(max_new_tokens=NEW), eos_ids=[], pad_id=PAD)
     assert_same_tokens(decoder, answers, theirs(decoder.model, [], 1).sequences)
     assert answers != generate(plain, SOURCES, Generation(max_new_tokens=NEW), eos_ids=[], pad_id=PAD)

@@ -20,6 +20,7 @@ from runtimes.feature_writer import write_features
 from runtimes.features import IGNORED, POSSIBLE, Features, Ragged, is_answered
 from runtimes.gate import UNDECIDED, compare_decisions
 from runtimes.readings import span_figures
+from runtimes.saved import SavedModel
 from runtimes.spans import LAST_TOKEN, ONE_TOKEN, best_span, decide_spans, marked
 from runtimes.tasks import question_answering as task
 from runtimes.tokens import Encoder, open_encoder
@@ -303,7 +304,9 @@ def test_answers_are_those_of_the_models_own_logits_also_over_windows(model: Pat
     rows = [ROW, *(long_row(0, count) for count in (5, 20, 30, 45, 60))]
     windows = windows_of(TASK, rows, encoder)
     table = encoded(TASK, examples([part for parts in windows for part in parts]), encoder)
-    outputs = of_rows(outputs_of(torch_scores(model, task.head(TASK)), table, np.arange(len(table)), 4), windows)
+    outputs = of_rows(
+        outputs_of(torch_scores(SavedModel(model), task.head(TASK)), table, np.arange(len(table)), 4), windows
+    )
     for number, row in enumerate(rows):
         found = task.answer(TASK, row, outputs.row(number), encoder)
         assert found == expected_answer(model, encoder, row)

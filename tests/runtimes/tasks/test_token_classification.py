@@ -17,6 +17,7 @@ from compiler.tasks import Example, TokenClassification
 from runtimes.batches import collate
 from runtimes.comparison import encoded
 from runtimes.features import IGNORED, Ragged
+from runtimes.saved import SavedModel
 from runtimes.tasks import token_classification as task
 from runtimes.tokens import Encoder, open_encoder
 from tests.tagged import TAGS, as_spans, tagged_rows
@@ -249,7 +250,7 @@ def answers_of(folder: Path, texts: Sequence[str]) -> list[list[dict[str, Any]]]
     encoder = open_encoder(folder / "tokenizer.json", max_length=64)
     rows = [task.probe_row(text) for text in texts]
     table = encoded(TASK, [Example(row=row) for row in rows], encoder)
-    outputs = outputs_of(torch_scores(folder, task.head(TASK)), table, np.arange(len(rows)), 8)
+    outputs = outputs_of(torch_scores(SavedModel(folder), task.head(TASK)), table, np.arange(len(rows)), 8)
     return [task.answer(TASK, row, outputs.row(number), encoder)["spans"] for number, row in enumerate(rows)]
 
 

@@ -1,0 +1,42 @@
+"""A model on disk, as it is read to be scored, written with, exported and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler import methods
+from compiler.methods import Method
+from compiler.plan import Train
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A PEFT folder, and the method that trained it."""
+
+    folder: Path
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A transformers folder, or one with an adapter on it that is not merged into it."""
+
+    folder: Path
+    adapter: Adapter | None = None
+
+    @property
+    def reading(self) -> Path:
+        """The folder with the tokenizer, or the image processor, that rows are read with."""
+        return self.folder if self.adapter is None else self.adapter.folder
+
+
+def trained_folder(step: Train) -> str:
+    """The name of the folder that a train step leaves: model, or adapter."""
+    return methods.module_of(step.method).SAVES
+
+
+def trained_model(step: Train, trained: Path, base: Path) -> SavedModel:
+    """What a train step left in its folder, `base` being the model that it began with."""
+    folder = trained / trained_folder(step)
+    return SavedModel(folder) if folder.name == "model" else SavedModel(base, Adapter(folder, step.method))
