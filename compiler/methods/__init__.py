@@ -15,7 +15,20 @@ from compiler.methods.layer_norm import LayerNorm
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["IA3", "DoRA", "Freeze", "Full", "Head", "LayerNorm", "LoRA", "Method", "QLoRA", "Tuned", "module_of"]
+__all__ = [
+    "IA3",
+    "DoRA",
+    "Freeze",
+    "Full",
+    "Head",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "MethodModule",
+    "QLoRA",
+    "Tuned",
+    "module_of",
+]
 
 Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm
 
