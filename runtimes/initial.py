@@ -75,7 +75,7 @@ def _value(new: New, seed: int, stored: Stored) -> npt.NDArray[np.float32]:
             values = _factor(new, seed)
         case _:
             assert_never(new.kind)
-    return values.astype(np.float32).reshape(new.shape)
+    return np.ascontiguousarray(values, np.float32).reshape(new.shape)  # the file keeps the order in memory
 
 
 def _factor(new: New, seed: int) -> npt.NDArray[np.float64]:
