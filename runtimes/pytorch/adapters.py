@@ -122,13 +122,12 @@ def merge(base: PreTrainedModel, adapter_folder: Path, missing: Sequence[str]) -
         raise RunError("E406", message, "train the adapter anew: a merged model would have a random head")
     with quiet():
         model = peft.PeftModel.from_pretrained(base, adapter_folder)
-        found = cast(PreTrainedModel, model.merge_and_unload(safe_merge=True))
-    _unwrap_saved(found)
-    return found
+        _unwrap_saved(model)
+        return cast(PreTrainedModel, model.merge_and_unload(safe_merge=True))
 
 
 def _unwrap_saved(model: nn.Module) -> None:
-    """Puts trained copies where they belong, which PEFT leaves beside the originals for some methods (ln_tuning)."""
+    """Puts trained copies where they belong: PEFT 0.21 leaves them beside the originals (ln_tuning), or fails (ia3)."""
     for name, module in list(model.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             [active] = module.active_adapters
