@@ -84,6 +84,12 @@ CODES: dict[str, Code] = {
         "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
         "that their product is zero: the rank has to be even.",
     ),
+    "R232": Code(
+        "an adapter that a training can't begin with",
+        "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
+        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
+        "in place of drawn ones. The message names what differs.",
+    ),
     "R231": Code(
         "a module that would be trained twice",
         "modules_to_save are copied and trained in full. A module in them can't have a target module inside of it, "

@@ -6,13 +6,14 @@ arXiv:2205.05638.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.groups import is_in_layer
 from compiler.methods import targets
+from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, matches, meant
 from compiler.placement import EVERY_RUNTIME
@@ -54,6 +55,7 @@ class IA3:
         tuple[str, ...],
         About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
     ] = ()
+    from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
 
 
 LEARNING_RATE = Auto(3e-3, "method ia3: few numbers stand high rates; that of its paper")
@@ -89,6 +91,7 @@ def check(recipe: Recipe, method: IA3, model: ModelFacts) -> Iterator[Diagnostic
         pointer = "/method/feedforward_modules"
         yield from check_patterns(recipe, pointer, method.feedforward_modules, known, "target module")
     yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
+    yield from check_beginning(recipe, model, {"peft_type": "IA3"}, ".ia3_l", known)
 
 
 def _targets(method: IA3, linear: tuple[str, ...]) -> tuple[str, ...]:

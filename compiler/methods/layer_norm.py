@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
+from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned, num_parameters
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, meant
 from compiler.placement import EVERY_RUNTIME
@@ -33,6 +34,7 @@ class LayerNorm:
         tuple[str, ...],
         About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
     ] = ()
+    from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
 
 
 LEARNING_RATE = Auto(1e-3, "method layer-norm: few numbers stand higher rates than whole layers")
@@ -52,6 +54,7 @@ def check(recipe: Recipe, method: LayerNorm, model: ModelFacts) -> Iterator[Diag
         message = f"the model has no norms of single rows ({model.model_type}); those over batches are not tuned so"
         yield recipe.finding("R205", "/method", message, 'use the method "full", "freeze" or "head"')
     yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
+    yield from check_beginning(recipe, model, {"peft_type": "LN_TUNING"}, ".ln_tuning_layers.", known)
 
 
 def resolve(method: LayerNorm, model: ModelFacts) -> tuple[LayerNorm, tuple[Choice, ...]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
+from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, inside_layers, meant
 from compiler.placement import EVERY_RUNTIME
@@ -54,6 +55,8 @@ class LowRank:
         About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
     ] = field(default=(), metadata=LATER)
 
+    from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoRA(LowRank):
@@ -76,6 +79,15 @@ def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagno
     if method.initialization == "orthogonal" and method.rank % 2:
         message = f"orthogonal first values need an even rank, this is {method.rank}"
         yield recipe.finding("R230", "/method/initialization", message, f'write "rank": {method.rank + 1}')
+    said = {"peft_type": "LORA", "use_dora": method.type == "dora", "r": method.rank, "lora_alpha": scale(method)}
+    said["use_rslora"] = method.rank_stabilized
+    yield from check_beginning(recipe, model, said, ".lora_A.", _targets(method, model))
+
+
+def scale(method: LowRank) -> float:
+    """The alpha of a method, also where the recipe leaves it open."""
+    auto = 2.0 * (math.sqrt(method.rank) if method.rank_stabilized else method.rank)
+    return auto if method.alpha == "auto" else method.alpha
 
 
 def check_targets(
@@ -114,11 +126,9 @@ def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     choices: list[Choice] = []
     if method.alpha == "auto":
-        stable = method.rank_stabilized
-        method = replace(method, alpha=2.0 * (math.sqrt(method.rank) if stable else method.rank))
-        assert method.alpha != "auto"
-        reason = "twice the root of the rank" if stable else "twice the rank"
-        choices.append(Choice(pointer="/method/alpha", value=method.alpha, reason=reason))
+        reason = "twice the root of the rank" if method.rank_stabilized else "twice the rank"
+        choices.append(Choice(pointer="/method/alpha", value=scale(method), reason=reason))
+        method = replace(method, alpha=scale(method))
     patterns, reason = chosen(method.target_modules, model.linear_modules)
     if reason:
         method = replace(method, target_modules=patterns)

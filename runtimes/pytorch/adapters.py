@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import peft
 import torch
 from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
@@ -20,6 +23,9 @@ from compiler.methods.targets import meant
 from runtimes.errors import RunError
 from runtimes.pytorch.quiet import quiet
 
+Array = npt.NDArray[np.float32]
+_WRAPPER = "base_model.model."
+_UNSAID = re.compile(r"\.default(?=\.|$)")
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
@@ -103,6 +109,36 @@ def wrapped(model: PreTrainedModel, configuration: peft.PeftConfig, saved: Seque
     written.base_model_name_or_path = model_id  # not where the files happen to lie
     written.modules_to_save = list(saved)  # PEFT lists a SEQ_CLS head twice
     return cast(nn.Module, found)
+
+
+def begun(model: nn.Module, folder: Path, head: Sequence[str]) -> dict[str, Array]:
+    """The values that an adapter's folder has for the trained parameters of a wrapped model, by their names in it.
+
+    Those of the head may be missing, or be of other labels: then they are as without the adapter. Raises RunError
+    E406 where others are missing, or where there are more.
+    """
+    stored = load_file(folder / "adapter_model.safetensors")
+    wanted = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    places = {name: saved_name(name) for name in wanted}
+    shapes = {name: value.shape for name, value in stored.items()}
+    fits = [name for name, value in wanted.items() if shapes.get(places[name]) == value.shape]
+
+    def is_beside(name: str) -> bool:
+        return any(inside(name.removeprefix(_WRAPPER), top) for top in head)
+
+    lacking = [places[name] for name in wanted if name not in fits and not is_beside(places[name])]
+    more = [name for name in stored if name not in places.values() and not is_beside(name)]
+    if lacking or more:
+        what = f"lacks {lacking[0]}" if lacking else f"has {more[0]} besides"
+        message = f"/method/from: the adapter is not of this method and model: it {what}"
+        raise RunError("E406", message, "name its target modules, and what else it was trained with")
+    return {name: stored[places[name]].float().numpy() for name in fits}
+
+
+def saved_name(name: str) -> str:
+    """What PEFT calls a parameter of a wrapped model in the file of the adapter."""
+    whole = name.replace(".modules_to_save.default.", ".")
+    return _UNSAID.sub("", re.sub(r"(\.lora_magnitude_vector\.default)\.weight$", r"\1", whole))
 
 
 def task_type(name: str) -> peft.TaskType | None:

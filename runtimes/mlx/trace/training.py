@@ -83,15 +83,18 @@ def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
     return flat(objective, names, call)
 
 
-def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path) -> Traced:
-    """The graphs of a train step. `stored`: the tensors of the model's files.
+def trace_step(
+    step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path, adapter: Path | None = None
+) -> Traced:
+    """The graphs of a train step. `stored`: the tensors of the model's files; `adapter`: what it begins with.
 
     Raises RunError E406 when the model can't be built, E408 when it can't be traced.
     """
     head = tasks.module_of(step.task).head(step.task)
     with weightless(), quiet():
         loaded, names = build(folder, head, stored)
-        wrapped = wrap(step, loaded, init_file, partial(stored_value, weight_files(folder), names))
+        values = partial(stored_value, weight_files(folder), names)
+        wrapped = wrap(step, loaded, init_file, values, adapter=adapter)
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
     objective = Objective(step, wrapped.model)

@@ -25,6 +25,8 @@ from runtimes.backends import backend
 from runtimes.errors import RunError
 from runtimes.features import Features
 from runtimes.protocol import Batch
+from runtimes.pytorch.backend import load_engine
+from runtimes.pytorch.engine import TorchEngine
 from runtimes.saved import SavedModel, trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, unpacked
 from tests.conformance.subjects import CAUSAL, FACTS, Project, Subject, write
@@ -88,10 +90,10 @@ def step_of(project: Project, method: dict[str, Any]) -> Train:
     return step
 
 
-def trained(project: Project, rows: Features, method: dict[str, Any], folder: Path) -> tuple[Train, Any]:
+def trained(project: Project, rows: Features, method: dict[str, Any], folder: Path) -> tuple[Train, TorchEngine]:
     """An engine after some steps, and what it left in folder/adapter."""
     step = step_of(project, method)
-    engine = backend("pytorch").load_engine(step, project.model, folder / "init.safetensors", placed())
+    engine = load_engine(step, project.model, folder / "init.safetensors", placed())
     for number in range(STEPS):
         do_step(engine, rows, step, number, 1e-2)
     (folder / "adapter").mkdir()
@@ -158,8 +160,8 @@ def same_in_peft_alone(project: Project, step: Train, batch: Batch, folder: Path
 def test_a_training_resumes_to_the_bit(project: Project, rows: Features, name: str, tmp_path: Path) -> None:
     step = step_of(project, METHODS[name])
 
-    def engine() -> Any:
-        return backend("pytorch").load_engine(step, project.model, tmp_path / "init.safetensors", placed())
+    def engine() -> TorchEngine:
+        return load_engine(step, project.model, tmp_path / "init.safetensors", placed())
 
     first = engine()
     for number in range(2):
@@ -179,9 +181,9 @@ def test_a_training_resumes_to_the_bit(project: Project, rows: Features, name: s
 def test_the_first_answers_are_the_base_s(project: Project, rows: Features, name: str, tmp_path: Path) -> None:
     """An update is nothing at first; orthogonal ones but for rounding."""
     step = step_of(project, METHODS[name])
-    engine = backend("pytorch").load_engine(step, project.model, tmp_path / "init.safetensors", placed())
+    engine = load_engine(step, project.model, tmp_path / "init.safetensors", placed())
     plain = step_of(project, {"type": "full"})
-    head = backend("pytorch").load_engine(plain, project.model, tmp_path / "full.safetensors", placed())
+    head = load_engine(plain, project.model, tmp_path / "full.safetensors", placed())
     batch = batch_of(rows, step)
     expected = head.evaluate(batch).outputs[batch.positions]
     assert np.abs(engine.evaluate(batch).outputs[batch.positions] - expected).max() < 1e-5
@@ -189,9 +191,7 @@ def test_the_first_answers_are_the_base_s(project: Project, rows: Features, name
 
 def test_orthogonal_factors_have_no_product_and_dora_s_lengths_are_the_base_s(project: Project, tmp_path: Path) -> None:
     method = {"type": "dora", "rank": 4, "initialization": "orthogonal"}
-    engine = backend("pytorch").load_engine(
-        step_of(project, method), project.model, tmp_path / "init.safetensors", placed()
-    )
+    engine = load_engine(step_of(project, method), project.model, tmp_path / "init.safetensors", placed())
     values = load_file(tmp_path / "init.safetensors")
     layers = [name.removesuffix(".lora_A.default.weight") for name in values if "lora_A" in name]
     assert layers
@@ -218,7 +218,7 @@ def test_a_copy_of_tied_embeddings_is_refused(tmp_path: Path) -> None:
     project = write(SUBJECTS["llama"], tmp_path / "project")
     step = step_of(project, {"type": "lora", "modules_to_save": ["embed_tokens"]})
     with pytest.raises(RunError) as caught:
-        backend("pytorch").load_engine(step, tmp_path / "tied", tmp_path / "init.safetensors", placed())
+        load_engine(step, tmp_path / "tied", tmp_path / "init.safetensors", placed())
     assert caught.value.code == "E406"
     assert "is the weight of lm_head.weight as well" in caught.value.message
 
@@ -226,6 +226,6 @@ def test_a_copy_of_tied_embeddings_is_refused(tmp_path: Path) -> None:
 def test_a_pattern_with_a_star_updates_only_what_it_means(project: Project, tmp_path: Path) -> None:
     pattern = "layer.0.*.self.query" if kind_of(project) == "bert" else "layers.0.*.q_proj"
     step = step_of(project, {"type": "lora", "rank": 2, "target_modules": [pattern]})
-    engine = backend("pytorch").load_engine(step, project.model, tmp_path / "init.safetensors", placed())
+    engine = load_engine(step, project.model, tmp_path / "init.safetensors", placed())
     [name] = [name for name in engine.trained if "lora_A" in name]
     assert ".0." in name
