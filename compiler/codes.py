@@ -75,8 +75,25 @@ CODES: dict[str, Code] = {
     ),
     "R205": Code(
         "a target module that does not exist",
-        "LoRA's target_modules are matched against the ends of the names of the model's linear layers. The hint lists "
-        "the names that the model has.",
+        "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, those of layer-norm "
+        "are norms; modules_to_save may be any. The hint lists the names that the model has.",
+    ),
+    "R230": Code(
+        "an option that does not fit the rank",
+        "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
+        "that their product is zero: the rank has to be even.",
+    ),
+    "R232": Code(
+        "an adapter that a training can't begin with",
+        "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
+        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
+        "in place of drawn ones. The message names what differs.",
+    ),
+    "R231": Code(
+        "a module that would be trained twice",
+        "modules_to_save are copied and trained in full. A module in them can't have a target module inside of it, "
+        "beside which something else is trained.",
     ),
     "R206": Code(
         "a split needs one source",

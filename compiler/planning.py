@@ -77,6 +77,7 @@ def _train(recipe: ResolvedRecipe) -> Train:
         task=recipe.task,
         keep_head=recipe.keep_head,
         model=recipe.model,
+        adapter=recipe.adapter,
         method=recipe.method,
         tuned=recipe.tuned,
         loss=training.loss,

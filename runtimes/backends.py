@@ -27,8 +27,13 @@ DEVICES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.devices", "mlx": "run
 class Backend(Protocol):
     """What a back end's module holds."""
 
-    def load_engine(self, step: Train, model_folder: Path, init_file: Path, placement: Placement) -> Engine:
-        """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
+    def load_engine(
+        self, step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+    ) -> Engine:
+        """The engine of a train step; new parameters get their first values from `init_file`, which is written once.
+
+        `adapter`: a folder whose values they have in place of these.
+        """
         ...
 
     def check_model(self, step: Train, model_folder: Path) -> str:

@@ -39,7 +39,9 @@ from runtimes.tolerance import Noise
 ADAPTER = "adapter_model.safetensors"
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> MlxEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> MlxEngine:
     """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded.
 
     A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
@@ -49,7 +51,7 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Pla
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
     files = weight_files(model_folder)
-    traced = trace_step(step, model_folder, headers(files), init_file)
+    traced = trace_step(step, model_folder, headers(files), init_file, adapter)
     require_lowered(traced.train, traced.evaluate)
     if placement.gradient_checkpointing:
         require_layers(traced.train)

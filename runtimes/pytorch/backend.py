@@ -26,7 +26,9 @@ from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> engine.TorchEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> engine.TorchEngine:
     """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method.
 
     A limit of memory holds for the process from then on.
@@ -36,7 +38,8 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Pla
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    return engine.load(step, model_folder, init_file, placement.device, gradient_checkpointing=again)
+    device = placement.device
+    return engine.load(step, model_folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

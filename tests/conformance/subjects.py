@@ -30,7 +30,8 @@ FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
 DECODERS = ("llama", "qwen3", "gpt2")
 VISION = ("vit", "resnet")
-_LINEAR = "vit"  # the one with linear layers, beside which updates stand
+_LINEAR = "vit"  # the one with linear layers, beside which updates stand, and with norms of single rows
+_CONVOLUTIONS = frozenset({"full", "head", "freeze"})  # methods that tune them
 ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
@@ -98,6 +99,9 @@ _METHODS: Mapping[str, Any] = {
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+    "dora": {"type": "dora", "rank": 4},
+    "ia3": {"type": "ia3"},
+    "layer-norm": {"type": "layer-norm"},
 }
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,
@@ -175,7 +179,7 @@ def architecture_of(task: str) -> Architecture:
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
     if architecture_of(task) == "vision":
-        encoder = _LINEAR if "lora" in method else VISION[number % len(VISION)]
+        encoder = VISION[number % len(VISION)] if method in _CONVOLUTIONS else _LINEAR
         return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
     if architecture_of(task) == "decoder":
         return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
