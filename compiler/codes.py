@@ -75,8 +75,25 @@ CODES: dict[str, Code] = {
     ),
     "R205": Code(
         "a target module that does not exist",
-        "LoRA's target_modules are matched against the ends of the names of the model's linear layers. The hint lists "
-        "the names that the model has.",
+        "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, those of layer-norm "
+        "are norms; modules_to_save may be any. The hint lists the names that the model has.",
+    ),
+    "R230": Code(
+        "an option that does not fit the rank",
+        "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
+        "that their product is zero: the rank has to be even.",
+    ),
+    "R232": Code(
+        "an adapter that a training can't begin with",
+        "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
+        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
+        "in place of drawn ones. The message names what differs.",
+    ),
+    "R231": Code(
+        "a module that would be trained twice",
+        "modules_to_save are copied and trained in full. A module in them can't have a target module inside of it, "
+        "beside which something else is trained.",
     ),
     "R206": Code(
         "a split needs one source",
@@ -204,6 +221,12 @@ CODES: dict[str, Code] = {
         "a saved model is not whole",
         "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
         "random numbers, so it is refused.",
+    ),
+    "E503": Code(
+        "what was tuned is lost in the export",
+        "The export rounds weights so that most of the update goes back to the weights of the base: so it is where an "
+        "adapter is merged into weights that lie on the grid of their few bits, or where a training changed little. "
+        "Nothing was written. The tuned model is kept.",
     ),
     "E601": Code(
         "not a whole bundle",

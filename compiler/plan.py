@@ -116,6 +116,7 @@ class Train:
     task: Task
     keep_head: bool  # the model's own head answers the task
     model: ModelFiles
+    adapter: ModelFiles | None = field(default=None, metadata={"later": True})  # that the training begins with
     method: Method
     tuned: Tuned = field(metadata=_NO_KEY)  # for people: what the method trains below the task's head
     loss: Loss
@@ -175,7 +176,7 @@ class ExportModel:
 
     step: Literal["export"] = "export"
     id: str = field(metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model,)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model, [train, where it was merged])
     task: Task
     export: Export
     model: ModelFiles
@@ -324,7 +325,7 @@ def identity(value: Any) -> Any:
     """The part of a value that changes the result: JSON without the fields marked as outside the key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = {f.name for f in dataclasses.fields(value) if f.metadata.get("key", True)}
-        return {name: identity(getattr(value, name)) for name in written_fields(value) if name in kept}
+        return {f.name: identity(getattr(value, f.attribute)) for f in written_fields(value) if f.attribute in kept}
     if isinstance(value, tuple):
         return [identity(item) for item in value]
     if isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from compiler.auto import Auto, Choice
 from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
-from compiler.facts import DataFacts, ModelFacts, SplitFacts
+from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
@@ -98,6 +98,7 @@ class ResolvedRecipe:
     held_out: Literal["validation", "test"] | None
     model: ModelFiles
     tokenizer: ModelFiles
+    adapter: ModelFiles | None  # that the training begins with
     keep_head: bool
     method: Method
     tuned: Tuned
@@ -126,6 +127,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         splits=data.split_rows,
         held_out="test" if recipe.dataset.test else "validation" if recipe.dataset.validation else None,
         model=ModelFiles(id=model.id, revision=model.revision, files=model.files),
+        adapter=None if model.adapter is None else _adapter_files(model.adapter),
         tokenizer=ModelFiles(id=model.id, revision=model.revision, files=own_files),
         keep_head=task.keep_head,
         method=method,
@@ -144,6 +146,10 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *group_choices(recipe, model),
         ),
     )
+
+
+def _adapter_files(adapter: AdapterFacts) -> ModelFiles:
+    return ModelFiles(id=adapter.id, revision=None, files=adapter.files)
 
 
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:

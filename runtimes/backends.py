@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -18,6 +18,7 @@ from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch, Engine
 from runtimes.saved import SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 # Engine of the placement -> its module, and the one that knows its devices.
@@ -28,8 +29,13 @@ DEVICES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.devices", "mlx": "run
 class Backend(Protocol):
     """What a back end's module holds."""
 
-    def load_engine(self, step: Train, model_folder: Path, init_file: Path, placement: Placement) -> Engine:
-        """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
+    def load_engine(
+        self, step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+    ) -> Engine:
+        """The engine of a train step; new parameters get their first values from `init_file`, which is written once.
+
+        `adapter`: a folder whose values they have in place of these.
+        """
         ...
 
     def check_model(self, step: Train, model_folder: Path) -> str:
@@ -46,6 +52,10 @@ class Backend(Protocol):
 
     def merge(self, step: Train, base: Path, adapter: Path, out: Path) -> None:
         """Writes a base model with the adapter of a train step merged into it."""
+        ...
+
+    def changes(self, before: SavedModel, after: Path) -> Iterator[Change]:
+        """The weights of the model that training began with, as it held them, beside those of a saved model."""
         ...
 
     def float32_noise(self, task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

@@ -5,16 +5,32 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
 from compiler.methods.head import Head
+from compiler.methods.ia3 import IA3
 from compiler.methods.interface import MethodModule, Tuned
+from compiler.methods.layer_norm import LayerNorm
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "QLoRA", "Tuned", "module_of"]
+__all__ = [
+    "IA3",
+    "DoRA",
+    "Freeze",
+    "Full",
+    "Head",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "MethodModule",
+    "QLoRA",
+    "Tuned",
+    "module_of",
+]
 
-Method = Full | Head | Freeze | LoRA | QLoRA
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm
 
 
 def module_of(method: Method) -> MethodModule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,20 @@ from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import engine, models, noise
+from runtimes.pytorch import engine, models, noise, stored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
 from runtimes.saved import SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> engine.TorchEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> engine.TorchEngine:
     """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method.
 
     A limit of memory holds for the process from then on.
@@ -36,7 +39,8 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Pla
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    return engine.load(step, model_folder, init_file, placement.device, gradient_checkpointing=again)
+    device = placement.device
+    return engine.load(step, model_folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
 
 
 def check_model(step: Train, model_folder: Path) -> str:
@@ -66,6 +70,11 @@ def encodes(folder: Path) -> bool:
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     """Writes a base model with the adapter of a train step merged into it."""
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task))
+
+
+def changes(before: SavedModel, after: Path) -> Iterator[Change]:
+    """The weights of the model that training began with beside those of a saved model."""
+    return stored.changes(before.folder, after, {})
 
 
 def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

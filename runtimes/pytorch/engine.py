@@ -37,10 +37,16 @@ _STATE = "state.safetensors"
 
 
 def load(
-    step: Train, model_folder: Path, init_file: Path, device: str = "cpu", *, gradient_checkpointing: bool = False
+    step: Train,
+    model_folder: Path,
+    init_file: Path,
+    device: str = "cpu",
+    *,
+    gradient_checkpointing: bool = False,
+    adapter: Path | None = None,
 ) -> TorchEngine:
     """The engine of a train step. New parameters get their first values from `init_file`, which is written once."""
-    wrapped = wrapped_model(step, model_folder, init_file)
+    wrapped = wrapped_model(step, model_folder, init_file, adapter)
     engine = TorchEngine(step, wrapped, torch.device(device))
     if gradient_checkpointing:
         recompute_layers(engine.inner, engine.masks, engine.device)

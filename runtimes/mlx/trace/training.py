@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless, weighty
 from runtimes.mlx.trace.names import names_in_model
+from runtimes.mlx.weights import stored_value, weight_files
 from runtimes.packing import SEGMENTS, packed_columns
 from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.engine import frozen_modules
@@ -85,15 +87,18 @@ def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
     return flat(objective, names, call)
 
 
-def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path) -> Traced:
-    """The graphs of a train step. `stored`: the tensors of the model's files.
+def trace_step(
+    step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path, adapter: Path | None = None
+) -> Traced:
+    """The graphs of a train step. `stored`: the tensors of the model's files; `adapter`: what it begins with.
 
     Raises RunError E406 when the model can't be built, E408 when it can't be traced.
     """
     head = tasks.module_of(step.task).head(step.task)
     with weightless(), quiet():
         loaded, names = build(folder, head, stored)
-        wrapped = wrap(step, loaded, init_file)
+        values = partial(stored_value, weight_files(folder), names)
+        wrapped = wrap(step, loaded, init_file, values, adapter=adapter)
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
     objective = Objective(step, wrapped.model, embedding_noise(step, wrapped.inner))

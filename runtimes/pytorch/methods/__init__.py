@@ -22,6 +22,9 @@ MODULES: Mapping[str, str] = {
     "freeze": "runtimes.pytorch.methods.freeze",
     "lora": "runtimes.pytorch.methods.lora",
     "qlora": "runtimes.pytorch.methods.qlora",
+    "dora": "runtimes.pytorch.methods.dora",
+    "ia3": "runtimes.pytorch.methods.ia3",
+    "layer-norm": "runtimes.pytorch.methods.layer_norm",
 }
 
 

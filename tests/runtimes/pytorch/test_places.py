@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from runtimes.pytorch.models import Wrapped, head_of
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.quiet import quiet
 
-_TEXT = {
+_TEXT: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
