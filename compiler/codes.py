@@ -65,8 +65,8 @@ CODES: dict[str, Code] = {
     ),
     "R203": Code(
         "listed twice",
-        "Two metrics have the same name in the report, two exports would write the same, or two targets are the same "
-        "column. Remove one.",
+        "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
+        "column, or a kind of parameters is left out of the decay twice. Remove one.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
@@ -203,6 +203,7 @@ CODES: dict[str, Code] = {
     "E409": Code(
         "the method does not run on this runtime",
         "A plan is the same for every runtime, but some methods need what only one of them has: `qlora` runs on MLX. "
+        "So do optimizers with running means in 8 bits or paged, which run on PyTorch. "
         "Nothing was loaded. `--runtime` names the runtime of a plan.",
     ),
     "E410": Code(
@@ -265,6 +266,17 @@ CODES: dict[str, Code] = {
         "packed rows would see each other",
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
+    ),
+    "R221": Code(
+        "unfreezing that comes too late",
+        "With /training/unfreeze_every, the head is trained first and a layer more after every so many steps. With as "
+        "many steps as the whole training, only the head would be trained; say so with the method `head`.",
+    ),
+    "R222": Code(
+        "running means that can't be held like this here",
+        "An optimizer's running means in 8 bits (`state`), or in memory that moves between a GPU and its machine "
+        "(`paged`), are held by bitsandbytes, with PyTorch: 8 bits on CUDA and the CPU, paged on CUDA. MLX has "
+        'neither. The runtime is the recipe\'s "runtime", or --runtime on the command line.',
     ),
     "R301": Code(
         "a data file is missing",

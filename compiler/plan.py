@@ -17,7 +17,7 @@ from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
 from compiler.packing import Packing
-from compiler.recipe import NAME, Export, Loss, Optimizer
+from compiler.recipe import NAME, Excluded, Export, Loss, Optimizer
 from compiler.tasks import Task
 from compiler.typed import About, ShapeError, read, to_json, written_fields
 
@@ -32,6 +32,7 @@ SEMANTICS: Mapping[str, int] = {
     "package": 2,
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
+_LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,12 @@ class Train:
     metrics: tuple[Metric, ...] = field(metadata=_NO_KEY)
     evaluate_every: int = field(metadata=_NO_KEY)  # steps; 0: never
     checkpoint_every: int = field(metadata=_NO_KEY)  # steps
+    decay_excludes: tuple[Excluded, ...] = field(default=("vectors",), metadata=_LATER)
+    layer_decay: float = field(default=1.0, metadata=_LATER)  # of the rate, from a layer to the one below it
+    head_lr_multiplier: float = field(default=1.0, metadata=_LATER)
+    unfreeze_every: int = field(default=0, metadata=_LATER)  # steps; 0: all is trained from the start
+    neftune_alpha: float = field(default=0.0, metadata=_LATER)  # 0: no noise
+    ema_decay: float = field(default=0.0, metadata=_LATER)  # 0: the weights themselves are the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

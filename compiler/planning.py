@@ -99,6 +99,12 @@ def _train(recipe: ResolvedRecipe) -> Train:
         metrics=_unwritten(recipe, recipe.metrics),
         evaluate_every=training.evaluate_every,
         checkpoint_every=training.checkpoint_every,
+        decay_excludes=training.decay_excludes,
+        layer_decay=training.layer_decay,
+        head_lr_multiplier=training.head_lr_multiplier,
+        unfreeze_every=training.unfreeze_every,
+        neftune_alpha=training.neftune_alpha,
+        ema_decay=training.ema_decay,
     )
 
 

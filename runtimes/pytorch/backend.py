@@ -11,7 +11,7 @@ from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.backends import require_runtime
+from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
@@ -34,6 +34,7 @@ def load_engine(
     A limit of memory holds for the process from then on.
     """
     require_runtime(step, "pytorch")
+    require_moments(step, placement)
     require_device(placement.device)
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)

@@ -128,6 +128,7 @@ class Wrapped:
 
     model: nn.Module
     inner: PreTrainedModel
+    head: tuple[str, ...]  # modules of the inner model, whole subtrees
     values: Mapping[str, npt.NDArray[np.float32]]
     last_layer: LastLayer | None  # where a task's scale and shift are folded into; None where there is nothing to fold
 
@@ -168,6 +169,7 @@ def wrap(
     return Wrapped(
         model=model,
         inner=loaded.model,
+        head=loaded.head,
         values={**found, **{new.name: values[new.name] for new in added}, **begun},
         last_layer=layer,
     )
