@@ -75,8 +75,8 @@ CODES: dict[str, Code] = {
     ),
     "R205": Code(
         "a target module that does not exist",
-        "LoRA's target_modules are matched against the ends of the names of the model's linear layers. The hint lists "
-        "the names that the model has.",
+        "LoRA's target_modules are matched against the ends of the names of the model's linear layers, an adapter's "
+        "against the names that these have inside a layer. The hint lists the names that the model has.",
     ),
     "R206": Code(
         "a split needs one source",
@@ -231,8 +231,9 @@ CODES: dict[str, Code] = {
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
     "R218": Code(
-        "an export that the task does not have",
-        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
+        "an export that the task or the method does not have",
+        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
+        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
     ),
     "R219": Code(
         "a stop text that ends every answer",
@@ -242,6 +243,10 @@ CODES: dict[str, Code] = {
         "packed rows would see each other",
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
+    ),
+    "R231": Code(
+        "a reduction that leaves nothing",
+        "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
     ),
     "R301": Code(
         "a data file is missing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adapter import Adapter
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
 from compiler.methods.head import Head
@@ -12,9 +13,9 @@ from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "QLoRA", "Tuned", "module_of"]
+__all__ = ["Adapter", "Freeze", "Full", "Head", "LoRA", "Method", "QLoRA", "Tuned", "module_of"]
 
-Method = Full | Head | Freeze | LoRA | QLoRA
+Method = Full | Head | Freeze | LoRA | QLoRA | Adapter
 
 
 def module_of(method: Method) -> MethodModule:

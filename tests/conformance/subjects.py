@@ -96,6 +96,7 @@ _METHODS: Mapping[str, Any] = {
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+    "adapter": {"type": "adapter", "reduction_factor": 4},
 }
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,
@@ -158,6 +159,13 @@ def runtimes_of(method: str) -> tuple[Runtime, ...]:
     return runtimes
 
 
+def saves(method: str) -> str:
+    """What a method leaves: model, or adapter."""
+    [owner] = [owner for owner in members(Method) if tag(owner) == ("type", method)]
+    found: str = importlib.import_module(owner.__module__).SAVES
+    return found
+
+
 def loss_names(task: str) -> tuple[str, ...]:
     """Every loss that a task may have, its default first."""
     [owner] = [owner for owner in members(tasks.Task) if tag(owner) == ("type", task)]
@@ -173,7 +181,7 @@ def architecture_of(task: str) -> Architecture:
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
     if architecture_of(task) == "vision":
-        encoder = _LINEAR if "lora" in method else VISION[number % len(VISION)]
+        encoder = _LINEAR if saves(method) == "adapter" else VISION[number % len(VISION)]
         return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
     if architecture_of(task) == "decoder":
         return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)

@@ -66,7 +66,7 @@ def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LowRank) -> 
     which is trained anyway.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    stored = _stored_names(model, linear)
+    stored = stored_names(model, linear)
     matched = [name for name in linear if any(matches(pattern, stored[name]) for pattern in method.target_modules)]
     outside = [name for name in matched if not any(name == top or name.startswith(f"{top}.") for top in head)]
     if not outside:
@@ -75,7 +75,7 @@ def _targets(model: PreTrainedModel, head: tuple[str, ...], method: LowRank) -> 
     return list(method.target_modules) if outside == plain else outside
 
 
-def _stored_names(model: PreTrainedModel, modules: Sequence[str]) -> dict[str, str]:
+def stored_names(model: PreTrainedModel, modules: Sequence[str]) -> dict[str, str]:
     """What transformers calls modules in the files that it writes."""
     found: dict[str, str] = {}
     for name in modules:
