@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -96,9 +96,9 @@ FORMULAS: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("function", FORMULAS)
 @pytest.mark.parametrize("projection", [nn.Linear, Conv1D], ids=["Linear", "Conv1D"])
 def test_a_projection_s_output_goes_down_through_a_function_and_up(function: str, projection: Any) -> None:
-    base = nn.Linear(3, 8) if projection is nn.Linear else Conv1D(8, 3)
+    base: nn.Module = nn.Linear(3, 8) if projection is nn.Linear else Conv1D(8, 3)
     found, x = layer(function, base), torch.randn(5, 3)
-    down, up = found.bottleneck_down["default"], found.bottleneck_up["default"]
+    down, up = (cast(nn.Linear, part["default"]) for part in (found.bottleneck_down, found.bottleneck_up))
     assert (down.weight.shape, up.weight.shape) == ((4, 8), (8, 4))
     with torch.inference_mode():
         y = base(x).numpy()
