@@ -254,6 +254,11 @@ CODES: dict[str, Code] = {
         "a reduction that leaves nothing",
         "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
     ),
+    "R232": Code(
+        "a model without biases",
+        "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
+        "layers.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

@@ -133,6 +133,20 @@ def is_in_head(name: str) -> bool:
     return bool(_HEADS & set(name.split(".")))
 
 
+def is_above_layers(name: str) -> bool:
+    """Whether a parameter belongs to a head or a pooler: files have poolers that only some tasks' models have."""
+    return is_in_head(name) or "pooler" in name.split(".")
+
+
+def is_bias(name: str, num_axes: int) -> bool:
+    """Whether a parameter of a model or a file is a bias; old files call those of norms beta.
+
+    GPT-2's files have masks of that name, which are squares.
+    """
+    last = name.rpartition(".")[2]
+    return num_axes == 1 and (last in ("bias", "beta") or last.endswith("_bias"))
+
+
 def is_embedding(name: str) -> bool:
     """Whether a parameter or module of a file belongs to embeddings."""
     return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))

@@ -6,6 +6,7 @@ import importlib
 from typing import cast
 
 from compiler.methods.adapter import Adapter
+from compiler.methods.bitfit import BitFit
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
 from compiler.methods.head import Head
@@ -13,9 +14,21 @@ from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Adapter", "Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "QLoRA", "Tuned", "module_of"]
+__all__ = [
+    "Adapter",
+    "BitFit",
+    "Freeze",
+    "Full",
+    "Head",
+    "LoRA",
+    "Method",
+    "MethodModule",
+    "QLoRA",
+    "Tuned",
+    "module_of",
+]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | Adapter
+Method = Full | Head | Freeze | LoRA | QLoRA | Adapter | BitFit
 
 
 def module_of(method: Method) -> MethodModule:

@@ -16,6 +16,7 @@ METHODS = {
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
     "adapter": {"type": "adapter", "reduction_factor": 4},
+    "bitfit": {"type": "bitfit"},
 }
 MERGED = ("lora", "qlora")
 MLX = ("qlora",)  # what runs on MLX only

@@ -97,7 +97,10 @@ _METHODS: Mapping[str, Any] = {
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
     "adapter": {"type": "adapter", "reduction_factor": 4},
+    "bitfit": {"type": "bitfit"},
 }
+# Models that a method has nothing to train of: they have no biases.
+_UNFIT: Mapping[str, tuple[str, ...]] = {"bitfit": ("modernbert", "llama", "qwen3", "t5")}
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,
     "schedule": {"type": "cosine", "warmup_steps": 3},
@@ -184,13 +187,20 @@ def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
         encoder = _LINEAR if saves(method) == "adapter" else VISION[number % len(VISION)]
         return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
     if architecture_of(task) == "decoder":
-        return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
+        names = _fit(method, DECODERS)
+        return Subject(task=task, loss=loss, method=method, encoder=names[number % len(names)], stored=CAUSAL)
     if architecture_of(task) == "encoder-decoder":
         number += task_names().index(task) + method_names().index(method)
-        name = ENCODER_DECODERS[number % len(ENCODER_DECODERS)]
-        return Subject(task=task, loss=loss, method=method, encoder=name, stored=SEQUENCE)
-    encoder, stored = ENCODERS[number % len(ENCODERS)], STORED[number % len(STORED)]
+        names = _fit(method, ENCODER_DECODERS)
+        return Subject(task=task, loss=loss, method=method, encoder=names[number % len(names)], stored=SEQUENCE)
+    names = _fit(method, ENCODERS)
+    encoder, stored = names[number % len(names)], STORED[number % len(STORED)]
     return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
+
+
+def _fit(method: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some models of which the method has something to train."""
+    return tuple(name for name in names if name not in _UNFIT.get(method, ()))
 
 
 def every_method() -> tuple[Subject, ...]:

@@ -24,6 +24,7 @@ MODULES: Mapping[str, str] = {
     "lora": "runtimes.pytorch.methods.lora",
     "qlora": "runtimes.pytorch.methods.qlora",
     "adapter": "runtimes.pytorch.methods.adapter",
+    "bitfit": "runtimes.pytorch.methods.bitfit",
 }
 
 

@@ -12,9 +12,10 @@ pytest.importorskip("peft", reason="needs the torch extra")
 
 from compiler import methods
 from compiler.hub import open_model
-from compiler.methods import Adapter, Method
+from compiler.methods import Adapter, BitFit, Method
 from compiler.model_facts import model_facts
 from compiler.tasks import ContinuedPretraining, ImageClassification, Task, TextClassification, TextToText
+from compiler.weights import is_above_layers
 from runtimes import tasks
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import load_pretrained
@@ -37,6 +38,7 @@ MODELS: dict[str, tuple[str, Task]] = {
     **dict.fromkeys(DECODERS, (CAUSAL, ContinuedPretraining(objective="causal"))),
     **dict.fromkeys(ENCODER_DECODERS, (SEQUENCE, TextToText())),
 }
+WITHOUT_BIASES = ("modernbert", "llama", "qwen3", "t5")
 LINEAR = [name for name in MODELS if name != "resnet"]
 
 
@@ -69,9 +71,8 @@ def trained(folder: Path, task: Task, method: Method) -> int:
     model = module_of(method.type).wrap(loaded.model, beside, method, head.peft_task, "tiny")
     tops = tuple(f"{top}." for top in loaded.head)
     inner = {name.removeprefix("base_model.model."): value for name, value in model.named_parameters()}
-    return sum(
-        value.numel() for name, value in inner.items() if value.requires_grad and not name.startswith(tops or ("//",))
-    )
+    below = [name for name in inner if not is_above_layers(name) and not name.startswith(tops)]
+    return sum(inner[name].numel() for name in below if inner[name].requires_grad)
 
 
 @pytest.mark.parametrize("placement", ["houlsby", "pfeiffer"])
@@ -80,3 +81,15 @@ def test_adapters(folders: Any, name: str, placement: Any) -> None:
     method, count = planned(folders(name), Adapter(placement=placement, reduction_factor=4))
     assert count > 0
     assert trained(folders(name), MODELS[name][1], method) == count
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_BIASES])
+def test_biases(folders: Any, name: str) -> None:
+    method, count = planned(folders(name), BitFit())
+    assert count > 0
+    assert trained(folders(name), MODELS[name][1], method) == count
+
+
+@pytest.mark.parametrize("name", WITHOUT_BIASES)
+def test_a_model_without_biases_has_none_to_train(folders: Any, name: str) -> None:
+    assert planned(folders(name), BitFit())[1] == 0
