@@ -71,7 +71,8 @@ CODES: dict[str, Code] = {
     "R204": Code(
         "freezing leaves nothing to tune",
         "The method `freeze` keeps the first layers as they are. With as many layers as the model has, or more, only "
-        "the head would be trained; say so with the method `head`.",
+        "the head would be trained; say so with the method `head`. Nor can more than all layers be the last ones. A "
+        "stage is one layer (ResNet, Swin), and so are layers that share their weights (ALBERT).",
     ),
     "R205": Code(
         "a target module that does not exist",

@@ -21,6 +21,7 @@ _DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+_BUFFERS = frozenset({"final_logits_bias", "inv_freq", "masked_bias", "running_mean", "running_var"})
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
@@ -99,7 +100,7 @@ def shards(index: object) -> tuple[str, ...]:
 
 
 def num_parameters(tensors: Mapping[str, Tensor]) -> int:
-    """How many parameters there are; tensors of integers are buffers, not parameters."""
+    """How many parameters there are; buffers are none."""
     return sum(math.prod(tensor.shape) for tensor in _floats(tensors))
 
 
@@ -112,7 +113,13 @@ def dtype(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    return (tensor for tensor in tensors.values() if tensor.dtype in _DTYPES)
+    return (tensor for name, tensor in tensors.items() if _is_parameter(name, tensor))
+
+
+def _is_parameter(name: str, tensor: Tensor) -> bool:
+    """Whether it is trained when all is: running means are not, nor are masks, which old files of GPT-2 call biases."""
+    last = name.rpartition(".")[2]
+    return tensor.dtype in _DTYPES and last not in _BUFFERS and not (last == "bias" and len(tensor.shape) == 4)
 
 
 def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -125,7 +132,7 @@ def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter, in the names of the file."""
-    return {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
+    return {name: tensor.shape for name, tensor in tensors.items() if _is_parameter(name, tensor)}
 
 
 def is_in_head(name: str) -> bool:

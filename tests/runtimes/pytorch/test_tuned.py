@@ -11,8 +11,10 @@ pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("peft", reason="needs the torch extra")
 
 from compiler import methods
+from compiler.facts import ModelFacts
 from compiler.hub import open_model
-from compiler.methods import Adapter, BitFit, Method
+from compiler.layers import layers_of
+from compiler.methods import Adapter, BitFit, Freeze, Method
 from compiler.model_facts import model_facts
 from compiler.tasks import ContinuedPretraining, ImageClassification, Task, TextClassification, TextToText
 from compiler.weights import is_above_layers
@@ -55,9 +57,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder
 
 
+def facts(folder: Path) -> ModelFacts:
+    return model_facts(open_model(str(folder), None, folder.parent, FACTS.sources))
+
+
 def planned(folder: Path, method: Method) -> tuple[Method, int]:
     """The resolved method, and how many parameters it trains below the head."""
-    model = model_facts(open_model(str(folder), None, folder.parent, FACTS.sources))
+    model = facts(folder)
     module = methods.module_of(method)
     found, _ = module.resolve(method, model)
     return found, module.tuned(found, model).parameters
@@ -93,3 +99,32 @@ def test_biases(folders: Any, name: str) -> None:
 @pytest.mark.parametrize("name", WITHOUT_BIASES)
 def test_a_model_without_biases_has_none_to_train(folders: Any, name: str) -> None:
     assert planned(folders(name), BitFit())[1] == 0
+
+
+@pytest.mark.parametrize("embeddings", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_that_are_left(folders: Any, name: str, embeddings: bool) -> None:
+    total = facts(folders(name)).num_layers
+    for last in range(1, total + 1):
+        method, count = planned(folders(name), Freeze(last=last, embeddings=embeddings))
+        assert method == Freeze(layers=total - last, embeddings=embeddings)
+        assert trained(folders(name), MODELS[name][1], method) == count
+
+
+# Of the tiny models: an encoder's and a decoder's layers together, stages, layers that share their weights.
+NUM_LAYERS = {
+    "bert": 2,
+    "albert": 1,
+    "modernbert": 3,
+    "llama": 2,
+    "t5": 4,
+    "bart": 4,
+    "encoder-decoder": 4,
+    "resnet": 2,
+}
+
+
+@pytest.mark.parametrize("name", NUM_LAYERS)
+def test_a_layer_is_what_the_first_number_counts(folders: Any, name: str) -> None:
+    model = facts(folders(name))
+    assert model.num_layers == NUM_LAYERS[name] == len({*layers_of(model.shapes).values()})
