@@ -71,13 +71,15 @@ CODES: dict[str, Code] = {
     "R204": Code(
         "freezing leaves nothing to tune",
         "The method `freeze` keeps the first layers as they are. With as many layers as the model has, or more, only "
-        "the head would be trained; say so with the method `head`.",
+        "the head would be trained; say so with the method `head`. Nor can more than all layers be the last ones. A "
+        "stage is one layer (ResNet, Swin), and so are layers that share their weights (ALBERT).",
     ),
     "R205": Code(
         "a target module that does not exist",
         "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
-        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, those of layer-norm "
-        "are norms; modules_to_save may be any. The hint lists the names that the model has.",
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, an adapter's are "
+        "projections inside a layer, those of layer-norm are norms; modules_to_save may be any. The hint lists the "
+        "names that the model has.",
     ),
     "R230": Code(
         "an option that does not fit the rank",
@@ -255,8 +257,9 @@ CODES: dict[str, Code] = {
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
     "R218": Code(
-        "an export that the task does not have",
-        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
+        "an export that the task or the method does not have",
+        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
+        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
     ),
     "R219": Code(
         "a stop text that ends every answer",
@@ -277,6 +280,15 @@ CODES: dict[str, Code] = {
         "An optimizer's running means in 8 bits (`state`), or in memory that moves between a GPU and its machine "
         "(`paged`), are held by bitsandbytes, with PyTorch: 8 bits on CUDA and the CPU, paged on CUDA. MLX has "
         'neither. The runtime is the recipe\'s "runtime", or --runtime on the command line.',
+    ),
+    "R233": Code(
+        "a reduction that leaves nothing",
+        "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
+    ),
+    "R234": Code(
+        "a model without biases",
+        "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
+        "layers.",
     ),
     "R301": Code(
         "a data file is missing",

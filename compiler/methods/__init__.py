@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adapter import Adapter
+from compiler.methods.bitfit import BitFit
 from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
@@ -17,6 +19,8 @@ from compiler.methods.qlora import QLoRA
 
 __all__ = [
     "IA3",
+    "Adapter",
+    "BitFit",
     "DoRA",
     "Freeze",
     "Full",
@@ -30,7 +34,7 @@ __all__ = [
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit
 
 
 def module_of(method: Method) -> MethodModule:

@@ -33,6 +33,7 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models, stored
+from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
 from runtimes.tolerance import Noise
@@ -114,7 +115,7 @@ def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
 
 
 def _adapter_folder(saved: SavedModel) -> Path | None:
-    return None if saved.adapter is None else saved.adapter.folder
+    return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
 def _held(saved: SavedModel) -> Quantization | None:

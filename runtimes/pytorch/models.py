@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,8 +216,18 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+            _describe(model.get_base_model(), folder)  # type: ignore[operator]
     (folder / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
     _sort_sets(folder / "adapter_config.json")
+
+
+def _describe(whole: PreTrainedModel, folder: Path) -> None:
+    """Writes what is said of a tuned model beside its adapter: its labels and settings, as one that is saved whole."""
+    config = copy.deepcopy(whole.config)
+    config.architectures = [type(whole).__name__]
+    config.save_pretrained(folder)
+    if whole.can_generate():
+        whole.generation_config.save_pretrained(folder)
 
 
 def _sort_sets(file: Path) -> None:
