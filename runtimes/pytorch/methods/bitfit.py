@@ -20,7 +20,7 @@ def wrap(
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_bias(name, parameter.ndim))
-    if model.get_output_embeddings() is None:
+    if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         for name in head:
             model.get_submodule(name).requires_grad_(True)
     return model
