@@ -336,6 +336,12 @@ CODES: dict[str, Code] = {
         "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
         "are images, which are read from this machine alone. Name the file by path instead.",
     ),
+    "R230": Code(
+        "a stage can't start from the model before it",
+        "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
+        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves the "
+        "head of its task, so language models are tuned before it and not after.",
+    ),
     "R401": Code(
         "access is refused",
         "The model or dataset is gated or private. Ask for access on its page, then log in with `hf auth "

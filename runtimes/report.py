@@ -41,6 +41,11 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
     def left(step_id: str, name: str) -> Any:
         return _read(store.folder(keys[step_id]) / name) if step_id in done else None
 
+    def measured(stage: str) -> dict[str, Any]:
+        own = {step.step: step.id for step in plan.steps if plan.stage_of(step) == stage and step.step in _MEASURED}
+        files = {part: left(own.get(kind, ""), f"{name}.json") for kind, (part, name) in _MEASURED.items()}
+        return {part: found for part, found in files.items()}
+
     gates = {
         step.id: _read(store.folder(keys[step.id]) / "verification.json")
         for step in plan.steps
