@@ -39,11 +39,11 @@ def plan(*stages: ResolvedRecipe) -> Plan:
 
 
 def _all_steps(stages: tuple[ResolvedRecipe, ...]) -> Iterator[Step]:
+    first, *others = stages
+    left = [replace(stage, model=_left_by(earlier)) for earlier, stage in zip(stages, others, strict=False)]
     before: str | None = None
-    for number, stage in enumerate(stages):
-        if number:
-            stage = replace(stage, model=_left_by(stages[number - 1]))
-        steps = tuple(_steps(stage, before, merges=bool(stage.exports) or number + 1 < len(stages)))
+    for stage in (first, *left):
+        steps = tuple(_steps(stage, before, merges=bool(stage.exports) or stage.stage != stages[-1].stage))
         yield from steps
         before = next(step.id for step in reversed(steps) if isinstance(step, (Train, Merge)))
 

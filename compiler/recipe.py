@@ -329,9 +329,7 @@ class Verify:
 class Stage:
     """A training of several, which starts from the model that the one before it left."""
 
-    name: Annotated[
-        str, About("What its steps are called by: letters, digits, dash, underscore.", pattern=STAGE_NAME)
-    ]
+    name: Annotated[str, About("What its steps are called by: letters, digits, dash, underscore.", pattern=STAGE_NAME)]
     task: Annotated[Task, About("What the model is to do.")]
     dataset: Annotated[Dataset, About("The rows.")]
     method: Annotated[Method, About("What is trained. Merges with the recipe's.")] = Full()

@@ -55,8 +55,7 @@ class StageText:
     def said(self, choices: Iterable[Choice]) -> tuple[Choice, ...]:
         """What was chosen for the stage, as said of the recipe."""
         return tuple(
-            choice if choice.pointer.split("/")[1] in _OF_THE_LAST else self._of_the_stage(choice)
-            for choice in choices
+            choice if choice.pointer.split("/")[1] in _OF_THE_LAST else self._of_the_stage(choice) for choice in choices
         )
 
     def _of_the_stage(self, choice: Choice) -> Choice:
@@ -133,7 +132,6 @@ def read_by_some(found: Sequence[tuple[StageText, tuple[Diagnostic, ...]]]) -> t
 
 def _is_common(stage: StageText, found: Diagnostic) -> bool:
     return stage.own is not None and stage.located(found).pointer == found.pointer
-
 
 
 T = TypeVar("T")

@@ -104,7 +104,7 @@ class ChatTemplate:
         )
 
     def kept(self, asked: ChatTemplate) -> ChatTemplate:
-        """This one, which is bound, as the own template of the model that was tuned with it."""
+        """The template, which is bound, as the own one of the model that was tuned with it."""
         return replace(self, name=OWN, variables={**self.variables, **asked.variables})
 
     def template(self) -> Template:
