@@ -61,12 +61,13 @@ CODES: dict[str, Code] = {
     "R202": Code(
         "nothing reads this key",
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
-        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
+        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect. What "
+        "stands beside stages counts as read where one of them reads it.",
     ),
     "R203": Code(
         "listed twice",
-        "Two metrics have the same name in the report, two exports would write the same, or two targets are the same "
-        "column. Remove one.",
+        "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
+        "column, or two stages have the same name. Remove one, or give it another name.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",

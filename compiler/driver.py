@@ -16,7 +16,7 @@ from compiler.planning import plan
 from compiler.reading import ReadStage, read_stages
 from compiler.recipe import Recipe
 from compiler.resolve import ResolvedRecipe, resolve
-from compiler.stages import StageText
+from compiler.stages import StageText, told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,7 @@ def compile_recipe(document: Document, facts: FactSource, target: Target, runtim
     Raises RecipeError with every finding of the pass that failed.
     """
     read = read_stages(document)
-    stop_on_error(
-        stage.text.located(found) for stage in read for found in check_placement(stage.recipe, target, runtime)
-    )
+    stop_on_error(told([(stage.text, tuple(check_placement(stage.recipe, target, runtime))) for stage in read]))
     stages: list[CompiledStage] = []
     for number, stage in enumerate(read):
         try:

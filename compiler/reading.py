@@ -8,7 +8,7 @@ from compiler.checks import check_recipe
 from compiler.diagnostics import stop_on_error
 from compiler.document import Document
 from compiler.recipe import Recipe
-from compiler.stages import StageText, check_order, check_stages, of_each, read_by_some, stages_of
+from compiler.stages import StageText, check_common, check_order, check_stages, of_each, read_by_some, stages_of, told
 from compiler.validate import check_shape, validate
 
 
@@ -32,5 +32,5 @@ def read_stages(document: Document) -> tuple[ReadStage, ...]:
     texts = stages_of(document)
     recipes = of_each(texts, lambda stage: validate(stage.document))
     found = [(text, tuple(check_recipe(recipe))) for text, recipe in zip(texts, recipes, strict=True)]
-    stop_on_error([*read_by_some(found), *check_order(texts, recipes)])
+    stop_on_error([*told(read_by_some(found)), *check_common(document, texts), *check_order(texts, recipes)])
     return tuple(ReadStage(text=text, recipe=recipe) for text, recipe in zip(texts, recipes, strict=True))

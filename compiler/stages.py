@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from compiler import methods
 from compiler.auto import Choice
-from compiler.diagnostics import Diagnostic, RecipeError, in_order
-from compiler.document import Document, Node
+from compiler.diagnostics import Diagnostic, RecipeError, in_order, stop_on_error
+from compiler.document import Document, Node, escape, walk
 from compiler.loading import merge
 from compiler.recipe import Recipe, Stage
 from compiler.typed import fields
@@ -40,6 +40,10 @@ class StageText:
         if self._wrote(found.pointer):
             return replace(found, pointer=f"{self.pointer}{found.pointer}")
         return replace(found, message=f'stage "{self.name}": {found.message}')
+
+    def is_common(self, found: Diagnostic) -> bool:
+        """Whether a finding about the stage's document is about what stands beside the stages."""
+        return self.own is not None and self.located(found).pointer == found.pointer
 
     def _wrote(self, pointer: str) -> bool:
         """Whether the stage, and not what is common to all, says what stands under a pointer or nearest above it."""
@@ -104,6 +108,27 @@ def check_stages(document: Document) -> Iterator[Diagnostic]:
             yield Diagnostic(code="R203", at=name.at, pointer=pointer, message=message, hint="give it another name")
 
 
+def check_common(document: Document, stages: Sequence[StageText]) -> Iterator[Diagnostic]:
+    """What stands beside the stages stands in one of them: not every one says it otherwise."""
+    read = frozenset(id(node) for stage in stages for _, node in walk(stage.document.root))
+    for key in _OF_STAGES if document.find("/stages") is not None else ():
+        node = document.find(f"/{key}")
+        for pointer in _unread(node, f"/{key}", read) if node is not None and key not in _ONLY_IN_STAGES else ():
+            name = pointer.rpartition("/")[2]
+            message, hint = f'nothing reads "{name}": each of the stages has its own', "remove it"
+            yield Diagnostic(code="R202", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
+
+
+def _unread(node: Node, pointer: str, read: frozenset[int]) -> Iterator[str]:
+    """The pointers of values that are not among those that are read; of an object, where it has no other."""
+    inside = [below for _, below in walk(node) if not isinstance(below.value, Mapping)]
+    if not any(id(below) in read for below in inside):
+        yield from [pointer] if inside else []
+    elif isinstance(node.value, Mapping):
+        for key, child in node.value.items():
+            yield from _unread(child, f"{pointer}/{escape(key)}", read)
+
+
 def check_order(stages: Sequence[StageText], recipes: Sequence[Recipe]) -> Iterator[Diagnostic]:
     """Each stage but the last leaves a whole model, which the next one starts from."""
     for stage, recipe in zip(stages[:-1], recipes[:-1], strict=True):
@@ -113,25 +138,28 @@ def check_order(stages: Sequence[StageText], recipes: Sequence[Recipe]) -> Itera
             yield stage.located(recipe.finding("R230", "/method", message, "make it the last stage"))
 
 
-def read_by_some(found: Sequence[tuple[StageText, tuple[Diagnostic, ...]]]) -> tuple[Diagnostic, ...]:
-    """The findings of all stages. What is common to them is unread only where none of them reads it."""
-    unread = [
-        {(each.code, each.pointer) for each in own if each.code == "R202" and _is_common(stage, each)}
-        for stage, own in found
-    ]
-    by_none = set.intersection(*unread)
-    told: list[Diagnostic] = []
-    for stage, own in found:
-        for each in own:
-            if each.code == "R202" and _is_common(stage, each):
-                told += [each] if stage is found[0][0] and (each.code, each.pointer) in by_none else []
-            else:
-                told.append(stage.located(each))
-    return in_order(told)
+Found = Sequence[tuple[StageText, tuple[Diagnostic, ...]]]
+"""What was found about the document of each stage."""
 
 
-def _is_common(stage: StageText, found: Diagnostic) -> bool:
-    return stage.own is not None and stage.located(found).pointer == found.pointer
+def read_by_some(found: Found) -> Found:
+    """The findings but for those that nothing reads a common key in one stage, where another one reads it."""
+    by_none = set.intersection(*({each.pointer for each in own if _is_unread(stage, each)} for stage, own in found))
+    first, findings = found[0]
+    unread = tuple(each for each in findings if _is_unread(first, each) and each.pointer in by_none)
+    return [(stage, (*(each for each in own if not _is_unread(stage, each)), *unread)) for stage, own in found]
+
+
+def _is_unread(stage: StageText, found: Diagnostic) -> bool:
+    return found.code == "R202" and stage.is_common(found)
+
+
+def told(found: Found) -> tuple[Diagnostic, ...]:
+    """The findings about all stages; what is wrong with all of them in the same way is said once."""
+    with_all = set.intersection(*({*own} for _, own in found)) if found else set()
+    once = {each for each in with_all if all(stage.is_common(each) for stage, _ in found)}
+    others = [stage.located(each) for stage, own in found for each in own if each not in once]
+    return in_order([*once, *others])
 
 
 T = TypeVar("T")
@@ -140,12 +168,12 @@ T = TypeVar("T")
 def of_each(stages: Sequence[StageText], action: Callable[[StageText], T]) -> tuple[T, ...]:
     """What an action gives for each stage. Raises RecipeError with the findings about all of them."""
     done: list[T] = []
-    found: list[Diagnostic] = []
+    found: list[tuple[StageText, tuple[Diagnostic, ...]]] = []
     for stage in stages:
         try:
             done.append(action(stage))
+            found.append((stage, ()))
         except RecipeError as error:
-            found += map(stage.located, error.diagnostics)
-    if found:
-        raise RecipeError(in_order(found))
+            found.append((stage, error.diagnostics))
+    stop_on_error(told(found))
     return tuple(done)
