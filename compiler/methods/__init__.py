@@ -12,7 +12,7 @@ from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "QLoRA", "Tuned", "module_of"]
+__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "QLoRA", "Tuned", "module_of"]
 
 Method = Full | Head | Freeze | LoRA | QLoRA
 
