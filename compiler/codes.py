@@ -61,12 +61,14 @@ CODES: dict[str, Code] = {
     "R202": Code(
         "nothing reads this key",
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
-        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
+        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect. What "
+        "stands beside stages counts as read where one of them reads it.",
     ),
     "R203": Code(
         "listed twice",
         "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
-        "column, or a kind of parameters is left out of the decay twice. Remove one.",
+        "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
+        "give it another name.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
@@ -382,6 +384,12 @@ CODES: dict[str, Code] = {
         "a split that the hub dataset does not have",
         "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
         "are images, which are read from this machine alone. Name the file by path instead.",
+    ),
+    "R240": Code(
+        "a stage can't start from the model before it",
+        "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
+        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves "
+        "the head of its task, so language models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

@@ -91,6 +91,7 @@ class ResolvedRecipe:
     """A recipe with nothing left open, and the choices that were made."""
 
     name: str
+    stage: str = ""  # its name, where the recipe has several
     target: DeviceKind
     task: Task
     columns: Mapping[str, str]
