@@ -243,6 +243,15 @@ CODES: dict[str, Code] = {
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
     ),
+    "R240": Code(
+        "virtual tokens do not fit the model",
+        "Prompt tuning, p-tuning and prefix tuning put vectors before the tokens of a text. Models of images have no "
+        "tokens; PEFT has no way to put them before both halves of an encoder-decoder; and some models take none.",
+    ),
+    "R241": Code(
+        "virtual tokens leave no room",
+        "Virtual tokens take positions of the model, which rows need: those that are left are how long a row may be.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

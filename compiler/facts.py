@@ -279,6 +279,7 @@ class LocalFacts:
     def gather(self, recipe: Recipe) -> Facts:
         """The facts of a recipe. Raises RecipeError with every finding about model and data."""
         from compiler.data.checks import check_data
+        from compiler.methods.virtual import beside_rows
         from compiler.templates import TemplateError
 
         found: list[Diagnostic] = []
@@ -286,6 +287,7 @@ class LocalFacts:
         try:
             model = self.model(recipe)
             found += check_revision(recipe, model)
+            model = beside_rows(recipe.method, model)
             recipe = bound(recipe, model)
         except RecipeError as error:
             found += error.diagnostics

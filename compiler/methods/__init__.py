@@ -10,11 +10,12 @@ from compiler.methods.full import Full
 from compiler.methods.head import Head
 from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
+from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "QLoRA", "Tuned", "module_of"]
+__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "Prompt", "QLoRA", "Tuned", "module_of"]
 
-Method = Full | Head | Freeze | LoRA | QLoRA
+Method = Full | Head | Freeze | LoRA | QLoRA | Prompt
 
 
 def module_of(method: Method) -> MethodModule:

@@ -96,6 +96,7 @@ _METHODS: Mapping[str, Any] = {
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+    "prompt": {"type": "prompt", "num_virtual_tokens": 4},
 }
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,

@@ -22,6 +22,7 @@ MODULES: Mapping[str, str] = {
     "freeze": "runtimes.pytorch.methods.freeze",
     "lora": "runtimes.pytorch.methods.lora",
     "qlora": "runtimes.pytorch.methods.qlora",
+    "prompt": "runtimes.pytorch.methods.prompt",
 }
 
 
