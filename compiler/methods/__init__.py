@@ -13,7 +13,7 @@ from compiler.methods.lora import LoRA
 from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "Prompt", "QLoRA", "Tuned", "module_of"]
+__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "Prompt", "QLoRA", "Tuned", "module_of"]
 
 Method = Full | Head | Freeze | LoRA | QLoRA | Prompt
 
