@@ -8,10 +8,15 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from peft import PeftModel, PeftType, PromptLearningConfig
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+
+from runtimes.pytorch.precision import exact_float32
+from runtimes.virtual import VirtualCache
 
 _VECTORS = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
 """Virtual tokens that take part as tokens do, and that a model answers for."""
@@ -54,6 +59,23 @@ def called_as_inner(model: PeftModel) -> nn.Module:
     Called.forward.__signature__ = inspect.signature(type(inner).forward)  # type: ignore[attr-defined]
     Called.__name__ = type(inner).__name__
     return Called(model)
+
+
+def virtual_cache(model: VirtualModel) -> VirtualCache:
+    """What a decoder keeps of its virtual tokens: no later token changes it."""
+    with torch.inference_mode(), exact_float32():
+        prompt: Any = model.adapted.get_prompt(batch_size=1)
+        if isinstance(prompt, Tensor):
+            cache = DynamicCache()  # that keeps all tokens, also of layers with a window
+            model.inner(inputs_embeds=prompt, past_key_values=cache, use_cache=True)
+            prompt = cache
+    layers: Iterable[Any] = prompt.layers
+    return VirtualCache(tuple((_array(layer.keys), _array(layer.values)) for layer in layers))
+
+
+def _array(kept_1HVD: Tensor) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = kept_1HVD.float().cpu().numpy()
+    return np.ascontiguousarray(found)
 
 
 class VirtualModel(nn.Module):
