@@ -10,12 +10,13 @@ from compiler.methods.full import Full
 from compiler.methods.head import Head
 from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
+from compiler.methods.p_tuning import PTuning
 from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "Prompt", "QLoRA", "Tuned", "module_of"]
+__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "PTuning", "Prompt", "QLoRA", "Tuned", "module_of"]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | Prompt
+Method = Full | Head | Freeze | LoRA | QLoRA | Prompt | PTuning
 
 
 def module_of(method: Method) -> MethodModule:

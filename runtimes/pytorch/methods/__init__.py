@@ -23,6 +23,7 @@ MODULES: Mapping[str, str] = {
     "lora": "runtimes.pytorch.methods.lora",
     "qlora": "runtimes.pytorch.methods.qlora",
     "prompt": "runtimes.pytorch.methods.prompt",
+    "p-tuning": "runtimes.pytorch.methods.p_tuning",
 }
 
 

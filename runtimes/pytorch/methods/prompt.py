@@ -24,6 +24,6 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Prompt, task_typ
 
 def new_parameters(model: nn.Module) -> list[New]:
     """The vectors, drawn as transformers draws those of tokens."""
-    name = "prompt_encoder.default.embedding.weight"
+    name = f"{virtual.ENCODER}.embedding.weight"
     deviation = float(getattr(model.config, "initializer_range", None) or _DEVIATION)
     return [New(name=name, shape=tuple(model.get_parameter(name).shape), kind="normal", scale=deviation)]

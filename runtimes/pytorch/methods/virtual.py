@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 import peft
@@ -9,10 +10,12 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from runtimes.initial import New
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.virtual import answering_for_rows
 
 Config = TypeVar("Config", bound=peft.PromptLearningConfig)
+ENCODER = "prompt_encoder.default"
 _FOR_POSITIONS = "TOKEN_CLS"
 """What stands for tasks that PEFT has no type for: it gives on all that a model of texts takes, and all that it gives.
 """
@@ -48,3 +51,18 @@ def wrapped(
     written.base_model_name_or_path = model_id  # not where the files happen to lie
     written.modules_to_save = list(head) or None  # PEFT adds names that a classifier may have
     return answering_for_rows(found)
+
+
+def encoder_parameters(model: nn.Module) -> list[New]:
+    """The parameters of what makes virtual tokens, as torch draws them: vectors normal, layers within 1 / sqrt(inputs).
+    """
+    encoder = model.get_submodule(ENCODER)
+    return [new for name, module in encoder.named_modules() for new in _drawn(f"{ENCODER}.{name}", module)]
+
+
+def _drawn(name: str, module: nn.Module) -> Iterator[New]:
+    if isinstance(module, nn.Embedding):
+        yield New(name=f"{name}.weight", shape=tuple(module.weight.shape), kind="normal", scale=1.0)
+    if isinstance(module, nn.Linear):
+        for own, value in module.named_parameters():
+            yield New(name=f"{name}.{own}", shape=tuple(value.shape), kind="uniform", scale=module.in_features**-0.5)
