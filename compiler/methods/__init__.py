@@ -11,12 +11,13 @@ from compiler.methods.head import Head
 from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
 from compiler.methods.p_tuning import PTuning
+from compiler.methods.prefix import Prefix
 from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "PTuning", "Prompt", "QLoRA", "Tuned", "module_of"]
+__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "PTuning", "Prefix", "Prompt", "QLoRA", "Tuned", "module_of"]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | Prompt | PTuning
+Method = Full | Head | Freeze | LoRA | QLoRA | Prompt | PTuning | Prefix
 
 
 def module_of(method: Method) -> MethodModule:

@@ -97,6 +97,7 @@ _METHODS: Mapping[str, Any] = {
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
     "prompt": {"type": "prompt", "num_virtual_tokens": 4},
+    "prefix": {"type": "prefix", "num_virtual_tokens": 4},
     "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "hidden_size": 24},
 }
 _TRAINING: Mapping[str, Any] = {

@@ -24,6 +24,7 @@ MODULES: Mapping[str, str] = {
     "qlora": "runtimes.pytorch.methods.qlora",
     "prompt": "runtimes.pytorch.methods.prompt",
     "p-tuning": "runtimes.pytorch.methods.p_tuning",
+    "prefix": "runtimes.pytorch.methods.prefix",
 }
 
 
