@@ -204,6 +204,12 @@ CODES: dict[str, Code] = {
         "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
         "random numbers, so it is refused.",
     ),
+    "E503": Code(
+        "what was tuned is lost in the export",
+        "The export rounds weights so that most of the update goes back to the weights of the base: so it is where an "
+        "adapter is merged into weights that lie on the grid of their few bits, or where a training changed little. "
+        "Nothing was written. The tuned model is kept.",
+    ),
     "E601": Code(
         "not a whole bundle",
         "The folder has no manifest, or a file of the bundle is missing or can't be read.",

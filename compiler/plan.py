@@ -168,7 +168,7 @@ class ExportModel:
 
     step: Literal["export"] = "export"
     id: str = field(metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model,)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model, [train, where it was merged])
     task: Task
     export: Export
     model: ModelFiles

@@ -48,7 +48,11 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
         assert recipe.held_out is not None, "an export has held-out rows to be verified on"
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
         yield ExportModel(
-            id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export, model=recipe.model
+            id=f"export{suffix}",
+            inputs=tuple(dict.fromkeys((model_step, "train"))),
+            task=recipe.task,
+            export=export,
+            model=recipe.model,
         )
         yield _verify(recipe, recipe.held_out, model_step, suffix, export)
         if isinstance(export, Onnx):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,6 +16,7 @@ from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch, Engine
 from runtimes.saved import SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 # Engine of the placement -> its module, and the one that knows its devices.
@@ -44,6 +45,10 @@ class Backend(Protocol):
 
     def merge(self, step: Train, base: Path, adapter: Path, out: Path) -> None:
         """Writes a base model with the adapter of a train step merged into it."""
+        ...
+
+    def changes(self, before: SavedModel, after: Path) -> Iterator[Change]:
+        """The weights of the model that training began with, as it held them, beside those of a saved model."""
         ...
 
     def float32_noise(self, task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

@@ -50,7 +50,7 @@ def check(recipe: Recipe, method: Prefix, model: ModelFacts) -> Iterator[Diagnos
     if model.architecture == "encoder":
         yield from _check_encoder(recipe, model)
     if recipe.training.gradient_checkpointing:
-        message = "a layer that is computed again would put what it keeps behind the prefix twice"
+        message = "a layer that is computed again is given no cache, and would not see the prefix"
         yield recipe.finding("R240", "/training/gradient_checkpointing", message, "leave it out")
     if not method.projection and recipe.wrote("/method/hidden_size") is not None:
         message = 'nothing reads "hidden_size" without projection'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,9 @@ from runtimes.mlx.trace.training import trace_saved, trace_step
 from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
-from runtimes.pytorch import models
-from runtimes.saved import SavedModel
+from runtimes.pytorch import models, stored
+from runtimes.saved import Adapter, SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -148,9 +149,19 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
 
     What was held quantized has its dequantized values there, the update added in float32.
     """
-    held = read_record(step.method, adapter)
-    changed = {} if held is None else dict.fromkeys(held.weights, partial(dequantized, held=held))
+    changed = _dequantized(SavedModel(base, Adapter(adapter, step.method)))
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
+
+
+def changes(before: SavedModel, after: Path) -> Iterator[Change]:
+    """The weights of the model that training began with, as it held them, beside those of a saved model."""
+    return stored.changes(before.folder, after, _dequantized(before))
+
+
+def _dequantized(saved: SavedModel) -> Mapping[str, models.Change]:
+    """The weights of a base that had other values while its adapter was trained, by their names, and which."""
+    found = _held(saved)
+    return {} if found is None else dict.fromkeys(found.weights, partial(dequantized, held=found))
 
 
 def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

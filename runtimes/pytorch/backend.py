@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from runtimes.backends import require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import engine, models, noise
+from runtimes.pytorch import engine, models, noise, stored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
@@ -24,6 +24,7 @@ from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
 from runtimes.pytorch.virtual import virtual_cache
 from runtimes.saved import SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 from runtimes.virtual import VirtualCache
 
@@ -76,6 +77,11 @@ def encodes(folder: Path) -> bool:
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     """Writes a base model with the adapter of a train step merged into it."""
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task))
+
+
+def changes(before: SavedModel, after: Path) -> Iterator[Change]:
+    """The weights of the model that training began with beside those of a saved model."""
+    return stored.changes(before.folder, after, {})
 
 
 def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

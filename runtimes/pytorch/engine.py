@@ -29,6 +29,7 @@ from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.recomputing import recompute_layers
+from runtimes.pytorch.virtual import require_no_prefix
 
 _STATE = "state.safetensors"
 
@@ -40,6 +41,7 @@ def load(
     wrapped = wrapped_model(step, model_folder, init_file)
     engine = TorchEngine(step, wrapped, torch.device(device))
     if gradient_checkpointing:
+        require_no_prefix(wrapped.model)
         recompute_layers(engine.inner, engine.masks, engine.device)
     return engine
 

@@ -15,6 +15,7 @@ from peft import PeftModel, PeftType, PromptLearningConfig
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from runtimes.errors import RunError
 from runtimes.pytorch.precision import exact_float32
 from runtimes.virtual import VirtualCache
 
@@ -46,6 +47,14 @@ def answering_for_rows(model: PeftModel) -> PeftModel:
 
         model.register_forward_hook(cut)
     return model
+
+
+def require_no_prefix(model: nn.Module) -> None:
+    """Nothing when layers see all of a model without a cache. Raises RunError E410 when they would miss a prefix."""
+    configuration = configuration_of(model) if isinstance(model, PeftModel) else None
+    if configuration is not None and configuration.peft_type not in _VECTORS:
+        message = "a layer that is computed again is given no cache, and would not see the prefix"
+        raise RunError("E410", message, "leave out /training/gradient_checkpointing")
 
 
 def called_as_inner(model: PeftModel) -> nn.Module:

@@ -29,4 +29,6 @@ def saved_by(step_id: str, context: Context) -> SavedModel:
     folder, step = context.inputs[step_id], context.plan.step(step_id)
     if isinstance(step, Train):
         return trained_model(step, folder, base_of(step, context))
-    return SavedModel(folder / "model")
+    [train_id] = step.inputs
+    known = train_id in context.inputs
+    return SavedModel(folder / "model", before=saved_by(train_id, context) if known else None)
