@@ -292,6 +292,15 @@ CODES: dict[str, Code] = {
         "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
         "layers.",
     ),
+    "R250": Code(
+        "virtual tokens do not fit the model",
+        "Prompt tuning, p-tuning and prefix tuning put vectors before the tokens of a text. Models of images have no "
+        "tokens; PEFT has no way to put them before both halves of an encoder-decoder; and some models take none.",
+    ),
+    "R251": Code(
+        "virtual tokens leave no room",
+        "Virtual tokens take positions of the model, which rows need: those that are left are how long a row may be.",
+    ),
     "R301": Code(
         "a data file is missing",
         "There is no such file, it is a folder, or it can't be read. Paths start from the file that "

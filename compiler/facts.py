@@ -316,6 +316,7 @@ class LocalFacts:
         Raises RecipeError with every finding about model and data.
         """
         from compiler.data.checks import check_data
+        from compiler.methods.virtual import beside_rows
         from compiler.templates import TemplateError
 
         found: list[Diagnostic] = []
@@ -323,6 +324,7 @@ class LocalFacts:
         try:
             model = self.model(recipe) if before is None else before.model
             found += check_revision(recipe, model) if before is None else ()
+            model = beside_rows(recipe.method, model)
             recipe = bound(recipe, model, () if before is None else before.tasks)
         except RecipeError as error:
             found += error.diagnostics

@@ -298,7 +298,7 @@ def _half_of(name: str) -> str:
 
 def _embeddings_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
     halves = [_half(config, half) for half in _HALVES]
-    for shape in weights.word_embeddings(tensors).values():
+    for shape in weights.word_embeddings(weights.shapes(tensors)).values():
         for what, keys, stored in zip(("vocab_size {}", "hidden_size {}"), (_VOCABULARIES, _SIZES), shape, strict=True):
             if said := tuple(value for half in halves for key in keys if (value := _whole(half, (key,))) is not None):
                 yield what, said, stored

@@ -198,10 +198,9 @@ def stacks(names: Iterable[str]) -> dict[str, int]:
     return {stem: len(found) for stem, found in numbers.items()}
 
 
-def word_embeddings(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def word_embeddings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes [vocabulary, size] of the embeddings of tokens, by name."""
-    found = {name: tensor.shape for name, tensor in tensors.items() if name.endswith(_WORD_EMBEDDINGS)}
-    return {name: shape for name, shape in found.items() if len(shape) == 2}
+    return {name: shape for name, shape in shapes.items() if name.endswith(_WORD_EMBEDDINGS) and len(shape) == 2}
 
 
 def num_classes(tensors: Mapping[str, Tensor]) -> int:

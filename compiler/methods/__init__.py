@@ -15,6 +15,9 @@ from compiler.methods.ia3 import IA3
 from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.layer_norm import LayerNorm
 from compiler.methods.lora import LoRA
+from compiler.methods.p_tuning import PTuning
+from compiler.methods.prefix import Prefix
+from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
 __all__ = [
@@ -29,12 +32,15 @@ __all__ = [
     "LoRA",
     "Method",
     "MethodModule",
+    "PTuning",
+    "Prefix",
+    "Prompt",
     "QLoRA",
     "Tuned",
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | Prompt | PTuning | Prefix
 
 
 def module_of(method: Method) -> MethodModule:

@@ -30,6 +30,7 @@ from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
 Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+_WRAPPERS = ("base_model.model.", "base_model.")  # what PEFT calls a model: with modules within, or tokens beside
 _HEAD_DEVIATION = 0.02  # where the model's configuration does not name its initializer_range
 
 
@@ -186,7 +187,9 @@ def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, lis
     found = {name: [names[id(parameter)]] for name, parameter in bare.items()}
     for name in names.values():
         if ".modules_to_save." in name:
-            found[name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")].append(name)
+            copied = name.replace(".modules_to_save.default.", ".")
+            [own, *_] = (own for wrapper in _WRAPPERS if (own := copied.removeprefix(wrapper)) in found)
+            found[own].append(name)
     return found
 
 

@@ -103,9 +103,21 @@ _METHODS: Mapping[str, Any] = {
     "layer-norm": {"type": "layer-norm"},
     "adapter": {"type": "adapter", "reduction_factor": 4},
     "bitfit": {"type": "bitfit"},
+    "prompt": {"type": "prompt", "num_virtual_tokens": 4},
+    "prefix": {"type": "prefix", "num_virtual_tokens": 4},
+    "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "hidden_size": 24},
 }
-# Models that a method has nothing to train of: they have no biases.
-_UNFIT: Mapping[str, tuple[str, ...]] = {"bitfit": ("modernbert", "llama", "qwen3", "t5")}
+# Models that a method has nothing to train of, having no biases; that take no keys and values from outside.
+_UNFIT: Mapping[str, tuple[str, ...]] = {
+    "bitfit": ("modernbert", "llama", "qwen3", "t5"),
+    "prefix": ("distilbert", "albert", "modernbert", "deberta"),
+}
+# What methods do not tune, as diagnostics say; tests of their own see that they do.
+_UNTUNED: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("vision", "encoder-decoder"),
+    "p-tuning": ("vision", "encoder-decoder"),
+    "prefix": ("vision", "encoder-decoder", "question-answering", MASKED),
+}
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,
     "schedule": {"type": "cosine", "warmup_steps": 3},
@@ -186,6 +198,11 @@ def architecture_of(task: str) -> Architecture:
     return tasks.module_of(owner()).ARCHITECTURES[0]
 
 
+def tunes(method: str, task: str) -> bool:
+    """Whether a method tunes the models of a task."""
+    return not {task, architecture_of(task)} & {*_UNTUNED.get(method, ())}
+
+
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
     if architecture_of(task) == "vision":
@@ -223,7 +240,7 @@ def every_method() -> tuple[Subject, ...]:
         for task in task_names()
         for loss in loss_names(task)
         for method in shared_methods()
-        if method in STAND_FOR_ALL or loss == loss_names(task)[0]
+        if tunes(method, task) and (method in STAND_FOR_ALL or loss == loss_names(task)[0])
     )
 
 
@@ -233,6 +250,7 @@ def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
         (subject_of(task=task, loss=loss_names(task)[0], method=method), runtime)
         for task in task_names()
         for method in method_names()
+        if tunes(method, task)
         for runtime in runtimes_of(method)
     )
 
@@ -248,7 +266,8 @@ def every_masked() -> tuple[Subject, ...]:
     """Hidden tokens, which encoders learn in place of the next one: one encoder with each method, then others."""
     task = "continued-pretraining"
     loss, [first, *others] = loss_names(task)[0], ENCODERS
-    pairs = [*((first, method) for method in method_names()), *((encoder, "full") for encoder in others)]
+    tuned = (method for method in method_names() if MASKED not in _UNTUNED.get(method, ()))
+    pairs = [*((first, method) for method in tuned), *((encoder, "full") for encoder in others)]
     return tuple(
         Subject(task=task, loss=loss, method=method, encoder=encoder, stored=MASKED) for encoder, method in pairs
     )
@@ -286,9 +305,11 @@ def _cover() -> Iterator[Subject]:
     first = {module: task for task, module in reversed(list(MODULES.items()))}
     chosen = [task for task in task_names() if first[MODULES[task]] == task]
     others = [method for method in shared_methods() if method not in STAND_FOR_ALL]
+    tuned = [[task for task in chosen if tunes(method, task)] for method in others]
+    spread = [names[number % len(names)] for number, names in enumerate(tuned)]
     cases = [
         *((task, loss_names(task)[0], method) for task in chosen for method in STAND_FOR_ALL),
-        *((task, loss_names(task)[0], method) for task, method in zip(itertools.cycle(chosen), others, strict=False)),
+        *((task, loss_names(task)[0], method) for task, method in zip(spread, others, strict=True)),
         *((task, loss, STAND_FOR_ALL[0]) for task in chosen for loss in loss_names(task)[1:]),
     ]
     varied: list[Subject] = []

@@ -28,6 +28,9 @@ MODULES: Mapping[str, str] = {
     "layer-norm": "runtimes.pytorch.methods.layer_norm",
     "adapter": "runtimes.pytorch.methods.adapter",
     "bitfit": "runtimes.pytorch.methods.bitfit",
+    "prompt": "runtimes.pytorch.methods.prompt",
+    "p-tuning": "runtimes.pytorch.methods.p_tuning",
+    "prefix": "runtimes.pytorch.methods.prefix",
 }
 
 
