@@ -290,7 +290,7 @@ def asks_for_texts(recipe: Recipe) -> bool:
 
 
 def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
-    """A folder for mlx-lm holds a language model, and each of its keys is read."""
+    """A folder for mlx-lm holds the weights of a language model, and each of its keys is read."""
     for index, export in enumerate(recipe.export):
         if not isinstance(export, Mlx):
             continue
@@ -298,6 +298,10 @@ def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
         if tasks.module_of(recipe.task).ARCHITECTURES[0] != "decoder":
             message = f'mlx-lm runs language models, and the task is "{recipe.task.type}"'
             yield recipe.finding("R218", pointer, message, 'write {"format": "onnx"}')
+        elif methods.module_of(recipe.method).SAVES == "adapter" and not methods.module_of(recipe.method).MERGES:
+            message = f'a folder for mlx-lm has no place for what the method "{recipe.method.type}" adds to the model'
+            hint = 'write {"format": "onnx"}, or use a method that is merged: "lora"'
+            yield recipe.finding("R218", pointer, message, hint)
         if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:
             yield _unread(recipe, f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
         if export.is_exact and recipe.wrote(f"{pointer}/max_metric_drop") is not None:

@@ -61,23 +61,27 @@ CODES: dict[str, Code] = {
     "R202": Code(
         "nothing reads this key",
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
-        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
+        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect. What "
+        "stands beside stages counts as read where one of them reads it.",
     ),
     "R203": Code(
         "listed twice",
         "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
-        "column, or a kind of parameters is left out of the decay twice. Remove one.",
+        "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
+        "give it another name.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
         "The method `freeze` keeps the first layers as they are. With as many layers as the model has, or more, only "
-        "the head would be trained; say so with the method `head`.",
+        "the head would be trained; say so with the method `head`. Nor can more than all layers be the last ones. A "
+        "stage is one layer (ResNet, Swin), and so are layers that share their weights (ALBERT).",
     ),
     "R205": Code(
         "a target module that does not exist",
         "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
-        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, those of layer-norm "
-        "are norms; modules_to_save may be any. The hint lists the names that the model has.",
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, an adapter's are "
+        "projections inside a layer, those of layer-norm are norms; modules_to_save may be any. The hint lists the "
+        "names that the model has.",
     ),
     "R230": Code(
         "an option that does not fit the rank",
@@ -255,8 +259,9 @@ CODES: dict[str, Code] = {
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
     "R218": Code(
-        "an export that the task does not have",
-        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
+        "an export that the task or the method does not have",
+        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
+        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
     ),
     "R219": Code(
         "a stop text that ends every answer",
@@ -277,6 +282,24 @@ CODES: dict[str, Code] = {
         "An optimizer's running means in 8 bits (`state`), or in memory that moves between a GPU and its machine "
         "(`paged`), are held by bitsandbytes, with PyTorch: 8 bits on CUDA and the CPU, paged on CUDA. MLX has "
         'neither. The runtime is the recipe\'s "runtime", or --runtime on the command line.',
+    ),
+    "R233": Code(
+        "a reduction that leaves nothing",
+        "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
+    ),
+    "R234": Code(
+        "a model without biases",
+        "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
+        "layers.",
+    ),
+    "R250": Code(
+        "virtual tokens do not fit the model",
+        "Prompt tuning, p-tuning and prefix tuning put vectors before the tokens of a text. Models of images have no "
+        "tokens; PEFT has no way to put them before both halves of an encoder-decoder; and some models take none.",
+    ),
+    "R251": Code(
+        "virtual tokens leave no room",
+        "Virtual tokens take positions of the model, which rows need: those that are left are how long a row may be.",
     ),
     "R301": Code(
         "a data file is missing",
@@ -370,6 +393,12 @@ CODES: dict[str, Code] = {
         "a split that the hub dataset does not have",
         "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
         "are images, which are read from this machine alone. Name the file by path instead.",
+    ),
+    "R240": Code(
+        "a stage can't start from the model before it",
+        "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
+        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves "
+        "the head of its task, so language models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

@@ -17,7 +17,8 @@ from compiler.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, Tensor
 if TYPE_CHECKING:
     from compiler.tasks.interface import Architecture
 
-_NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
+# Layers that share their weights are one.
+_NUM_LAYERS = ("num_hidden_groups", "num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
 # Of the two halves of an encoder-decoder. T5's decoder has as many as its encoder where nothing is said of it.
 _ENCODER_LAYERS = ("encoder_layers", "num_layers")
 _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")
@@ -297,7 +298,7 @@ def _half_of(name: str) -> str:
 
 def _embeddings_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
     halves = [_half(config, half) for half in _HALVES]
-    for shape in weights.word_embeddings(tensors).values():
+    for shape in weights.word_embeddings(weights.shapes(tensors)).values():
         for what, keys, stored in zip(("vocab_size {}", "hidden_size {}"), (_VOCABULARIES, _SIZES), shape, strict=True):
             if said := tuple(value for half in halves for key in keys if (value := _whole(half, (key,))) is not None):
                 yield what, said, stored

@@ -33,6 +33,7 @@ SEMANTICS: Mapping[str, int] = {
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
 _LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
+_STAGE: Mapping[str, bool] = {"key": False, "later": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,7 @@ class Prepare:
 
     step: Literal["prepare"] = "prepare"
     id: str = field(default="prepare", metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
     inputs: tuple[str, ...] = field(default=(), metadata=_NO_KEY)
     task: Task
     splits: tuple[SplitRows, ...]
@@ -112,10 +114,11 @@ class Train:
 
     step: Literal["train"] = "train"
     id: str = field(default="train", metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(default=("prepare",), metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
+    inputs: tuple[str, ...] = field(default=("prepare",), metadata=_NO_KEY)  # (prepare, what has the model before it)
     task: Task
     keep_head: bool  # the model's own head answers the task
-    model: ModelFiles
+    model: ModelFiles  # of a stage after another: the name of the model that this one left, and no files
     adapter: ModelFiles | None = field(default=None, metadata={"later": True})  # that the training begins with
     method: Method
     tuned: Tuned = field(metadata=_NO_KEY)  # for people: what the method trains below the task's head
@@ -152,6 +155,7 @@ class Evaluate:
 
     step: Literal["evaluate"] = "evaluate"
     id: str = field(default="evaluate", metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
     inputs: tuple[str, ...] = field(default=("prepare", "train"), metadata=_NO_KEY)
     task: Task
     split: Literal["validation", "test"]
@@ -166,6 +170,7 @@ class Merge:
 
     step: Literal["merge"] = "merge"
     id: str = field(default="merge", metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
     inputs: tuple[str, ...] = field(default=("train",), metadata=_NO_KEY)
     model: ModelFiles
 
@@ -235,6 +240,16 @@ class Plan:
         """The step with an id."""
         [found] = [step for step in self.steps if step.id == step_id]
         return found
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of its stages in order; one without a name where its recipe has none."""
+        of_stages = (Prepare, Train, Evaluate, Merge)
+        return tuple(dict.fromkeys(step.stage for step in self.steps if isinstance(step, of_stages))) or ("",)
+
+    def stage_of(self, step: Step) -> str:
+        """The name of the stage that a step is of; exports are of the last one."""
+        return step.stage if isinstance(step, (Prepare, Train, Evaluate, Merge)) else self.stages[-1]
 
     def keys(self) -> dict[str, str]:
         """The key of every step by its id: sha256 over its parameters and its inputs' keys."""

@@ -15,6 +15,7 @@ from compiler.metrics import Metric
 from compiler.tasks import COLUMNS, Task
 from compiler.typed import About
 
+STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}(?!\n)$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$"  # Python's $ alone would allow a line break at the end
 
 
@@ -377,14 +378,27 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A training of several, which starts from the model that the one before it left."""
+
+    name: Annotated[str, About("What its steps are called by: letters, digits, dash, underscore.", pattern=STAGE_NAME)]
+    task: Annotated[Task, About("What the model is to do.")]
+    dataset: Annotated[Dataset, About("The rows.")]
+    method: Annotated[Method, About("What is trained. Merges with the recipe's.")] = Full()
+    training: Annotated[Training, About("How it is trained. Merges with the recipe's.")] = Training()
+    metrics: Annotated[tuple[Metric, ...], About("What is measured. Default the recipe's, else by the task.")] = ()
+    generation: Annotated[Generation, About("How answers are written. Merges with the recipe's.")] = Generation()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A fine-tuning recipe."""
 
     recipe: Annotated[Literal[1], About("The version of the language.")]
     name: Annotated[str, About("The name of the run's folder: letters, digits, dot, dash, underscore.", pattern=NAME)]
     description: Annotated[str, About("For people.")] = ""
-    task: Annotated[Task, About("What the model is to do.")]
-    dataset: Annotated[Dataset, About("The rows.")]
+    task: Annotated[Task, About("What the model is to do. Required, here or in each of the stages.")]
+    dataset: Annotated[Dataset, About("The rows. Required, here or in each of the stages.")]
     model: Annotated[Model, About("The pretrained model. A bare string is its id.")]
     method: Annotated[Method, About("What is trained.")] = Full()
     training: Annotated[Training, About("How it is trained.")] = Training()
@@ -395,6 +409,15 @@ class Recipe:
     ] = "auto"
     export: Annotated[tuple[Export, ...], About("What is written for deployment.")] = ()
     verify: Annotated[Verify, About("What the gate asks of an export.")] = Verify()
+    stages: Annotated[
+        tuple[Stage, ...],
+        About(
+            "Trainings one after another, each with a task and a dataset of its own, which then stand in none other "
+            "place. What else stands beside them is common to all; the last one's model is exported.",
+            nonempty=True,
+            parts=True,
+        ),
+    ] = field(default=(), metadata={"later": True})
     document: Document = field(compare=False, repr=False, metadata={"hidden": True})
 
     def at(self, pointer: str) -> Place:

@@ -18,6 +18,7 @@ from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method, Tuned
+from compiler.methods.virtual import VirtualTokens
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.metrics.units import settled
 from compiler.options import check_rates, check_unfreezing
@@ -91,6 +92,7 @@ class ResolvedRecipe:
     """A recipe with nothing left open, and the choices that were made."""
 
     name: str
+    stage: str = ""  # its name, where the recipe has several
     target: DeviceKind
     task: Task
     columns: Mapping[str, str]
@@ -169,6 +171,8 @@ def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     yield from check_rates(recipe, model)
     if recipe.training.packing is True and not model.packs:
         message = f"the attention of {model.model_type} does not keep packed rows apart"
+        if isinstance(recipe.method, VirtualTokens):
+            message = f'the method "{recipe.method.type}" has virtual tokens before each row, which rows can\'t share'
         yield recipe.finding("R220", "/training/packing", message, "leave it out: each row is a sequence of its own")
     known = tasks.module_of(recipe.task).ARCHITECTURES
     if model.architecture in known:

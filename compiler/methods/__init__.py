@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adapter import Adapter
+from compiler.methods.bitfit import BitFit
 from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
@@ -13,10 +15,15 @@ from compiler.methods.ia3 import IA3
 from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.layer_norm import LayerNorm
 from compiler.methods.lora import LoRA
+from compiler.methods.p_tuning import PTuning
+from compiler.methods.prefix import Prefix
+from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
 __all__ = [
     "IA3",
+    "Adapter",
+    "BitFit",
     "DoRA",
     "Freeze",
     "Full",
@@ -25,12 +32,15 @@ __all__ = [
     "LoRA",
     "Method",
     "MethodModule",
+    "PTuning",
+    "Prefix",
+    "Prompt",
     "QLoRA",
     "Tuned",
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | Prompt | PTuning | Prefix
 
 
 def module_of(method: Method) -> MethodModule:

@@ -33,6 +33,7 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models, stored
+from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
 from runtimes.tolerance import Noise
@@ -114,7 +115,7 @@ def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
 
 
 def _adapter_folder(saved: SavedModel) -> Path | None:
-    return None if saved.adapter is None else saved.adapter.folder
+    return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
 def _held(saved: SavedModel) -> Quantization | None:
@@ -140,6 +141,9 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
     adapter, held = _adapter_folder(saved), _held(saved)
+    before = torch_backend.virtual_of(task, saved)
+    if before.layers:
+        return mlx_decoder(saved.folder, device=device, before=before)
     if torch_backend.encodes(saved.folder):
         return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     return mlx_decoder(saved.folder, device=device, adapter=adapter, held=held)

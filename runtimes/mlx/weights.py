@@ -18,6 +18,8 @@ from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import array_of
 
 _WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
+_MODEL = "base_model."  # likewise, where it leaves the model as it is
+_ENCODED = "prompt_encoder.default.embedding.weight"
 _WRAPPED = (".base_layer.", ".modules_to_save.default.", ".ln_tuning_layers.default.", ".original_module.")  # into them
 _UNSAID = re.compile(r"\.default(\.weight)?$")  # at the end of a name, and not in PEFT's files
 
@@ -105,6 +107,21 @@ def _candidates(name: str) -> Iterator[str]:
     bare = bare_name(name)
     yield _WRAPPER + bare
     yield bare
+    yield from _beside_virtual_tokens(name)
+
+
+def _beside_virtual_tokens(name: str) -> Iterator[str]:
+    """The names that a file may have for a parameter where PEFT wraps no module: virtual tokens, and the model's own.
+
+    PEFT saves what a prompt encoder makes, whatever it has made it of.
+    """
+    if name == _ENCODED:
+        yield "prompt_embeddings"
+    plain = name
+    for part in _WRAPPED:
+        plain = plain.replace(part, ".")
+    yield plain
+    yield plain.removeprefix(_MODEL)
 
 
 def bare_name(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from compiler.methods.virtual import VirtualTokens
 from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
@@ -21,9 +22,11 @@ from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
+from runtimes.pytorch.virtual import virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.survival import Change
 from runtimes.tolerance import Noise
+from runtimes.virtual import VirtualCache
 
 
 def load_engine(
@@ -59,6 +62,14 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     if encodes(saved.folder):
         return sequence_decoder(saved, head, device=device)
     return torch_decoder(saved, head, device=device)
+
+
+def virtual_of(task: Task, saved: SavedModel) -> VirtualCache:
+    """What a saved decoder keeps of its virtual tokens; nothing of one without."""
+    if saved.adapter is None or not isinstance(saved.adapter.method, VirtualTokens):
+        return VirtualCache()
+    model: Any = load_saved(saved, tasks.module_of(task).head(task))
+    return virtual_cache(model)
 
 
 def encodes(folder: Path) -> bool:

@@ -32,6 +32,7 @@ from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
+from runtimes.pytorch.virtual import require_no_prefix
 
 _STATE = "state.safetensors"
 
@@ -49,6 +50,7 @@ def load(
     wrapped = wrapped_model(step, model_folder, init_file, adapter)
     engine = TorchEngine(step, wrapped, torch.device(device))
     if gradient_checkpointing:
+        require_no_prefix(wrapped.model)
         recompute_layers(engine.inner, engine.masks, engine.device)
     return engine
 

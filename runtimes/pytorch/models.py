@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
 Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+_WRAPPERS = ("base_model.model.", "base_model.")  # what PEFT calls a model: with modules within, or tokens beside
 _HEAD_DEVIATION = 0.02  # where the model's configuration does not name its initializer_range
 
 
@@ -185,7 +187,9 @@ def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, lis
     found = {name: [names[id(parameter)]] for name, parameter in bare.items()}
     for name in names.values():
         if ".modules_to_save." in name:
-            found[name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")].append(name)
+            copied = name.replace(".modules_to_save.default.", ".")
+            [own, *_] = (own for wrapper in _WRAPPERS if (own := copied.removeprefix(wrapper)) in found)
+            found[own].append(name)
     return found
 
 
@@ -215,8 +219,18 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+            _describe(model.get_base_model(), folder)  # type: ignore[operator]
     (folder / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
     _sort_sets(folder / "adapter_config.json")
+
+
+def _describe(whole: PreTrainedModel, folder: Path) -> None:
+    """Writes what is said of a tuned model beside its adapter: its labels and settings, as one that is saved whole."""
+    config = copy.deepcopy(whole.config)
+    config.architectures = [type(whole).__name__]
+    config.save_pretrained(folder)
+    if whole.can_generate():
+        whole.generation_config.save_pretrained(folder)
 
 
 def _sort_sets(file: Path) -> None:

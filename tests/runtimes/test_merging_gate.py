@@ -46,7 +46,7 @@ def adapter(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, parameter in wrapped.named_parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=1.0 if "classifier" in name else 0.2)
-        wrapped.save_pretrained(folder)
+        wrapped.save_pretrained(str(folder))
     return folder
 
 

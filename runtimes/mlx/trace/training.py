@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters
 from runtimes.pytorch.objective import Objective, read_outputs, results_of
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.quiet import quiet
+from runtimes.pytorch.virtual import answering_for_rows
 from runtimes.tasks import Head
 
 Array = npt.NDArray[np.generic]
@@ -131,7 +132,8 @@ def trace_saved(
         if adapter is not None:
             import peft
 
-            model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
+            wrapped = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
+            model = answering_for_rows(cast(peft.PeftModel, wrapped))
     inputs = inputs_of(task, loaded.model)
     if head.reading == "logits":
         del inputs[TARGETS]  # nothing reads them
