@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adalora import AdaLoRA
 from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
@@ -17,6 +18,7 @@ from compiler.methods.qlora import QLoRA
 
 __all__ = [
     "IA3",
+    "AdaLoRA",
     "DoRA",
     "Freeze",
     "Full",
@@ -30,7 +32,7 @@ __all__ = [
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | AdaLoRA
 
 
 def module_of(method: Method) -> MethodModule:

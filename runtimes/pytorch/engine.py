@@ -25,7 +25,7 @@ from runtimes.pytorch.dropout import seed_dropout
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
-from runtimes.pytorch.methods import module_of
+from runtimes.pytorch.methods import course_of, module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.recomputing import recompute_layers
@@ -56,10 +56,12 @@ class PendingTorchStep:
 
     loss: Tensor
     grad_norm: Tensor
+    penalty: Tensor | None = None  # of the method
 
     def result(self) -> StepResult:
         """The figures; waits for the device."""
-        return StepResult(losses={"loss": self.loss.item()}, grad_norm=self.grad_norm.item())
+        penalty = {} if self.penalty is None else {"penalty": self.penalty.item()}
+        return StepResult(losses={"loss": self.loss.item(), **penalty}, grad_norm=self.grad_norm.item())
 
 
 class TorchEngine:
@@ -76,6 +78,7 @@ class TorchEngine:
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
+        self.course = course_of(step.method, self.model, step.num_steps)
         self.optimizer = new_optimizer(step, self.trained)
         _make_moments(self.optimizer)
         self.objective.eval()
@@ -97,12 +100,15 @@ class TorchEngine:
         self._mode(training=True)
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])
+            penalty = self._penalize()
             grad_norm = self._clip()
         for group in self.optimizer.param_groups:
             [group["lr"]] = learning_rates
         self.optimizer.step()
+        if self.course is not None:
+            self.course.after_step()
         self.optimizer.zero_grad(set_to_none=True)
-        return PendingTorchStep(loss, grad_norm)
+        return PendingTorchStep(loss, grad_norm, penalty)
 
     def _accumulate(self, micro_batches: Sequence[Batch], denominator: float) -> Tensor:
         """Adds the gradients of the loss to the parameters; returns the loss."""
@@ -113,6 +119,14 @@ class TorchEngine:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _penalize(self) -> Tensor | None:
+        """Adds the gradients of the method's own term of the loss, once a step; returns it."""
+        if self.course is None:
+            return None
+        penalty = self.course.penalty()
+        penalty.backward()  # type: ignore[no-untyped-call]
+        return penalty.detach()
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses, in the targets' shape, and the outputs [..., C] in float32."""
@@ -187,10 +201,14 @@ class TorchEngine:
         for name, parameter in self.trained.items():
             moments = self.optimizer.state[parameter]
             state |= {f"optimizer/{name}/{moment}": value for moment, value in moments.items() if value is not None}
+        if self.course is not None:
+            state |= {f"method/{name}": value for name, value in self.course.state().items()}
         return state
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
+        if self.course is not None:
+            self.course.before_saving()
         with folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)):
             save_pretrained(self.model, folder)
 

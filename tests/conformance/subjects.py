@@ -100,6 +100,7 @@ _METHODS: Mapping[str, Any] = {
     "dora": {"type": "dora", "rank": 4},
     "ia3": {"type": "ia3"},
     "layer-norm": {"type": "layer-norm"},
+    "adalora": {"type": "adalora", "initial_rank": 4, "target_rank": 2},
 }
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,

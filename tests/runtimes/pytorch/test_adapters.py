@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora-orthogonal": {"type": "dora", "rank": 4, "initialization": "orthogonal"},
     "ia3": {"type": "ia3"},
     "layer-norm": {"type": "layer-norm"},
+    "adalora": {"type": "adalora", "initial_rank": 4, "target_rank": 2, "interval": 3},
 }
 SUBJECTS = {
     "bert": Subject(task="text-classification", loss="cross-entropy", method="lora", encoder="bert"),
