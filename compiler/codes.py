@@ -61,26 +61,30 @@ CODES: dict[str, Code] = {
     "R202": Code(
         "nothing reads this key",
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
-        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
+        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect. What "
+        "stands beside stages counts as read where one of them reads it.",
     ),
     "R203": Code(
         "listed twice",
-        "Two metrics have the same name in the report, two exports would write the same, or two targets are the same "
-        "column. Remove one.",
+        "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
+        "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
+        "give it another name.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
         "The method `freeze` keeps the first layers as they are. With as many layers as the model has, or more, only "
-        "the head would be trained; say so with the method `head`.",
+        "the head would be trained; say so with the method `head`. Nor can more than all layers be the last ones. A "
+        "stage is one layer (ResNet, Swin), and so are layers that share their weights (ALBERT).",
     ),
     "R205": Code(
         "a target module that does not exist",
         "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
-        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, those of layer-norm "
-        "are norms; modules_to_save may be any. The hint lists the names that the model has.",
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, an adapter's are "
+        "projections inside a layer, those of layer-norm are norms; modules_to_save may be any. The hint lists the "
+        "names that the model has.",
     ),
     "R230": Code(
-        "an option that does not fit the rank",
+        "an option that does not fit the ranks of updates",
         "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
         "that their product is zero: the rank has to be even. `adalora` takes ranks away, from initial_rank to "
         "target_rank, in the steps that initial_share and final_share leave.",
@@ -205,6 +209,7 @@ CODES: dict[str, Code] = {
     "E409": Code(
         "the method does not run on this runtime",
         "A plan is the same for every runtime, but some methods need what only one of them has: `qlora` runs on MLX. "
+        "So do optimizers with running means in 8 bits or paged, which run on PyTorch. "
         "Nothing was loaded. `--runtime` names the runtime of a plan.",
     ),
     "E410": Code(
@@ -222,6 +227,12 @@ CODES: dict[str, Code] = {
         "a saved model is not whole",
         "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
         "random numbers, so it is refused.",
+    ),
+    "E503": Code(
+        "what was tuned is lost in the export",
+        "The export rounds weights so that most of the update goes back to the weights of the base: so it is where an "
+        "adapter is merged into weights that lie on the grid of their few bits, or where a training changed little. "
+        "Nothing was written. The tuned model is kept.",
     ),
     "E601": Code(
         "not a whole bundle",
@@ -250,8 +261,9 @@ CODES: dict[str, Code] = {
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
     "R218": Code(
-        "an export that the task does not have",
-        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
+        "an export that the task or the method does not have",
+        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
+        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
     ),
     "R219": Code(
         "a stop text that ends every answer",
@@ -261,6 +273,26 @@ CODES: dict[str, Code] = {
         "packed rows would see each other",
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
+    ),
+    "R221": Code(
+        "unfreezing that comes too late",
+        "With /training/unfreeze_every, the head is trained first and a layer more after every so many steps. With as "
+        "many steps as the whole training, only the head would be trained; say so with the method `head`.",
+    ),
+    "R222": Code(
+        "running means that can't be held like this here",
+        "An optimizer's running means in 8 bits (`state`), or in memory that moves between a GPU and its machine "
+        "(`paged`), are held by bitsandbytes, with PyTorch: 8 bits on CUDA and the CPU, paged on CUDA. MLX has "
+        'neither. The runtime is the recipe\'s "runtime", or --runtime on the command line.',
+    ),
+    "R233": Code(
+        "a reduction that leaves nothing",
+        "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
+    ),
+    "R234": Code(
+        "a model without biases",
+        "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
+        "layers.",
     ),
     "R301": Code(
         "a data file is missing",
@@ -354,6 +386,12 @@ CODES: dict[str, Code] = {
         "a split that the hub dataset does not have",
         "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
         "are images, which are read from this machine alone. Name the file by path instead.",
+    ),
+    "R240": Code(
+        "a stage can't start from the model before it",
+        "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
+        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves "
+        "the head of its task, so language models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

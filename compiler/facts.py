@@ -208,11 +208,22 @@ class Facts:
     findings: tuple[Diagnostic, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What stages leave to the next one: a model, and the tasks that it was tuned for, in order."""
+
+    model: ModelFacts
+    tasks: tuple[Task, ...]
+
+
 class FactSource(Protocol):
     """Where facts come from."""
 
-    def gather(self, recipe: Recipe) -> Facts:
-        """The facts of a recipe. Raises RecipeError with every finding about model and data."""
+    def gather(self, recipe: Recipe, before: Left | None = None) -> Facts:
+        """The facts of a recipe, or of a stage that starts from a model which stages before it left.
+
+        Raises RecipeError with every finding about model and data.
+        """
 
 
 def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
@@ -223,15 +234,15 @@ def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         yield recipe.finding("R202", "/model/revision", message, hint, severity="warning", key=True)
 
 
-def bound(recipe: Recipe, model: ModelFacts) -> Recipe:
-    """The recipe, its task with what it takes from the model's files. Raises RecipeError."""
+def bound(recipe: Recipe, model: ModelFacts, before: tuple[Task, ...] = ()) -> Recipe:
+    """The recipe, its task with what it takes from the model's files, and from tasks before. Raises RecipeError."""
     from compiler import tasks
 
     file = model.processor_file if tasks.reads(recipe.task) == "image" else model.tokenizer_file
     if file is None:
         return recipe
     try:
-        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, file))
+        return replace(recipe, task=tasks.bind(recipe.task, file, before))
     except ValueError as error:
         pointer = "/task/template" if recipe.wrote("/task/template") is not None else "/task"
         hint = "name another model, or say it in /task"
@@ -299,17 +310,20 @@ class LocalFacts:
 
         return survey(recipe, model.tokenizer_file if model else None, self.sources, self.allowed)
 
-    def gather(self, recipe: Recipe) -> Facts:
-        """The facts of a recipe. Raises RecipeError with every finding about model and data."""
+    def gather(self, recipe: Recipe, before: Left | None = None) -> Facts:
+        """The facts of a recipe, or of a stage that starts from a model which stages before it left.
+
+        Raises RecipeError with every finding about model and data.
+        """
         from compiler.data.checks import check_data
         from compiler.templates import TemplateError
 
         found: list[Diagnostic] = []
         model, data = None, None
         try:
-            model = self.model(recipe)
-            found += check_revision(recipe, model)
-            recipe = bound(recipe, model)
+            model = self.model(recipe) if before is None else before.model
+            found += check_revision(recipe, model) if before is None else ()
+            recipe = bound(recipe, model, () if before is None else before.tasks)
         except RecipeError as error:
             found += error.diagnostics
         try:

@@ -17,7 +17,8 @@ from compiler.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, Tensor
 if TYPE_CHECKING:
     from compiler.tasks.interface import Architecture
 
-_NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
+# Layers that share their weights are one.
+_NUM_LAYERS = ("num_hidden_groups", "num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
 # Of the two halves of an encoder-decoder. T5's decoder has as many as its encoder where nothing is said of it.
 _ENCODER_LAYERS = ("encoder_layers", "num_layers")
 _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")

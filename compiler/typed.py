@@ -31,6 +31,7 @@ class About:
     pattern: str | None = None
     nonempty: bool = False
     keys: tuple[str, ...] = ()  # of a mapping, where only these may stand
+    parts: bool = False  # of a list, where its items are merged on what stands around it
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+_BUFFERS = frozenset({"final_logits_bias", "inv_freq", "masked_bias", "running_mean", "running_var"})
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
 TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})  # models whose linear layers hold [inputs, outputs]
@@ -102,7 +103,7 @@ def shards(index: object) -> tuple[str, ...]:
 
 
 def num_parameters(tensors: Mapping[str, Tensor]) -> int:
-    """How many parameters there are; tensors of integers are buffers, not parameters."""
+    """How many parameters there are; buffers are none."""
     return sum(math.prod(tensor.shape) for tensor in _floats(tensors))
 
 
@@ -115,7 +116,13 @@ def dtype(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    return (tensor for tensor in tensors.values() if tensor.dtype in _DTYPES)
+    return (tensor for name, tensor in tensors.items() if _is_parameter(name, tensor))
+
+
+def _is_parameter(name: str, tensor: Tensor) -> bool:
+    """Whether it is trained when all is: running means are not, nor are masks, which old files of GPT-2 call biases."""
+    last = name.rpartition(".")[2]
+    return tensor.dtype in _DTYPES and last not in _BUFFERS and not (last == "bias" and len(tensor.shape) == 4)
 
 
 def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -142,12 +149,26 @@ def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter, in the names of the file."""
-    return {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
+    return {name: tensor.shape for name, tensor in tensors.items() if _is_parameter(name, tensor)}
 
 
 def is_in_head(name: str) -> bool:
     """Whether a parameter or module of a file belongs to a head, which a task may replace."""
     return bool(_HEADS & set(name.split(".")))
+
+
+def is_above_layers(name: str) -> bool:
+    """Whether a parameter belongs to a head or a pooler: files have poolers that only some tasks' models have."""
+    return is_in_head(name) or "pooler" in name.split(".")
+
+
+def is_bias(name: str, num_axes: int) -> bool:
+    """Whether a parameter of a model or a file is a bias; old files call those of norms beta.
+
+    GPT-2's files have masks of that name, which are squares.
+    """
+    last = name.rpartition(".")[2]
+    return num_axes == 1 and (last in ("bias", "beta") or last.endswith("_bias"))
 
 
 def is_embedding(name: str) -> bool:

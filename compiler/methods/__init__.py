@@ -6,6 +6,8 @@ import importlib
 from typing import cast
 
 from compiler.methods.adalora import AdaLoRA
+from compiler.methods.adapter import Adapter
+from compiler.methods.bitfit import BitFit
 from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
@@ -19,6 +21,8 @@ from compiler.methods.qlora import QLoRA
 __all__ = [
     "IA3",
     "AdaLoRA",
+    "Adapter",
+    "BitFit",
     "DoRA",
     "Freeze",
     "Full",
@@ -32,7 +36,7 @@ __all__ = [
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | AdaLoRA
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | AdaLoRA
 
 
 def module_of(method: Method) -> MethodModule:

@@ -77,6 +77,9 @@ def check(recipe: Recipe, method: AdaLoRA, model: ModelFacts) -> Iterator[Diagno
     if method.initial_share + method.final_share >= 1:
         message = f"the shares {method.initial_share} and {method.final_share} leave no steps to take ranks in"
         yield recipe.finding("R230", "/method/final_share", message, "together below 1")
+    if recipe.training.unfreeze_every is not None:
+        message = "adalora weighs every update after every step, and with unfreezing some have no gradient"
+        yield recipe.finding("R230", "/training/unfreeze_every", message, "leave it out, or use lora")
 
 
 def _modules(method: AdaLoRA, model: ModelFacts) -> tuple[str, ...]:

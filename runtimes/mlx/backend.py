@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from compiler.plan import Train
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
-from runtimes.backends import require_runtime
+from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
@@ -32,8 +32,10 @@ from runtimes.mlx.trace.training import trace_saved, trace_step
 from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
-from runtimes.pytorch import models
-from runtimes.saved import SavedModel
+from runtimes.pytorch import models, stored
+from runtimes.pytorch.methods import require_known
+from runtimes.saved import Adapter, SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -48,6 +50,7 @@ def load_engine(
     it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
     """
     require_runtime(step, "mlx")
+    require_moments(step, placement)
     use_device(placement.device)
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
@@ -113,7 +116,7 @@ def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
 
 
 def _adapter_folder(saved: SavedModel) -> Path | None:
-    return None if saved.adapter is None else saved.adapter.folder
+    return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
 def _held(saved: SavedModel) -> Quantization | None:
@@ -149,9 +152,19 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
 
     What was held quantized has its dequantized values there, the update added in float32.
     """
-    held = read_record(step.method, adapter)
-    changed = {} if held is None else dict.fromkeys(held.weights, partial(dequantized, held=held))
+    changed = _dequantized(SavedModel(base, Adapter(adapter, step.method)))
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
+
+
+def changes(before: SavedModel, after: Path) -> Iterator[Change]:
+    """The weights of the model that training began with, as it held them, beside those of a saved model."""
+    return stored.changes(before.folder, after, _dequantized(before))
+
+
+def _dequantized(saved: SavedModel) -> Mapping[str, models.Change]:
+    """The weights of a base that had other values while its adapter was trained, by their names, and which."""
+    found = _held(saved)
+    return {} if found is None else dict.fromkeys(found.weights, partial(dequantized, held=found))
 
 
 def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

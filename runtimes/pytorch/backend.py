@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.backends import require_runtime
+from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import engine, models, noise
+from runtimes.pytorch import engine, models, noise, stored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
 from runtimes.saved import SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 
@@ -33,6 +34,7 @@ def load_engine(
     A limit of memory holds for the process from then on.
     """
     require_runtime(step, "pytorch")
+    require_moments(step, placement)
     require_device(placement.device)
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
@@ -68,6 +70,11 @@ def encodes(folder: Path) -> bool:
 def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
     """Writes a base model with the adapter of a train step merged into it."""
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task))
+
+
+def changes(before: SavedModel, after: Path) -> Iterator[Change]:
+    """The weights of the model that training began with beside those of a saved model."""
+    return stored.changes(before.folder, after, {})
 
 
 def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Wrapped:
 
     model: nn.Module
     inner: PreTrainedModel
+    head: tuple[str, ...]  # modules of the inner model, whole subtrees
     values: Mapping[str, npt.NDArray[np.float32]]
     last_layer: LastLayer | None  # where a task's scale and shift are folded into; None where there is nothing to fold
 
@@ -168,6 +170,7 @@ def wrap(
     return Wrapped(
         model=model,
         inner=loaded.model,
+        head=loaded.head,
         values={**found, **{new.name: values[new.name] for new in added}, **begun},
         last_layer=layer,
     )
@@ -213,8 +216,18 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+            _describe(model.get_base_model(), folder)  # type: ignore[operator]
     (folder / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
     _sort_sets(folder / "adapter_config.json")
+
+
+def _describe(whole: PreTrainedModel, folder: Path) -> None:
+    """Writes what is said of a tuned model beside its adapter: its labels and settings, as one that is saved whole."""
+    config = copy.deepcopy(whole.config)
+    config.architectures = [type(whole).__name__]
+    config.save_pretrained(folder)
+    if whole.can_generate():
+        whole.generation_config.save_pretrained(folder)
 
 
 def _sort_sets(file: Path) -> None:

@@ -25,7 +25,7 @@ def execute(step: Package, context: Context) -> Iterator[Any]:
     head = tasks.module_of(step.task).head(step.task)
     parts = Parts(
         graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
-        model_folder=saved.folder,
+        model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
         key=context.key,

@@ -27,7 +27,7 @@ from runtimes.protocol import Engine
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
-from runtimes.steps.models import base_of
+from runtimes.steps.models import base_of, prepared_for
 from runtimes.writing import writes
 
 
@@ -37,7 +37,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     back = backend(context.placement.engine)
     begun = None if step.adapter is None else fetch_adapter(step.adapter, context.root, context.sources)
     engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement, begun)
-    prepared = context.inputs["prepare"]
+    prepared = prepared_for(step, context)
     validation = Features(prepared / "validation") if step.evaluate_every else None
     journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
     if checkpoints.steps(context.folder / checkpoints.FOLDER):

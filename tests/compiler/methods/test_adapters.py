@@ -220,3 +220,10 @@ def test_an_adapter_is_merged_before_its_export(kind: str) -> None:
     }
     steps = planned(replace(MODEL, shapes=shapes), method=kind, export=["onnx"]).steps
     assert [step.id for step in steps][3] == "merge"
+
+
+def test_unfreezing_has_no_importance_for_adalora() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolved(method="adalora", training={"unfreeze_every": 20})
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R230", "/training/unfreeze_every")
