@@ -50,7 +50,7 @@ def write_virtual(cache: VirtualCache, file: Path) -> None:
 
 
 def read_virtual(file: Path, shapes: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> VirtualCache:
-    """The cache in a file, where there is one. Raises ValueError when it is not that of layers of these sizes [H, D]."""
+    """The cache in a file, where there is one. Raises ValueError when it is not of layers of these sizes [H, D]."""
     if not file.exists():
         return VirtualCache()
     with np.load(file, allow_pickle=False) as found:
@@ -58,7 +58,9 @@ def read_virtual(file: Path, shapes: Sequence[tuple[tuple[int, int], tuple[int, 
     names = [f"past_key_values.{at}.{kind}" for at in range(len(shapes)) for kind in ("key", "value")]
     if [*arrays] != names:
         raise ValueError(f"{file.name} has not the keys and values of {len(shapes)} layers")
-    cache = VirtualCache(tuple((arrays[key], arrays[value]) for key, value in zip(names[::2], names[1::2], strict=True)))
+    cache = VirtualCache(
+        tuple((arrays[key], arrays[value]) for key, value in zip(names[::2], names[1::2], strict=True))
+    )
     for layer, sizes in zip(cache.layers, shapes, strict=True):
         for array, (num_heads, size) in zip(layer, sizes, strict=True):
             if array.dtype != np.float32 or array.shape != (1, num_heads, cache.num_tokens, size):

@@ -15,7 +15,20 @@ from compiler.methods.prefix import Prefix
 from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "MethodModule", "PTuning", "Prefix", "Prompt", "QLoRA", "Tuned", "module_of"]
+__all__ = [
+    "Freeze",
+    "Full",
+    "Head",
+    "LoRA",
+    "Method",
+    "MethodModule",
+    "PTuning",
+    "Prefix",
+    "Prompt",
+    "QLoRA",
+    "Tuned",
+    "module_of",
+]
 
 Method = Full | Head | Freeze | LoRA | QLoRA | Prompt | PTuning | Prefix
 

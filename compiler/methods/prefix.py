@@ -29,9 +29,7 @@ _ENCODERS = frozenset(
 class Prefix(VirtualTokens):
     """Keys and values of virtual tokens in every layer; the task head is trained in full."""
 
-    type: Annotated[
-        Literal["prefix"], About("Train keys and values of virtual tokens in every layer.")
-    ] = "prefix"
+    type: Annotated[Literal["prefix"], About("Train keys and values of virtual tokens in every layer.")] = "prefix"
     projection: Annotated[bool, About("Make them by a network of two layers, which is not saved.")] = False
     hidden_size: Annotated[
         int | Literal["auto"], About("Width of the network. auto: the size of a layer's keys.", minimum=1)
