@@ -52,13 +52,13 @@ PLAIN = """
 import json, sys
 import numpy as np, torch, transformers
 from peft import PeftModel
-asked = json.loads(sys.argv[1])
-base = getattr(transformers, asked["auto_class"]).from_pretrained(asked["base"], **asked["config"])
-model = PeftModel.from_pretrained(base, asked["adapter"]).eval()
-given = {name: torch.tensor(values) for name, values in asked["inputs"].items()}
-with torch.inference_mode():
-    found = model(**given)
-np.save(asked["out"], np.stack([found[name].numpy() for name in asked["results"]], axis=-1))
+for asked in json.load(sys.stdin):
+    base = getattr(transformers, asked["auto_class"]).from_pretrained(asked["base"], **asked["config"])
+    model = PeftModel.from_pretrained(base, asked["adapter"]).eval()
+    given = {name: torch.tensor(values) for name, values in asked["inputs"].items()}
+    with torch.inference_mode():
+        found = model(**given)
+    np.save(asked["out"], np.stack([found[name].numpy() for name in asked["results"]], axis=-1))
 """
 
 
@@ -109,40 +109,57 @@ def tune(task: str, method: str, encoder: str, stored: str, folder: Path) -> Tun
 # what is saved
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_peft_loads_the_folder_in_a_fresh_process_and_answers_the_same(tuned: Any, case: Any, tmp_path: Path) -> None:
-    """Of positions that are padding, answers are anybody's. PEFT answers for virtual tokens too, before the rows'."""
-    model: Tuned = tuned(*case)
-    head, batch, adapter = tasks.module_of(model.step.task).head(model.step.task), model.batch, model.saved.adapter
-    assert adapter is not None
-    kept = ("input_ids", "attention_mask", *(["token_type_ids"] if case[0] == "question-answering" else []))
-    asked = {
-        "auto_class": head.auto_class,
-        "config": {name: value for name, value in head.config.items() if name != "label2id"},
-        "base": str(model.base),
-        "adapter": str(adapter.folder),
-        "inputs": {name: batch.inputs[name].tolist() for name in kept},
-        "results": head.results,
-        "out": str(tmp_path / "answers.npy"),
-    }
+@pytest.fixture(scope="module")
+def plain(tuned: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], np.ndarray]:
+    """What PEFT answers for each case, in a process that knows nothing of us."""
+    folder = tmp_path_factory.mktemp("plain")
+    asked = [question(tuned(*case), folder / f"{number}.npy") for number, case in enumerate(CASES)]
     done = subprocess.run(
-        [sys.executable, "-c", PLAIN, json.dumps(asked)],
+        [sys.executable, "-c", PLAIN],
         check=False,
         capture_output=True,
         text=True,
+        input=json.dumps(asked),
+        cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    plain = np.load(tmp_path / "answers.npy")
+    return {case: np.load(folder / f"{number}.npy") for number, case in enumerate(CASES)}
+
+
+def given(model: Tuned) -> dict[str, np.ndarray]:
+    """What a model is asked: of two texts also which is which."""
+    pairs = ["token_type_ids"] if model.step.task.type == "question-answering" else []
+    return {name: model.batch.inputs[name] for name in ("input_ids", "attention_mask", *pairs)}
+
+
+def question(model: Tuned, out: Path) -> dict[str, Any]:
+    head = tasks.module_of(model.step.task).head(model.step.task)
+    assert model.saved.adapter is not None
+    return {
+        "auto_class": head.auto_class,
+        "config": {name: value for name, value in head.config.items() if name != "label2id"},
+        "base": str(model.base),
+        "adapter": str(model.saved.adapter.folder),
+        "inputs": {name: values.tolist() for name, values in given(model).items()},
+        "results": head.results,
+        "out": str(out),
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_peft_loads_the_folder_in_a_fresh_process_and_answers_the_same(tuned: Any, plain: Any, case: Any) -> None:
+    """Of positions that are padding, answers are anybody's. PEFT answers for virtual tokens too, before the rows'."""
+    model, expected = tuned(*case), plain[case]
+    head, inputs = tasks.module_of(model.step.task).head(model.step.task), given(model)
     with torch.inference_mode():
         loaded: Any = load_saved(model.saved, head)
-        found = loaded(**{name: torch.tensor(batch.inputs[name]) for name in kept})
+        found = loaded(**{name: torch.tensor(values) for name, values in inputs.items()})
         ours = np.stack([found[name].numpy() for name in head.results], axis=-1)
-    if case[0] != "text-classification":
-        length = batch.inputs["input_ids"].shape[1]
-        real = batch.inputs["attention_mask"] == 1
-        plain, ours = plain[:, -length:][real], ours[real]
-    np.testing.assert_allclose(ours, plain, atol=2e-6)
+    if model.step.task.type != "text-classification":
+        real = inputs["attention_mask"] == 1
+        expected, ours = expected[:, -real.shape[1] :][real], ours[real]
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
 def test_an_adapter_holds_what_a_network_makes_and_not_the_network(tuned: Any) -> None:
