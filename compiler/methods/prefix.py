@@ -49,7 +49,7 @@ def check(recipe: Recipe, method: Prefix, model: ModelFacts) -> Iterator[Diagnos
         yield from _check_encoder(recipe, model)
     if recipe.training.gradient_checkpointing:
         message = "a layer that is computed again is given no cache, and would not see the prefix"
-        yield recipe.finding("R240", "/training/gradient_checkpointing", message, "leave it out")
+        yield recipe.finding("R250", "/training/gradient_checkpointing", message, "leave it out")
     if not method.projection and recipe.wrote("/method/hidden_size") is not None:
         message = 'nothing reads "hidden_size" without projection'
         yield recipe.finding("R202", "/method/hidden_size", message, 'add "projection": true, or remove it', key=True)
@@ -59,10 +59,10 @@ def _check_encoder(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     hint = 'use the method "prompt" or "p-tuning"'
     if model.model_type not in _ENCODERS:
         message = f"the encoder {model.model_type} takes no keys and values from outside"
-        yield recipe.finding("R240", "/method", message, f"{hint}, or one of {', '.join(sorted(_ENCODERS))}")
+        yield recipe.finding("R250", "/method", message, f"{hint}, or one of {', '.join(sorted(_ENCODERS))}")
     elif isinstance(recipe.task, Windowed) or tasks.module_of(recipe.task).PACKING != "none":
         message = "PEFT gives a prefix to encoders that answer for a text or for each token with a classifier"
-        yield recipe.finding("R240", "/method", f"{message}, not to those of this task", hint)
+        yield recipe.finding("R250", "/method", f"{message}, not to those of this task", hint)
 
 
 def resolve(method: Prefix, model: ModelFacts) -> tuple[Prefix, tuple[Choice, ...]]:

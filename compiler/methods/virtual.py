@@ -47,11 +47,11 @@ def check_virtual(recipe: Recipe, method: VirtualTokens, model: ModelFacts) -> I
     """Virtual tokens stand before the tokens of a text, leave it room, and do not stand in a folder for mlx-lm."""
     if model.architecture in _A and model.architecture in tasks.module_of(recipe.task).ARCHITECTURES:
         message = f'the method "{method.type}" tunes encoders and decoders, and the model is {_A[model.architecture]}'
-        yield recipe.finding("R240", "/method", f"{message} ({model.model_type})", _OTHERS)
+        yield recipe.finding("R250", "/method", f"{message} ({model.model_type})", _OTHERS)
     if model.max_positions is not None and model.max_positions < LEAST:
         pointer = "/method/num_virtual_tokens"
         message = f"{method.num_virtual_tokens} virtual tokens leave no room for rows in the model's positions"
-        yield recipe.finding("R241", pointer if recipe.wrote(pointer) is not None else "/method", message, "use fewer")
+        yield recipe.finding("R251", pointer if recipe.wrote(pointer) is not None else "/method", message, "use fewer")
     for index, export in enumerate(recipe.export):
         if export.format == "mlx":
             message = f'a folder for mlx-lm has no place for what the method "{method.type}" trains'
@@ -62,7 +62,7 @@ def check_whole_texts(recipe: Recipe, method: VirtualTokens, model: ModelFacts) 
     """A decoder that answers by a text's last token finds it by token ids, and virtual tokens have none."""
     if model.architecture == "decoder" and tasks.module_of(recipe.task).PACKING == "none":
         message = f"a decoder ({model.model_type}) finds the last token by its id, and is given vectors here"
-        yield recipe.finding("R240", "/method", message, 'choose an encoder, or use the method "prefix"')
+        yield recipe.finding("R250", "/method", message, 'choose an encoder, or use the method "prefix"')
 
 
 def embedding_size(model: ModelFacts) -> int:

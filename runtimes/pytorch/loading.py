@@ -13,6 +13,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from runtimes.errors import RunError, first_line
+from runtimes.pytorch.methods import require_known
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.virtual import answering_for_rows, called_as_inner, configuration_of
 from runtimes.saved import SavedModel
@@ -33,7 +34,7 @@ def load_saved(saved: SavedModel, head: Head, *, attention: str | None = None) -
     """The saved model; where an adapter is not merged into it, its modules are inside. Raises SourceError."""
     if saved.adapter is None:
         return load_source(saved.folder, auto_class=head.auto_class, attention=attention)
-    adapted = load_adapter(saved.folder, saved.adapter.folder, head, attention=attention)
+    adapted = load_adapter(saved.folder, require_known(saved.adapter).folder, head, attention=attention)
     if configuration_of(adapted) is not None:
         return cast(PreTrainedModel, called_as_inner(answering_for_rows(adapted)))
     return cast(PreTrainedModel, adapted.get_base_model())

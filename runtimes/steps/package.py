@@ -26,7 +26,7 @@ def execute(step: Package, context: Context) -> Iterator[Any]:
     written = context.inputs[export]
     parts = Parts(
         graphs=tuple(written / name for name in graph_names(encodes=head.encodes)),
-        model_folder=written if (written / CONFIG).is_file() else saved.folder,
+        model_folder=written if (written / CONFIG).is_file() else saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
         key=context.key,
