@@ -184,7 +184,12 @@ def test_every_encoder_that_is_given_a_prefix_looks_at_it_and_not_at_padding(kin
     from runtimes.pytorch.quiet import quiet
 
     assert kind in _ENCODERS
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 16,
+    }
     with quiet():
         config = transformers.CONFIG_MAPPING[kind](
             **sizes, vocab_size=40, max_position_embeddings=40, pad_token_id=1, embedding_size=16, initializer_range=0.5
