@@ -13,6 +13,7 @@ from compiler.methods.head import Head
 from compiler.methods.interface import MethodModule, Tuned
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
+from compiler.methods.scratch import Scratch
 
 __all__ = [
     "Adapter",
@@ -28,9 +29,14 @@ __all__ = [
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | Adapter | BitFit
+Method = Full | Head | Freeze | LoRA | QLoRA | Adapter | BitFit | Scratch
 
 
 def module_of(method: Method) -> MethodModule:
     """The module of a method: the one that defines its class."""
     return cast(MethodModule, importlib.import_module(type(method).__module__))
+
+
+def reads_weights(method: Method) -> bool:
+    """Whether a method begins with the model's own weights."""
+    return not isinstance(method, Scratch)

@@ -18,6 +18,7 @@ from runtimes.protocol import Batch
 from runtimes.pytorch import engine, models, noise, stored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
+from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
@@ -36,7 +37,8 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Pla
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    return engine.load(step, model_folder, init_file, placement.device, gradient_checkpointing=again)
+    folder = begun_with(step, model_folder, init_file.parent)
+    return engine.load(step, folder, init_file, placement.device, gradient_checkpointing=again)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

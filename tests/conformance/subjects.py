@@ -98,6 +98,7 @@ _METHODS: Mapping[str, Any] = {
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
     "adapter": {"type": "adapter", "reduction_factor": 4},
     "bitfit": {"type": "bitfit"},
+    "scratch": {"type": "scratch"},
 }
 # Models that a method has nothing to train of: they have no biases.
 _UNFIT: Mapping[str, tuple[str, ...]] = {"bitfit": ("modernbert", "llama", "qwen3", "t5")}

@@ -25,6 +25,7 @@ MODULES: Mapping[str, str] = {
     "qlora": "runtimes.pytorch.methods.qlora",
     "adapter": "runtimes.pytorch.methods.adapter",
     "bitfit": "runtimes.pytorch.methods.bitfit",
+    "scratch": "runtimes.pytorch.methods.scratch",
 }
 
 
