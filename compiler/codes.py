@@ -61,12 +61,14 @@ CODES: dict[str, Code] = {
     "R202": Code(
         "nothing reads this key",
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
-        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
+        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect. What "
+        "stands beside stages counts as read where one of them reads it.",
     ),
     "R203": Code(
         "listed twice",
-        "Two metrics have the same name in the report, two exports would write the same, or two targets are the same "
-        "column. Remove one.",
+        "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
+        "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
+        "give it another name.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
@@ -76,8 +78,26 @@ CODES: dict[str, Code] = {
     ),
     "R205": Code(
         "a target module that does not exist",
-        "LoRA's target_modules are matched against the ends of the names of the model's linear layers, an adapter's "
-        "against the names that these have inside a layer. The hint lists the names that the model has.",
+        "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, an adapter's are "
+        "projections inside a layer, those of layer-norm are norms; modules_to_save may be any. The hint lists the "
+        "names that the model has.",
+    ),
+    "R230": Code(
+        "an option that does not fit the rank",
+        "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
+        "that their product is zero: the rank has to be even.",
+    ),
+    "R232": Code(
+        "an adapter that a training can't begin with",
+        "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
+        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
+        "in place of drawn ones. The message names what differs.",
+    ),
+    "R231": Code(
+        "a module that would be trained twice",
+        "modules_to_save are copied and trained in full. A module in them can't have a target module inside of it, "
+        "beside which something else is trained.",
     ),
     "R206": Code(
         "a split needs one source",
@@ -187,6 +207,7 @@ CODES: dict[str, Code] = {
     "E409": Code(
         "the method does not run on this runtime",
         "A plan is the same for every runtime, but some methods need what only one of them has: `qlora` runs on MLX. "
+        "So do optimizers with running means in 8 bits or paged, which run on PyTorch. "
         "Nothing was loaded. `--runtime` names the runtime of a plan.",
     ),
     "E410": Code(
@@ -251,11 +272,22 @@ CODES: dict[str, Code] = {
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
     ),
-    "R231": Code(
+    "R221": Code(
+        "unfreezing that comes too late",
+        "With /training/unfreeze_every, the head is trained first and a layer more after every so many steps. With as "
+        "many steps as the whole training, only the head would be trained; say so with the method `head`.",
+    ),
+    "R222": Code(
+        "running means that can't be held like this here",
+        "An optimizer's running means in 8 bits (`state`), or in memory that moves between a GPU and its machine "
+        "(`paged`), are held by bitsandbytes, with PyTorch: 8 bits on CUDA and the CPU, paged on CUDA. MLX has "
+        'neither. The runtime is the recipe\'s "runtime", or --runtime on the command line.',
+    ),
+    "R233": Code(
         "a reduction that leaves nothing",
         "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
     ),
-    "R232": Code(
+    "R234": Code(
         "a model without biases",
         "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
         "layers.",
@@ -352,6 +384,13 @@ CODES: dict[str, Code] = {
         "a split that the hub dataset does not have",
         "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
         "are images, which are read from this machine alone. Name the file by path instead.",
+    ),
+    "R240": Code(
+        "a stage can't start from the model before it",
+        "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
+        "are not merged leaves none, so it can only be the last stage's; one that draws new weights starts from none, "
+        "so it can only be the first's. A stage that classifies or measures leaves the head of its task, so language "
+        "models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

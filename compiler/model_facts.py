@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compiler import weights
-from compiler.facts import ModelFacts
-from compiler.hub import Files, SourceError
+from compiler.facts import AdapterFacts, ModelFacts
+from compiler.hub import Files, FolderFiles, SourceError
 from compiler.images import PROCESSOR
 from compiler.positions import has_relative_positions, num_positions
 from compiler.tokenizer_files import BESIDE, TOKENIZER, VOCABULARIES
-from compiler.weights import INDEX, SINGLE, Tensor
+from compiler.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, Tensor
 
 if TYPE_CHECKING:
     from compiler.tasks.interface import Architecture
@@ -182,6 +182,20 @@ def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
         tokenizer_file=files.local(TOKENIZER) if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
     )
+
+
+def adapter_facts(files: FolderFiles, path: str) -> AdapterFacts:
+    """What the compiler knows of an adapter; `path` is how the plan names it. Raises SourceError."""
+    try:
+        config = json.loads(files.local(ADAPTER_CONFIG).read_bytes())
+        tensors = files.header(ADAPTER)
+    except (ValueError, RecursionError) as error:
+        message = f"the adapter {path} can't be read: {error}"
+        raise SourceError("R232", message, "save it again with save_pretrained") from None
+    if not isinstance(config, dict):
+        raise SourceError("R232", f"{ADAPTER_CONFIG} of {path} is not a JSON object", "save it again")
+    hashes = {name: files.sha256(name) for name in (ADAPTER_CONFIG, ADAPTER)}
+    return AdapterFacts(id=path, config=config, shapes=weights.shapes(tensors), files=hashes)
 
 
 _CLASSIFIER: Mapping[Architecture, str] = {

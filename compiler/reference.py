@@ -34,15 +34,23 @@ def reference_text() -> str:
 
 
 def _record(title: str, owner: type, level: int) -> Iterator[str]:
+    yield from _table(title, owner, level)
+    for f in _shown(owner):
+        yield from _below(title, f, level)
+
+
+def _table(title: str, owner: type, level: int) -> Iterator[str]:
     yield f"{'#' * level} {title}\n"
     yield f"{(owner.__doc__ or '').strip().splitlines()[0]}\n"
-    shown = [f for f in fields(owner) if tag(owner) is None or f.name != tag(owner)[0]]  # type: ignore[index]
-    if shown:
+    if shown := _shown(owner):
         yield "| key | value | default | meaning |\n|---|---|---|---|"
         yield from (_row(f) for f in shown)
         yield ""
-    for f in shown:
-        yield from _below(title, f, level)
+
+
+def _shown(owner: type) -> list[Field]:
+    """The fields of a dataclass but for its tag."""
+    return [f for f in fields(owner) if tag(owner) is None or f.name != tag(owner)[0]]  # type: ignore[index]
 
 
 def _row(f: Field) -> str:
@@ -67,7 +75,7 @@ def _value(f: Field) -> str:
     item = next((m for m in members(f.shape) if get_origin(m) is tuple), None)
     if item is not None and records(item.__args__[0]):
         words = [f"`{named[1]}`" for owner in records(item.__args__[0]) if (named := tag(owner))]
-        return f"a list of {', '.join(words)}"
+        return f"a list of {', '.join(words) or 'objects'}"
     plain = [describe(m) for m in members(f.shape) if m not in records(f.shape)]
     kinds = [", ".join(words)] if words else ["an object"] if records(f.shape) else []
     return " or ".join([*kinds, *dict.fromkeys(plain)]) + _range(f)
@@ -90,7 +98,9 @@ def _below(title: str, f: Field, level: int) -> Iterator[str]:
     for owner in records(shape):
         named = tag(owner)
         name = f.name if title == "recipe" else f"{title}.{f.name}"
-        if named is not None and len(fields(owner)) > 1:
+        if f.about.parts:
+            yield from _table(name, owner, 3)  # what is below it is the recipe's
+        elif named is not None and len(fields(owner)) > 1:
             yield from _record(f"{name}: {named[1]}", owner, 3)
         elif named is None and not (owner.__name__ == "Split" and f.name != "train"):
             yield from _record(name, owner, 3)

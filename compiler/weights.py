@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _DTYPES = {
@@ -24,6 +25,8 @@ _DTYPES = {
 _BUFFERS = frozenset({"final_logits_bias", "inv_freq", "masked_bias", "running_mean", "running_var"})
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
+TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})  # models whose linear layers hold [inputs, outputs]
+_PROJECTIONS = frozenset({"embedding_hidden_mapping_in", "embeddings_project"})  # of embeddings to the hidden size
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
 _WORD_EMBEDDINGS = (
     "word_embeddings.weight",
@@ -127,7 +130,21 @@ def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     names = (
         name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2
     )
-    return tuple(sorted(name for name in names if not is_embedding(name) and not is_in_head(name)))
+    return tuple(sorted(name for name in names if not _embeds(name) and not is_in_head(name)))
+
+
+def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The modules with a vector as `.weight`, in the names of the file; without those over batches, and without heads.
+
+    Old files call it gamma.
+    """
+    names = [
+        name.rpartition(".")[0]
+        for name, shape in shapes.items()
+        if name.endswith((".weight", ".gamma")) and len(shape) == 1
+    ]
+    own = (name for name in names if f"{name}.running_mean" not in shapes and not is_in_head(name))
+    return tuple(sorted(own))
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -157,6 +174,11 @@ def is_bias(name: str, num_axes: int) -> bool:
 def is_embedding(name: str) -> bool:
     """Whether a parameter or module of a file belongs to embeddings."""
     return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
+
+
+def _embeds(name: str) -> bool:
+    """Whether a module with a matrix looks vectors up; projections of embeddings are linear layers like others."""
+    return is_embedding(name) and name.rpartition(".")[2] not in _PROJECTIONS
 
 
 def num_layers(names: Iterable[str]) -> int:

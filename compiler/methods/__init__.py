@@ -7,29 +7,37 @@ from typing import cast
 
 from compiler.methods.adapter import Adapter
 from compiler.methods.bitfit import BitFit
+from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
 from compiler.methods.head import Head
+from compiler.methods.ia3 import IA3
 from compiler.methods.interface import MethodModule, Tuned
+from compiler.methods.layer_norm import LayerNorm
 from compiler.methods.lora import LoRA
 from compiler.methods.qlora import QLoRA
 from compiler.methods.scratch import Scratch
 
 __all__ = [
+    "IA3",
     "Adapter",
     "BitFit",
+    "DoRA",
     "Freeze",
     "Full",
     "Head",
+    "LayerNorm",
     "LoRA",
     "Method",
     "MethodModule",
     "QLoRA",
+    "Scratch",
     "Tuned",
     "module_of",
+    "reads_weights",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | Adapter | BitFit | Scratch
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | Scratch
 
 
 def module_of(method: Method) -> MethodModule:

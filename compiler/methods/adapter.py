@@ -134,7 +134,7 @@ def _check_width(recipe: Recipe, method: Adapter, model: ModelFacts) -> Iterator
     least = min(_outputs(name, model) for name in _modules(patterns, model))
     if method.reduction_factor > least:
         message = f"an adapter {method.reduction_factor} times narrower than {least} outputs has no unit"
-        yield recipe.finding("R231", "/method/reduction_factor", message, f"at most {least}")
+        yield recipe.finding("R233", "/method/reduction_factor", message, f"at most {least}")
 
 
 def _placed(method: Adapter, model: ModelFacts) -> tuple[str, ...]:

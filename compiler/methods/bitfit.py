@@ -35,7 +35,7 @@ def check(recipe: Recipe, method: BitFit, model: ModelFacts) -> Iterator[Diagnos
     """The model has biases."""
     if not _biases(model):
         message = f"the model ({model.model_type}) has no biases in its layers"
-        yield recipe.finding("R232", "/method", message, 'use the method "lora"')
+        yield recipe.finding("R234", "/method", message, 'use the method "lora"')
 
 
 def resolve(method: BitFit, model: ModelFacts) -> tuple[BitFit, tuple[Choice, ...]]:

@@ -18,6 +18,7 @@ from compiler.plan import Train
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
+from runtimes.backends import require_moments
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
@@ -41,18 +42,21 @@ from runtimes.tolerance import Noise
 ADAPTER = "adapter_model.safetensors"
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> MlxEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> MlxEngine:
     """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded.
 
     A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
     it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
     """
+    require_moments(step, placement)
     use_device(placement.device)
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
     model_folder = begun_with(step, model_folder, init_file.parent)
     files = weight_files(model_folder)
-    traced = trace_step(step, model_folder, headers(files), init_file)
+    traced = trace_step(step, model_folder, headers(files), init_file, adapter)
     require_lowered(traced.train, traced.evaluate)
     if placement.gradient_checkpointing:
         require_layers(traced.train)

@@ -11,7 +11,7 @@ from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.backends import require_runtime
+from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
@@ -27,18 +27,21 @@ from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> engine.TorchEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> engine.TorchEngine:
     """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method.
 
     A limit of memory holds for the process from then on.
     """
     require_runtime(step, "pytorch")
+    require_moments(step, placement)
     require_device(placement.device)
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    folder = begun_with(step, model_folder, init_file.parent)
-    return engine.load(step, folder, init_file, placement.device, gradient_checkpointing=again)
+    device, folder = placement.device, begun_with(step, model_folder, init_file.parent)
+    return engine.load(step, folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

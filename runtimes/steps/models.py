@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from compiler.hub import fetch_model
-from compiler.plan import Merge, Plan, Train
+from compiler.plan import Evaluate, Merge, Package, Plan, Prepare, Train, VerifyExport
 from runtimes.saved import SavedModel, trained_model
 from runtimes.steps import Context
+
+
+def prepared_for(step: Train | Evaluate | VerifyExport | Package, context: Context) -> Path:
+    """The folder with the arrays of a step's rows."""
+    [found] = [name for name in step.inputs if isinstance(context.plan.step(name), Prepare)]
+    return context.inputs[found]
 
 
 def train_of(plan: Plan, step_id: str) -> Train:
@@ -20,8 +26,12 @@ def train_of(plan: Plan, step_id: str) -> Train:
 
 
 def base_of(train: Train, context: Context) -> Path:
-    """The folder of the model that a train step begins with."""
-    return fetch_model(train.model, context.root, context.sources)
+    """The folder of the model that a train step begins with: a pretrained one, or what the stage before it left."""
+    before = [name for name in train.inputs if isinstance(context.plan.step(name), (Train, Merge))]
+    if not before:
+        return fetch_model(train.model, context.root, context.sources)
+    [left] = before
+    return context.inputs[left] / "model"
 
 
 def saved_by(step_id: str, context: Context) -> SavedModel:

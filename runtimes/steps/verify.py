@@ -20,7 +20,7 @@ from runtimes.gate import report_lines, require_passed
 from runtimes.inputs import Row, open_reader
 from runtimes.learnt import learnt, write_learnt
 from runtimes.steps import Context
-from runtimes.steps.models import saved_by
+from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.tokens import Encoder
 from runtimes.verify import verify_export
@@ -31,10 +31,10 @@ HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned m
 
 def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
-    planned, step = step.task, replace(step, task=learnt(step.task, context.inputs["train"]))
-    prepared = context.inputs["prepare"] / step.split
-    facts = Features(prepared).facts
     _, train, *merge, written = step.inputs
+    planned, step = step.task, replace(step, task=learnt(step.task, context.inputs[train]))
+    prepared = prepared_for(step, context) / step.split
+    facts = Features(prepared).facts
     saved = saved_by((train, *merge)[-1], context)
     back, device = backend(context.placement.engine), context.placement.device
 

@@ -26,6 +26,7 @@ NO_KEY = {
         for step in ("Prepare", "Train", "Evaluate", "Merge", "ExportModel", "VerifyExport", "Package")
         for name in ("id", "inputs")
     ),
+    *((step, "stage") for step in ("Prepare", "Train", "Evaluate", "Merge")),
     *(("Train", name) for name in ("tuned", "metrics", "evaluate_every", "checkpoint_every")),
     *(("ModelFiles", name) for name in ("id", "revision")),
     *(("SplitRows", name) for name in ("dataset", "revision")),

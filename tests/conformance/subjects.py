@@ -30,7 +30,7 @@ FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
 DECODERS = ("llama", "qwen3", "gpt2")
 VISION = ("vit", "resnet")
-_LINEAR = "vit"  # the one with linear layers, beside which updates stand
+_LINEAR = "vit"  # the one with linear layers, beside which updates stand, and with norms of single rows
 ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
@@ -90,12 +90,17 @@ _VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "several targets": {"task": {"targets": ["share", "length"]}, "columns": {"text": "snippet"}},
     },
 }
+# All of the weights, and updates beside frozen ones.
+STAND_FOR_ALL = ("full", "lora")
 _METHODS: Mapping[str, Any] = {
     "full": {"type": "full"},
     "head": {"type": "head"},
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+    "dora": {"type": "dora", "rank": 4},
+    "ia3": {"type": "ia3"},
+    "layer-norm": {"type": "layer-norm"},
     "adapter": {"type": "adapter", "reduction_factor": 4},
     "bitfit": {"type": "bitfit"},
     "scratch": {"type": "scratch"},
@@ -199,19 +204,27 @@ def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
 
 
+def shared_methods() -> tuple[str, ...]:
+    """The methods that every runtime runs: the others have nothing to be compared with."""
+    return tuple(method for method in method_names() if set(runtimes_of(method)) == set(EVERY_RUNTIME))
+
+
 def _fit(method: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of some models of which the method has something to train."""
     return tuple(name for name in names if name not in _UNFIT.get(method, ()))
 
 
 def every_method() -> tuple[Subject, ...]:
-    """Each task with each of its losses and each method that every runtime runs."""
+    """Each task with each method that every runtime runs; with each of its losses by the methods that stand for all.
+
+    A loss is computed of the outputs: which parameters its gradient goes to is nothing to it.
+    """
     return tuple(
         subject_of(task=task, loss=loss, method=method)
         for task in task_names()
         for loss in loss_names(task)
-        for method in method_names()
-        if set(runtimes_of(method)) == set(EVERY_RUNTIME)
+        for method in shared_methods()
+        if method in STAND_FOR_ALL or loss == loss_names(task)[0]
     )
 
 
@@ -263,7 +276,7 @@ def every_vision() -> tuple[Subject, ...]:
 
 
 def cover() -> tuple[Subject, ...]:
-    """Few subjects with each task and method together, and with each loss, encoder and way of storing somewhere.
+    """Few subjects with each task and each method, and with each loss, encoder and way of storing somewhere.
 
     Of the tasks that one module runs, the first stands for all.
     """
@@ -272,12 +285,16 @@ def cover() -> tuple[Subject, ...]:
 
 def _cover() -> Iterator[Subject]:
     first = {module: task for task, module in reversed(list(MODULES.items()))}
-    chosen = [subject for subject in every_method() if first[MODULES[subject.task]] == subject.task]
-    pairs = dict.fromkeys((subject.task, subject.method) for subject in chosen)
+    chosen = [task for task in task_names() if first[MODULES[task]] == task]
+    others = [method for method in shared_methods() if method not in STAND_FOR_ALL]
+    cases = [
+        *((task, loss_names(task)[0], method) for task in chosen for method in STAND_FOR_ALL),
+        *((task, loss_names(task)[0], method) for task, method in zip(itertools.cycle(chosen), others, strict=False)),
+        *((task, loss, STAND_FOR_ALL[0]) for task in chosen for loss in loss_names(task)[1:]),
+    ]
     varied: list[Subject] = []
-    for number, (task, method) in enumerate(pairs):
-        losses = loss_names(task)
-        subject = subject_of(task, losses[number % len(losses)], method, number)
+    for number, (task, loss, method) in enumerate(cases):
+        subject = subject_of(task, loss, method, number)
         yield subject
         varied += variants_of([subject])
     yield from varied

@@ -13,8 +13,8 @@ from compiler.methods import Adapter
 from compiler.methods.adapter import matches
 from runtimes.errors import RunError
 from runtimes.initial import New
+from runtimes.pytorch.adapters import stored_names
 from runtimes.pytorch.bottleneck import BottleneckConfig, BottleneckLayer
-from runtimes.pytorch.methods.lora import stored_names
 from runtimes.pytorch.quiet import quiet
 
 DROPS_IN_FROZEN = True

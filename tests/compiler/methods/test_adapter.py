@@ -87,7 +87,7 @@ def test_a_name_that_is_none_is_named_with_the_nearest() -> None:
 
 def test_an_adapter_has_a_unit_at_least() -> None:
     [found] = findings(reduction_factor=33)
-    assert (found.code, found.pointer, found.hint) == ("R231", "/method/reduction_factor", "at most 32")
+    assert (found.code, found.pointer, found.hint) == ("R233", "/method/reduction_factor", "at most 32")
     assert resolved(BERT, method={**ADAPTER, "reduction_factor": 32}).tuned.parameters == 2 * (2 * 32 + 1 + 32)
 
 

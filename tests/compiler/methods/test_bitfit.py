@@ -44,7 +44,7 @@ def test_a_model_without_biases_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         resolved(method="bitfit")
     [found] = caught.value.diagnostics
-    assert (found.code, found.pointer, found.hint) == ("R232", "/method", 'use the method "lora"')
+    assert (found.code, found.pointer, found.hint) == ("R234", "/method", 'use the method "lora"')
 
 
 def test_a_whole_model_is_saved_and_nothing_is_merged() -> None:

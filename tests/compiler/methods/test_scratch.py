@@ -16,6 +16,7 @@ from compiler.facts import LocalFacts
 from compiler.loading import load
 from compiler.placement import parse_target
 from compiler.plan import Evaluate, Train
+from compiler.tasks import TextClassification
 from tests.handmade import MODEL, planned
 from tests.tiny import RECIPE, rows, save_tokenizer
 
@@ -51,7 +52,8 @@ def test_a_configuration_and_a_tokenizer_suffice(project: Path) -> None:
     assert isinstance(train, Train)
     assert (train.tuned.parameters, train.tuned.modules, train.keep_head) == (0, (), False)
     assert set(train.model.files) == {"config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert train.task.labels == ("negative", "positive")  # type: ignore[union-attr]  (not as the configuration has them)
+    assert isinstance(train.task, TextClassification)
+    assert train.task.labels == ("negative", "positive")  # not in the configuration's order
 
 
 @pytest.mark.parametrize("method", ["full", "head", "lora", "bitfit"])
@@ -78,5 +80,5 @@ def test_there_is_no_untuned_model_to_compare_with(method: str, compared: bool) 
 
 def test_the_plan_says_that_all_is_trained(project: Path) -> None:
     made = compiled(project, "scratch")
-    lines = plan_lines(made.plan, made.placement)
+    lines = plan_lines(made.plan, made.placements)
     assert "    tuned all parameters; how many is known when the model is built" in lines

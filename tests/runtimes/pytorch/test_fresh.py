@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,8 @@ def test_special_cases_are_the_class_s_own(tmp_path: Path) -> None:
     """GPT-2 draws what residuals add with 1 / sqrt(2 layers) of the usual deviation."""
     GPT2Config(n_layer=8, n_embd=64, n_head=4, vocab_size=50, initializer_range=0.1).save_pretrained(tmp_path)
     task = ContinuedPretraining(objective="causal")
-    layer = drawn(tmp_path, tasks.module_of(task).head(task), seed=0).transformer.h[3]
+    model: Any = drawn(tmp_path, tasks.module_of(task).head(task), seed=0)
+    layer = model.transformer.h[3]
     assert layer.attn.c_attn.weight.std().item() == pytest.approx(0.1, rel=0.05)
     assert layer.attn.c_proj.weight.std().item() == pytest.approx(0.1 / 4, rel=0.05)
 
