@@ -399,8 +399,9 @@ CODES: dict[str, Code] = {
     "R240": Code(
         "a stage can't start from the model before it",
         "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
-        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves "
-        "the head of its task, so language models are tuned before it and not after.",
+        "are not merged leaves none, so it can only be the last stage's; one that draws new weights starts from none, "
+        "so it can only be the first's. A stage that classifies or measures leaves the head of its task, so language "
+        "models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

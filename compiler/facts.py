@@ -38,7 +38,7 @@ class ModelFacts:
     id: str  # a hub id, or a path from the recipe's folder
     revision: str | None  # the commit; None for paths and mirrors
     model_type: str
-    architectures: tuple[str, ...]
+    architectures: tuple[str, ...]  # that its weights are of
     num_layers: int
     hidden_size: int
     vocab_size: int
@@ -280,6 +280,7 @@ class LocalFacts:
     def model(self, recipe: Recipe) -> ModelFacts:
         """The facts of the recipe's model. Raises RecipeError."""
         from compiler.hub import SourceError, open_adapter, open_model
+        from compiler.methods import reads_weights
         from compiler.model_facts import adapter_facts, model_facts
         from compiler.project import Project, folder_of, path_from_recipe, recipe_folder
 
@@ -288,7 +289,7 @@ class LocalFacts:
         stop_on_error(project.check_model_path(recipe))
         try:
             files = open_model(recipe.model.id, recipe.model.revision, folder_of(recipe, pointer), self.sources)
-            facts = model_facts(files)
+            facts = model_facts(files, reads_weights=reads_weights(recipe.method))
             if (written := getattr(recipe.method, "from_", None)) is not None:
                 pointer = "/method/from"
                 stop_on_error(project.check_path(folder_of(recipe, pointer), written, recipe.at(pointer), pointer))

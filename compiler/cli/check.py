@@ -190,8 +190,9 @@ def summary(compiled: CompiledStage) -> str:
     training = compiled.resolved.training
     rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
     answers = tasks.module_of(compiled.recipe.task).summary(compiled.data)
+    count = compiled.model.num_parameters  # 0 where the weights are drawn anew
+    size = f", {count / 1e6:.1f}M parameters" if count else ""
     return (
-        f"ok: {rows} rows; {answers}; {compiled.model.model_type}, "
-        f"{compiled.model.num_parameters / 1e6:.1f}M parameters; {compiled.resolved.method.type}, "
+        f"ok: {rows} rows; {answers}; {compiled.model.model_type}{size}; {compiled.resolved.method.type}, "
         f"{training.num_steps} steps of {training.batch_size}"
     )

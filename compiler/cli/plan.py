@@ -159,6 +159,8 @@ def _tuned(step: Step) -> list[str]:
     if not isinstance(step, Train):
         return []
     total, trained = step.tuned.total, step.tuned.parameters
+    if not total:
+        return ["tuned all parameters; how many is known when the model is built"]
     counts = Counter(LAYER.sub(".*.", name) for name in step.tuned.modules)
     times = {name: f" ({count} times)" if count > 1 else "" for name, count in counts.items()}
     return [

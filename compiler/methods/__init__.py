@@ -20,6 +20,7 @@ from compiler.methods.p_tuning import PTuning
 from compiler.methods.prefix import Prefix
 from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
+from compiler.methods.scratch import Scratch
 
 __all__ = [
     "IA3",
@@ -38,12 +39,15 @@ __all__ = [
     "Prefix",
     "Prompt",
     "QLoRA",
+    "Scratch",
     "Tuned",
     "module_of",
+    "reads_weights",
 ]
 
 Method = (
     Full
+    | Scratch
     | Head
     | Freeze
     | LoRA
@@ -63,3 +67,8 @@ Method = (
 def module_of(method: Method) -> MethodModule:
     """The module of a method: the one that defines its class."""
     return cast(MethodModule, importlib.import_module(type(method).__module__))
+
+
+def reads_weights(method: Method) -> bool:
+    """Whether a method begins with the model's own weights."""
+    return not isinstance(method, Scratch)

@@ -33,6 +33,7 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models, stored
+from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
@@ -54,6 +55,7 @@ def load_engine(
     use_device(placement.device)
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
+    model_folder = begun_with(step, model_folder, init_file.parent)
     files = weight_files(model_folder)
     traced = trace_step(step, model_folder, headers(files), init_file, adapter)
     require_lowered(traced.train, traced.evaluate)
@@ -92,6 +94,7 @@ def require_layers(graph: Graph) -> None:
 def check_model(step: Train, model_folder: Path) -> str:
     """How many operations the graph of a training step has. Raises RunError E408 for what can't be lowered."""
     with TemporaryDirectory() as folder:
+        model_folder = begun_with(step, model_folder, Path(folder))
         stored = headers(weight_files(model_folder))
         traced = trace_step(step, model_folder, stored, Path(folder) / "init.safetensors")
     require_lowered(traced.train, traced.evaluate)

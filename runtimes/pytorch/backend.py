@@ -19,6 +19,7 @@ from runtimes.protocol import Batch
 from runtimes.pytorch import engine, models, noise, stored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
+from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
@@ -42,8 +43,8 @@ def load_engine(
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    device = placement.device
-    return engine.load(step, model_folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
+    device, folder = placement.device, begun_with(step, model_folder, init_file.parent)
+    return engine.load(step, folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

@@ -258,15 +258,23 @@ UNMERGED = [
 ]
 
 
+def misplaced(*stages: dict[str, Any]) -> list[Diagnostic]:
+    """What is found about the order of stages."""
+    try:
+        texts(*stages)
+    except RecipeError as error:
+        return [each for each in error.diagnostics if each.code == "R240"]
+    return []
+
+
 @pytest.mark.parametrize("method", UNMERGED)
 def test_a_method_that_is_not_merged_is_the_last_stage_s(method: str) -> None:
-    def found(*stages: dict[str, Any]) -> list[Diagnostic]:
-        try:
-            texts(*stages)
-        except RecipeError as error:
-            return [each for each in error.diagnostics if each.code == "R240"]
-        return []
-
-    [refused] = found({**FIRST, "method": method}, SECOND)
+    [refused] = misplaced({**FIRST, "method": method}, SECOND)
     assert refused.pointer == "/stages/0/method"
-    assert found(FIRST, {**SECOND, "method": method}) == []
+    assert misplaced(FIRST, {**SECOND, "method": method}) == []
+
+
+def test_new_weights_are_the_first_stage_s() -> None:
+    [refused] = misplaced(FIRST, {**SECOND, "method": "scratch"})
+    assert (refused.pointer, refused.hint) == ("/stages/1/method", "make it the first stage")
+    assert misplaced({**FIRST, "method": "scratch"}, SECOND) == []

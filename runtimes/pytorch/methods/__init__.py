@@ -32,6 +32,7 @@ MODULES: Mapping[str, str] = {
     "p-tuning": "runtimes.pytorch.methods.p_tuning",
     "prefix": "runtimes.pytorch.methods.prefix",
     "adalora": "runtimes.pytorch.methods.adalora",
+    "scratch": "runtimes.pytorch.methods.scratch",
 }
 
 
