@@ -123,14 +123,27 @@ def test_a_finished_stage_is_never_done_again(tmp_path: Path) -> None:
     assert {name for name, done in first.items() if done} == {"prepare-wiki", "prepare-chat"}
 
 
-def test_a_plan_of_stages_runs_without_its_recipe(tmp_path: Path) -> None:
+def test_stages_are_placed_in_portions_of_their_own_and_a_plan_of_them_runs(tmp_path: Path) -> None:
+    """Portions are outside of keys: what the recipe did is not done again for its plan."""
     folder = write(tmp_path / "project", {**WIKI, "training": {"max_steps": 2, "micro_batch_size": 4}}, CHAT)
+    placement = json.loads((run(folder) / "placement.json").read_text())
+    assert (placement["micro_batch_size"], placement["stages"]["wiki"]["micro_batch_size"]) == (8, 4)
+    assert list(placement["stages"]) == ["wiki"]
     done = invoke("plan", folder / "recipe.json", "--target", "cpu", "-o", folder / "plan.json")
     assert done.exit_code == 0, done.output
-    assert "wiki placed on cpu" in done.output
-    assert (folder / "plan.json").exists()
-    found = stages_in(run(folder, recipe="plan.json"))
-    assert all(stage["evaluation"] for stage in found.values())
+    assert "wiki placed on cpu (asked for), pytorch, 4 rows at once" in done.output
+    assert "chat placed on cpu (asked for), pytorch, 8 rows at once" in done.output
+    again = run(folder, recipe="plan.json")
+    assert {event for event in events(again) if event.startswith("StepStarted")} == {
+        f"StepStarted {kind}-{stage}" for kind in ("prepare", "train", "evaluate") for stage in ("wiki", "chat")
+    } | {"StepStarted merge-wiki"}
+    assert events(again).count("StepStarted train-wiki") == 1
+
+
+def events(run: Path) -> list[str]:
+    """Each event with its step, of all runs of a name."""
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [f"{event['event']} {event.get('step')}" for event in map(json.loads, lines)]
 
 
 def test_check_shows_each_stage(tmp_path: Path) -> None:

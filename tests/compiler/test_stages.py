@@ -19,7 +19,7 @@ from compiler.loading import load, load_text, set_value
 from compiler.placement import parse_target
 from compiler.plan import Plan, Prepare, Train
 from compiler.reading import read_stages
-from compiler.tasks import TextClassification, TextGeneration, TokenClassification, bind, left_by
+from compiler.tasks import Task, TextClassification, TextGeneration, TokenClassification, bind, left_by
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.question_answering import QuestionAnswering
 from compiler.tasks.text_generation import ChatTemplate
@@ -217,9 +217,9 @@ def test_a_task_leaves_its_own_head(task: Any, labels: Any, token_labels: Any, a
 @pytest.mark.parametrize("asked", ["auto", "model"])
 def test_a_model_s_own_template_is_the_one_that_a_stage_before_gave_it(tmp_path: Path, asked: str) -> None:
     given = ChatTemplate(name="written", source="{{ messages[0].content }}", variables={"eos_token": "</s>"})
-    later = [TextGeneration(template=given), ContinuedPretraining()]
+    before: list[Task] = [TextGeneration(template=given), ContinuedPretraining()]
     task = TextGeneration(template=ChatTemplate(name=asked, variables={"thinks": False}))
-    found = bind(task, tmp_path / "tokenizer.json", later)
+    found = bind(task, tmp_path / "tokenizer.json", before)
     assert isinstance(found, TextGeneration)
     assert (found.template.name, found.template.source) == ("model", given.source)
     assert found.template.variables == {"eos_token": "</s>", "thinks": False}
