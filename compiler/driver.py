@@ -131,7 +131,7 @@ def check_head(recipe: Recipe, model: ModelFacts, before: Sequence[CompiledStage
     other = next((each for each in before if not tasks.tells_next_token(each.recipe.task, model)), None)
     if other is not None:
         message = f'the stage "{other.text.name}" leaves the head of its task, and none that tells the next token'
-        yield recipe.finding("R230", "/task", message, "put it before that stage")
+        yield recipe.finding("R240", "/task", message, "put it before that stage")
 
 
 def _further(stages: Sequence[ReadStage], facts: FactSource) -> Iterator[Diagnostic]:

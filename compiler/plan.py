@@ -17,7 +17,7 @@ from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
 from compiler.packing import Packing
-from compiler.recipe import NAME, Export, Loss, Optimizer
+from compiler.recipe import NAME, Excluded, Export, Loss, Optimizer
 from compiler.tasks import Task
 from compiler.typed import About, ShapeError, read, to_json, written_fields
 
@@ -32,6 +32,7 @@ SEMANTICS: Mapping[str, int] = {
     "package": 2,
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
+_LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
 _STAGE: Mapping[str, bool] = {"key": False, "later": True}
 
 
@@ -118,6 +119,7 @@ class Train:
     task: Task
     keep_head: bool  # the model's own head answers the task
     model: ModelFiles  # of a stage after another: the name of the model that this one left, and no files
+    adapter: ModelFiles | None = field(default=None, metadata={"later": True})  # that the training begins with
     method: Method
     tuned: Tuned = field(metadata=_NO_KEY)  # for people: what the method trains below the task's head
     loss: Loss
@@ -139,6 +141,12 @@ class Train:
     metrics: tuple[Metric, ...] = field(metadata=_NO_KEY)
     evaluate_every: int = field(metadata=_NO_KEY)  # steps; 0: never
     checkpoint_every: int = field(metadata=_NO_KEY)  # steps
+    decay_excludes: tuple[Excluded, ...] = field(default=("vectors",), metadata=_LATER)
+    layer_decay: float = field(default=1.0, metadata=_LATER)  # of the rate, from a layer to the one below it
+    head_lr_multiplier: float = field(default=1.0, metadata=_LATER)
+    unfreeze_every: int = field(default=0, metadata=_LATER)  # steps; 0: all is trained from the start
+    neftune_alpha: float = field(default=0.0, metadata=_LATER)  # 0: no noise
+    ema_decay: float = field(default=0.0, metadata=_LATER)  # 0: the weights themselves are the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,7 +340,7 @@ def identity(value: Any) -> Any:
     """The part of a value that changes the result: JSON without the fields marked as outside the key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = {f.name for f in dataclasses.fields(value) if f.metadata.get("key", True)}
-        return {name: identity(getattr(value, name)) for name in written_fields(value) if name in kept}
+        return {f.name: identity(getattr(value, f.attribute)) for f in written_fields(value) if f.attribute in kept}
     if isinstance(value, tuple):
         return [identity(item) for item in value]
     if isinstance(value, Mapping):

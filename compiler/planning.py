@@ -106,6 +106,7 @@ def _train(recipe: ResolvedRecipe, before: str | None) -> Train:
         task=recipe.task,
         keep_head=recipe.keep_head,
         model=recipe.model,
+        adapter=recipe.adapter,
         method=recipe.method,
         tuned=recipe.tuned,
         loss=training.loss,
@@ -127,6 +128,12 @@ def _train(recipe: ResolvedRecipe, before: str | None) -> Train:
         metrics=_unwritten(recipe, recipe.metrics),
         evaluate_every=training.evaluate_every,
         checkpoint_every=training.checkpoint_every,
+        decay_excludes=training.decay_excludes,
+        layer_decay=training.layer_decay,
+        head_lr_multiplier=training.head_lr_multiplier,
+        unfreeze_every=training.unfreeze_every,
+        neftune_alpha=training.neftune_alpha,
+        ema_decay=training.ema_decay,
     )
 
 

@@ -100,6 +100,15 @@ class AdamW:
     beta1: Annotated[float, About(_BETA.format("gradient"), minimum=0, below=1)] = 0.9
     beta2: Annotated[float, About(_BETA.format("squared gradient"), minimum=0, below=1)] = 0.999
     epsilon: Annotated[float, About("Added to the denominator.", above=0)] = 1e-8
+    state: Annotated[
+        Literal["32-bit", "8-bit"],
+        About(
+            "How running means are held. 8-bit: those of large weights, in blocks (bitsandbytes, PyTorch on cuda, cpu)."
+        ),
+    ] = field(default="32-bit", metadata={"later": True})
+    paged: Annotated[
+        bool, About("Keep running means in the machine's memory while the GPU has no room (bitsandbytes, cuda).")
+    ] = field(default=False, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +130,8 @@ class SGD:
 
 
 Optimizer = AdamW | Adam | SGD
+Excluded = Literal["vectors", "biases", "norms", "embeddings", "head"]
+"""Kinds of parameters that may be left out of weight decay, in the order in which a plan has them."""
 
 
 ClassWeights = Mapping[str, float] | Literal["none", "balanced"]
@@ -237,6 +248,47 @@ class Training:
         float | Literal["auto"],
         About("Decay of weights; not of biases and norms. auto: 0.01 for adamw, else 0.", minimum=0),
     ] = "auto"
+    decay_excludes: Annotated[
+        tuple[Excluded, ...],
+        About("What does not decay. vectors: all that is no matrix, such as biases and the scales of norms."),
+    ] = ("vectors",)
+    layer_decay: Annotated[
+        float,
+        About(
+            "The rate of a layer, as a share of the rate of the layer above it; below all are the embeddings. "
+            "1: one rate for all.",
+            above=0,
+            maximum=1,
+        ),
+    ] = 1.0
+    head_lr_multiplier: Annotated[
+        float, About("The rate of the task head, as a multiple of learning_rate.", above=0, maximum=1000)
+    ] = 1.0
+    unfreeze_every: Annotated[
+        int | Literal["epoch"] | None,
+        About(
+            "Train the head first, and one more layer from the top after every so many steps, the embeddings last. "
+            "null: all from the start.",
+            minimum=1,
+        ),
+    ] = None
+    neftune_alpha: Annotated[
+        float | None,
+        About(
+            "Noise on the embeddings of what is read, in training alone: uniform up to this over the root of the row's "
+            "tokens times the width. null: none.",
+            above=0,
+        ),
+    ] = None
+    ema_decay: Annotated[
+        float | None,
+        About(
+            "Evaluate and keep a running average of the weights, which each step leaves this share of. "
+            "null: the weights themselves.",
+            above=0,
+            below=1,
+        ),
+    ] = None
     batch_size: Annotated[int, About("Rows of one optimizer step.", minimum=1)] = 32
     micro_batch_size: Annotated[
         int | Literal["auto"],

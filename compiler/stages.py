@@ -135,7 +135,7 @@ def check_order(stages: Sequence[StageText], recipes: Sequence[Recipe]) -> Itera
         module = methods.module_of(recipe.method)
         if module.SAVES == "adapter" and not module.MERGES:
             message = f'what the method "{recipe.method.type}" trains is not merged: no stage can start from it'
-            yield stage.located(recipe.finding("R230", "/method", message, "make it the last stage"))
+            yield stage.located(recipe.finding("R240", "/method", message, "make it the last stage"))
 
 
 Found = Sequence[tuple[StageText, tuple[Diagnostic, ...]]]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from compiler import methods
+from compiler.moments import PACKAGE, unheld, wanted
 from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
@@ -27,8 +29,13 @@ DEVICES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.devices", "mlx": "run
 class Backend(Protocol):
     """What a back end's module holds."""
 
-    def load_engine(self, step: Train, model_folder: Path, init_file: Path, placement: Placement) -> Engine:
-        """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
+    def load_engine(
+        self, step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+    ) -> Engine:
+        """The engine of a train step; new parameters get their first values from `init_file`, which is written once.
+
+        `adapter`: a folder whose values they have in place of these.
+        """
         ...
 
     def check_model(self, step: Train, model_folder: Path) -> str:
@@ -67,6 +74,16 @@ def require_runtime(step: Train, name: str) -> None:
     if name not in runtimes:
         message = f'the method "{step.method.type}" runs on {", ".join(runtimes)}, and the plan was placed on {name}'
         raise RunError("E409", message, f"run it with --runtime {runtimes[0]}")
+
+
+def require_moments(step: Train, placement: Placement) -> None:
+    """Nothing where the optimizer's running means can be held as a plan says. Raises RunError E409, or E402."""
+    for key, message in unheld(step.optimizer, placement.engine, placement.device):
+        found = f"{message}, and the plan was placed on {placement.engine}, {placement.device}"
+        raise RunError("E409", found, f'run it there, or without "{key}" in /training/optimizer')
+    if wanted(step.optimizer) and importlib.util.find_spec(PACKAGE) is None:
+        message = f"running means are held like this by the package {PACKAGE}"
+        raise RunError("E402", message, 'install it: pip install "recipec[bitsandbytes]"')
 
 
 def require_device(placement: Placement) -> None:

@@ -17,7 +17,7 @@ from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Evaluate, ExportModel, Plan, Step, Train
 from runtimes import checkpoints, steps
-from runtimes.backends import require_device, require_runtime
+from runtimes.backends import require_device, require_moments, require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
 from runtimes.export import require_format
@@ -53,6 +53,7 @@ def execute(
     for step in plan.steps:
         if isinstance(step, Train):
             require_runtime(step, placement.engine)
+            require_moments(step, placement)
         elif isinstance(step, Evaluate):
             require_packages(step.metrics)
         elif isinstance(step, ExportModel):

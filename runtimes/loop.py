@@ -166,6 +166,7 @@ class _Loop:
                     denominators={"loss": _total_weight(batches)},
                     learning_rates=(rate,),
                     seed=number(self.plan.seed, step, "dropout"),
+                    number=step,
                 )
             except OutOfMemory:
                 self.state = replace(self.state, micro_batch_size=halved(self.state.micro_batch_size))

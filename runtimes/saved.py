@@ -31,7 +31,7 @@ class SavedModel:
 
     @property
     def reading(self) -> Path:
-        """The folder with the tokenizer, or the image processor, that rows are read with."""
+        """The folder that says what the model is and how rows are read: configurations, tokenizer, image processor."""
         return self.folder if self.adapter is None else self.adapter.folder
 
 

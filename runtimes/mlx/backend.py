@@ -18,6 +18,7 @@ from compiler.plan import Train
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
+from runtimes.backends import require_moments
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
@@ -32,6 +33,7 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models, stored
+from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
 from runtimes.tolerance import Noise
@@ -39,17 +41,20 @@ from runtimes.tolerance import Noise
 ADAPTER = "adapter_model.safetensors"
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> MlxEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> MlxEngine:
     """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded.
 
     A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
     it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
     """
+    require_moments(step, placement)
     use_device(placement.device)
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
     files = weight_files(model_folder)
-    traced = trace_step(step, model_folder, headers(files), init_file)
+    traced = trace_step(step, model_folder, headers(files), init_file, adapter)
     require_lowered(traced.train, traced.evaluate)
     if placement.gradient_checkpointing:
         require_layers(traced.train)
@@ -110,7 +115,7 @@ def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
 
 
 def _adapter_folder(saved: SavedModel) -> Path | None:
-    return None if saved.adapter is None else saved.adapter.folder
+    return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
 def _held(saved: SavedModel) -> Quantization | None:
@@ -136,6 +141,9 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
     adapter, held = _adapter_folder(saved), _held(saved)
+    before = torch_backend.virtual_of(task, saved)
+    if before.layers:
+        return mlx_decoder(saved.folder, device=device, before=before)
     if torch_backend.encodes(saved.folder):
         return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     return mlx_decoder(saved.folder, device=device, adapter=adapter, held=held)

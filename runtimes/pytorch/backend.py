@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from compiler.methods.virtual import VirtualTokens
 from compiler.placement import Placement
 from compiler.plan import Train
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.backends import require_runtime
+from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
@@ -21,22 +22,28 @@ from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
+from runtimes.pytorch.virtual import virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.survival import Change
 from runtimes.tolerance import Noise
+from runtimes.virtual import VirtualCache
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> engine.TorchEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> engine.TorchEngine:
     """The engine of a train step on a device that is there. Raises RunError when it is not, or for another's method.
 
     A limit of memory holds for the process from then on.
     """
     require_runtime(step, "pytorch")
+    require_moments(step, placement)
     require_device(placement.device)
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    return engine.load(step, model_folder, init_file, placement.device, gradient_checkpointing=again)
+    device = placement.device
+    return engine.load(step, model_folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
 
 
 def check_model(step: Train, model_folder: Path) -> str:
@@ -55,6 +62,14 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     if encodes(saved.folder):
         return sequence_decoder(saved, head, device=device)
     return torch_decoder(saved, head, device=device)
+
+
+def virtual_of(task: Task, saved: SavedModel) -> VirtualCache:
+    """What a saved decoder keeps of its virtual tokens; nothing of one without."""
+    if saved.adapter is None or not isinstance(saved.adapter.method, VirtualTokens):
+        return VirtualCache()
+    model: Any = load_saved(saved, tasks.module_of(task).head(task))
+    return virtual_cache(model)
 
 
 def encodes(folder: Path) -> bool:

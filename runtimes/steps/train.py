@@ -11,6 +11,7 @@ from typing import Any
 
 from compiler import tasks as compiler_tasks
 from compiler.files import new_folder, write_json, write_text
+from compiler.hub import fetch_adapter
 from compiler.images import PROCESSOR
 from compiler.plan import Train
 from compiler.tasks import Task
@@ -34,7 +35,8 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     """Trains, saves the kept weights in the ecosystem's layout, and leaves train.json."""
     base = base_of(step, context)
     back = backend(context.placement.engine)
-    engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement)
+    begun = None if step.adapter is None else fetch_adapter(step.adapter, context.root, context.sources)
+    engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement, begun)
     prepared = prepared_for(step, context)
     validation = Features(prepared / "validation") if step.evaluate_every else None
     journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)

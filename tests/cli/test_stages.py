@@ -224,6 +224,6 @@ def test_a_language_model_is_not_tuned_after_its_head_is_gone(tmp_path: Path) ->
     done = invoke("check", folder / "recipe.json", "--target", "cpu", "--format", "json")
     assert done.exit_code == 1
     [found] = [each for each in json.loads(done.output) if each["severity"] == "error"]
-    assert (found["code"], found["pointer"]) == ("R230", "/stages/1/task")
+    assert (found["code"], found["pointer"]) == ("R240", "/stages/1/task")
     line = (folder / "recipe.json").read_text().splitlines()[found["line"] - 1]
     assert line[found["column"] - 1 :].startswith('"text-generation"')

@@ -264,7 +264,7 @@ def test_a_method_that_is_not_merged_is_the_last_stage_s(method: str) -> None:
         try:
             texts(*stages)
         except RecipeError as error:
-            return [each for each in error.diagnostics if each.code == "R230"]
+            return [each for each in error.diagnostics if each.code == "R240"]
         return []
 
     [refused] = found({**FIRST, "method": method}, SECOND)
