@@ -192,6 +192,33 @@ def test_a_template_that_a_stage_writes_is_what_the_next_one_reads_with(tmp_path
     assert report(same)["evaluation"] == report(found)["evaluation"]
 
 
+def test_an_adapter_that_a_stage_begins_with_is_that_stage_s(tmp_path: Path) -> None:
+    folder = write(tmp_path / "project", WIKI, {**WIKI, "name": "more"})
+    run(folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    begun = {"type": "lora", "from": "./runs/tiny/adapter-wiki"}
+    for number, stage in enumerate(recipe["stages"]):
+        other = {**recipe, "name": stage["name"], "stages": [*recipe["stages"]]}
+        other["stages"][number] = {**stage, "method": begun}
+        (folder / "begun.json").write_text(json.dumps(other), encoding="utf-8")
+        found = run(folder, recipe="begun.json")
+        steps = [step for step in json.loads((found / "plan.json").read_text())["steps"] if step["step"] == "train"]
+        assert ["adapter" in step for step in steps] == [number == 0, number == 1]
+        assert stages_in(found)["more"]["evaluation"] != stages_in(folder / "runs" / "tiny")["more"]["evaluation"]
+
+
+@pytest.mark.parametrize("method", ["adapter", "prompt"])
+def test_what_is_not_merged_ends_on_the_model_that_a_stage_left(tmp_path: Path, method: str) -> None:
+    last = {**CHAT, "method": method, "training": {"epochs": 1, "max_length": 40}, "metrics": ["perplexity"]}
+    folder = write(tmp_path / "project", {**WIKI, "training": {"max_steps": 4}}, last, export=["onnx"])
+    found = run(folder)
+    assert report(found)["gate_passed"] is True
+    said = json.loads((found / "adapter" / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "model-wiki"
+    done = invoke("check", folder / "recipe.json", "--target", "cpu", "--set", f"/stages/0/method={method}")
+    assert "error[R230] /stages/0/method: " in done.output
+
+
 def test_hidden_words_and_then_labels_on_an_encoder(tmp_path: Path) -> None:
     labels = {"name": "moods", "task": "text-classification", "dataset": MOODS, "training": {"epochs": 6}}
     words = {**WIKI, "name": "words", "method": "full"}
