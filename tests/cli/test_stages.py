@@ -216,7 +216,7 @@ def test_what_is_not_merged_ends_on_the_model_that_a_stage_left(tmp_path: Path, 
     said = json.loads((found / "adapter" / "adapter_config.json").read_text())
     assert said["base_model_name_or_path"] == "model-wiki"
     done = invoke("check", folder / "recipe.json", "--target", "cpu", "--set", f"/stages/0/method={method}")
-    assert "error[R230] /stages/0/method: " in done.output
+    assert "error[R240] /stages/0/method: " in done.output
 
 
 def test_hidden_words_and_then_labels_on_an_encoder(tmp_path: Path) -> None:
