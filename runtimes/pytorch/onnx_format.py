@@ -10,13 +10,12 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedModel
 
-from compiler.files import write_json
 from compiler.recipe import Onnx
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
-from runtimes.export.facts import CONFIG, GRAPH, ExportFacts, virtual_file
+from runtimes.export.facts import GRAPH, ExportFacts, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
@@ -44,16 +43,8 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
         write_virtual(virtual_cache(model), virtual_file(out / place))
         model = model.inner
     facts = write_graph(model, out / place, opset=export.opset)
-    if saved.adapter is not None:
-        _write_config(model, out / CONFIG)
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
-
-
-def _write_config(model: Any, file: Path) -> None:
-    """Says of what class the exported model is: its base may have been stored as another."""
-    inner = model.inner if isinstance(model, VirtualModel) else model
-    write_json(file, {**inner.config.to_diff_dict(), "architectures": [type(inner).__name__]})
 
 
 def traceable(saved: SavedModel, head: Head) -> PreTrainedModel:

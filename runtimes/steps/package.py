@@ -9,7 +9,7 @@ from typing import Any
 from compiler.plan import Package
 from runtimes import tasks
 from runtimes.events import Said
-from runtimes.export.facts import CONFIG, graph_names
+from runtimes.export.facts import graph_names
 from runtimes.gate import report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
@@ -23,10 +23,9 @@ def execute(step: Package, context: Context) -> Iterator[Any]:
     saved = saved_by(model_step, context)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
-    written = context.inputs[export]
     parts = Parts(
-        graphs=tuple(written / name for name in graph_names(encodes=head.encodes)),
-        model_folder=written if (written / CONFIG).is_file() else saved.reading,
+        graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
+        model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
         key=context.key,
