@@ -217,9 +217,9 @@ def test_a_task_leaves_its_own_head(task: Any, labels: Any, token_labels: Any, a
 @pytest.mark.parametrize("asked", ["auto", "model"])
 def test_a_model_s_own_template_is_the_one_that_a_stage_before_gave_it(tmp_path: Path, asked: str) -> None:
     given = ChatTemplate(name="written", source="{{ messages[0].content }}", variables={"eos_token": "</s>"})
-    later: list[Task] = [TextGeneration(template=given), ContinuedPretraining()]
+    before: list[Task] = [TextGeneration(template=given), ContinuedPretraining()]
     task = TextGeneration(template=ChatTemplate(name=asked, variables={"thinks": False}))
-    found = bind(task, tmp_path / "tokenizer.json", later)
+    found = bind(task, tmp_path / "tokenizer.json", before)
     assert isinstance(found, TextGeneration)
     assert (found.template.name, found.template.source) == ("model", given.source)
     assert found.template.variables == {"eos_token": "</s>", "thinks": False}
