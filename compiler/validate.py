@@ -17,9 +17,10 @@ from compiler.document import Document, Node, escape, tokens
 from compiler.recipe import Recipe
 from compiler.schema import recipe_schema
 from compiler.tasks import TASKS, Task, module_of
+from compiler.tasks.multi_task import MULTI_TASK, ROOT, MultiRecipe
 from compiler.typed import TAGS, below, fields, read_record, records, tag
 
-_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
 _ARTICLES = {
     dict: "an object",
     list: "a list",
@@ -32,7 +33,26 @@ _ARTICLES = {
 
 
 def validate(document: Document) -> Recipe:
-    """The recipe in a document. Raises RecipeError with every fault of shape at once."""
+    """The recipe of one task in a document. Raises RecipeError with every fault of shape at once."""
+    shaped = _shaped(document)
+    return read_record(Recipe, _plain(shaped), document=shaped)
+
+
+def validate_several(document: Document) -> MultiRecipe:
+    """The recipe of several tasks in a document. Raises RecipeError with every fault of shape at once."""
+    shaped = _shaped(document)
+    return read_record(MultiRecipe, _plain(shaped), document=shaped)
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    plain = document.root.plain()
+    assert isinstance(plain, dict), "the schema says so"
+    plain.pop("$schema", None)
+    return plain
+
+
+def _shaped(document: Document) -> Document:
+    """The document without what it extended, which fits the schema. Raises RecipeError."""
     root = _without_extends(document.root)
     if not isinstance(root.value, Mapping):
         message = f"a recipe is an object, found {_found(root.plain())}"
@@ -42,8 +62,7 @@ def validate(document: Document) -> Recipe:
     assert isinstance(plain, dict)
     validator = Draft202012Validator(recipe_schema())
     stop_on_error(d for error in validator.iter_errors(plain) for d in _diagnostics(_fault(error), shaped))
-    plain.pop("$schema", None)
-    return read_record(Recipe, plain, document=shaped)
+    return shaped
 
 
 def _without_extends(root: Node) -> Node:
@@ -110,7 +129,7 @@ def _unknown_key(key: str, parent: str, error: Fault, document: Document) -> Dia
 
 def _belongs(key: str, parent: str) -> str:
     """A hint for a key that stands one level too high or too low, with no typo in it."""
-    if parent and key in (f.name for f in fields(Recipe)):
+    if parent and key in (f.name for f in fields(Recipe)) and not parent.startswith("/task/tasks/"):
         return f'"{key}" belongs at the top level'
     inside = [f.name for f in fields(Recipe) for owner in records(f.shape) if key in (g.name for g in fields(owner))]
     return f'"{key}" belongs in "{inside[0]}"' if inside and f"/{inside[0]}" != parent else ""
@@ -122,7 +141,7 @@ def _kinds(pointer: str) -> list[tuple[type, str]]:
 
 
 def _shape_at(pointer: str) -> Any:
-    return functools.reduce(below, tokens(pointer), Recipe)
+    return functools.reduce(below, tokens(pointer), ROOT)
 
 
 def _of_the_task(words: Iterable[str], pointer: str, document: Document) -> list[str]:
@@ -191,7 +210,7 @@ def _as_targets(error: Fault, document: Document) -> str:
 
 
 def _without_quotes(value: str) -> str:
-    return f"write {value}, without quotes" if _PLAIN.fullmatch(value) else ""
+    return f"write {value}, without quotes" if _NUMBER.fullmatch(value) else ""
 
 
 def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
@@ -205,6 +224,7 @@ def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
         if "a list of strings" in expected and nearest(error.value, strings) is None:
             better = f"write [{_shown(error.value)}]"
         known = _of_the_task(strings, pointer.removesuffix("/type"), document)
+        known += [MULTI_TASK] if pointer == "/task/type" else []
         hint = better or did_you_mean(error.value, known or strings, noun="choose from")
         return _at(document, "R103", pointer, message, hint)
     return _at(document, "R103", pointer, message, f"write {' or '.join(map(str, words))}")

@@ -15,7 +15,7 @@ from compiler.cli.options import fact_source, recipe_options, runtime_option, ta
 from compiler.diagnostics import Diagnostic, Format, RecipeError, counted, errors, render
 from compiler.loading import load
 from compiler.placement import Runtime, Target
-from compiler.reading import read_recipe
+from compiler.reading import read_any
 
 if TYPE_CHECKING:
     from compiler.document import Document
@@ -99,7 +99,7 @@ def refuse_without_facts(*, runtime: Runtime | None, trace: bool, show_example: 
 
 def alone(document: Document) -> tuple[Sequence[Diagnostic], list[str]]:
     """The findings and lines about a recipe without its data and model. Raises RecipeError."""
-    read_recipe(document)
+    read_any(document)
     return (), ["the recipe is well formed (data and model were not looked at)"]
 
 
@@ -167,10 +167,15 @@ def _total(findings: list[Diagnostic]) -> list[str]:
 def summary(compiled: Compiled) -> str:
     """A line about what a recipe would do."""
     training = compiled.resolved.training
-    rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
-    answers = tasks.module_of(compiled.recipe.task).summary(compiled.data)
+    parts = [f"{name}: {_rows(part)}" for name, part in compiled.parts.items()]
     return (
-        f"ok: {rows} rows; {answers}; {compiled.model.model_type}, "
+        f"ok: {'; '.join(parts) or _rows(compiled)}; {compiled.model.model_type}, "
         f"{compiled.model.num_parameters / 1e6:.1f}M parameters; {compiled.resolved.method.type}, "
         f"{training.num_steps} steps of {training.batch_size}"
     )
+
+
+def _rows(compiled: Compiled) -> str:
+    """The rows of a task, and what they are answered with."""
+    rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
+    return f"{rows} rows; {tasks.module_of(compiled.recipe.task).summary(compiled.data)}"
