@@ -28,7 +28,7 @@ _UNREAD = {
     "packing": "remove it: each of its rows is a sequence of its own",
 }
 _OF_ONE = (*_UNREAD, "early_stopping")
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_TAKEN = ("input_ids", "attention_mask", "token_type_ids", "loss")
 T = TypeVar("T")
 
 
@@ -98,8 +98,8 @@ def check_names(whole: MultiRecipe) -> Iterator[Diagnostic]:
         if not re.fullmatch(NAME, name):
             message = "a task's name has other characters than letters, digits, dot, dash, underscore"
             yield _finding(whole, "R240", pointer, message, "rename it: its folder is called so", key=True)
-        elif name in _INPUTS:
-            message = f'"{name}" is what the model calls an input, so no output can have this name'
+        elif name in _TAKEN:
+            message = f'"{name}" is what the model calls an input, or the loss, so no task can have this name'
             yield _finding(whole, "R240", pointer, message, "rename the task", key=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 from compiler import methods
 from compiler.placement import Placement
-from compiler.plan import Train
+from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
@@ -28,6 +28,10 @@ class Backend(Protocol):
 
     def load_engine(self, step: Train, model_folder: Path, init_file: Path, placement: Placement) -> Engine:
         """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
+        ...
+
+    def load_together(self, step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> Engine:
+        """The engine of several tasks; the first values of what is a task's own are kept in a folder in `folder`."""
         ...
 
     def check_model(self, step: Train, model_folder: Path) -> str:

@@ -36,7 +36,8 @@ def trained_folder(step: Train) -> str:
     return methods.module_of(step.method).SAVES
 
 
-def trained_model(step: Train, trained: Path, base: Path) -> SavedModel:
-    """What a train step left in its folder, `base` being the model that it began with."""
-    folder = trained / trained_folder(step)
-    return SavedModel(folder) if folder.name == "model" else SavedModel(base, Adapter(folder, step.method))
+def trained_model(step: Train, trained: Path, base: Path, part: str = "") -> SavedModel:
+    """What a train step left in its folder, `base` being the model that it began with. `part`: which of its tasks."""
+    saves = trained_folder(step)
+    folder = trained / saves / part
+    return SavedModel(folder) if saves == "model" else SavedModel(base, Adapter(folder, step.method))

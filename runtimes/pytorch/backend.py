@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from compiler.placement import Placement
-from compiler.plan import Train
+from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.backends import require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import engine, models, noise
+from runtimes.pytorch import engine, models, noise, together
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
+from runtimes.pytorch.together import TogetherEngine
 from runtimes.pytorch.sequence_decoding import sequence_decoder
 from runtimes.saved import SavedModel
 from runtimes.tolerance import Noise
@@ -36,6 +37,15 @@ def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Pla
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
     return engine.load(step, model_folder, init_file, placement.device, gradient_checkpointing=again)
+
+
+def load_together(step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> TogetherEngine:
+    """The engine of several tasks, likewise. What belongs to one of them is kept in `folder`."""
+    require_device(placement.device)
+    if placement.memory_gib is not None:
+        limit_memory(placement.device, placement.memory_gib)
+    again = placement.gradient_checkpointing
+    return together.load_together(step, model_folder, folder, placement.device, gradient_checkpointing=again)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

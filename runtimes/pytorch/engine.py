@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +30,7 @@ from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.recomputing import recompute_layers
 
-_STATE = "state.safetensors"
+STATE = "state.safetensors"
 
 
 def load(
@@ -61,7 +61,9 @@ class TorchEngine:
 
     fixed_shapes = False
 
-    def __init__(self, step: Train, wrapped: Wrapped, device: torch.device) -> None:
+    def __init__(
+        self, step: Train, wrapped: Wrapped, device: torch.device, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
         inner = wrapped.inner
         self.step, self.device, self.inner, self.last_layer = step, device, inner, wrapped.last_layer
         self.model = wrapped.model.to(device)
@@ -70,8 +72,7 @@ class TorchEngine:
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
-        self.optimizer = new_optimizer(step, self.trained)
-        _make_moments(self.optimizer)
+        self.optimizer = new_optimizer(step, self.trained) if optimizer is None else optimizer
         self.objective.eval()
 
     # --- computing
@@ -88,7 +89,7 @@ class TorchEngine:
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         if self.masks:
             self.masks.seed(seed)
-        self._mode(training=True)
+        self.mode(training=True)
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])
             grad_norm = self._clip()
@@ -131,12 +132,13 @@ class TorchEngine:
 
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
-        self._mode(training=False)
+        self.mode(training=False)
         with self._frees_memory(), torch.inference_mode():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
-    def _mode(self, *, training: bool) -> None:
+    def mode(self, *, training: bool) -> None:
+        """Dropout on or off; what is frozen never has any, unless its method says so."""
         if self.objective.training != training:
             self.objective.train(training)
             for module in self.frozen:
@@ -163,17 +165,17 @@ class TorchEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors: parameters/NAME, buffers/NAME, optimizer/NAME/MOMENT."""
-        tensors = {name: value.detach().contiguous() for name, value in self._state().items()}
-        save_file(tensors, folder / _STATE)
+        tensors = {name: value.detach().contiguous() for name, value in self.state().items()}
+        save_file(tensors, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote. Raises KeyError when it was written for other parameters."""
-        found = load_file(folder / _STATE, device=str(self.device))
+        found = load_file(folder / STATE, device=str(self.device))
         with torch.no_grad():
-            for name, value in self._state().items():
+            for name, value in self.state().items():
                 value.copy_(found[name])
 
-    def _state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """All that training changes, by its name in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
@@ -230,6 +232,12 @@ def new_optimizer(step: Train, trained: Mapping[str, nn.Parameter]) -> torch.opt
         {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    optimizer = _optimizer(step, groups)
+    _make_moments(optimizer)
+    return optimizer
+
+
+def _optimizer(step: Train, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     match step.optimizer:
         case AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon):
             return torch.optim.AdamW(groups, lr=step.learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)

@@ -128,6 +128,7 @@ class Wrapped:
     inner: PreTrainedModel
     values: Mapping[str, npt.NDArray[np.float32]]
     last_layer: LastLayer | None  # where a task's scale and shift are folded into; None where there is nothing to fold
+    head: tuple[str, ...]  # the modules of the task's head, by their names in the model that its library loads
 
 
 def wrapped_model(step: Train, folder: Path, init_file: Path) -> Wrapped:
@@ -158,6 +159,7 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
         inner=loaded.model,
         values={**found, **{new.name: values[new.name] for new in added}},
         last_layer=last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1]),
+        head=loaded.head,
     )
 
 

@@ -32,6 +32,7 @@ from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, saved_by, train_of
 from runtimes.steps.prepare import ROWS, read_prepared
+from runtimes.together import part_folder
 from runtimes.tokens import open_encoder
 
 _BATCH_SIZE = 32
@@ -40,10 +41,10 @@ _SHOWN = 5  # texts in the report
 
 def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     """Scores the tuned model, what needs no model, and the model before tuning where its own head answers the task."""
-    step = replace(step, task=learnt(step.task, context.inputs["train"]))
     _, train_id = step.inputs
-    train, saved = train_of(context.plan, train_id), saved_by(train_id, context)
-    module, features = tasks.module_of(step.task), Features(context.inputs["prepare"] / step.split)
+    step = replace(step, task=learnt(step.task, part_folder(context.inputs[train_id], step.part)))
+    train, saved = train_of(context.plan, train_id, step.part), saved_by(train_id, context, step.part)
+    module, features = tasks.module_of(step.task), Features(context.prepared / step.split)
     base = base_of(train, context)
     back, device = backend(context.placement.engine), context.placement.device
     tuned = back.scores(step.task, saved, device)
@@ -51,7 +52,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     metrics = _metrics(step, train, features, outputs)
     written = _written(step, context, saved, base)
     metrics |= _text_metrics(step, written, "answer")
-    unlearnt = _unlearnt(step, Features(context.inputs["prepare"] / "train").targets, features.targets)
+    unlearnt = _unlearnt(step, Features(context.prepared / "train").targets, features.targets)
     details = module.details(step.task, features.targets, outputs, next(iter(unlearnt.values()), None))
     baseline = {
         name: module.score(step.task, step.metrics, features.targets, found) for name, found in unlearnt.items()
@@ -62,7 +63,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     if "few_shot" in written.texts:
         baseline["few_shot"] = _text_metrics(step, written, "few_shot")
     windowed = isinstance(step.task, Windowed)
-    num_rows = windows.num_rows(read_prepared(context.inputs["prepare"] / step.split)) if windowed else len(features)
+    num_rows = windows.num_rows(read_prepared(context.prepared / step.split)) if windowed else len(features)
     described = {"task": step.task.type, "split": step.split, "rows": num_rows}
     result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline, **written.details}
     if written.texts:
@@ -94,7 +95,7 @@ def _written(step: Evaluate, context: Context, saved: SavedModel, base: Path) ->
     if step.generation is None:
         return _Written({}, {})
     back, device = backend(context.placement.engine), context.placement.device
-    prepared = context.inputs["prepare"] / step.split
+    prepared = context.prepared / step.split
     facts, rows = Features(prepared).facts, read_prepared(prepared)
     numbers = spread(len(rows), step.generation.rows).tolist()
     chosen = [rows[number] for number in numbers]
@@ -113,7 +114,7 @@ def _written(step: Evaluate, context: Context, saved: SavedModel, base: Path) ->
     texts["untuned"] = [text.text for text in writing.written(untuned, chosen, numbers)]
     if not step.generation.few_shot:
         return _Written(texts, details, told)
-    train_rows = context.inputs["prepare"] / "train" / ROWS
+    train_rows = context.prepared / "train" / ROWS
     shared = keeps_rows_apart(json.loads((base / "config.json").read_text(encoding="utf-8")))
     shown = written_after_examples(writing, untuned, chosen, numbers, train_rows, shared=shared)
     if shown.texts:

@@ -6,23 +6,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from compiler.files import new_folder
-from compiler.plan import Merge
+from compiler.plan import Merge, TrainTogether
 from runtimes.backends import backend
 from runtimes.events import Said
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, train_of
 from runtimes.steps.train import copy_tokenizer
+from runtimes.together import store_once
 from runtimes.writing import writes
 
 
 def execute(step: Merge, context: Context) -> Iterator[Any]:
-    """Writes model/."""
+    """Writes model/; of several tasks a folder in it for each, with what they share stored once."""
     [train_id] = step.inputs
-    train = train_of(context.plan, train_id)
-    base = base_of(train, context)
+    trained = context.plan.step(train_id)
+    parts = tuple(trained.parts) if isinstance(trained, TrainTogether) else ("",)
     back = backend(context.placement.engine)
     with new_folder(context.folder / "model") as folder, writes(context.folder):
-        back.merge(train, base, context.inputs[train_id] / trained_folder(train), folder)
-        copy_tokenizer(base, folder, train.task)
+        for part in parts:
+            train = train_of(context.plan, train_id, part)
+            base, adapter = base_of(train, context), context.inputs[train_id] / trained_folder(train) / part
+            (folder / part).mkdir(exist_ok=True)
+            back.merge(train, base, adapter, folder / part)
+            copy_tokenizer(base, folder / part, train.task)
+        if isinstance(trained, TrainTogether):
+            store_once([folder / part for part in parts])
     yield Said(step=step.id, message="the adapter is merged into its base")
