@@ -184,10 +184,15 @@ class SharedTraining:
 
     def of(self, training: Training) -> Training:
         """A training with this in it."""
-        every = {name: getattr(training, name) for name in ("evaluate_every", "checkpoint_every")}
-        counted_in_steps = {name: self.per_epoch if value == "epoch" else value for name, value in every.items()}
-        length = {"epochs": None, "max_steps": self.num_steps, "max_length": self.max_length}
-        return replace(training, **length, **counted_in_steps)
+        evaluate, save = training.evaluate_every, training.checkpoint_every
+        return replace(
+            training,
+            epochs=None,
+            max_steps=self.num_steps,
+            max_length=self.max_length,
+            evaluate_every=self.per_epoch if evaluate == "epoch" else evaluate,
+            checkpoint_every=self.per_epoch if save == "epoch" else save,
+        )
 
 
 def shared_training(whole: MultiRecipe, found: Mapping[str, Facts]) -> SharedTraining:
@@ -195,18 +200,17 @@ def shared_training(whole: MultiRecipe, found: Mapping[str, Facts]) -> SharedTra
     training = whole.training
     filled = {name: ceil(facts.data.num_rows("train") / training.batch_size) for name, facts in found.items()}
     turns = turns_of(whole.task.sampling, filled)
-    longest, choices = training.max_length, ()
-    if longest == "auto":
-        longest = max(auto_length(facts.model, facts.data).value for facts in found.values())
-        reason = "what the longest row of all tasks asks for, within what the model takes"
-        choices = (Choice(pointer="/training/max_length", value=longest, reason=reason),)
+    longest = max(auto_length(facts.model, facts.data).value for facts in found.values())
+    reason = "what the longest row of all tasks asks for, within what the model takes"
+    length = Choice(pointer="/training/max_length", value=longest, reason=reason)
+    written = training.max_length
     shares = ", ".join(f"{name} {counted(steps, 'step')}" for name, steps in turns.items())
     said = Choice(pointer="/task/sampling", value=whole.task.sampling.type, reason=f"an epoch has of {shares}")
     return SharedTraining(
         turns=turns,
         num_steps=training.max_steps or (training.epochs or DEFAULT_EPOCHS) * sum(turns.values()),
-        max_length=longest,
-        choices=(said, *choices),
+        max_length=longest if written == "auto" else written,
+        choices=(said, *([length] if written == "auto" else [])),
     )
 
 

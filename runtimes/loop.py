@@ -212,6 +212,7 @@ class _Loop:
             unit=self.parts[issued.term].train.unit,
             seconds=self.since - before,
             part="" if issued.term == LOSS else issued.term,
+            weight=issued.factor,
         )
 
     def _learn(self, name: str, loss: float) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from compiler.files import write_json, write_text
-from compiler.plan import Plan, VerifyExport
+from compiler.plan import Plan, TrainTogether, VerifyExport
 from compiler.typed import to_json
 from runtimes import tasks
 from runtimes.store import Receipt, Store
@@ -59,9 +59,23 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
         "data": left("prepare", "data.json"),
         "training": left("train", "train.json"),
         "evaluation": left("evaluate", "evaluation.json"),
+        **_of_tasks(plan, left),
         "gates": gates,
         "exports": {step.id: left(step.id, "export.json") for step in plan.steps if step.step == "export"},
     }
+
+
+def _of_tasks(plan: Plan, left: Callable[[str, str], Any]) -> dict[str, Any]:
+    """Of each of several tasks its rows and its evaluation; nothing of a plan with one task."""
+    parts = [name for step in plan.steps if isinstance(step, TrainTogether) for name in step.parts]
+    found = {
+        name: {
+            "data": left(f"prepare-{name}", "data.json"),
+            "evaluation": left(f"evaluate-{name}", "evaluation.json"),
+        }
+        for name in parts
+    }
+    return {"tasks": found} if found else {}
 
 
 def _read(path: Path) -> Any:
@@ -81,19 +95,36 @@ def report_lines(report: Report) -> list[str]:
 
 def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"{report['name']}: {report['state']}{_how_far(report)}"]
-    if report["data"]:
-        yield [
-            f"  {split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in report["data"].items()
-        ]
+    tasks_of = report.get("tasks", {})  # of several; reports of older versions have none
+    for name, found in {"": report, **tasks_of}.items():
+        if found["data"]:
+            yield _data_lines(found["data"], name)
     if report["training"]:
-        yield [_training_line(report["training"]), *_engine_lines(report["training"])]
-    if report["evaluation"]:
-        yield _evaluation_lines(report["evaluation"])
+        yield [_training_line(report["training"]), *_weight_lines(report["training"])]
+        yield _engine_lines(report["training"])
+    for name, found in {"": report, **tasks_of}.items():
+        if found["evaluation"]:
+            yield [*([f"  {name}"] if name else []), *_evaluation_lines(found["evaluation"])]
     for name, gate in report["gates"].items():
         if gate:
             yield _gate_lines(name, gate)
     seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
     yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
+
+
+def _data_lines(data: Mapping[str, Any], name: str) -> list[str]:
+    """The rows of each split. `name`: of several tasks, whose they are."""
+    whose = f"{name}, " if name else ""
+    return [
+        f"  {whose}{split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in data.items()
+    ]
+
+
+def _weight_lines(training: Mapping[str, Any]) -> list[str]:
+    """What the losses of several tasks were multiplied by at last."""
+    weights = training.get("weights", {})  # runs of one task have none
+    shown = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
+    return [f"  losses weighed at the end: {shown}"] if shown else []
 
 
 def _how_far(report: Report) -> str:

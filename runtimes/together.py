@@ -72,7 +72,7 @@ def _equal_names(files: Sequence[Path]) -> frozenset[str]:
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
 
 
 def _read(file: Path) -> Tensors:

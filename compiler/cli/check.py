@@ -147,14 +147,14 @@ def example(compiled: Compiled, root: Path, source: LocalFacts) -> str:
 def traced(compiled: Compiled, root: Path, source: LocalFacts) -> str:
     """A line about the model's graph. Raises RecipeError when the runtime can't train the model."""
     from compiler.hub import fetch_model
-    from compiler.plan import Train
+    from compiler.plan import trainings
     from runtimes.backends import backend
     from runtimes.errors import RunError
 
-    step = compiled.plan.step("train")
-    assert isinstance(step, Train), "the step of that name trains"
+    steps = trainings(compiled.plan.step("train"))
+    back, folder = backend(compiled.placement.engine), fetch_model(steps[0].model, root, source.sources)
     try:
-        return backend(compiled.placement.engine).check_model(step, fetch_model(step.model, root, source.sources))
+        return "; ".join(dict.fromkeys(back.check_model(step, folder) for step in steps))
     except RunError as error:
         raise RecipeError([compiled.recipe.finding(error.code, "/model/id", error.message, error.hint)]) from None
 

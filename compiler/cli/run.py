@@ -101,8 +101,7 @@ def next_lines(plan: Plan, run: Path) -> list[str]:
     """What a user does next with a run that is done."""
     lines = [f"report: {run / 'report.html'}"]
     if (run / "bundle").exists():
-        step = plan.step("prepare")
-        assert isinstance(step, Prepare), "the step of that name prepares"
+        step = next(step for step in plan.steps if isinstance(step, Prepare))
         lines += [f"bundle: {run / 'bundle'}", f"next: recipe predict {run} --{tasks.reads(step.task)} '...'"]
     return lines
 

@@ -165,9 +165,8 @@ def share_trunk(models: Sequence[Wrapped]) -> None:
 def _trunk(wrapped: Wrapped) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     """The modules and parameters of a model's base that are not its task's, by their names there."""
     base, prefix = wrapped.inner.base_model, wrapped.inner.base_model_prefix
-    for name, found in (*base.named_children(), *base.named_parameters(recurse=False)):
-        if not is_own(f"{prefix}.{name}", wrapped.head):
-            yield name, found
+    found: list[tuple[str, nn.Module | nn.Parameter]] = [*base.named_children(), *base.named_parameters(recurse=False)]
+    yield from ((name, each) for name, each in found if not is_own(f"{prefix}.{name}", wrapped.head))
 
 
 def _renamed(word: str, part: str, head: Sequence[str]) -> str:

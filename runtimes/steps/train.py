@@ -161,8 +161,10 @@ class Journal:
         """Sums and curves for the report of the run."""
         steps = [line for line in self.read() if line["event"] == "StepReport"]
         seconds, tokens = sum(step["seconds"] for step in steps), sum(step["num_tokens"] for step in steps)
+        weights = {step["part"]: step["weight"] for step in steps if step.get("part")}
         return {
             "engines": self.engines(),
+            **({"weights": weights} if weights else {}),
             "steps": len(steps),
             "tokens": tokens,
             "seconds": round(seconds, 3),
