@@ -367,9 +367,9 @@ CODES: dict[str, Code] = {
     ),
     "R240": Code(
         "several tasks that can't be trained as one",
-        "Tasks that share a model are at least two, each under a name that a folder and an output of the exported graph "
-        "can have. Either all have validation rows or none, as the sum of their losses chooses between checkpoints. The "
-        "method trains what is in the model or in its heads: full, head, freeze, lora.",
+        "Tasks that share a model are at least two, each under a name that a folder and an output of a graph can have. "
+        "Either all have validation rows or none, as the sum of their losses chooses between checkpoints. The method "
+        "trains what is in the model or in its heads: full, head, freeze, lora.",
     ),
     "R410": Code(
         "an architecture that the task can't use",

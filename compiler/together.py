@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from compiler.auto import Choice
 from compiler.checks import check_recipe
-from compiler.diagnostics import Diagnostic, RecipeError, counted, errors, in_order
+from compiler.diagnostics import Diagnostic, RecipeError, counted, in_order
 from compiler.document import Document, Node, escape
 from compiler.facts import Facts, FactSource
 from compiler.lengths import auto_length
@@ -222,7 +222,9 @@ def turns_of(sampling: Sampling, filled: Mapping[str, int]) -> dict[str, int]:
         case RoundRobin():
             return dict.fromkeys(filled, ceil(sum(filled.values()) / len(filled)))
         case Temperature(temperature=temperature):
-            return apportioned(sum(filled.values()), {name: count ** (1 / temperature) for name, count in filled.items()})
+            return apportioned(
+                sum(filled.values()), {name: count ** (1 / temperature) for name, count in filled.items()}
+            )
 
 
 def apportioned(total: int, weights: Mapping[str, float]) -> dict[str, int]:

@@ -34,7 +34,8 @@ def evaluate(
 ) -> Evaluation:
     """Losses and outputs of all rows, each computed once, in the order of the split.
 
-    `term`: what the rows' loss is called. When the device has no room the batch size is halved for the rest, and `on_halved` is told.
+    When the device has no room the batch size is halved for the rest, and `on_halved` is told. `term`: what the rows'
+    loss is called.
     """
     order: list[Rows] = []
     losses: list[Ragged] = []

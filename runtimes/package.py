@@ -67,16 +67,21 @@ def package_together(steps: Mapping[str, Package], parts: Mapping[str, Parts], o
         _copy_shared(steps[first], parts[first], folder)
         shutil.copyfile(parts[first].model_folder / CONFIG, folder / CONFIG)
         for name, step in steps.items():
-            report = read_report(parts[name].verify_folder)
-            require_passed(report.verification, code="E602")
-            step = replace(step, task=learnt(step.task, parts[name].verify_folder))
             (folder / name).mkdir()
-            _copy_own(step, parts[name], folder / name)
-            seal(folder / name, _manifest(step, parts[name], report, folder))
+            _seal_part(step, parts[name], folder / name)
         seal(folder, TogetherManifest(name=steps[first].name, parts=tuple(steps), plan_key=key))
         verification = verify_together(folder)
         require_passed(verification, code="E603")
     return verification
+
+
+def _seal_part(step: Package, parts: Parts, folder: Path) -> None:
+    """Writes what is one task's own into a folder in that of the graph."""
+    report = read_report(parts.verify_folder)
+    step = replace(step, task=learnt(step.task, parts.verify_folder))
+    require_passed(report.verification, code="E602")
+    _copy_own(step, parts, folder)
+    seal(folder, _manifest(step, parts, report, folder.parent))
 
 
 def _copy(step: Package, parts: Parts, folder: Path) -> None:

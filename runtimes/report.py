@@ -115,9 +115,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
 def _data_lines(data: Mapping[str, Any], name: str) -> list[str]:
     """The rows of each split. `name`: of several tasks, whose they are."""
     whose = f"{name}, " if name else ""
-    return [
-        f"  {whose}{split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in data.items()
-    ]
+    return [f"  {whose}{split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in data.items()]
 
 
 def _weight_lines(training: Mapping[str, Any]) -> list[str]:

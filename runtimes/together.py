@@ -36,6 +36,13 @@ def state_name(part: str, parameter: str, head: Collection[str]) -> str:
     return f"{part}/{parameter}" if is_own(parameter, head) else parameter
 
 
+def entry_name(part: str, entry: str, head: Collection[str]) -> str:
+    """The name of an entry in a part's state (parameters/NAME, optimizer/NAME/MOMENT) among those of all tasks."""
+    kind, _, rest = entry.partition("/")
+    name, slash, moment = rest.partition("/")
+    return f"{kind}/{state_name(part, name, head)}{slash}{moment}"
+
+
 def store_once(folders: Sequence[Path]) -> None:
     """Parts the weights of transformers folders: what is equal in all goes into one file, which is linked into each.
 

@@ -14,6 +14,7 @@ from compiler.tasks import TextClassification, TextRegression
 from compiler.typed import About
 
 MULTI_TASK = "multi-task"
+_TRAINING, _VERIFY = Training(), Verify()
 METHODS = ("full", "head", "freeze", "lora")
 """The methods whose parameters are all in the model or in its heads."""
 
@@ -83,7 +84,9 @@ class MultiTask:
     """Several tasks on one encoder, each with a head of its own. Rows, loss and metrics stand in each task."""
 
     type: Annotated[Literal["multi-task"], About("Several tasks on one encoder.")] = "multi-task"
-    tasks: Annotated[Mapping[str, OneTask], About("Two or more, each under the name that its answers and outputs have.")]
+    tasks: Annotated[
+        Mapping[str, OneTask], About("Two or more, each under the name that its answers and outputs have.")
+    ]
     sampling: Annotated[Sampling, About("How many steps of an epoch each task has.")] = Proportional()
     loss_weights: Annotated[LossWeights, About("How the tasks' losses are weighed.")] = FixedWeights()
 
@@ -98,12 +101,12 @@ class MultiRecipe:
     task: Annotated[MultiTask, About("What the model is to do.")]
     model: Annotated[Model, About("The pretrained model. A bare string is its id.")]
     method: Annotated[Method, About("What is trained.")] = Full()
-    training: Annotated[Training, About("How it is trained.")] = Training()
+    training: Annotated[Training, About("How it is trained.")] = _TRAINING
     runtime: Annotated[
         Literal["auto", "pytorch", "mlx"], About("What runs the plan. auto: mlx on Apple silicon, else pytorch.")
     ] = "auto"
     export: Annotated[tuple[Export, ...], About("What is written for deployment.")] = ()
-    verify: Annotated[Verify, About("What the gate asks of an export.")] = Verify()
+    verify: Annotated[Verify, About("What the gate asks of an export.")] = _VERIFY
     document: Document = field(compare=False, repr=False, metadata={"hidden": True})
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from runtimes.mlx.trace.training import Traced, save
 from runtimes.mlx.weights import Weights, load_weights, weight_files
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 
-_STATE = "state.safetensors"
+STATE = "state.safetensors"
 _STEP = "step"  # torch counts the steps of each parameter
 
 
@@ -45,14 +45,25 @@ class MlxEngine:
 
     fixed_shapes = True
 
-    def __init__(self, step: Train, traced: Traced, weights: Weights, folder: Path, placement: Placement) -> None:
+    def __init__(
+        self,
+        step: Train,
+        traced: Traced,
+        weights: Weights,
+        folder: Path,
+        placement: Placement,
+        own: Collection[str] = (),
+    ) -> None:
+        """`own`: the parameters whose steps are counted apart, as others train what is not among them too."""
         self.step, self.traced, self.folder, self.placement = step, traced, folder, placement
         new = {name: mx.array(value) for name, value in traced.values.items() if name in traced.train.parameters}
         parameters = {**weights.parameters, **new}
         self.trained = {name: parameters.pop(name) for name in traced.train.trainable}
         self.frozen, self.buffers = parameters, dict(weights.buffers)
         self.moments: Moments = zero_moments(step.optimizer, self.trained)
-        self.count = mx.array(0)
+        groups = ([name for name in self.trained if name not in own], [name for name in self.trained if name in own])
+        self.groups = tuple(tuple(group) for group in groups if group)
+        self.counts = tuple(mx.array(0) for _ in self.groups)  # steps of each group's parameters
         self.shapes: set[tuple[object, ...]] = set()  # each is a compiled graph
         self.memory_limit = None if placement.memory_gib is None else placement.memory_gib * 2**30  # bytes
         self._peak = 0
@@ -76,11 +87,12 @@ class MlxEngine:
         [rate] = learning_rates
         with self._within_memory():
             loss, gradients, buffers = self._accumulate(micro_batches, denominators["loss"], seed)
+            counts = tuple(count + 1 for count in self.counts)
             trained, moments, norm = self._update(
-                self.trained, gradients, self.moments, self.count + 1, mx.array(rate, mx.float32)
+                self.trained, gradients, self.moments, counts, mx.array(rate, mx.float32)
             )
             mx.eval(loss, trained, moments, buffers, norm)
-        self.trained, self.moments, self.buffers, self.count = trained, moments, buffers, self.count + 1
+        self.trained, self.moments, self.buffers, self.counts = trained, moments, buffers, counts
         return DoneStep(StepResult(losses={"loss": _number(loss)}, grad_norm=_number(norm)))
 
     def _accumulate(
@@ -113,15 +125,18 @@ class MlxEngine:
         return step
 
     def _updated(
-        self, trained: Arrays, gradients: Arrays, moments: Moments, count: mx.array, rate: mx.array
+        self, trained: Arrays, gradients: Arrays, moments: Moments, counts: Sequence[mx.array], rate: mx.array
     ) -> tuple[dict[str, mx.array], Moments, mx.array]:
         norm = global_norm(gradients)
         if self.step.max_grad_norm is not None:
             gradients = clip(gradients, norm, self.step.max_grad_norm)
-        decay = self.step.weight_decay
-        found, after = update(
-            self.step.optimizer, trained, gradients, moments, step=count, learning_rate=rate, weight_decay=decay
-        )
+        decay, found, after = self.step.weight_decay, dict[str, mx.array](), Moments()
+        for names, count in zip(self.groups, counts, strict=True):
+            group = {name: trained[name] for name in names}
+            moved, moved_moments = update(
+                self.step.optimizer, group, gradients, moments, step=count, learning_rate=rate, weight_decay=decay
+            )
+            found, after = {**found, **moved}, {**after, **moved_moments}
         return found, after, norm
 
     def _inputs(self, batch: Batch, graph: Graph, name: str) -> dict[str, mx.array]:
@@ -161,18 +176,27 @@ class MlxEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors under the names that the PyTorch engine gives it."""
+        mx.save_safetensors(str(folder / STATE), self.state())
+
+    def state(self) -> dict[str, mx.array]:
+        """All that training changes, by its name in the file."""
         state = {f"parameters/{name}": value for name, value in self.trained.items()}
         state |= {f"buffers/{name}": value for name, value in self._persistent_buffers().items()}
-        count = self.count.astype(mx.float32)
-        for name, moments in self.moments.items():
-            counted = {**moments, _STEP: count} if self._counts else moments
-            state |= {f"optimizer/{name}/{moment}": value for moment, value in counted.items()}
-        mx.save_safetensors(str(folder / _STATE), state)
+        for names, count in zip(self.groups, self.counts, strict=True):
+            steps = {_STEP: count.astype(mx.float32)} if self._counts else {}
+            for name in names:
+                counted = {**self.moments[name], **steps}
+                state |= {f"optimizer/{name}/{moment}": value for moment, value in counted.items()}
+        return state
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote, of this engine or another. Raises KeyError when it is of other parameters."""
-        found = mx.load(str(folder / _STATE))
+        found = mx.load(str(folder / STATE))
         assert isinstance(found, dict)
+        self.take_state(found)
+
+    def take_state(self, found: Arrays) -> None:
+        """Takes up what `state` gave. Raises KeyError when it is of other parameters."""
         self.trained = {name: found[f"parameters/{name}"] for name in self.trained}
         self.buffers |= {name: found[f"buffers/{name}"] for name in self._persistent_buffers()}
         self.moments = {
@@ -180,7 +204,10 @@ class MlxEngine:
             for name, moments in self.moments.items()
         }
         if self._counts:
-            self.count = mx.array(max(int(_number(found[f"optimizer/{name}/{_STEP}"])) for name in self.trained))
+            self.counts = tuple(
+                mx.array(max(int(_number(found[f"optimizer/{name}/{_STEP}"])) for name in names))
+                for names in self.groups
+            )
         mx.eval(self.trained, self.buffers, self.moments)
 
     @property

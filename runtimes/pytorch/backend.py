@@ -20,8 +20,8 @@ from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
-from runtimes.pytorch.together import TogetherEngine
 from runtimes.pytorch.sequence_decoding import sequence_decoder
+from runtimes.pytorch.together import TogetherEngine
 from runtimes.saved import SavedModel
 from runtimes.tolerance import Noise
 

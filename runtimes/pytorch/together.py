@@ -15,7 +15,7 @@ from runtimes.protocol import LOSS, Batch, PendingStep, RowResults, StepResult
 from runtimes.pytorch.engine import STATE, TorchEngine, new_optimizer
 from runtimes.pytorch.models import Wrapped, wrapped_model
 from runtimes.pytorch.recomputing import recompute_layers
-from runtimes.together import folders_of, is_own, part_folder, state_name, store_once
+from runtimes.together import entry_name, folders_of, is_own, part_folder, state_name, store_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class TogetherEngine:
 
     def _state(self) -> dict[str, Tensor]:
         return {
-            _renamed(word, part, self.heads[part]): value
+            entry_name(part, entry, self.heads[part]): value
             for part, engine in self.parts.items()
-            for word, value in engine.state().items()
+            for entry, value in engine.state().items()
         }
 
     def save_model(self, folder: Path) -> None:
@@ -167,10 +167,3 @@ def _trunk(wrapped: Wrapped) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     base, prefix = wrapped.inner.base_model, wrapped.inner.base_model_prefix
     found: list[tuple[str, nn.Module | nn.Parameter]] = [*base.named_children(), *base.named_parameters(recurse=False)]
     yield from ((name, each) for name, each in found if not is_own(f"{prefix}.{name}", wrapped.head))
-
-
-def _renamed(word: str, part: str, head: Sequence[str]) -> str:
-    """A name in a part's state, parameters/NAME or optimizer/NAME/MOMENT, among those of all."""
-    kind, _, rest = word.partition("/")
-    name, slash, moment = rest.partition("/")
-    return f"{kind}/{state_name(part, name, head)}{slash}{moment}"

@@ -30,7 +30,6 @@ from runtimes.steps.models import base_of
 from runtimes.together import part_folder
 from runtimes.writing import writes
 
-
 _CURVE = ("step", "part", "loss", "learning_rate", "grad_norm")
 
 

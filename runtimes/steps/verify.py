@@ -20,10 +20,10 @@ from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
 from runtimes.inputs import Row, open_reader
 from runtimes.learnt import learnt, write_learnt
+from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
 from runtimes.steps.prepare import read_prepared
-from runtimes.saved import SavedModel
 from runtimes.together import part_folder
 from runtimes.tokens import Encoder
 from runtimes.verify import verify_export

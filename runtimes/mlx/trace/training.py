@@ -51,6 +51,7 @@ class Traced:
     names: Mapping[str, str]  # from the files' names to the model's
     values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
     held: Quantization | None = None  # which weights the graphs read as codes of a few bits
+    head: tuple[str, ...] = ()  # the modules of the task's head, by their names in the model that its library loads
 
 
 def flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
@@ -107,6 +108,7 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
         evaluate=evaluate,
         names=names,
         values=wrapped.values,
+        head=wrapped.head,
     )
 
 
