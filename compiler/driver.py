@@ -18,7 +18,7 @@ from compiler.reading import read_recipe, read_several
 from compiler.recipe import Recipe
 from compiler.resolve import ResolvedRecipe, resolve
 from compiler.tasks.multi_task import is_multi_task
-from compiler.together import check_models, collected, gathered, projected, shared_training
+from compiler.together import check_leaks, check_models, collected, gathered, projected, shared_training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +61,11 @@ def compile_together(document: Document, facts: FactSource, target: Target, runt
     }
     parts = collected(alone)
     first = next(iter(parts.values()))
+    findings = [one for part in parts.values() for one in part.findings]
     return replace(
         first,
         plan=plan_together(whole, {name: (recipes[name], part.plan) for name, part in parts.items()}, shared),
-        findings=in_order(dict.fromkeys(one for part in parts.values() for one in part.findings)),
+        findings=in_order([*findings, *check_leaks(recipes, found)]),
         parts=parts,
     )
 

@@ -14,6 +14,7 @@ from typing import Any, get_origin
 from compiler import tasks
 from compiler.codes import CODES
 from compiler.recipe import Recipe
+from compiler.tasks.multi_task import MULTI_TASK, MultiTask, OneTask
 from compiler.typed import Field, describe, fields, members, records, tag, to_json
 
 REFERENCE_FILE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -30,19 +31,41 @@ merge, arrays replace, and an object whose `type` changes is replaced.
 
 def reference_text() -> str:
     """The page in Markdown."""
-    return "\n".join([_INTRODUCTION, *_record("recipe", Recipe, 2), *_tasks(), *_codes()]) + "\n"
+    return "\n".join([_INTRODUCTION, *_record("recipe", Recipe, 2), *_several(), *_tasks(), *_codes()]) + "\n"
 
 
 def _record(title: str, owner: type, level: int) -> Iterator[str]:
+    yield from _table(title, owner, level)
+    for f in _shown(owner):
+        yield from _below(title, f, level)
+
+
+def _shown(owner: type) -> list[Field]:
+    return [f for f in fields(owner) if tag(owner) is None or f.name != tag(owner)[0]]  # type: ignore[index]
+
+
+def _table(title: str, owner: type, level: int) -> Iterator[str]:
     yield f"{'#' * level} {title}\n"
     yield f"{(owner.__doc__ or '').strip().splitlines()[0]}\n"
-    shown = [f for f in fields(owner) if tag(owner) is None or f.name != tag(owner)[0]]  # type: ignore[index]
-    if shown:
+    if shown := _shown(owner):
         yield "| key | value | default | meaning |\n|---|---|---|---|"
         yield from (_row(f) for f in shown)
         yield ""
-    for f in shown:
-        yield from _below(title, f, level)
+
+
+_SEVERAL = """## Several tasks
+
+With a task of the type `multi-task`, `dataset`, `metrics` and `loss` stand in each task; of `training` nothing
+reads `loss`, `label_smoothing`, `balance` and `packing`. All else of the recipe is what the tasks share.
+"""
+
+
+def _several() -> Iterator[str]:
+    yield _SEVERAL
+    yield from _table(f"task: {MULTI_TASK}", MultiTask, 3)
+    yield from _table(f"task: {MULTI_TASK}.tasks.NAME", OneTask, 3)
+    for f in fields(MultiTask):
+        yield from _below(f"task: {MULTI_TASK}", f, 3)
 
 
 def _row(f: Field) -> str:

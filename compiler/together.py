@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil
 from typing import TypeVar
 
@@ -166,6 +167,21 @@ def check_models(whole: MultiRecipe, found: Mapping[str, Facts]) -> Iterator[Dia
     if model.architecture != "encoder":
         message = f"the model is a {model.architecture} ({model.model_type}), and several tasks share an encoder"
         yield _finding(whole, "R410", "/model/id", message, "choose an encoder: bert, roberta, distilbert, ...")
+
+
+def check_leaks(recipes: Mapping[str, Recipe], found: Mapping[str, Facts]) -> Iterator[Diagnostic]:
+    """The held-out rows of a task are not among those that another one is trained on."""
+    for name, facts in found.items():
+        for split, (other, theirs) in product(facts.data.splits, found.items()):
+            train = theirs.data.split("train")
+            if split.rows.split == "train" or other == name or train is None:
+                continue
+            if count := len(split.digests & train.digests):
+                rows = f"{counted(count, f'{split.rows.split} row')} of {name} stand{'s' if count == 1 else ''}"
+                message = f"{rows} in train of {other}: the model has read {'it' if count == 1 else 'them'}"
+                hint = "draw the rows of both alike: the same fraction and seed, and no stratify where one has classes"
+                pointer = f"/dataset/{split.rows.split}"
+                yield recipes[name].finding("R311", pointer, message, hint, severity="warning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

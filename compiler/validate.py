@@ -17,7 +17,7 @@ from compiler.document import Document, Node, escape, tokens
 from compiler.recipe import Recipe
 from compiler.schema import recipe_schema
 from compiler.tasks import TASKS, Task, module_of
-from compiler.tasks.multi_task import MULTI_TASK, ROOT, MultiRecipe
+from compiler.tasks.multi_task import MULTI_TASK, ROOT, MultiRecipe, OneTask, is_multi_task
 from compiler.typed import TAGS, below, fields, read_record, records, tag
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
@@ -42,6 +42,11 @@ def validate_several(document: Document) -> MultiRecipe:
     """The recipe of several tasks in a document. Raises RecipeError with every fault of shape at once."""
     shaped = _shaped(document)
     return read_record(MultiRecipe, _plain(shaped), document=shaped)
+
+
+def validate_any(document: Document) -> Recipe | MultiRecipe:
+    """The recipe in a document, of one task or of several. Raises RecipeError with every fault of shape at once."""
+    return validate_several(document) if is_multi_task(document.root) else validate(document)
 
 
 def _plain(document: Document) -> dict[str, Any]:
@@ -122,9 +127,15 @@ def _unknown_key(key: str, parent: str, error: Fault, document: Document) -> Dia
         hint = f"it belongs to {listed}: remove it, or change the kind"
         return Diagnostic(code="R202", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
     where = f' in "{parent[1:]}"' if parent else ""
-    hint = _belongs(key, parent) or did_you_mean(key, error.schema["properties"], noun="known keys")
+    of_each = not parent and _root_shape(document) is MultiRecipe and key in (f.name for f in fields(OneTask))
+    hint = f'"{key}" stands in each task' if of_each else _belongs(key, parent)
+    hint = hint or did_you_mean(key, error.schema["properties"], noun="known keys")
     message = f"unknown key {_shown(key)}{where}"
     return Diagnostic(code="R101", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
+
+
+def _root_shape(document: Document) -> type[Recipe | MultiRecipe]:
+    return MultiRecipe if is_multi_task(document.root) else Recipe
 
 
 def _belongs(key: str, parent: str) -> str:
