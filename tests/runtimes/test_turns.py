@@ -77,7 +77,7 @@ def test_a_log_variance_moves_against_the_slope_of_the_objective(
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_a_log_variance_comes_to_rest_at_the_logarithm_of_twice_the_likelihood_s_loss(share: float) -> None:
-    """1/2 = share * exp(-s) * L, so s = log(2 * share * L): of squared errors log L, the logarithm of their variance."""
+    """1/2 = share * exp(-s) * L, so s = log(2 * share * L): of squared errors log L, of their variance."""
     found, weigh = 0.0, weighing(share=share, rate=0.05)
     for _ in range(2000):
         found = weigh.moved("a", found, 0.3)
