@@ -46,8 +46,8 @@ schema: $(VENV)/with-run  ## write the generated files anew: the JSON Schema and
 	$(BIN)/python -m compiler.schema
 	$(BIN)/python -m compiler.reference
 
-matrix: $(VENV)/with-dev  ## run the whole conformance table, MLX beside PyTorch; writes docs/matrix.json and its pages
-	$(BIN)/python -m tools.matrix
+matrix: $(VENV)/with-dev  ## run the whole conformance table, an hour; ARGS=--missing: only the cells without figures
+	$(BIN)/python -m tools.matrix $(ARGS)
 
 bench: $(VENV)/with-dev  ## training speed beside transformers.Trainer, on the same rows
 	@$(BIN)/python -m tools.fetch_fixtures

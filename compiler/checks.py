@@ -9,7 +9,9 @@ from compiler import methods, tasks
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.metrics import UNRANKED, OfClasses, name_of
-from compiler.placement import LIMIT_HINT, Runtime, Target, choose_runtime, unkept_limit
+from compiler.moments import unheld
+from compiler.options import check_options
+from compiler.placement import LIMIT_HINT, DeviceKind, Runtime, Target, choose_runtime, unkept_limit
 from compiler.recipe import Export, Mlx, Onnx, Recipe, Split
 
 OPSET = 18
@@ -28,6 +30,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_packing(recipe)
     yield from check_balance(recipe)
     yield from check_micro_batch(recipe)
+    yield from check_options(recipe)
     yield from check_split_kinds(recipe)
     yield from check_split_keys(recipe)
     yield from check_selection(recipe)
@@ -37,6 +40,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_generation(recipe)
     yield from check_unread_gate(recipe)
     yield from check_runtime(recipe)
+    yield from check_moments(recipe)
 
 
 def _unread(recipe: Recipe, pointer: str, reason: str, hint: str) -> Diagnostic:
@@ -195,6 +199,18 @@ def check_runtime(recipe: Recipe) -> Iterator[Diagnostic]:
         yield recipe.finding("R213", "/runtime", message, f'write "runtime": "{runtimes[0]}", or use another method')
 
 
+def check_moments(recipe: Recipe) -> Iterator[Diagnostic]:
+    """The runtime that the recipe names can hold the optimizer's running means as it says."""
+    if recipe.runtime != "auto":
+        yield from _unheld_findings(recipe, recipe.runtime, None, f"the recipe's runtime is {recipe.runtime}")
+
+
+def _unheld_findings(recipe: Recipe, engine: Runtime, device: DeviceKind | None, reason: str) -> Iterator[Diagnostic]:
+    for key, message in unheld(recipe.training.optimizer, engine, device):
+        hint = f'remove "{key}", or run it with PyTorch where it can be: --runtime pytorch --target cuda'
+        yield recipe.finding("R222", f"/training/optimizer/{key}", f"{message}, and {reason}", hint)
+
+
 def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> Iterator[Diagnostic]:
     """The runtime that the command line asks for, or that is chosen for the target, has the method and the limit."""
     runtimes = methods.module_of(recipe.method).RUNTIMES
@@ -205,6 +221,8 @@ def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> 
         yield recipe.finding(
             "R213", "/method", message, f'write "runtime": "{runtimes[0]}", or --runtime {runtimes[0]}'
         )
+    else:
+        yield from _unheld_findings(recipe, engine, target.kind, f"{engine} was chosen on {target.kind}: {reason}")
     if unkept := unkept_limit(target, runtime or recipe.runtime):
         yield recipe.finding("R217", "/runtime", unkept, LIMIT_HINT.format(kind=target.kind))
 
@@ -272,7 +290,7 @@ def asks_for_texts(recipe: Recipe) -> bool:
 
 
 def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
-    """A folder for mlx-lm holds a language model, and each of its keys is read."""
+    """A folder for mlx-lm holds the weights of a language model, and each of its keys is read."""
     for index, export in enumerate(recipe.export):
         if not isinstance(export, Mlx):
             continue
@@ -280,6 +298,10 @@ def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
         if tasks.module_of(recipe.task).ARCHITECTURES[0] != "decoder":
             message = f'mlx-lm runs language models, and the task is "{recipe.task.type}"'
             yield recipe.finding("R218", pointer, message, 'write {"format": "onnx"}')
+        elif methods.module_of(recipe.method).SAVES == "adapter" and not methods.module_of(recipe.method).MERGES:
+            message = f'a folder for mlx-lm has no place for what the method "{recipe.method.type}" adds to the model'
+            hint = 'write {"format": "onnx"}, or use a method that is merged: "lora"'
+            yield recipe.finding("R218", pointer, message, hint)
         if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:
             yield _unread(recipe, f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
         if export.is_exact and recipe.wrote(f"{pointer}/max_metric_drop") is not None:

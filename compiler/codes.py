@@ -61,22 +61,43 @@ CODES: dict[str, Code] = {
     "R202": Code(
         "nothing reads this key",
         "The key exists in the language, but with the other values of this recipe nothing would read it: the rank of "
-        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect.",
+        "LoRA under full tuning, or the gate's settings without an export. It would look as if it had an effect. What "
+        "stands beside stages counts as read where one of them reads it.",
     ),
     "R203": Code(
         "listed twice",
-        "Two metrics have the same name in the report, two exports would write the same, or two targets are the same "
-        "column. Remove one.",
+        "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
+        "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
+        "give it another name.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
         "The method `freeze` keeps the first layers as they are. With as many layers as the model has, or more, only "
-        "the head would be trained; say so with the method `head`.",
+        "the head would be trained; say so with the method `head`. Nor can more than all layers be the last ones. A "
+        "stage is one layer (ResNet, Swin), and so are layers that share their weights (ALBERT).",
     ),
     "R205": Code(
         "a target module that does not exist",
-        "LoRA's target_modules are matched against the ends of the names of the model's linear layers. The hint lists "
-        "the names that the model has.",
+        "Target modules are named as the model's files name them: by a whole name, by its end after a dot, or by a "
+        "pattern in which * stands for any characters between two dots. LoRA's are linear layers, an adapter's are "
+        "projections inside a layer, those of layer-norm are norms; modules_to_save may be any. The hint lists the "
+        "names that the model has.",
+    ),
+    "R230": Code(
+        "an option that does not fit the rank",
+        "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
+        "that their product is zero: the rank has to be even.",
+    ),
+    "R232": Code(
+        "an adapter that a training can't begin with",
+        "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
+        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
+        "in place of drawn ones. The message names what differs.",
+    ),
+    "R231": Code(
+        "a module that would be trained twice",
+        "modules_to_save are copied and trained in full. A module in them can't have a target module inside of it, "
+        "beside which something else is trained.",
     ),
     "R206": Code(
         "a split needs one source",
@@ -186,6 +207,7 @@ CODES: dict[str, Code] = {
     "E409": Code(
         "the method does not run on this runtime",
         "A plan is the same for every runtime, but some methods need what only one of them has: `qlora` runs on MLX. "
+        "So do optimizers with running means in 8 bits or paged, which run on PyTorch. "
         "Nothing was loaded. `--runtime` names the runtime of a plan.",
     ),
     "E410": Code(
@@ -203,6 +225,12 @@ CODES: dict[str, Code] = {
         "a saved model is not whole",
         "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
         "random numbers, so it is refused.",
+    ),
+    "E503": Code(
+        "what was tuned is lost in the export",
+        "The export rounds weights so that most of the update goes back to the weights of the base: so it is where an "
+        "adapter is merged into weights that lie on the grid of their few bits, or where a training changed little. "
+        "Nothing was written. The tuned model is kept.",
     ),
     "E601": Code(
         "not a whole bundle",
@@ -231,8 +259,9 @@ CODES: dict[str, Code] = {
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
     "R218": Code(
-        "an export that the task does not have",
-        "mlx-lm runs language models that write token after token. Every other model is exported to ONNX.",
+        "an export that the task or the method does not have",
+        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
+        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
     ),
     "R219": Code(
         "a stop text that ends every answer",
@@ -242,6 +271,35 @@ CODES: dict[str, Code] = {
         "packed rows would see each other",
         "Rows share a sequence where the model's attention takes a mask for pairs of tokens. Windows and slopes over "
         "distances would be lost with such a mask; rows of these models are sequences of their own.",
+    ),
+    "R221": Code(
+        "unfreezing that comes too late",
+        "With /training/unfreeze_every, the head is trained first and a layer more after every so many steps. With as "
+        "many steps as the whole training, only the head would be trained; say so with the method `head`.",
+    ),
+    "R222": Code(
+        "running means that can't be held like this here",
+        "An optimizer's running means in 8 bits (`state`), or in memory that moves between a GPU and its machine "
+        "(`paged`), are held by bitsandbytes, with PyTorch: 8 bits on CUDA and the CPU, paged on CUDA. MLX has "
+        'neither. The runtime is the recipe\'s "runtime", or --runtime on the command line.',
+    ),
+    "R233": Code(
+        "a reduction that leaves nothing",
+        "An adapter has as many units as its projection has outputs, divided by reduction_factor: at least one.",
+    ),
+    "R234": Code(
+        "a model without biases",
+        "The method `bitfit` trains biases. Llama, T5 and their like have none; LoRA tunes every model with linear "
+        "layers.",
+    ),
+    "R250": Code(
+        "virtual tokens do not fit the model",
+        "Prompt tuning, p-tuning and prefix tuning put vectors before the tokens of a text. Models of images have no "
+        "tokens; PEFT has no way to put them before both halves of an encoder-decoder; and some models take none.",
+    ),
+    "R251": Code(
+        "virtual tokens leave no room",
+        "Virtual tokens take positions of the model, which rows need: those that are left are how long a row may be.",
     ),
     "R301": Code(
         "a data file is missing",
@@ -336,6 +394,12 @@ CODES: dict[str, Code] = {
         "No file name has the split's word, several configurations have it, a numbered part is missing, or its rows "
         "are images, which are read from this machine alone. Name the file by path instead.",
     ),
+    "R240": Code(
+        "a stage can't start from the model before it",
+        "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
+        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves "
+        "the head of its task, so language models are tuned before it and not after.",
+    ),
     "R401": Code(
         "access is refused",
         "The model or dataset is gated or private. Ask for access on its page, then log in with `hf auth "
@@ -365,7 +429,7 @@ CODES: dict[str, Code] = {
         "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
         "token that the model does not have, or describes another model than the weights: more layers, other sizes.",
     ),
-    "R240": Code(
+    "R260": Code(
         "several tasks that can't be trained as one",
         "Tasks that share a model are at least two, each under a name that a folder and an output of a graph can have. "
         "Either all have validation rows or none, as the sum of their losses chooses between checkpoints. The method "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler import weights
 from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order, stop_on_error
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from compiler.tasks.interface import Architecture
 
 SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFacts:
+    """A PEFT adapter that a training begins with, from its adapter_config.json and the header of its weights."""
+
+    id: str  # a path from the recipe's folder
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)  # of its weights, by their names in the file
+    files: Mapping[str, str]  # name -> sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +54,7 @@ class ModelFacts:
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
     packs: bool = False  # whether its attention keeps packed rows apart
     padding: int | None = 0  # the token that fills rows up, where config.json names one
+    adapter: AdapterFacts | None = None  # that the recipe's method begins with
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
 
@@ -51,6 +62,11 @@ class ModelFacts:
     def linear_modules(self) -> tuple[str, ...]:
         """Modules with a matrix, by their names in the weight files; without embeddings and heads."""
         return weights.linear_modules(self.shapes)
+
+    def sides(self, name: str) -> tuple[int, int]:
+        """The outputs and the inputs of a linear module."""
+        first, second = self.shapes[f"{name}.weight"]
+        return (second, first) if self.model_type in weights.TRANSPOSED else (first, second)
 
     @property
     def linear_inputs(self) -> Mapping[str, int]:
@@ -193,11 +209,22 @@ class Facts:
     findings: tuple[Diagnostic, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What stages leave to the next one: a model, and the tasks that it was tuned for, in order."""
+
+    model: ModelFacts
+    tasks: tuple[Task, ...]
+
+
 class FactSource(Protocol):
     """Where facts come from."""
 
-    def gather(self, recipe: Recipe) -> Facts:
-        """The facts of a recipe. Raises RecipeError with every finding about model and data."""
+    def gather(self, recipe: Recipe, before: Left | None = None) -> Facts:
+        """The facts of a recipe, or of a stage that starts from a model which stages before it left.
+
+        Raises RecipeError with every finding about model and data.
+        """
 
 
 def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
@@ -208,15 +235,15 @@ def check_revision(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         yield recipe.finding("R202", "/model/revision", message, hint, severity="warning", key=True)
 
 
-def bound(recipe: Recipe, model: ModelFacts) -> Recipe:
-    """The recipe, its task with what it takes from the model's files. Raises RecipeError."""
+def bound(recipe: Recipe, model: ModelFacts, before: tuple[Task, ...] = ()) -> Recipe:
+    """The recipe, its task with what it takes from the model's files, and from tasks before. Raises RecipeError."""
     from compiler import tasks
 
     file = model.processor_file if tasks.reads(recipe.task) == "image" else model.tokenizer_file
     if file is None:
         return recipe
     try:
-        return replace(recipe, task=tasks.module_of(recipe.task).bind(recipe.task, file))
+        return replace(recipe, task=tasks.bind(recipe.task, file, before))
     except ValueError as error:
         pointer = "/task/template" if recipe.wrote("/task/template") is not None else "/task"
         hint = "name another model, or say it in /task"
@@ -253,15 +280,22 @@ class LocalFacts:
 
     def model(self, recipe: Recipe) -> ModelFacts:
         """The facts of the recipe's model. Raises RecipeError."""
-        from compiler.hub import SourceError, open_model
-        from compiler.model_facts import model_facts
+        from compiler.hub import SourceError, open_adapter, open_model
+        from compiler.model_facts import adapter_facts, model_facts
         from compiler.project import Project, folder_of, path_from_recipe, recipe_folder
 
         pointer = "/model/id"
-        stop_on_error(Project.of(recipe_folder(recipe), self.allowed).check_model_path(recipe))
+        project = Project.of(recipe_folder(recipe), self.allowed)
+        stop_on_error(project.check_model_path(recipe))
         try:
             files = open_model(recipe.model.id, recipe.model.revision, folder_of(recipe, pointer), self.sources)
             facts = model_facts(files)
+            if (written := getattr(recipe.method, "from_", None)) is not None:
+                pointer = "/method/from"
+                stop_on_error(project.check_path(folder_of(recipe, pointer), written, recipe.at(pointer), pointer))
+                place = open_adapter(written, folder_of(recipe, pointer), self.sources)
+                adapter = adapter_facts(place, path_from_recipe(recipe, place.folder))
+                facts, pointer = replace(facts, adapter=adapter), "/model/id"
         except SourceError as error:
             raise RecipeError([recipe.finding(error.code, pointer, error.message, error.hint)]) from None
         if files.source.folder is None or files.source.kind != "path":
@@ -277,17 +311,22 @@ class LocalFacts:
 
         return survey(recipe, model.tokenizer_file if model else None, self.sources, self.allowed)
 
-    def gather(self, recipe: Recipe) -> Facts:
-        """The facts of a recipe. Raises RecipeError with every finding about model and data."""
+    def gather(self, recipe: Recipe, before: Left | None = None) -> Facts:
+        """The facts of a recipe, or of a stage that starts from a model which stages before it left.
+
+        Raises RecipeError with every finding about model and data.
+        """
         from compiler.data.checks import check_data
+        from compiler.methods.virtual import beside_rows
         from compiler.templates import TemplateError
 
         found: list[Diagnostic] = []
         model, data = None, None
         try:
-            model = self.model(recipe)
-            found += check_revision(recipe, model)
-            recipe = bound(recipe, model)
+            model = self.model(recipe) if before is None else before.model
+            found += check_revision(recipe, model) if before is None else ()
+            model = beside_rows(recipe.method, model)
+            recipe = bound(recipe, model, () if before is None else before.tasks)
         except RecipeError as error:
             found += error.diagnostics
         try:

@@ -15,7 +15,7 @@ from compiler.diagnostics import did_you_mean, nearest
 from compiler.files import is_file, is_folder
 from compiler.hashes import sha256_of
 from compiler.images import PROCESSOR
-from compiler.weights import INDEX, SINGLE, Tensor, read_header, shards
+from compiler.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, Tensor, read_header, shards
 
 if TYPE_CHECKING:
     from compiler.plan import File, ModelFiles, SplitRows
@@ -107,6 +107,15 @@ def open_model(model_id: str, revision: str | None, folder: Path, sources: Sourc
         raise
 
 
+def open_adapter(path: str, folder: Path, sources: Sources) -> FolderFiles:
+    """The files of a PEFT adapter: a folder, its path starting from `folder`. Raises SourceError."""
+    here = folder / path
+    if not is_file(here / ADAPTER_CONFIG) or not is_file(here / ADAPTER):
+        message = f'there is no adapter in "{path}": a folder with {ADAPTER_CONFIG} and {ADAPTER}'
+        raise SourceError("R232", message, "name the folder adapter/ of a run, or another that PEFT saved")
+    return FolderFiles(Source(kind="path", id=path, folder=here, revision=None), sources)
+
+
 def open_dataset(dataset_id: str, revision: str | None, sources: Sources) -> Files:
     """The files of a hub dataset. Its cache may have a part of them, so the hub is asked first. Raises SourceError."""
     _check_id(dataset_id, "dataset", sources)
@@ -132,6 +141,14 @@ def fetch_model(model: ModelFiles, folder: Path, sources: Sources) -> Path:
     found = files.fetch(names)
     for name in names:
         _check_hash(found / name, model.files[name], f"{name} of the model {model.id}", sources)
+    return found
+
+
+def fetch_adapter(adapter: ModelFiles, folder: Path, sources: Sources) -> Path:
+    """The folder of an adapter whose files have the hashes that the plan names. Raises SourceError."""
+    found = open_adapter(adapter.id, folder, sources).folder
+    for name, digest in adapter.files.items():
+        _check_hash(found / name, digest, f"{name} of the adapter {adapter.id}", sources)
     return found
 
 

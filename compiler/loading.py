@@ -167,18 +167,22 @@ def _with_default(document: Document, path: list[str], place: Place) -> Node:
         shape = functools.reduce(below, walked, ROOT)
         written = document.find("".join(f"/{escape(token)}" for token in walked))
         if written is None and any(get_origin(member) is tuple for member in members(shape)):
-            items = tuple(Node(word, place) for word in _default_words(document, walked))
+            items = _default_items(document, walked, place)
             return merge(document.root, expand(_overlay(document.root, walked, Node(items, place), "")))
     return document.root
 
 
-def _default_words(document: Document, path: list[str]) -> tuple[str, ...]:
-    """The items that a list has when it is not written: of metrics, the task's."""
-    task = document.find("/task/type")
+def _default_items(document: Document, path: list[str], place: Place) -> tuple[Node, ...]:
+    """The items that a list has when it is not written: of metrics, the task's; of a stage's, the recipe's first."""
+    stage = "".join(f"/{token}" for token in path[:-1])
+    task = document.find(f"{stage}/task/type")
     known = TASKS.get(task.value) if task is not None and isinstance(task.value, str) else None
-    if path != ["metrics"] or known is None:
+    common = document.find("/metrics")
+    if path[-1:] != ["metrics"]:
         return ()
-    return tuple(metric.type for metric in module_of(known).DEFAULT_METRICS)
+    if common is not None and isinstance(common.value, tuple):
+        return common.value
+    return tuple(Node(metric.type, place) for metric in module_of(known).DEFAULT_METRICS) if known else ()
 
 
 def _not_settable(at: Place, pointer: str, message: str, hint: str) -> RecipeError:

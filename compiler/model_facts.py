@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compiler import weights
-from compiler.facts import ModelFacts
-from compiler.hub import Files, SourceError
+from compiler.facts import AdapterFacts, ModelFacts
+from compiler.hub import Files, FolderFiles, SourceError
 from compiler.images import PROCESSOR
 from compiler.positions import has_relative_positions, num_positions
 from compiler.tokenizer_files import BESIDE, TOKENIZER, VOCABULARIES
-from compiler.weights import INDEX, SINGLE, Tensor
+from compiler.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, Tensor
 
 if TYPE_CHECKING:
     from compiler.tasks.interface import Architecture
 
-_NUM_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
+# Layers that share their weights are one.
+_NUM_LAYERS = ("num_hidden_groups", "num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
 # Of the two halves of an encoder-decoder. T5's decoder has as many as its encoder where nothing is said of it.
 _ENCODER_LAYERS = ("encoder_layers", "num_layers")
 _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers")
@@ -180,6 +181,20 @@ def model_facts(files: Files) -> ModelFacts:
     )
 
 
+def adapter_facts(files: FolderFiles, path: str) -> AdapterFacts:
+    """What the compiler knows of an adapter; `path` is how the plan names it. Raises SourceError."""
+    try:
+        config = json.loads(files.local(ADAPTER_CONFIG).read_bytes())
+        tensors = files.header(ADAPTER)
+    except (ValueError, RecursionError) as error:
+        message = f"the adapter {path} can't be read: {error}"
+        raise SourceError("R232", message, "save it again with save_pretrained") from None
+    if not isinstance(config, dict):
+        raise SourceError("R232", f"{ADAPTER_CONFIG} of {path} is not a JSON object", "save it again")
+    hashes = {name: files.sha256(name) for name in (ADAPTER_CONFIG, ADAPTER)}
+    return AdapterFacts(id=path, config=config, shapes=weights.shapes(tensors), files=hashes)
+
+
 _CLASSIFIER: Mapping[Architecture, str] = {
     "encoder": "SequenceClassification",
     "decoder": "SequenceClassification",
@@ -283,7 +298,7 @@ def _half_of(name: str) -> str:
 
 def _embeddings_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Said]:
     halves = [_half(config, half) for half in _HALVES]
-    for shape in weights.word_embeddings(tensors).values():
+    for shape in weights.word_embeddings(weights.shapes(tensors)).values():
         for what, keys, stored in zip(("vocab_size {}", "hidden_size {}"), (_VOCABULARIES, _SIZES), shape, strict=True):
             if said := tuple(value for half in halves for key in keys if (value := _whole(half, (key,))) is not None):
                 yield what, said, stored

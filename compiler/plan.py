@@ -17,7 +17,7 @@ from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
 from compiler.packing import Packing
-from compiler.recipe import NAME, Export, Loss, Optimizer
+from compiler.recipe import NAME, Excluded, Export, Loss, Optimizer
 from compiler.tasks import Task
 from compiler.typed import About, ShapeError, read, to_json, written_fields
 
@@ -35,7 +35,8 @@ SEMANTICS: Mapping[str, int] = {
     "package-together": 1,
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
-_LATER: Mapping[str, bool] = {"later": True}
+_LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
+_STAGE: Mapping[str, bool] = {"key": False, "later": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ class Prepare:
 
     step: Literal["prepare"] = "prepare"
     id: str = field(default="prepare", metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
     inputs: tuple[str, ...] = field(default=(), metadata=_NO_KEY)
     task: Task
     splits: tuple[SplitRows, ...]
@@ -115,10 +117,12 @@ class Train:
 
     step: Literal["train"] = "train"
     id: str = field(default="train", metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(default=("prepare",), metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
+    inputs: tuple[str, ...] = field(default=("prepare",), metadata=_NO_KEY)  # (prepare, what has the model before it)
     task: Task
     keep_head: bool  # the model's own head answers the task
-    model: ModelFiles
+    model: ModelFiles  # of a stage after another: the name of the model that this one left, and no files
+    adapter: ModelFiles | None = field(default=None, metadata={"later": True})  # that the training begins with
     method: Method
     tuned: Tuned = field(metadata=_NO_KEY)  # for people: what the method trains below the task's head
     loss: Loss
@@ -140,6 +144,12 @@ class Train:
     metrics: tuple[Metric, ...] = field(metadata=_NO_KEY)
     evaluate_every: int = field(metadata=_NO_KEY)  # steps; 0: never
     checkpoint_every: int = field(metadata=_NO_KEY)  # steps
+    decay_excludes: tuple[Excluded, ...] = field(default=("vectors",), metadata=_LATER)
+    layer_decay: float = field(default=1.0, metadata=_LATER)  # of the rate, from a layer to the one below it
+    head_lr_multiplier: float = field(default=1.0, metadata=_LATER)
+    unfreeze_every: int = field(default=0, metadata=_LATER)  # steps; 0: all is trained from the start
+    neftune_alpha: float = field(default=0.0, metadata=_LATER)  # 0: no noise
+    ema_decay: float = field(default=0.0, metadata=_LATER)  # 0: the weights themselves are the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +185,7 @@ class Evaluate:
 
     step: Literal["evaluate"] = "evaluate"
     id: str = field(default="evaluate", metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
     inputs: tuple[str, ...] = field(default=("prepare", "train"), metadata=_NO_KEY)
     task: Task
     split: Literal["validation", "test"]
@@ -190,6 +201,7 @@ class Merge:
 
     step: Literal["merge"] = "merge"
     id: str = field(default="merge", metadata=_NO_KEY)
+    stage: str = field(default="", metadata=_STAGE)  # that it is of; empty in a recipe without stages
     inputs: tuple[str, ...] = field(default=("train",), metadata=_NO_KEY)
     model: ModelFiles
 
@@ -200,7 +212,7 @@ class ExportModel:
 
     step: Literal["export"] = "export"
     id: str = field(metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model,)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model, [train, where it was merged])
     task: Task
     export: Export
     model: ModelFiles
@@ -303,6 +315,16 @@ class Plan:
         [found] = [step for step in self.steps if step.id == step_id]
         return found
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of its stages in order; one without a name where its recipe has none."""
+        of_stages = (Prepare, Train, Evaluate, Merge)
+        return tuple(dict.fromkeys(step.stage for step in self.steps if isinstance(step, of_stages))) or ("",)
+
+    def stage_of(self, step: Step) -> str:
+        """The name of the stage that a step is of; exports are of the last one."""
+        return step.stage if isinstance(step, (Prepare, Train, Evaluate, Merge)) else self.stages[-1]
+
     def keys(self) -> dict[str, str]:
         """The key of every step by its id: sha256 over its parameters and its inputs' keys."""
         keys: dict[str, str] = {}
@@ -392,7 +414,7 @@ def identity(value: Any) -> Any:
     """The part of a value that changes the result: JSON without the fields marked as outside the key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = {f.name for f in dataclasses.fields(value) if f.metadata.get("key", True)}
-        return {name: identity(getattr(value, name)) for name in written_fields(value) if name in kept}
+        return {f.name: identity(getattr(value, f.attribute)) for f in written_fields(value) if f.attribute in kept}
     if isinstance(value, tuple):
         return [identity(item) for item in value]
     if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ from compiler.plan import (
     Evaluate,
     ExportModel,
     Merge,
+    ModelFiles,
     Package,
     Plan,
     Prepare,
@@ -30,25 +31,52 @@ from compiler.resolve import ResolvedRecipe
 _PREPARED_WITH = frozenset({"config.json", "tokenizer.json", PROCESSOR})  # config.json names the padding token
 
 
-def plan(recipe: ResolvedRecipe) -> Plan:
-    """The plan of a resolved recipe; equal recipes give equal plans."""
-    return Plan(name=recipe.name, target=recipe.target, steps=tuple(_steps(recipe)), choices=recipe.choices)
+def plan(*stages: ResolvedRecipe) -> Plan:
+    """The plan of a resolved recipe, or of the stages of one; equal recipes give equal plans."""
+    last = stages[-1]
+    choices = tuple(choice for stage in stages for choice in stage.choices)
+    return Plan(name=last.name, target=last.target, steps=tuple(_all_steps(stages)), choices=choices)
 
 
-def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
+def _all_steps(stages: tuple[ResolvedRecipe, ...]) -> Iterator[Step]:
+    first, *others = stages
+    left = [replace(stage, model=_left_by(earlier)) for earlier, stage in zip(stages, others, strict=False)]
+    before: str | None = None
+    for stage in (first, *left):
+        steps = tuple(_steps(stage, before, merges=bool(stage.exports) or stage.stage != stages[-1].stage))
+        yield from steps
+        before = next(step.id for step in reversed(steps) if isinstance(step, (Train, Merge)))
+
+
+def _left_by(stage: ResolvedRecipe) -> ModelFiles:
+    """The model that a stage leaves, by its name in the run's folder: what is in it, the keys of its steps say."""
+    return ModelFiles(id=f"model-{stage.stage}", revision=None, files={})
+
+
+def _id(kind: str, recipe: ResolvedRecipe) -> str:
+    """The id of a step of a stage."""
+    return f"{kind}-{recipe.stage}" if recipe.stage else kind
+
+
+def _steps(recipe: ResolvedRecipe, before: str | None, *, merges: bool) -> Iterator[Step]:
+    """The steps of a stage. `before`: the step that left the model which it starts from."""
     yield _prepare(recipe)
-    yield _train(recipe)
+    yield _train(recipe, before)
     if recipe.held_out is not None:
         yield _evaluate(recipe, recipe.held_out)
-    model_step = "train"
-    if methods.module_of(recipe.method).MERGES and recipe.exports:
-        model_step = "merge"
-        yield Merge(model=recipe.model)
+    model_step = _id("train", recipe)
+    if methods.module_of(recipe.method).MERGES and merges:
+        model_step = _id("merge", recipe)
+        yield Merge(id=model_step, stage=recipe.stage, inputs=(_id("train", recipe),), model=recipe.model)
     for index, export in enumerate(recipe.exports):
         assert recipe.held_out is not None, "an export has held-out rows to be verified on"
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
         yield ExportModel(
-            id=f"export{suffix}", inputs=(model_step,), task=recipe.task, export=export, model=recipe.model
+            id=f"export{suffix}",
+            inputs=tuple(dict.fromkeys((model_step, _id("train", recipe)))),
+            task=recipe.task,
+            export=export,
+            model=recipe.model,
         )
         yield _verify(recipe, recipe.held_out, model_step, suffix, export)
         if isinstance(export, Onnx):
@@ -58,6 +86,8 @@ def _steps(recipe: ResolvedRecipe) -> Iterator[Step]:
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
     read = {name: digest for name, digest in recipe.tokenizer.files.items() if name in _PREPARED_WITH}
     return Prepare(
+        id=_id("prepare", recipe),
+        stage=recipe.stage,
         task=recipe.task,
         splits=recipe.splits,
         columns=recipe.columns,
@@ -67,12 +97,16 @@ def _prepare(recipe: ResolvedRecipe) -> Prepare:
     )
 
 
-def _train(recipe: ResolvedRecipe) -> Train:
+def _train(recipe: ResolvedRecipe, before: str | None) -> Train:
     training = recipe.training
     return Train(
+        id=_id("train", recipe),
+        stage=recipe.stage,
+        inputs=(_id("prepare", recipe), *([before] if before else [])),
         task=recipe.task,
         keep_head=recipe.keep_head,
         model=recipe.model,
+        adapter=recipe.adapter,
         method=recipe.method,
         tuned=recipe.tuned,
         loss=training.loss,
@@ -94,6 +128,12 @@ def _train(recipe: ResolvedRecipe) -> Train:
         metrics=_unwritten(recipe, recipe.metrics),
         evaluate_every=training.evaluate_every,
         checkpoint_every=training.checkpoint_every,
+        decay_excludes=training.decay_excludes,
+        layer_decay=training.layer_decay,
+        head_lr_multiplier=training.head_lr_multiplier,
+        unfreeze_every=training.unfreeze_every,
+        neftune_alpha=training.neftune_alpha,
+        ema_decay=training.ema_decay,
     )
 
 
@@ -115,6 +155,9 @@ def _selection(recipe: ResolvedRecipe) -> Selection | None:
 
 def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> Evaluate:
     return Evaluate(
+        id=_id("evaluate", recipe),
+        stage=recipe.stage,
+        inputs=(_id("prepare", recipe), _id("train", recipe)),
         task=recipe.task,
         split=split,
         metrics=recipe.metrics,
@@ -126,10 +169,11 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
 def _verify(
     recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str, export: Export
 ) -> VerifyExport:
-    merged = ("merge",) if model_step == "merge" else ()
+    trained = _id("train", recipe)
+    merged = () if model_step == trained else (model_step,)
     return VerifyExport(
         id=f"verify{suffix}",
-        inputs=("prepare", "train", *merged, f"export{suffix}"),
+        inputs=(_id("prepare", recipe), trained, *merged, f"export{suffix}"),
         task=recipe.task,
         split=split,
         metrics=_unwritten(recipe, recipe.metrics) or _unwritten(recipe, tasks.module_of(recipe.task).DEFAULT_METRICS),
@@ -154,7 +198,7 @@ def _allowed_drop(export: Export) -> float:
 def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
     return Package(
         id=f"package{suffix}",
-        inputs=("prepare", model_step, "evaluate", f"export{suffix}", f"verify{suffix}"),
+        inputs=(_id("prepare", recipe), model_step, _id("evaluate", recipe), f"export{suffix}", f"verify{suffix}"),
         name=recipe.name,
         task=recipe.task,
         tokenizer=recipe.tokenizer,

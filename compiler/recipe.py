@@ -15,6 +15,7 @@ from compiler.metrics import Metric
 from compiler.tasks import COLUMNS, Task
 from compiler.typed import About
 
+STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}(?!\n)$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?!\n)$"  # Python's $ alone would allow a line break at the end
 
 
@@ -101,6 +102,15 @@ class AdamW:
     beta1: Annotated[float, About(_BETA.format("gradient"), minimum=0, below=1)] = 0.9
     beta2: Annotated[float, About(_BETA.format("squared gradient"), minimum=0, below=1)] = 0.999
     epsilon: Annotated[float, About("Added to the denominator.", above=0)] = 1e-8
+    state: Annotated[
+        Literal["32-bit", "8-bit"],
+        About(
+            "How running means are held. 8-bit: those of large weights, in blocks (bitsandbytes, PyTorch on cuda, cpu)."
+        ),
+    ] = field(default="32-bit", metadata={"later": True})
+    paged: Annotated[
+        bool, About("Keep running means in the machine's memory while the GPU has no room (bitsandbytes, cuda).")
+    ] = field(default=False, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +132,8 @@ class SGD:
 
 
 Optimizer = AdamW | Adam | SGD
+Excluded = Literal["vectors", "biases", "norms", "embeddings", "head"]
+"""Kinds of parameters that may be left out of weight decay, in the order in which a plan has them."""
 
 
 ClassWeights = Mapping[str, float] | Literal["none", "balanced"]
@@ -238,6 +250,47 @@ class Training:
         float | Literal["auto"],
         About("Decay of weights; not of biases and norms. auto: 0.01 for adamw, else 0.", minimum=0),
     ] = "auto"
+    decay_excludes: Annotated[
+        tuple[Excluded, ...],
+        About("What does not decay. vectors: all that is no matrix, such as biases and the scales of norms."),
+    ] = ("vectors",)
+    layer_decay: Annotated[
+        float,
+        About(
+            "The rate of a layer, as a share of the rate of the layer above it; below all are the embeddings. "
+            "1: one rate for all.",
+            above=0,
+            maximum=1,
+        ),
+    ] = 1.0
+    head_lr_multiplier: Annotated[
+        float, About("The rate of the task head, as a multiple of learning_rate.", above=0, maximum=1000)
+    ] = 1.0
+    unfreeze_every: Annotated[
+        int | Literal["epoch"] | None,
+        About(
+            "Train the head first, and one more layer from the top after every so many steps, the embeddings last. "
+            "null: all from the start.",
+            minimum=1,
+        ),
+    ] = None
+    neftune_alpha: Annotated[
+        float | None,
+        About(
+            "Noise on the embeddings of what is read, in training alone: uniform up to this over the root of the row's "
+            "tokens times the width. null: none.",
+            above=0,
+        ),
+    ] = None
+    ema_decay: Annotated[
+        float | None,
+        About(
+            "Evaluate and keep a running average of the weights, which each step leaves this share of. "
+            "null: the weights themselves.",
+            above=0,
+            below=1,
+        ),
+    ] = None
     batch_size: Annotated[int, About("Rows of one optimizer step.", minimum=1)] = 32
     micro_batch_size: Annotated[
         int | Literal["auto"],
@@ -327,14 +380,27 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A training of several, which starts from the model that the one before it left."""
+
+    name: Annotated[str, About("What its steps are called by: letters, digits, dash, underscore.", pattern=STAGE_NAME)]
+    task: Annotated[Task, About("What the model is to do.")]
+    dataset: Annotated[Dataset, About("The rows.")]
+    method: Annotated[Method, About("What is trained. Merges with the recipe's.")] = Full()
+    training: Annotated[Training, About("How it is trained. Merges with the recipe's.")] = Training()
+    metrics: Annotated[tuple[Metric, ...], About("What is measured. Default the recipe's, else by the task.")] = ()
+    generation: Annotated[Generation, About("How answers are written. Merges with the recipe's.")] = Generation()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A fine-tuning recipe."""
 
     recipe: Annotated[Literal[1], About("The version of the language.")]
     name: Annotated[str, About("The name of the run's folder: letters, digits, dot, dash, underscore.", pattern=NAME)]
     description: Annotated[str, About("For people.")] = ""
-    task: Annotated[Task, About("What the model is to do.")]
-    dataset: Annotated[Dataset, About("The rows.")]
+    task: Annotated[Task, About("What the model is to do. Required, here or in each of the stages.")]
+    dataset: Annotated[Dataset, About("The rows. Required, here or in each of the stages.")]
     model: Annotated[Model, About("The pretrained model. A bare string is its id.")]
     method: Annotated[Method, About("What is trained.")] = Full()
     training: Annotated[Training, About("How it is trained.")] = Training()
@@ -345,6 +411,15 @@ class Recipe:
     ] = "auto"
     export: Annotated[tuple[Export, ...], About("What is written for deployment.")] = ()
     verify: Annotated[Verify, About("What the gate asks of an export.")] = Verify()
+    stages: Annotated[
+        tuple[Stage, ...],
+        About(
+            "Trainings one after another, each with a task and a dataset of its own, which then stand in none other "
+            "place. What else stands beside them is common to all; the last one's model is exported.",
+            nonempty=True,
+            parts=True,
+        ),
+    ] = field(default=(), metadata={"later": True})
     document: Document = field(compare=False, repr=False, metadata={"hidden": True})
     within: str = field(default="", compare=False, metadata={"hidden": True})
     """Of several tasks' recipe, the JSON Pointer of this one; there stand its task, rows, metrics and loss."""

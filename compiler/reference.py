@@ -40,10 +40,6 @@ def _record(title: str, owner: type, level: int) -> Iterator[str]:
         yield from _below(title, f, level)
 
 
-def _shown(owner: type) -> list[Field]:
-    return [f for f in fields(owner) if tag(owner) is None or f.name != tag(owner)[0]]  # type: ignore[index]
-
-
 def _table(title: str, owner: type, level: int) -> Iterator[str]:
     yield f"{'#' * level} {title}\n"
     yield f"{(owner.__doc__ or '').strip().splitlines()[0]}\n"
@@ -56,7 +52,8 @@ def _table(title: str, owner: type, level: int) -> Iterator[str]:
 _SEVERAL = """## Several tasks
 
 With a task of the type `multi-task`, `dataset`, `metrics` and `loss` stand in each task; of `training` nothing
-reads `loss`, `label_smoothing`, `balance` and `packing`. All else of the recipe is what the tasks share.
+reads `loss`, `label_smoothing`, `balance`, `packing`, `unfreeze_every`, `neftune_alpha` and `ema_decay`. All else of
+the recipe is what the tasks share.
 """
 
 
@@ -66,6 +63,11 @@ def _several() -> Iterator[str]:
     yield from _table(f"task: {MULTI_TASK}.tasks.NAME", OneTask, 3)
     for f in fields(MultiTask):
         yield from _below(f"task: {MULTI_TASK}", f, 3)
+
+
+def _shown(owner: type) -> list[Field]:
+    """The fields of a dataclass but for its tag."""
+    return [f for f in fields(owner) if tag(owner) is None or f.name != tag(owner)[0]]  # type: ignore[index]
 
 
 def _row(f: Field) -> str:
@@ -90,7 +92,7 @@ def _value(f: Field) -> str:
     item = next((m for m in members(f.shape) if get_origin(m) is tuple), None)
     if item is not None and records(item.__args__[0]):
         words = [f"`{named[1]}`" for owner in records(item.__args__[0]) if (named := tag(owner))]
-        return f"a list of {', '.join(words)}"
+        return f"a list of {', '.join(words) or 'objects'}"
     plain = [describe(m) for m in members(f.shape) if m not in records(f.shape)]
     kinds = [", ".join(words)] if words else ["an object"] if records(f.shape) else []
     return " or ".join([*kinds, *dict.fromkeys(plain)]) + _range(f)
@@ -113,7 +115,9 @@ def _below(title: str, f: Field, level: int) -> Iterator[str]:
     for owner in records(shape):
         named = tag(owner)
         name = f.name if title == "recipe" else f"{title}.{f.name}"
-        if named is not None and len(fields(owner)) > 1:
+        if f.about.parts:
+            yield from _table(name, owner, 3)  # what is below it is the recipe's
+        elif named is not None and len(fields(owner)) > 1:
             yield from _record(f"{name}: {named[1]}", owner, 3)
         elif named is None and not (owner.__name__ == "Split" and f.name != "train"):
             yield from _record(name, owner, 3)

@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from compiler import methods, tasks
 from compiler.auto import Auto, Choice
 from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
-from compiler.facts import DataFacts, ModelFacts, SplitFacts
+from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method, Tuned
+from compiler.methods.virtual import VirtualTokens
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.metrics.units import settled
+from compiler.options import check_rates, check_unfreezing
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.recipe import AdamW, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
+from compiler.recipe import AdamW, Excluded, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.rounding import check_groups, group_choices
 from compiler.tasks import ResolvedTask, Task
 from compiler.windows import Windowed, num_windows_of
@@ -77,6 +79,12 @@ class ResolvedTraining:
     patience: int
     min_delta: float
     selection_metric: str
+    decay_excludes: tuple[Excluded, ...]
+    layer_decay: float
+    head_lr_multiplier: float
+    unfreeze_every: int  # 0: all is trained from the start
+    neftune_alpha: float  # 0: no noise
+    ema_decay: float  # 0: no average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +92,7 @@ class ResolvedRecipe:
     """A recipe with nothing left open, and the choices that were made."""
 
     name: str
+    stage: str = ""  # its name, where the recipe has several
     target: DeviceKind
     task: Task
     columns: Mapping[str, str]
@@ -91,6 +100,7 @@ class ResolvedRecipe:
     held_out: Literal["validation", "test"] | None
     model: ModelFiles
     tokenizer: ModelFiles
+    adapter: ModelFiles | None  # that the training begins with
     keep_head: bool
     method: Method
     tuned: Tuned
@@ -119,6 +129,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         splits=data.split_rows,
         held_out="test" if recipe.dataset.test else "validation" if recipe.dataset.validation else None,
         model=ModelFiles(id=model.id, revision=model.revision, files=model.files),
+        adapter=None if model.adapter is None else _adapter_files(model.adapter),
         tokenizer=ModelFiles(id=model.id, revision=model.revision, files=own_files),
         keep_head=task.keep_head,
         method=method,
@@ -139,11 +150,17 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
     )
 
 
+def _adapter_files(adapter: AdapterFacts) -> ModelFiles:
+    return ModelFiles(id=adapter.id, revision=None, files=adapter.files)
+
+
 def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[Diagnostic]:
     """What does not fit between the recipe, the model and the rows."""
     yield from check_model(recipe, model)
     yield from tasks.module_of(recipe.task).check_facts(recipe, model, data)
     yield from check_warmup(recipe, model, data)
+    per_epoch = _steps_per_epoch(recipe, model, data)
+    yield from check_unfreezing(recipe, per_epoch, _num_steps(recipe, per_epoch))
     yield from check_few_shot(recipe, model, data)
     yield from check_groups(recipe, model)
 
@@ -151,8 +168,11 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     """The method fits the model, and rows fit its positions."""
     yield from methods.module_of(recipe.method).check(recipe, recipe.method, model)
+    yield from check_rates(recipe, model)
     if recipe.training.packing is True and not model.packs:
         message = f"the attention of {model.model_type} does not keep packed rows apart"
+        if isinstance(recipe.method, VirtualTokens):
+            message = f'the method "{recipe.method.type}" has virtual tokens before each row, which rows can\'t share'
         yield recipe.finding("R220", "/training/packing", message, "leave it out: each row is a sequence of its own")
     known = tasks.module_of(recipe.task).ARCHITECTURES
     if model.architecture in known:
@@ -296,6 +316,12 @@ def _training(
             patience=stopping.patience if stopping else 0,
             min_delta=stopping.min_delta if stopping else 0.0,
             selection_metric=_selection_metric(recipe, task.metrics),
+            decay_excludes=tuple(kind for kind in get_args(Excluded) if kind in training.decay_excludes),
+            layer_decay=training.layer_decay,
+            head_lr_multiplier=training.head_lr_multiplier,
+            unfreeze_every=_cadence(training.unfreeze_every, per_epoch) if training.unfreeze_every else 0,
+            neftune_alpha=training.neftune_alpha or 0.0,
+            ema_decay=training.ema_decay or 0.0,
         ),
         chosen.made,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from compiler.document import MAX_INTEGER
-from compiler.recipe import Recipe
+from compiler.recipe import Recipe, Stage
 from compiler.tasks.multi_task import MULTI_TASK, MultiRecipe
 from compiler.typed import About, Field, describe, fields, members, records, tag, to_json
 
@@ -65,6 +65,7 @@ def recipe_schema() -> Schema:
     """The schema of a recipe file (draft 2020-12).
 
     A file that extends another may leave out keys that the other has, at any depth: they are asked for after merging.
+    So may one with stages, whose stages are merged on what stands beside them.
     """
     definitions: dict[str, Schema] = {}
     whole, part = Definitions(definitions, part=False), Definitions(definitions, part=True)
@@ -73,7 +74,11 @@ def recipe_schema() -> Schema:
         "title": "recipec recipe, version 1",
         "if": {"type": "object", "required": ["extends"]},
         "then": _root(part),
-        "else": _root(whole),
+        "else": {
+            "if": {"type": "object", "required": ["stages"]},
+            "then": {**_root(part), "required": _common()},
+            "else": _root(whole),
+        },
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -88,6 +93,12 @@ def _file(owner: type, definitions: Definitions) -> Schema:
     record = definitions.found[definitions.name(owner)]
     record["properties"] = {"$schema": _SCHEMA, "extends": _EXTENDS, **record["properties"]}
     return root
+
+
+def _common() -> list[str]:
+    """The keys that a recipe needs whose stages have the others."""
+    of_stages = {f.name for f in fields(Stage)} - {"name"}
+    return [f.name for f in fields(Recipe) if f.required and f.name not in of_stages]
 
 
 def schema_text() -> str:
@@ -201,8 +212,11 @@ def _plain(shape: Any, about: About, definitions: Definitions) -> tuple[str, Sch
         words = list(get_args(shape))
         return ("string" if isinstance(words[0], str) else "integer"), {"enum": words}
     if origin is tuple:
-        whole = Definitions(definitions.found, part=False)  # arrays replace, so their items are never parts
-        items = _shape(get_args(shape)[0], replace(about, text="", nonempty=False), whole)
+        item = get_args(shape)[0]
+        inside = Definitions(definitions.found, part=about.parts)  # arrays replace, so their items are no parts
+        items = _shape(item, replace(about, text="", nonempty=False), inside)
+        if about.parts:
+            items = {**items, "required": [f.name for owner in records(item) for f in fields(owner) if f.required]}
         return "array", {"type": "array", "items": items, **({"minItems": 1} if about.nonempty else {})}
     if origin in (Mapping, dict):
         values = _shape(get_args(shape)[1], about, definitions)

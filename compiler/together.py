@@ -15,7 +15,8 @@ from compiler.diagnostics import Diagnostic, RecipeError, counted, in_order
 from compiler.document import Document, Node, escape
 from compiler.facts import Facts, FactSource
 from compiler.lengths import auto_length
-from compiler.recipe import NAME, Recipe, Training
+from compiler.moments import wanted
+from compiler.recipe import NAME, AdamW, Recipe, Training
 from compiler.resolve import DEFAULT_EPOCHS
 from compiler.tasks.multi_task import METHODS, MultiRecipe, Proportional, RoundRobin, Sampling, Temperature
 from compiler.typed import read_record
@@ -27,6 +28,9 @@ _UNREAD = {
     "label_smoothing": "remove it: not every task has labels",
     "balance": 'let the loss of a task have "class_weights": "balanced"',
     "packing": "remove it: each of its rows is a sequence of its own",
+    "unfreeze_every": "remove it: all is trained from the start",
+    "neftune_alpha": "remove it",
+    "ema_decay": "remove it: the weights themselves are the model",
 }
 _OF_ONE = (*_UNREAD, "early_stopping")
 _TAKEN = ("input_ids", "attention_mask", "token_type_ids", "loss")
@@ -93,22 +97,25 @@ def check_names(whole: MultiRecipe) -> Iterator[Diagnostic]:
     names = tuple(whole.task.tasks)
     if len(names) < 2:
         message = f"several tasks are at least two, found {len(names)}"
-        yield _finding(whole, "R240", TASKS, message, "add a task, or write the one as /task itself")
+        yield _finding(whole, "R260", TASKS, message, "add a task, or write the one as /task itself")
     for name in names:
         pointer = f"{TASKS}/{escape(name)}"
         if not re.fullmatch(NAME, name):
             message = "a task's name has other characters than letters, digits, dot, dash, underscore"
-            yield _finding(whole, "R240", pointer, message, "rename it: its folder is called so", key=True)
+            yield _finding(whole, "R260", pointer, message, "rename it: its folder is called so", key=True)
         elif name in _TAKEN:
             message = f'"{name}" is what the model calls an input, or the loss, so no task can have this name'
-            yield _finding(whole, "R240", pointer, message, "rename the task", key=True)
+            yield _finding(whole, "R260", pointer, message, "rename the task", key=True)
 
 
 def check_method(whole: MultiRecipe) -> Iterator[Diagnostic]:
     """What the method trains is in the model, which the tasks share, or in their heads."""
+    if getattr(whole.method, "from_", None) is not None:
+        message = "several tasks start from the model alone, not from an adapter"
+        yield _finding(whole, "R260", "/method/from", message, "remove it", key=True)
     if whole.method.type not in METHODS:
         message = f'several tasks are not trained with the method "{whole.method.type}"'
-        yield _finding(whole, "R240", "/method", message, f"choose from: {', '.join(METHODS)}")
+        yield _finding(whole, "R260", "/method", message, f"choose from: {', '.join(METHODS)}")
 
 
 def check_unread(whole: MultiRecipe) -> Iterator[Diagnostic]:
@@ -117,6 +124,11 @@ def check_unread(whole: MultiRecipe) -> Iterator[Diagnostic]:
         pointer = f"/training/{key}"
         if whole.document.find(pointer) is not None:
             yield _finding(whole, "R202", pointer, f'nothing reads "{key}" with several tasks', hint, key=True)
+    optimizer = whole.training.optimizer
+    for key in ("state", "paged") if isinstance(optimizer, AdamW) and wanted(optimizer) else ():
+        pointer = f"/training/optimizer/{key}"
+        if whole.document.find(pointer) is not None:
+            yield _finding(whole, "R202", pointer, f'nothing reads "{key}" with several tasks', "remove it", key=True)
     stopping, pointer = whole.training.early_stopping, "/training/early_stopping/metric"
     if stopping is not None and stopping.metric not in ("auto", "loss"):
         message = f'"{stopping.metric}" is not measured of several tasks as one'
@@ -129,7 +141,7 @@ def check_validation(whole: MultiRecipe) -> Iterator[Diagnostic]:
     if lacking and len(lacking) < len(whole.task.tasks):
         message = f"checkpoints are chosen by the validation rows of all tasks, and {lacking[0]} has none"
         pointer = f"{TASKS}/{escape(lacking[0])}/dataset/validation"
-        yield _finding(whole, "R240", pointer, message, "add some, or let no task have any: null")
+        yield _finding(whole, "R260", pointer, message, "add some, or let no task have any: null")
     elif lacking and whole.training.early_stopping is not None:
         message = 'nothing reads "early_stopping" without validation rows'
         yield _finding(whole, "R202", "/training/early_stopping", message, "add /dataset/validation", key=True)

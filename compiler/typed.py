@@ -32,17 +32,19 @@ class About:
     pattern: str | None = None
     nonempty: bool = False
     keys: tuple[str, ...] = ()  # of a mapping, where only these may stand
+    parts: bool = False  # of a list, where its items are merged on what stands around it
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """A dataclass field as JSON sees it."""
 
-    name: str
+    name: str  # in JSON: without the underscore at its end that keeps it apart from a word of Python (from_)
     shape: Any
     about: About
     required: bool
     default: Any
+    attribute: str  # in Python
     later: bool = False  # left out of JSON where it has its default: it was not there when the first plans were written
 
 
@@ -63,11 +65,12 @@ def _field(f: dataclasses.Field[Any], hint: Any) -> Field:
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
         about = next((extra for extra in extras if isinstance(extra, About)), about)
+    name = f.name.removesuffix("_")
     if f.default is not dataclasses.MISSING:
-        return Field(f.name, hint, about, False, f.default, later=bool(f.metadata.get("later")))
+        return Field(name, hint, about, False, f.default, f.name, later=bool(f.metadata.get("later")))
     if f.default_factory is not dataclasses.MISSING:
-        return Field(f.name, hint, about, False, f.default_factory())
-    return Field(f.name, hint, about, True, None)
+        return Field(name, hint, about, False, f.default_factory(), f.name)
+    return Field(name, hint, about, True, None, f.name)
 
 
 def members(shape: Any) -> tuple[Any, ...]:
@@ -99,15 +102,15 @@ def below(shape: Any, token: str) -> Any:
     return functools.reduce(operator.or_, found) if found else None
 
 
-def written_fields(value: Any) -> tuple[str, ...]:
+def written_fields(value: Any) -> tuple[Field, ...]:
     """The fields of a dataclass that its JSON has: all but those that came later and have their default."""
-    return tuple(f.name for f in fields(type(value)) if not (f.later and getattr(value, f.name) == f.default))
+    return tuple(f for f in fields(type(value)) if not (f.later and getattr(value, f.attribute) == f.default))
 
 
 def to_json(value: Any) -> Any:
     """A JSON value: dataclasses become objects, tuples arrays."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_json(getattr(value, name)) for name in written_fields(value)}
+        return {f.name: to_json(getattr(value, f.attribute)) for f in written_fields(value)}
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
@@ -138,7 +141,8 @@ def read_record(owner: type[T], value: Mapping[str, Any], **hidden: Any) -> T:
     unknown = set(value) - set(known)
     if unknown:
         raise ShapeError("", _keys(unknown, set()))
-    return owner(**{name: _read(known[name].shape, item, f"/{name}") for name, item in value.items()}, **hidden)
+    found = {known[name].attribute: _read(known[name].shape, item, f"/{name}") for name, item in value.items()}
+    return owner(**found, **hidden)
 
 
 def _read(shape: Any, value: Any, where: str) -> Any:
@@ -171,7 +175,7 @@ def _record(owner: type, value: Mapping[str, Any], where: str) -> Any:
     missing = {f.name for f in known if f.required} - set(value)
     if unknown or missing:
         raise ShapeError(where, _keys(unknown, missing))
-    return owner(**{f.name: _read(f.shape, value[f.name], f"{where}/{f.name}") for f in known if f.name in value})
+    return owner(**{f.attribute: _read(f.shape, value[f.name], f"{where}/{f.name}") for f in known if f.name in value})
 
 
 def _keys(unknown: set[str], missing: set[str]) -> str:

@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError
 
 from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, nearest, stop_on_error
 from compiler.document import Document, Node, escape, tokens
-from compiler.recipe import Recipe
+from compiler.recipe import Recipe, Stage
 from compiler.schema import recipe_schema
 from compiler.tasks import TASKS, Task, module_of
 from compiler.tasks.multi_task import MULTI_TASK, ROOT, MultiRecipe, OneTask, is_multi_task
@@ -33,40 +33,33 @@ _ARTICLES = {
 
 
 def validate(document: Document) -> Recipe:
-    """The recipe of one task in a document. Raises RecipeError with every fault of shape at once."""
-    shaped = _shaped(document)
+    """The recipe of one task in a document without stages. Raises RecipeError with every fault of shape at once."""
+    shaped = check_shape(document)
     return read_record(Recipe, _plain(shaped), document=shaped)
 
 
 def validate_several(document: Document) -> MultiRecipe:
     """The recipe of several tasks in a document. Raises RecipeError with every fault of shape at once."""
-    shaped = _shaped(document)
+    shaped = check_shape(document)
     return read_record(MultiRecipe, _plain(shaped), document=shaped)
-
-
-def validate_any(document: Document) -> Recipe | MultiRecipe:
-    """The recipe in a document, of one task or of several. Raises RecipeError with every fault of shape at once."""
-    return validate_several(document) if is_multi_task(document.root) else validate(document)
 
 
 def _plain(document: Document) -> dict[str, Any]:
     plain = document.root.plain()
-    assert isinstance(plain, dict), "the schema says so"
+    assert isinstance(plain, dict), "as its shape says"
     plain.pop("$schema", None)
     return plain
 
 
-def _shaped(document: Document) -> Document:
-    """The document without what it extended, which fits the schema. Raises RecipeError."""
+def check_shape(document: Document) -> Document:
+    """The document, which has extended others. Raises RecipeError with every fault of its shape at once."""
     root = _without_extends(document.root)
     if not isinstance(root.value, Mapping):
         message = f"a recipe is an object, found {_found(root.plain())}"
         raise RecipeError([Diagnostic(code="R102", at=root.at, message=message, hint="see `recipe init --help`")])
     shaped = Document(root, document.file)
-    plain = root.plain()
-    assert isinstance(plain, dict)
     validator = Draft202012Validator(recipe_schema())
-    stop_on_error(d for error in validator.iter_errors(plain) for d in _diagnostics(_fault(error), shaped))
+    stop_on_error(d for error in validator.iter_errors(root.plain()) for d in _diagnostics(_fault(error), shaped))
     return shaped
 
 
@@ -140,10 +133,13 @@ def _root_shape(document: Document) -> type[Recipe | MultiRecipe]:
 
 def _belongs(key: str, parent: str) -> str:
     """A hint for a key that stands one level too high or too low, with no typo in it."""
+    stage = _stage(parent)
+    if stage and parent != stage and key in (f.name for f in fields(Stage)):
+        return f'"{key}" belongs in the stage'
     if parent and key in (f.name for f in fields(Recipe)) and not parent.startswith("/task/tasks/"):
         return f'"{key}" belongs at the top level'
     inside = [f.name for f in fields(Recipe) for owner in records(f.shape) if key in (g.name for g in fields(owner))]
-    return f'"{key}" belongs in "{inside[0]}"' if inside and f"/{inside[0]}" != parent else ""
+    return f'"{key}" belongs in "{inside[0]}"' if inside and f"{stage}/{inside[0]}" != parent else ""
 
 
 def _kinds(pointer: str) -> list[tuple[type, str]]:
@@ -157,19 +153,25 @@ def _shape_at(pointer: str) -> Any:
 
 def _of_the_task(words: Iterable[str], pointer: str, document: Document) -> list[str]:
     """Of the words for a metric or a loss, those that the recipe's task has, where it names one; else all of them."""
-    task = _task(document)
+    task = _task(document, pointer)
     if task is None:
         return list(words)
     module = module_of(task)
     of_task = {"/metrics": module.METRICS, "/training": module.LOSSES}
-    parent, _, name = pointer.rpartition("/")
+    parent, _, name = pointer.removeprefix(_stage(pointer)).rpartition("/")
     known = of_task.get(parent) if parent == "/metrics" or name == "loss" else None
     return [word for word in words if known is None or word in known]
 
 
-def _task(document: Document) -> Task | None:
-    """The task that a recipe names, with its defaults."""
-    written = document.find("/task/type")
+def _stage(pointer: str) -> str:
+    """The pointer of the stage that something stands in; empty where it stands in none."""
+    path = pointer.split("/")
+    return "/".join(path[:3]) if path[1:2] == ["stages"] and len(path) > 2 else ""
+
+
+def _task(document: Document, pointer: str) -> Task | None:
+    """The task that a recipe names, or the stage that a pointer goes into, with its defaults."""
+    written = document.find(f"{_stage(pointer)}/task/type")
     return TASKS.get(written.value) if written is not None and isinstance(written.value, str) else None
 
 
@@ -213,8 +215,8 @@ def _as_expected(error: Fault) -> str:
 
 def _as_targets(error: Fault, document: Document) -> str:
     """A hint for a list of columns under one role, where the task names several targets by themselves."""
-    task = _task(document)
-    if not error.pointer.startswith("/dataset/columns/") or not isinstance(error.value, list) or task is None:
+    task, inside = _task(document, error.pointer), error.pointer.removeprefix(_stage(error.pointer))
+    if not inside.startswith("/dataset/columns/") or not isinstance(error.value, list) or task is None:
         return ""
     named = "targets" in (f.name for f in fields(type(task)))
     return f'several targets are named in /task: "targets": {json.dumps(error.value)}' if named else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _DTYPES = {
@@ -21,8 +22,11 @@ _DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+_BUFFERS = frozenset({"final_logits_bias", "inv_freq", "masked_bias", "running_mean", "running_var"})
 _LAYER = re.compile("[0-9]{1,6}")
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
+TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})  # models whose linear layers hold [inputs, outputs]
+_PROJECTIONS = frozenset({"embedding_hidden_mapping_in", "embeddings_project"})  # of embeddings to the hidden size
 CLASSIFIERS = frozenset({"classifier", "score", "classification_head"})
 _WORD_EMBEDDINGS = (
     "word_embeddings.weight",
@@ -99,7 +103,7 @@ def shards(index: object) -> tuple[str, ...]:
 
 
 def num_parameters(tensors: Mapping[str, Tensor]) -> int:
-    """How many parameters there are; tensors of integers are buffers, not parameters."""
+    """How many parameters there are; buffers are none."""
     return sum(math.prod(tensor.shape) for tensor in _floats(tensors))
 
 
@@ -112,7 +116,13 @@ def dtype(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    return (tensor for tensor in tensors.values() if tensor.dtype in _DTYPES)
+    return (tensor for name, tensor in tensors.items() if _is_parameter(name, tensor))
+
+
+def _is_parameter(name: str, tensor: Tensor) -> bool:
+    """Whether it is trained when all is: running means are not, nor are masks, which old files of GPT-2 call biases."""
+    last = name.rpartition(".")[2]
+    return tensor.dtype in _DTYPES and last not in _BUFFERS and not (last == "bias" and len(tensor.shape) == 4)
 
 
 def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -120,12 +130,26 @@ def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     names = (
         name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2
     )
-    return tuple(sorted(name for name in names if not is_embedding(name) and not is_in_head(name)))
+    return tuple(sorted(name for name in names if not _embeds(name) and not is_in_head(name)))
+
+
+def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The modules with a vector as `.weight`, in the names of the file; without those over batches, and without heads.
+
+    Old files call it gamma.
+    """
+    names = [
+        name.rpartition(".")[0]
+        for name, shape in shapes.items()
+        if name.endswith((".weight", ".gamma")) and len(shape) == 1
+    ]
+    own = (name for name in names if f"{name}.running_mean" not in shapes and not is_in_head(name))
+    return tuple(sorted(own))
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter, in the names of the file."""
-    return {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
+    return {name: tensor.shape for name, tensor in tensors.items() if _is_parameter(name, tensor)}
 
 
 def is_in_head(name: str) -> bool:
@@ -133,9 +157,28 @@ def is_in_head(name: str) -> bool:
     return bool(_HEADS & set(name.split(".")))
 
 
+def is_above_layers(name: str) -> bool:
+    """Whether a parameter belongs to a head or a pooler: files have poolers that only some tasks' models have."""
+    return is_in_head(name) or "pooler" in name.split(".")
+
+
+def is_bias(name: str, num_axes: int) -> bool:
+    """Whether a parameter of a model or a file is a bias; old files call those of norms beta.
+
+    GPT-2's files have masks of that name, which are squares.
+    """
+    last = name.rpartition(".")[2]
+    return num_axes == 1 and (last in ("bias", "beta") or last.endswith("_bias"))
+
+
 def is_embedding(name: str) -> bool:
     """Whether a parameter or module of a file belongs to embeddings."""
     return any(part in _EMBEDDINGS or "embed" in part for part in name.split("."))
+
+
+def _embeds(name: str) -> bool:
+    """Whether a module with a matrix looks vectors up; projections of embeddings are linear layers like others."""
+    return is_embedding(name) and name.rpartition(".")[2] not in _PROJECTIONS
 
 
 def num_layers(names: Iterable[str]) -> int:
@@ -155,10 +198,9 @@ def stacks(names: Iterable[str]) -> dict[str, int]:
     return {stem: len(found) for stem, found in numbers.items()}
 
 
-def word_embeddings(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def word_embeddings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes [vocabulary, size] of the embeddings of tokens, by name."""
-    found = {name: tensor.shape for name, tensor in tensors.items() if name.endswith(_WORD_EMBEDDINGS)}
-    return {name: shape for name, shape in found.items() if len(shape) == 2}
+    return {name: shape for name, shape in shapes.items() if name.endswith(_WORD_EMBEDDINGS) and len(shape) == 2}
 
 
 def num_classes(tensors: Mapping[str, Tensor]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+import importlib.util
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from compiler import methods
+from compiler.moments import PACKAGE, unheld, wanted
 from compiler.placement import Placement
 from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
@@ -16,6 +18,7 @@ from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch, Engine
 from runtimes.saved import SavedModel
+from runtimes.survival import Change
 from runtimes.tolerance import Noise
 
 # Engine of the placement -> its module, and the one that knows its devices.
@@ -26,8 +29,13 @@ DEVICES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.devices", "mlx": "run
 class Backend(Protocol):
     """What a back end's module holds."""
 
-    def load_engine(self, step: Train, model_folder: Path, init_file: Path, placement: Placement) -> Engine:
-        """The engine of a train step; new parameters get their first values from `init_file`, which is written once."""
+    def load_engine(
+        self, step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+    ) -> Engine:
+        """The engine of a train step; new parameters get their first values from `init_file`, which is written once.
+
+        `adapter`: a folder whose values they have in place of these.
+        """
         ...
 
     def load_together(self, step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> Engine:
@@ -50,6 +58,10 @@ class Backend(Protocol):
         """Writes a base model with the adapter of a train step merged into it."""
         ...
 
+    def changes(self, before: SavedModel, after: Path) -> Iterator[Change]:
+        """The weights of the model that training began with, as it held them, beside those of a saved model."""
+        ...
+
     def float32_noise(self, task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
         """The float32 rounding noise of a saved model's outputs."""
         ...
@@ -66,6 +78,16 @@ def require_runtime(step: Train, name: str) -> None:
     if name not in runtimes:
         message = f'the method "{step.method.type}" runs on {", ".join(runtimes)}, and the plan was placed on {name}'
         raise RunError("E409", message, f"run it with --runtime {runtimes[0]}")
+
+
+def require_moments(step: Train, placement: Placement) -> None:
+    """Nothing where the optimizer's running means can be held as a plan says. Raises RunError E409, or E402."""
+    for key, message in unheld(step.optimizer, placement.engine, placement.device):
+        found = f"{message}, and the plan was placed on {placement.engine}, {placement.device}"
+        raise RunError("E409", found, f'run it there, or without "{key}" in /training/optimizer')
+    if wanted(step.optimizer) and importlib.util.find_spec(PACKAGE) is None:
+        message = f"running means are held like this by the package {PACKAGE}"
+        raise RunError("E402", message, 'install it: pip install "recipec[bitsandbytes]"')
 
 
 def require_device(placement: Placement) -> None:

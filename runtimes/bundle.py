@@ -21,7 +21,7 @@ from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.export.facts import GRAPH, graph_names
+from runtimes.export.facts import GRAPH, graph_names, virtual_file
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
 from runtimes.inputs import Row, files_of, open_reader
@@ -175,9 +175,10 @@ def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
     head = tasks.module_of(manifest.task).head(manifest.task)
+    begun = {virtual_file(folder / GRAPH).name} & manifest.files.keys()
     shared = shared_folder(folder, manifest)
     for place, names in (
-        (shared, (*graph_names(encodes=head.encodes), *files_of(manifest.task), CONFIG)),
+        (shared, (*graph_names(encodes=head.encodes), *begun, *files_of(manifest.task), CONFIG)),
         (folder, (CONFIG, GOLDEN, HELD_OUT)),
     ):
         if lost := [name for name in names if not (place / name).is_file()]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from compiler.files import write_json, write_text
@@ -16,7 +17,7 @@ from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, trainings
 from runtimes import checkpoints, steps
-from runtimes.backends import require_device, require_runtime
+from runtimes.backends import require_device, require_moments, require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
 from runtimes.export import require_format
@@ -44,9 +45,13 @@ def execute(
     runs: Path,
     root: Path,
     sources: Sources,
+    stages: Mapping[str, Placement] = MappingProxyType({}),
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
-    """The events of a run. Raises RunError when a step fails, GateError when the gate does, Interrupted if stopped."""
+    """The events of a run. `stages`: where those run, by their names, that don't run as the rest does.
+
+    Raises RunError when a step fails, GateError when the gate does, Interrupted if stopped.
+    """
     for step in plan.steps:
         _require(step, placement)
     require_device(placement)
@@ -55,14 +60,15 @@ def execute(
     run.mkdir(parents=True, exist_ok=True)
     with store.locked(plan.name):
         write_text(run / "plan.json", plan.text())
-        write_json(run / "placement.json", asdict(placement))
+        apart = {name: asdict(each) for name, each in stages.items() if each != placement}
+        write_json(run / "placement.json", {**asdict(placement), **({"stages": apart} if apart else {})})
         done: dict[str, Receipt] = {}
         ended = Ended()
         _link(plan, store, run, done)
         write_report(plan, store, run, done, ended)
         with _log_file(run / "events.jsonl") as log:
             try:
-                for event in _steps(plan, placement, store, root, sources, stop, done):
+                for event in _steps(plan, {"": placement, **stages}, store, root, sources, stop, done):
                     _log(log, event)
                     yield event
             except Exception as error:
@@ -78,6 +84,7 @@ def _require(step: Step, placement: Placement) -> None:
     """Nothing when what a step needs is here. Raises RunError."""
     for train in trainings(step):
         require_runtime(train, placement.engine)
+        require_moments(train, placement)
     match step:
         case Evaluate():
             require_packages(step.metrics)
@@ -104,7 +111,7 @@ def _log(log: Any, event: Any) -> None:
 
 def _steps(
     plan: Plan,
-    placement: Placement,
+    placements: Mapping[str, Placement],
     store: Store,
     root: Path,
     sources: Sources,
@@ -112,9 +119,9 @@ def _steps(
     done: dict[str, Receipt],
 ) -> Iterator[Any]:
     """The events of the steps in order; each step's receipt is put into `done` when it has one."""
-    keys = plan.keys()
+    keys, after = plan.keys(), ancestors(plan)
     for step in plan.steps:
-        key = keys[step.id]
+        key, placement = keys[step.id], placements.get(plan.stage_of(step), placements[""])
         inputs = {name: done[name].digest for name in step.inputs}
         with store.locked(key):
             receipt = store.receipt(key, step.step, inputs)
@@ -135,7 +142,7 @@ def _steps(
                 plan=plan,
                 key=key,
                 folder=folder,
-                inputs={name: store.folder(keys[name]) for name in step.inputs},
+                inputs={name: store.folder(keys[name]) for name in after[step.id]},
                 root=root,
                 sources=sources,
                 placement=placement,
@@ -155,15 +162,24 @@ def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> N
         for name in LINKS.get(step.step, ()):
             target = store.folder(keys[step.id]) / name
             if target.exists() and (step.id in done or step.step == "verify"):
-                wanted[name + _suffix(step)] = target
+                wanted[name + _suffix(plan, step)] = target
     stale = {path.name for path in run.iterdir() if path.is_symlink()}
     for name in {*wanted, *stale}:
         _point(run / name, wanted.get(name))
 
 
-def _suffix(step: Step) -> str:
-    _, dash, number = step.id.partition("-")
-    return dash + number
+def _suffix(plan: Plan, step: Step) -> str:
+    """What tells the outputs of a step from those of others of its kind; nothing in the last stage."""
+    suffix = step.id.removeprefix(step.step)
+    return "" if suffix == f"-{plan.stages[-1]}" and step.step in ("train", "merge") else suffix
+
+
+def ancestors(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The steps that each step comes after, directly or not: what is in them its key covers."""
+    found: dict[str, tuple[str, ...]] = {}
+    for step in plan.steps:
+        found[step.id] = tuple(dict.fromkeys(each for name in step.inputs for each in (name, *found[name])))
+    return found
 
 
 def _point(link: Path, target: Path | None) -> None:

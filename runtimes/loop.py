@@ -174,6 +174,7 @@ class _Loop:
                     denominators={turn.name: _total_weight(batches) / factor},
                     learning_rates=(rate,),
                     seed=number(self.plan.seed, step, "dropout"),
+                    number=step,
                 )
             except OutOfMemory:
                 self.state = replace(self.state, micro_batch_size=halved(self.state.micro_batch_size))

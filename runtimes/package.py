@@ -16,7 +16,7 @@ from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
 from runtimes.errors import RunError
-from runtimes.export.facts import data_file
+from runtimes.export.facts import data_file, virtual_file
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
 from runtimes.inputs import files_of
@@ -99,8 +99,9 @@ def _copy_shared(step: Package, parts: Parts, folder: Path) -> None:
     try:
         for graph in parts.graphs:
             shutil.copyfile(graph, folder / graph.name)
-            if data_file(graph).exists():
-                shutil.copyfile(data_file(graph), data_file(folder / graph.name))
+            for beside in (data_file, virtual_file):
+                if beside(graph).exists():
+                    shutil.copyfile(beside(graph), beside(folder / graph.name))
         for name in files_of(step.task):
             shutil.copyfile(parts.tokenizer_folder / name, folder / name)
     except OSError as error:

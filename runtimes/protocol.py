@@ -74,20 +74,22 @@ class Engine(Protocol):
         denominators: Mapping[str, float],
         learning_rates: Sequence[float],
         seed: int,
+        number: int = 0,
     ) -> PendingStep:
         """One optimizer step over micro-batches whose loss sums are divided by `denominators` once.
 
-        `learning_rates`: one for each rate of the plan, today one. `seed` decides dropout in this step and nothing
-        else. Raises OutOfMemory with nothing changed.
+        `learning_rates`: one for each rate of the plan, today one. `seed` decides dropout and noise in this step and
+        nothing else. `number`: how many steps were before it, by which parameters are unfrozen. Raises OutOfMemory
+        with nothing changed.
         """
         ...
 
     def evaluate(self, batch: Batch) -> RowResults:
-        """Figures of a batch with dropout off; changes nothing."""
+        """Figures of a batch with dropout off, by the average of the weights where one is kept; changes nothing."""
         ...
 
     def save_state(self, folder: Path) -> None:
-        """Writes trainable parameters, buffers and optimizer moments as safetensors with torch names."""
+        """Writes trainable parameters, their average, buffers and optimizer moments as safetensors with torch names."""
         ...
 
     def load_state(self, folder: Path) -> None:

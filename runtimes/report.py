@@ -16,6 +16,12 @@ from runtimes import tasks
 from runtimes.store import Receipt, Store
 
 Report = Mapping[str, Any]
+# Kind of step -> the part of a report that it measures, and the file that it leaves.
+_MEASURED = {
+    "prepare": ("data", "data.json"),
+    "train": ("training", "train.json"),
+    "evaluate": ("evaluation", "evaluation.json"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,12 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
     def left(step_id: str, name: str) -> Any:
         return _read(store.folder(keys[step_id]) / name) if step_id in done else None
 
+    def measured(stage: str) -> dict[str, Any]:
+        own: dict[str, str] = {step.step: step.id for step in plan.steps if plan.stage_of(step) == stage}
+        if "train-together" in own:
+            own = {"train": own["train-together"]}  # the rest is of one of its tasks
+        return {part: left(own.get(kind, ""), file) for kind, (part, file) in _MEASURED.items()}
+
     gates = {
         step.id: _read(store.folder(keys[step.id]) / "verification.json")
         for step in plan.steps
@@ -56,10 +68,9 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
         "target": plan.target,
         "steps": [{"id": name, "key": keys[name], "receipt": receipt} for name, receipt in receipts.items()],
         "choices": to_json(plan.choices),
-        "data": left("prepare", "data.json"),
-        "training": left("train", "train.json"),
-        "evaluation": left("evaluate", "evaluation.json"),
+        **measured(plan.stages[-1]),
         **_of_tasks(plan, left),
+        "stages": [{"name": name, **measured(name)} for name in plan.stages if name],
         "gates": gates,
         "exports": {step.id: left(step.id, "export.json") for step in plan.steps if step.step == "export"},
     }
@@ -95,21 +106,33 @@ def report_lines(report: Report) -> list[str]:
 
 def _sections(report: Report) -> Iterator[list[str]]:
     yield [f"{report['name']}: {report['state']}{_how_far(report)}"]
-    tasks_of = report.get("tasks", {})  # of several; reports of older versions have none
-    for name, found in {"": report, **tasks_of}.items():
-        if found["data"]:
-            yield _data_lines(found["data"], name)
-    if report["training"]:
-        yield [_training_line(report["training"]), *_weight_lines(report["training"])]
-        yield _engine_lines(report["training"])
-    for name, found in {"": report, **tasks_of}.items():
-        if found["evaluation"]:
-            yield [*([f"  {name}"] if name else []), *_evaluation_lines(found["evaluation"])]
+    for number, stage in enumerate(stages_in(report)):
+        if "name" in stage and any(stage[part] for part, _ in _MEASURED.values()):
+            yield [f"  stage {stage['name']}"]
+        yield from _measured_lines(_named_before(stage) if number else stage)
     for name, gate in report["gates"].items():
         if gate:
             yield _gate_lines(name, gate)
     seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
     yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
+
+
+def stages_in(report: Report) -> list[Report]:
+    """What was measured of each stage, with its name; of a recipe without stages what there is, without a name."""
+    parts = {part: report[part] for part, _ in _MEASURED.values()}
+    return report.get("stages") or [{**parts, "tasks": report.get("tasks", {})}]  # reports of older versions have none
+
+
+def _measured_lines(stage: Report) -> Iterator[list[str]]:
+    named = {"": stage, **stage.get("tasks", {})}  # of several tasks those of each
+    for name, found in named.items():
+        if found["data"]:
+            yield _data_lines(found["data"], name)
+    if stage["training"]:
+        yield [_training_line(stage["training"]), *_weight_lines(stage["training"]), *_engine_lines(stage["training"])]
+    for name, found in named.items():
+        if found["evaluation"]:
+            yield [*([f"  {name}"] if name else []), *_evaluation_lines(found["evaluation"])]
 
 
 def _data_lines(data: Mapping[str, Any], name: str) -> list[str]:
@@ -123,6 +146,15 @@ def _weight_lines(training: Mapping[str, Any]) -> list[str]:
     weights = training.get("weights", {})  # runs of one task have none
     shown = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
     return [f"  losses weighed at the end: {shown}"] if shown else []
+
+
+def _named_before(stage: Report) -> Report:
+    """A stage that started from another one's model, which is no untuned one."""
+    if not stage["evaluation"]:
+        return stage
+    baseline = stage["evaluation"]["baseline"].items()
+    named = {"before" if name == "untuned" else name: figures for name, figures in baseline}
+    return {**stage, "evaluation": {**stage["evaluation"], "baseline": named}}
 
 
 def _how_far(report: Report) -> str:
@@ -181,17 +213,18 @@ def _evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
         lines.append(f"    {name:<20}{cells}")
     if evaluation.get("prompts_cut"):  # none of versions before
         lines.append(f"    {evaluation['prompts_cut']}")
-    shown = [few_shot_line(evaluation["few_shot"])] if "few_shot" in evaluation else []
+    asked = "the model before the stage" if "before" in columns else "the untuned model"
+    shown = [few_shot_line(evaluation["few_shot"], asked)] if "few_shot" in evaluation else []
     return [*lines, *shown, *tasks.module_named(evaluation["task"]).detail_lines(evaluation)]
 
 
-def few_shot_line(told: Mapping[str, Any]) -> str:
-    """How many solved rows stood before the prompts of the untuned model, and before how many there were fewer."""
+def few_shot_line(told: Mapping[str, Any], asked: str = "the untuned model") -> str:
+    """How many solved rows stood before the prompts of the model that was asked, and before how many were fewer."""
     wanted, total = told["wanted"], sum(told["prompts"].values())
     fewer = total - told["prompts"].get(str(wanted), 0)
     rows = "train row" if wanted == 1 else "train rows"
     left_out = f"; before {fewer:,} of {total:,} prompts there was room for fewer" if fewer else ""
-    return f"    few_shot: the untuned model, {wanted} solved {rows} before each prompt{left_out}"
+    return f"    few_shot: {asked}, {wanted} solved {rows} before each prompt{left_out}"
 
 
 def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:
@@ -228,15 +261,16 @@ def report_html(report: Report) -> str:
         f"<td>{html.escape(c['reason'])}</td></tr>"
         for c in report["choices"]
     )
+    trained = [stage for stage in stages_in(report) if stage["training"]]
     return _PAGE.format(
         title=html.escape(report["name"]),
         lines=html.escape("\n".join(report_lines(report))),
-        curve=_curve(report["training"]["curve"]) if report["training"] else "",
+        curve="".join(_curve(stage["training"]["curve"], stage.get("name")) for stage in trained),
         choices=choices,
     )
 
 
-def _curve(curve: list[Mapping[str, float]]) -> str:
+def _curve(curve: list[Mapping[str, float]], stage: str | None) -> str:
     """The training loss over the steps, drawn as SVG."""
     if len(curve) < 2:
         return ""
@@ -248,8 +282,9 @@ def _curve(curve: list[Mapping[str, float]]) -> str:
         f"{(step - min(steps)) / span_x * width:.1f},{(high - loss) / span_y * height:.1f}"
         for step, loss in zip(steps, losses, strict=True)
     )
+    title = f"Training loss of the stage {html.escape(stage)}" if stage else "Training loss"
     return (
-        f"<h2>Training loss, nats</h2><p>from {losses[0]:.4f} to {losses[-1]:.4f} over {len(curve)} steps</p>"
+        f"<h2>{title}, nats</h2><p>from {losses[0]:.4f} to {losses[-1]:.4f} over {len(curve)} steps</p>"
         f'<svg viewBox="-5 -5 {width + 10} {height + 10}" width="{width}" height="{height}">'
         f'<polyline points="{points}" fill="none" stroke="#1660a8" stroke-width="1.5"/></svg>'
     )

@@ -20,14 +20,18 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """A transformers folder, or one with an adapter on it that is not merged into it."""
+    """A transformers folder, or one with an adapter on it that is not merged into it.
+
+    `before`: the model that training began with, where it is known; with the adapter that was merged into it.
+    """
 
     folder: Path
     adapter: Adapter | None = None
+    before: SavedModel | None = None
 
     @property
     def reading(self) -> Path:
-        """The folder with the tokenizer, or the image processor, that rows are read with."""
+        """The folder that says what the model is and how rows are read: configurations, tokenizer, image processor."""
         return self.folder if self.adapter is None else self.adapter.folder
 
 
@@ -40,4 +44,6 @@ def trained_model(step: Train, trained: Path, base: Path, part: str = "") -> Sav
     """What a train step left in its folder, `base` being the model that it began with. `part`: which of its tasks."""
     saves = trained_folder(step)
     folder = trained / saves / part
-    return SavedModel(folder) if saves == "model" else SavedModel(base, Adapter(folder, step.method))
+    if saves == "model":
+        return SavedModel(folder, before=SavedModel(base))
+    return SavedModel(base, Adapter(folder, step.method))

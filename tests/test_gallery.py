@@ -58,7 +58,8 @@ def test_a_committed_recipe_compiles(environment: pytest.MonkeyPatch, recipe: Pa
     written = json.loads(recipe.read_text(encoding="utf-8"))
     model = written.get("model", {"id": ""})  # a recipe that extends another may have none
     models = [MIRROR / (model["id"] if isinstance(model, dict) else model)]
-    needed = [*models, *(ROOT / "recipes" / path for path in paths_in(written.get("dataset", {})))]
+    datasets = [stage.get("dataset", {}) for stage in written.get("stages", [written])]
+    needed = [*models, *(ROOT / "recipes" / path for dataset in datasets for path in paths_in(dataset))]
     if missing := [path.relative_to(ROOT) for path in needed if not path.exists()]:
         pytest.skip(f"`make fixtures FIXTURES=--all` gets {missing[0]}")
     done = invoke("check", recipe, "--target", "cpu")

@@ -1,5 +1,6 @@
 """A task is one module in each half: nothing else in the tree names one."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -51,8 +52,12 @@ def test_every_method_has_a_whole_module_in_both_halves() -> None:
     from compiler.typed import members, tag
     from runtimes.pytorch import methods
 
-    named = {word for owner in members(compiler_methods.Method) if (found := tag(owner)) for word in [found[1]]}
-    assert named == set(methods.MODULES)
-    wanted = ("FOLDER", "DROPS_IN_FROZEN", "wrap", "new_parameters")
-    for name in named:
-        assert [word for word in wanted if not hasattr(methods.module_of(name), word)] == []
+    owners = {found[1]: owner for owner in members(compiler_methods.Method) if (found := tag(owner))}
+    assert owners.keys() == methods.MODULES.keys()
+    for name, owner in owners.items():
+        for half, interface in (
+            (importlib.import_module(owner.__module__), compiler_methods.MethodModule),
+            (methods.module_of(name), methods.MethodModule),
+        ):
+            wanted = {*vars(interface), *interface.__annotations__}
+            assert [name for name in wanted if not name.startswith("_") and not hasattr(half, name)] == []

@@ -1,8 +1,12 @@
 """The conformance table, run and written: docs/matrix.json, docs/matrix.md, and the part of README.md between markers.
 
 python -m tools.matrix             every cell, on two processes
+python -m tools.matrix --missing   the cells that were never measured, and red ones; the others stay as they are
 python -m tools.matrix --render    the pages alone, from docs/matrix.json
 python -m tools.matrix bert lora   only cells that have these words; prints, and writes nothing
+
+Each cell is written when it is measured, with the hash of the sources that it was measured on: what is interrupted is
+not lost, and a table of cells from several commits says so.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -87,20 +92,48 @@ def hardware() -> str:
     return f"{os.cpu_count()} cores of {name}, {platform.system()} {platform.machine()}"
 
 
-def run(words: Sequence[str], processes: int) -> list[dict[str, Any]]:
-    """The rows of the cells that have these words, in the table's order; prints each as it is done."""
+Cells = dict[int, dict[str, Any]]
+"""The rows by the numbers of their cells."""
+
+
+def known() -> Cells:
+    """The committed rows of cells that there are."""
     from tests.conformance.table import cells
 
-    wanted = [at for at, cell in enumerate(cells()) if {*words} <= {cell.table, *cell.names.values()}]
-    start, rows = time.monotonic(), {}
+    rows = {_name(row["table"], row["names"]): row for row in _committed()["cells"]}
+    named = {at: _name(cell.table, cell.names) for at, cell in enumerate(cells())}
+    return {at: rows[name] for at, name in named.items() if name in rows}
+
+
+def _committed() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PROJECT / RESULT).read_text(encoding="utf-8"))
+    return found
+
+
+def _name(table: str, names: Mapping[str, str]) -> tuple[str, ...]:
+    return (table, *names.values())
+
+
+def chosen(words: Sequence[str], *, missing: bool) -> list[int]:
+    """The numbers of the cells that have these words; with `missing`, of those that have no figures yet."""
+    from tests.conformance.table import cells
+
+    done = {at for at, row in known().items() if row["status"] != "red"} if missing else set()
+    having = {at for at, cell in enumerate(cells()) if {*words} <= {cell.table, *cell.names.values()}}
+    return sorted(having - done)
+
+
+def run(wanted: Sequence[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The numbers and rows of cells as they are measured; prints each."""
+    start = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin) as pool:
         futures: dict[Future[dict[str, Any]], int] = {pool.submit(_measure, at): at for at in wanted}
         for done, future in enumerate(as_completed(futures), start=1):
-            row = rows[futures[future]] = future.result()
+            row = future.result()
             seconds = time.monotonic() - start
             print(f"[{done}/{len(wanted)}] {seconds // 60:.0f}:{seconds % 60:02.0f}  {_line(row)}", flush=True)
-    return [rows[at] for at in wanted]
+            yield futures[future], row
 
 
 def _begin() -> None:
@@ -133,22 +166,30 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['status']:<6}{row['table']}: {', '.join(row['names'].values())}  {row['reason'] or figures}"
 
 
-def measured(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """The committed result: the rows, and what they were measured with."""
+def this_run() -> dict[str, Any]:
+    """What cells are measured with now."""
     from runtimes.mlx.ops import LOWERINGS
-    from tests.conformance.cells import LIMITS
 
     return {
-        "matrix": 1,
         "sources": sources_hash(),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
-        "seconds": round(seconds),
         "versions": versions(),
         "lowered_operations": len(LOWERINGS),
-        "limits": dict(LIMITS),
-        "cells": rows,
     }
+
+
+def result_of(runs: Iterable[Mapping[str, Any]], rows: Cells) -> dict[str, Any]:
+    """The committed result: rows in the order of the cells, and the runs that they are of, the latest first."""
+    from tests.conformance.cells import LIMITS
+
+    counts = Counter(row["sources"] for row in rows.values())
+    latest: dict[str, Mapping[str, Any]] = {}
+    for each in runs:
+        latest.setdefault(each["sources"], each)
+    kept = [{**each, "cells": counts[sources]} for sources, each in latest.items() if counts[sources]]
+    ordered = [rows[at] for at in sorted(rows)]
+    return {"matrix": 2, "runs": kept, "limits": dict(LIMITS), "cells": ordered}
 
 
 def render(result: dict[str, Any]) -> None:
@@ -158,26 +199,37 @@ def render(result: dict[str, Any]) -> None:
     write_text(readme, with_table(readme.read_text(encoding="utf-8"), result))
 
 
+def measure(wanted: Sequence[int], processes: int, *, keep: bool) -> list[dict[str, Any]]:
+    """The rows of these cells; with `keep` each is written where the committed ones are, as soon as it is there."""
+    now, before = this_run(), _committed()
+    rows, found = known(), []
+    for at, row in run(wanted, processes):
+        if now["sources"] != sources_hash():
+            sys.exit("the sources changed while the table ran: the cells from here on are not written, run it again")
+        found.append(row)
+        rows[at] = {**row, "sources": now["sources"]}
+        if keep:
+            write_json(PROJECT / RESULT, result_of([now, *before["runs"]], rows))
+    return found
+
+
 def main() -> None:
     """Runs the table and writes it; exits 1 when a cell is red."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only cells that have all of these words; nothing is written")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--missing", action="store_true", help="the cells without figures, and red ones")
     parser.add_argument("--render", action="store_true", help="write the pages from docs/matrix.json")
     given = parser.parse_args()
     if given.render:
-        render(json.loads((PROJECT / RESULT).read_text(encoding="utf-8")))
+        render(_committed())
         return
     if differing := [f"{name} {own}" for name, own in versions().items() if own != constraints()[name]]:
         sys.exit(f"installed are {', '.join(differing)}, not the versions of constraints.txt: run `make matrix`")
-    start, sources = time.monotonic(), sources_hash()
-    rows = run(given.words, given.processes)
-    if sources != sources_hash():
-        sys.exit("the sources changed while the table ran: nothing is written, run it again")
-    if not given.words:
-        result = measured(rows, time.monotonic() - start)
-        write_json(PROJECT / RESULT, result)
-        render(result)
+    start, keep = time.monotonic(), not given.words
+    rows = measure(chosen(given.words, missing=given.missing), given.processes, keep=keep)
+    if keep:
+        render(_committed())
     counts = {status: sum(row["status"] == status for row in rows) for status in ("green", "red", "unrun")}
     print(", ".join(f"{count} {status}" for status, count in counts.items()), f"in {time.monotonic() - start:.0f} s")
     sys.exit(1 if counts["red"] else 0)

@@ -19,10 +19,11 @@ from compiler.reading import read_any
 
 if TYPE_CHECKING:
     from compiler.document import Document
-    from compiler.driver import Compiled
+    from compiler.driver import Compiled, CompiledStage
     from compiler.facts import LocalFacts
+    from compiler.plan import Train
 
-    Trace = Callable[[Compiled, Path, LocalFacts], str]
+    Trace = Callable[[Compiled, Path, LocalFacts], list[str]]
 
 
 @click.command(epilog="Examples:  recipe check recipes/*.json    recipe check --no-facts --format sarif r.json")
@@ -117,11 +118,16 @@ def looked_at(
     from compiler.driver import compile_recipe
 
     compiled = compile_recipe(document, source, target, runtime)
-    lines = [summary(compiled), *([traces(compiled, root, source)] if traces else [])]
-    return compiled.findings, [*lines, *([f"the first train row:\n{example(compiled, root, source)}"] if shows else [])]
+    lines = [*summaries(compiled), *(traces(compiled, root, source) if traces else [])]
+    shown = [f"the first train row{_of(stage)}:\n{example(stage, root, source)}" for stage in compiled.stages]
+    return compiled.findings, [*lines, *(shown if shows else [])]
 
 
-def example(compiled: Compiled, root: Path, source: LocalFacts) -> str:
+def _of(stage: CompiledStage) -> str:
+    return f" of the stage {stage.text.name}" if stage.text.name else ""
+
+
+def example(compiled: CompiledStage, root: Path, source: LocalFacts) -> str:
     """The first row of the train file as the model reads it, cut as it will be, with what is learnt in brackets."""
     from tokenizers import Tokenizer
 
@@ -144,19 +150,30 @@ def example(compiled: Compiled, root: Path, source: LocalFacts) -> str:
     return marked(TokenRow(row.ids[:most], row.supervised[:most]), tokenizer)
 
 
-def traced(compiled: Compiled, root: Path, source: LocalFacts) -> str:
-    """A line about the model's graph. Raises RecipeError when the runtime can't train the model."""
+def traced(compiled: Compiled, root: Path, source: LocalFacts) -> list[str]:
+    """Lines about the model's graph in each stage. Raises RecipeError when the runtime can't train the model."""
     from compiler.hub import fetch_model
     from compiler.plan import trainings
+    from compiler.stages import of_each
+
+    steps = {found[0].stage: found for step in compiled.plan.steps if (found := trainings(step))}
+    stages = {stage.text.name: stage for stage in compiled.stages}
+    first, *_ = steps[compiled.plan.stages[0]]
+    folder = fetch_model(first.model, root, source.sources)  # what a stage leaves differs in its head alone
+    texts = [stage.text for stage in compiled.stages]
+    return [*of_each(texts, lambda text: _traced(stages[text.name], steps[text.name], folder))]
+
+
+def _traced(stage: CompiledStage, steps: Sequence[Train], folder: Path) -> str:
     from runtimes.backends import backend
     from runtimes.errors import RunError
 
-    steps = trainings(compiled.plan.step("train"))
-    back, folder = backend(compiled.placement.engine), fetch_model(steps[0].model, root, source.sources)
+    back = backend(stage.placement.engine)
     try:
-        return "; ".join(dict.fromkeys(back.check_model(step, folder) for step in steps))
+        line = "; ".join(dict.fromkeys(back.check_model(step, folder) for step in steps))
     except RunError as error:
-        raise RecipeError([compiled.recipe.finding(error.code, "/model/id", error.message, error.hint)]) from None
+        raise RecipeError([stage.recipe.finding(error.code, "/model/id", error.message, error.hint)]) from None
+    return f"{stage.text.name}: {line}" if stage.text.name else line
 
 
 def _total(findings: list[Diagnostic]) -> list[str]:
@@ -164,8 +181,13 @@ def _total(findings: list[Diagnostic]) -> list[str]:
     return [counted(count, "error")] if count else []
 
 
-def summary(compiled: Compiled) -> str:
-    """A line about what a recipe would do."""
+def summaries(compiled: Compiled) -> list[str]:
+    """A line about what each stage of a recipe would do."""
+    return [f"{stage.text.name}: {summary(stage)}" if stage.text.name else summary(stage) for stage in compiled.stages]
+
+
+def summary(compiled: CompiledStage) -> str:
+    """A line about what a recipe or a stage would do."""
     training = compiled.resolved.training
     parts = [f"{name}: {_rows(part)}" for name, part in compiled.parts.items()]
     return (
@@ -175,7 +197,7 @@ def summary(compiled: Compiled) -> str:
     )
 
 
-def _rows(compiled: Compiled) -> str:
+def _rows(compiled: CompiledStage) -> str:
     """The rows of a task, and what they are answered with."""
     rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
     return f"{rows} rows; {tasks.module_of(compiled.recipe.task).summary(compiled.data)}"

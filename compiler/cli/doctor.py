@@ -18,6 +18,7 @@ EXTRAS = {
     "torch": (("torch", "transformers", "peft", "accelerate"), "recipe run: tuning on PyTorch"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "ONNX export and its gate"),
     "mlx": (("mlx", "torch", "transformers", "peft"), "recipe run --runtime mlx: tuning on MLX"),
+    "bitsandbytes": (("bitsandbytes",), "adamw with running means in 8 bits or paged, on PyTorch"),
     "image": (("pillow",), "tasks that read images"),
     "predict": (("onnxruntime",), "recipe predict and recipe verify on a bundle"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -58,19 +59,19 @@ def plan(
         raise click.UsageError("name a recipe, or two plans with --diff")
     if output is not None and output.resolve() == recipe.resolve():
         raise click.UsageError(f"{output} is the recipe: name another file for the plan")
-    made, placement = placed_plan(recipe, overrides, allowed, target, runtime)
+    made, placements = placed_plan(recipe, overrides, allowed, target, runtime)
     if output is not None:
         write_text(output, made.text())
     if as_json:
         click.echo(made.text(), nl=False)
     else:
-        click.echo("\n".join(plan_lines(made, placement)))
+        click.echo("\n".join(plan_lines(made, placements)))
 
 
 def placed_plan(
     path: Path, overrides: tuple[str, ...], allowed: tuple[Path, ...], target: Target, runtime: Runtime | None
-) -> tuple[Plan, Placement]:
-    """The plan in a file, or that of the recipe in it, of which the findings are said; and where it would run."""
+) -> tuple[Plan, Mapping[str, Placement]]:
+    """The plan in a file, or that of the recipe in it, whose findings are said; and where its stages would run."""
     found = plan_in(path)
     if found is not None:
         refuse_overrides(overrides)
@@ -78,7 +79,7 @@ def placed_plan(
     compiled = compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target, runtime)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
-    return compiled.plan, compiled.placement
+    return compiled.plan, compiled.placements
 
 
 def refuse_overrides(overrides: tuple[str, ...]) -> None:
@@ -94,16 +95,18 @@ def place_plan(
     micro_batch_size: int | None = None,
     *,
     gradient_checkpointing: bool = False,
-) -> Placement:
-    """The placement of a plan that was made elsewhere."""
-    train = next((train for step in plan.steps for train in trainings(step)), None)
-    if train is None:
+) -> dict[str, Placement]:
+    """The placements of a plan that was made elsewhere, by its stages."""
+    trained = {step.stage: step for each in plan.steps for step in trainings(each)}
+    if {*trained} != {*plan.stages}:
         raise click.ClickException(f"the plan {plan.name} has no train step: there is nothing to run")
     if unkept := unkept_limit(target, runtime or "auto"):
         raise click.UsageError(f"{unkept}: {LIMIT_HINT.format(kind=target.kind)}")
-    return place(
-        target, train.batch_size, micro_batch_size, runtime or "auto", gradient_checkpointing=gradient_checkpointing
-    )
+    wanted = runtime or "auto"
+    return {
+        stage: place(target, step.batch_size, micro_batch_size, wanted, gradient_checkpointing=gradient_checkpointing)
+        for stage, step in trained.items()
+    }
 
 
 def read_plan(
@@ -114,16 +117,12 @@ def read_plan(
     return found or compile_recipe(load(path, overrides, allowed=allowed), fact_source(allowed), target, runtime).plan
 
 
-def plan_lines(made: Plan, placement: Placement) -> list[str]:
+def plan_lines(made: Plan, placements: Mapping[str, Placement]) -> list[str]:
     """The plan as a person reads it."""
     keys = made.keys()
-    again = ", layers computed again" if placement.gradient_checkpointing else ""
     lines = [
         f"plan {made.name} for {made.target}",
-        (
-            f"  placed on {placement.device} ({placement.device_reason}), {placement.engine}, "
-            f"{placement.micro_batch_size} rows at once{again}"
-        ),
+        *dict.fromkeys(f"  {_where(stage, placements)}" for stage in made.stages),
         "",
         "steps",
     ]
@@ -133,6 +132,17 @@ def plan_lines(made: Plan, placement: Placement) -> list[str]:
         lines += [f"    {line}" for line in _parameters(identity(step))]
         lines += [f"    {line}" for line in _tuned(step)]
     return [*lines, "", "choices", *(f"  {line}" for line in choice_lines(made.choices))]
+
+
+def _where(stage: str, placements: Mapping[str, Placement]) -> str:
+    """Where a stage runs; it is named where others run otherwise."""
+    placement = placements[stage]
+    name = f"{stage} " if len({*placements.values()}) > 1 else ""
+    again = ", layers computed again" if placement.gradient_checkpointing else ""
+    return (
+        f"{name}placed on {placement.device} ({placement.device_reason}), {placement.engine}, "
+        f"{placement.micro_batch_size} rows at once{again}"
+    )
 
 
 def _parameters(parameters: dict[str, object]) -> list[str]:

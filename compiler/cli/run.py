@@ -17,7 +17,7 @@ from compiler.cli.files import plan_in
 from compiler.cli.options import fact_source, recipe_options, runs_option, runtime_option, target_option
 from compiler.cli.plan import choice_lines, place_plan, refuse_overrides
 from compiler.diagnostics import printable, render
-from compiler.driver import Compiled, compile_recipe
+from compiler.driver import Compiled, CompiledStage, compile_recipe
 from compiler.loading import load
 from compiler.placement import Placement, Runtime, Target
 from compiler.plan import Plan, Prepare
@@ -71,20 +71,28 @@ def run(
         refuse_overrides(overrides)
         again = bool(gradient_checkpointing)
         made = found
-        placement = place_plan(found, target, runtime, micro_batch_size, gradient_checkpointing=again)
+        placements = place_plan(found, target, runtime, micro_batch_size, gradient_checkpointing=again)
         root = root or recipe.parent
     else:
         silent = quiet or as_json
         compiled = compile_to_run(recipe, overrides, allowed, target, runtime, quiet=silent)
         made = compiled.plan
-        placement = placed(compiled, micro_batch_size, gradient_checkpointing)
+        placements = placed(compiled, micro_batch_size, gradient_checkpointing)
         root = recipe.parent
     from compiler.cli.progress import display
     from runtimes.execute import execute
 
     sources = fact_source(allowed).sources
     with stopping() as asked:
-        events = execute(made, placement, runs=runs_folder, root=root, sources=sources, stop=lambda: bool(asked))
+        events = execute(
+            made,
+            placements[made.stages[-1]],
+            runs=runs_folder,
+            root=root,
+            sources=sources,
+            stages=placements,
+            stop=lambda: bool(asked),
+        )
         if as_json:
             print_json(events)
         else:
@@ -101,7 +109,7 @@ def next_lines(plan: Plan, run: Path) -> list[str]:
     """What a user does next with a run that is done."""
     lines = [f"report: {run / 'report.html'}"]
     if (run / "bundle").exists():
-        step = next(step for step in plan.steps if isinstance(step, Prepare))
+        [*_, step] = [step for step in plan.steps if isinstance(step, Prepare)]
         lines += [f"bundle: {run / 'bundle'}", f"next: recipe predict {run} --{tasks.reads(step.task)} '...'"]
     return lines
 
@@ -116,22 +124,28 @@ def compile_to_run(
     quiet: bool,
 ) -> Compiled:
     """A recipe's plan and its placement; says the findings and the choices."""
-    from compiler.cli.check import summary
+    from compiler.cli.check import summaries
 
     compiled = compile_recipe(load(recipe, overrides, allowed=allowed), fact_source(allowed), target, runtime)
     if compiled.findings:
         click.echo(render(compiled.findings, "text"), err=True)
     if not quiet:
-        click.echo(f"{recipe}: {summary(compiled)}")
+        click.echo("\n".join(f"{recipe}: {line}" for line in summaries(compiled)))
         click.echo("\n".join(f"  {line}" for line in choice_lines(compiled.plan.choices)))
     return compiled
 
 
-def placed(compiled: Compiled, micro_batch_size: int | None, gradient_checkpointing: bool | None) -> Placement:
-    """Where a recipe runs, with what the command line says over what the recipe says."""
-    training = compiled.resolved.training
+def placed(
+    compiled: Compiled, micro_batch_size: int | None, gradient_checkpointing: bool | None
+) -> dict[str, Placement]:
+    """Where each stage of a recipe runs, with what the command line says over what the recipe says."""
+    return {stage.text.name: _placed(stage, micro_batch_size, gradient_checkpointing) for stage in compiled.stages}
+
+
+def _placed(stage: CompiledStage, micro_batch_size: int | None, gradient_checkpointing: bool | None) -> Placement:
+    training = stage.resolved.training
     return replace(
-        compiled.placement,
+        stage.placement,
         micro_batch_size=min(micro_batch_size or training.micro_batch_size, training.batch_size),
         gradient_checkpointing=(
             training.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing

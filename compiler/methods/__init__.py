@@ -5,16 +5,42 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adapter import Adapter
+from compiler.methods.bitfit import BitFit
+from compiler.methods.dora import DoRA
 from compiler.methods.freeze import Freeze
 from compiler.methods.full import Full
 from compiler.methods.head import Head
+from compiler.methods.ia3 import IA3
 from compiler.methods.interface import MethodModule, Tuned
+from compiler.methods.layer_norm import LayerNorm
 from compiler.methods.lora import LoRA
+from compiler.methods.p_tuning import PTuning
+from compiler.methods.prefix import Prefix
+from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
 
-__all__ = ["Freeze", "Full", "Head", "LoRA", "Method", "QLoRA", "Tuned", "module_of"]
+__all__ = [
+    "IA3",
+    "Adapter",
+    "BitFit",
+    "DoRA",
+    "Freeze",
+    "Full",
+    "Head",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "MethodModule",
+    "PTuning",
+    "Prefix",
+    "Prompt",
+    "QLoRA",
+    "Tuned",
+    "module_of",
+]
 
-Method = Full | Head | Freeze | LoRA | QLoRA
+Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | Prompt | PTuning | Prefix
 
 
 def module_of(method: Method) -> MethodModule:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
-from compiler.groups import LAYER
+from compiler.layers import layers_of
 from compiler.methods.interface import Tuned, num_parameters
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
-from compiler.weights import is_embedding, is_in_head
+from compiler.weights import is_above_layers, is_embedding, is_in_head
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freeze:
-    """The embeddings and the first `layers` layers are frozen."""
+    """The embeddings and the first layers are frozen: `layers` of them, or all but the `last`."""
 
     type: Annotated[Literal["freeze"], About("Freeze the first layers, train the rest.")] = "freeze"
-    layers: Annotated[int, About("How many layers to freeze, counted from the input.", minimum=0)]
+    layers: Annotated[
+        int | None,
+        About("How many layers to freeze, from the input; an encoder's come before its decoder's.", minimum=0),
+    ] = None
+    last: Annotated[int | None, About("How many layers to train, from the output; in place of layers.", minimum=1)] = (
+        None
+    )
     embeddings: Annotated[bool, About("Freeze the embeddings as well.")] = True
 
 
@@ -35,28 +41,48 @@ RUNTIMES = EVERY_RUNTIME
 
 
 def check(recipe: Recipe, method: Freeze, model: ModelFacts) -> Iterator[Diagnostic]:
-    """Freezing must leave a layer to tune."""
-    if method.layers >= model.num_layers:
-        message = f"freezes {method.layers} of {model.num_layers} layers, none is left to tune"
-        hint = f'at most {model.num_layers - 1}, or use the method "head"'
-        yield recipe.finding("R204", "/method/layers", message, hint)
+    """One of layers and last is said; the model has so many layers, and one is left to tune."""
+    total = model.num_layers
+    if method.layers is None and method.last is None:
+        message = "it is not said how many layers are frozen"
+        yield recipe.finding("R105", "/method", message, 'add "layers", or "last" for how many are trained')
+    elif method.layers is not None and method.last is not None:
+        message = 'nothing reads "last" with layers'
+        yield recipe.finding("R202", "/method/last", message, "keep one of layers and last", key=True)
+    elif method.layers is not None and method.layers >= total:
+        message = f"freezes {method.layers} of {total} layers, none is left to tune"
+        yield recipe.finding("R204", "/method/layers", message, f'at most {total - 1}, or use the method "head"')
+    elif method.last is not None and method.last > total:
+        message = f"trains the last {method.last} of {total} layers"
+        yield recipe.finding("R204", "/method/last", message, f"at most {total}")
 
 
 def resolve(method: Freeze, model: ModelFacts) -> tuple[Freeze, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
-    return method, ()
+    if method.last is None:
+        return method, ()
+    layers = model.num_layers - method.last
+    choice = Choice(
+        pointer="/method/layers", value=layers, reason=f"all but the last {method.last} of {model.num_layers}"
+    )
+    return replace(method, layers=layers, last=None), (choice,)
 
 
 def tuned(method: Freeze, model: ModelFacts) -> Tuned:
     """The layers from `layers` on, and what stands beside the layers."""
-    names = [name for name in model.shapes if not is_in_head(name) and _is_trained(name, method)]
+    numbers = layers_of(model.shapes)
+    left_out = {name for name, number in numbers.items() if number >= model.num_layers}  # layers that nothing loads
+    unread = frozen(method, model.shapes) | left_out
+    names = [name for name in model.shapes if not is_above_layers(name) and name not in unread]
     modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
     count = num_parameters(model.shapes, names)
     return Tuned(modules=tuple(modules), parameters=count, total=model.num_parameters)
 
 
-def _is_trained(name: str, method: Freeze) -> bool:
-    found = LAYER.search(name)
-    if found is None:
-        return not (method.embeddings and is_embedding(name))
-    return int(found[0].strip(".")) >= method.layers
+def frozen(method: Freeze, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """The parameters of a model that a resolved method freezes, by their names in it or in its files."""
+    assert method.layers is not None, "resolved"
+    numbers = layers_of(shapes)
+    below = {name for name, number in numbers.items() if number < method.layers}
+    beside = {name for name in shapes if name not in numbers and is_embedding(name) and not is_in_head(name)}
+    return frozenset(below | beside if method.embeddings else below)

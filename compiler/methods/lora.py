@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from compiler.auto import Auto, Choice
-from compiler.diagnostics import Diagnostic, nearest
-from compiler.groups import LAYER
+from compiler.diagnostics import Diagnostic
+from compiler.methods import targets
+from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned
+from compiler.methods.targets import PATTERNS, check_patterns, check_saved, inside_layers, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
     from compiler.recipe import Recipe
+
+LATER: dict[str, Any] = {"later": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +30,32 @@ class LowRank:
     type: str
     rank: Annotated[int, About("Rank of each update.", minimum=1)] = 8
     alpha: Annotated[
-        float | Literal["auto"], About("Scale: an update counts alpha / rank. auto: twice the rank.", above=0)
+        float | Literal["auto"], About("Scale: an update counts alpha / rank. auto: an update counts twice.", above=0)
     ] = "auto"
+    rank_stabilized: Annotated[
+        bool, About("An update counts alpha / sqrt(rank), so that high ranks learn as fast as low ones.")
+    ] = field(default=False, metadata=LATER)
+    initialization: Annotated[
+        Literal["kaiming", "gaussian", "orthogonal"],
+        About(
+            "First values of an update B A. kaiming: A uniform, B zero. gaussian: A normal, B zero. orthogonal: slices "
+            "of an orthonormal matrix, whose product is zero; an even rank."
+        ),
+    ] = field(default="kaiming", metadata=LATER)
     dropout: Annotated[float, About("Dropout before each update.", minimum=0, below=1)] = 0.0
     target_modules: Annotated[
-        tuple[str, ...] | Literal["auto"],
-        About("Linear layers to update, by the end of their names. auto: all inside the layers.", nonempty=True),
+        tuple[str, ...] | Literal["auto", "all-linear"],
+        About(
+            f"Linear layers to update, {PATTERNS}. auto: all inside the layers; all-linear: those outside as well.",
+            nonempty=True,
+        ),
     ] = "auto"
+    modules_to_save: Annotated[
+        tuple[str, ...],
+        About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
+    ] = field(default=(), metadata=LATER)
+
+    from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,59 +72,72 @@ SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES = EVERY_RUNTIME
 
 
-def matches(pattern: str, module: str) -> bool:
-    """Whether a target pattern means a module: equal to its name or to the end of it after a dot."""
-    return module == pattern or module.endswith(f".{pattern}")
-
-
-def inside_layers(modules: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that linear modules have inside a numbered layer, each once."""
-    suffixes = (name[found.end() :] for name in modules if (found := LAYER.search(name)))
-    return tuple(sorted(dict.fromkeys(suffixes)))
-
-
 def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagnostic]:
-    """Every target must name a linear module of the model."""
-    if method.target_modules == "auto":
-        if not model.linear_modules:
-            message = f"the model has no linear modules ({model.model_type}), beside which updates stand"
-            yield recipe.finding("R205", "/method", message, 'use the method "full", "freeze" or "head"')
-        elif not inside_layers(model.linear_modules):
-            message = "no linear module was found inside numbered layers of the model"
-            yield recipe.finding("R205", "/method/target_modules", message, "name target_modules")
-        return
-    existing = sorted(
-        {*inside_layers(model.linear_modules), *(name.rpartition(".")[2] for name in model.linear_modules)}
-    )
-    for index, pattern in enumerate(method.target_modules):
-        if not any(matches(pattern, name) for name in model.linear_modules):
-            message = f'"{pattern}" matches no linear module of the model'
-            best = nearest(pattern, existing)
-            hint = (f'did you mean "{best}"? ' if best else "") + f"the model has: {', '.join(existing)}"
-            yield recipe.finding("R205", f"/method/target_modules/{index}", message, hint)
+    """Every target must name a linear module of the model; what is beside must fit."""
+    yield from check_targets(recipe, method.target_modules, model)
+    yield from check_saved(recipe, method.modules_to_save, _targets(method, model), model.shapes)
+    if method.initialization == "orthogonal" and method.rank % 2:
+        message = f"orthogonal first values need an even rank, this is {method.rank}"
+        yield recipe.finding("R230", "/method/initialization", message, f'write "rank": {method.rank + 1}')
+    said = {"peft_type": "LORA", "use_dora": method.type == "dora", "r": method.rank, "lora_alpha": scale(method)}
+    said["use_rslora"] = method.rank_stabilized
+    yield from check_beginning(recipe, model, said, ".lora_A.", _targets(method, model))
+
+
+def scale(method: LowRank) -> float:
+    """The alpha of a method, also where the recipe leaves it open."""
+    auto = 2.0 * (math.sqrt(method.rank) if method.rank_stabilized else method.rank)
+    return auto if method.alpha == "auto" else method.alpha
+
+
+def check_targets(
+    recipe: Recipe, patterns: tuple[str, ...] | Literal["auto", "all-linear"], model: ModelFacts
+) -> Iterator[Diagnostic]:
+    """Every pattern names a linear module; and there are some where the recipe leaves it open."""
+    if not isinstance(patterns, str):
+        linear = model.linear_modules
+        yield from check_patterns(recipe, "/method/target_modules", patterns, linear, "linear module")
+    elif not model.linear_modules:
+        message = f"the model has no linear modules ({model.model_type}), beside which updates stand"
+        yield recipe.finding("R205", "/method", message, 'use the method "full", "freeze" or "head"')
+    elif patterns == "auto" and not inside_layers(model.linear_modules):
+        message = "no linear module was found inside numbered layers of the model"
+        yield recipe.finding("R205", "/method/target_modules", message, 'name target_modules, or write "all-linear"')
+
+
+def chosen(
+    patterns: tuple[str, ...] | Literal["auto", "all-linear"], modules: tuple[str, ...]
+) -> tuple[tuple[str, ...], str]:
+    """The patterns of target modules among all linear ones, and why; no reason where the recipe names them."""
+    inside = inside_layers(modules)
+    if not isinstance(patterns, str):
+        return patterns, ""
+    if patterns == "auto":
+        return inside, "every linear module inside the layers"
+    reached = set(meant(inside, modules))
+    return (*inside, *(name for name in modules if name not in reached)), "every linear module outside of heads"
+
+
+def _targets(method: LowRank, model: ModelFacts) -> tuple[str, ...]:
+    return meant(chosen(method.target_modules, model.linear_modules)[0], model.linear_modules)
 
 
 def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     choices: list[Choice] = []
     if method.alpha == "auto":
-        method = replace(method, alpha=2.0 * method.rank)
-        choices.append(Choice(pointer="/method/alpha", value=method.alpha, reason="twice the rank"))
-    if method.target_modules == "auto":
-        method = replace(method, target_modules=inside_layers(model.linear_modules))
-        choices.append(
-            Choice(
-                pointer="/method/target_modules",
-                value=inside_layers(model.linear_modules),
-                reason="every linear module inside the layers",
-            )
-        )
+        reason = "twice the root of the rank" if method.rank_stabilized else "twice the rank"
+        choices.append(Choice(pointer="/method/alpha", value=scale(method), reason=reason))
+        method = replace(method, alpha=scale(method))
+    patterns, reason = chosen(method.target_modules, model.linear_modules)
+    if reason:
+        method = replace(method, target_modules=patterns)
+        choices.append(Choice(pointer="/method/target_modules", value=patterns, reason=reason))
     return method, tuple(choices)
 
 
 def tuned(method: LowRank, model: ModelFacts) -> Tuned:
-    """The linear modules with an update: `rank` times their inputs and outputs each."""
-    assert method.target_modules != "auto", "resolved"
-    modules = [name for name in model.linear_modules if any(matches(p, name) for p in method.target_modules)]
-    sides = sum(sum(model.shapes[f"{name}.weight"]) for name in modules)
-    return Tuned(modules=tuple(modules), parameters=method.rank * sides, total=model.num_parameters)
+    """The linear modules with an update: `rank` times their inputs and outputs each; and the modules to save."""
+    modules = _targets(method, model)
+    sides = sum(sum(model.sides(name)) for name in modules)
+    return targets.tuned(model, modules, method.rank * sides, method.modules_to_save)

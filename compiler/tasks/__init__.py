@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from compiler.tasks import (
     continued_pretraining,
     image_classification,
+    masking,
     question_answering,
     sequence_to_sequence,
     summarization,
@@ -32,7 +34,11 @@ from compiler.tasks.token_classification import TokenClassification
 from compiler.tasks.translation import Translation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tokenizers import Tokenizer
+
+    from compiler.facts import ModelFacts
 
 __all__ = [
     "COLUMNS",
@@ -56,16 +62,19 @@ __all__ = [
     "TokenClassification",
     "Translation",
     "answer_of",
+    "bind",
     "check_prompt",
     "columns_of",
     "image_column",
     "is_started",
+    "left_by",
     "module_of",
     "pointer_of",
     "reads",
     "reference_of",
     "roles_of",
     "takes_examples",
+    "tells_next_token",
     "texts_of",
     "written_ids",
     "written_role",
@@ -116,6 +125,39 @@ _MODULES: Mapping[type[Task], Any] = {
 def module_of(task: Task) -> TaskModule:
     """The module of a task."""
     return cast(TaskModule, _MODULES[type(task)])
+
+
+def bind(task: Task, reader_file: Path, before: Sequence[Task] = ()) -> Task:
+    """The task with what it takes from a model's files, as tasks that tuned the model before it left them.
+
+    Raises ValueError with what is wrong.
+    """
+    match task, [each for each in before if isinstance(each, TextGeneration)]:
+        case TextGeneration(), [*_, last]:
+            return text_generation.bind_after(task, last, reader_file)
+        case _:
+            return module_of(task).bind(task, reader_file)
+
+
+def left_by(task: Task, model: ModelFacts) -> ModelFacts:
+    """The facts of a model that a resolved task has tuned: it is saved in float32, with the head of the task."""
+    bare = replace(model, dtype="float32", architectures=(), labels=None, token_labels=None)
+    match task:
+        case TextClassification(labels=(*names,)) | ImageClassification(labels=(*names,)):
+            return replace(bare, labels=tuple(names))
+        case TokenClassification(labels=(*names,)):
+            return replace(bare, token_labels=tuple(names))
+        case QuestionAnswering():
+            return replace(bare, architectures=(question_answering.HEAD,))
+        case ContinuedPretraining(objective="masked"):
+            return replace(bare, architectures=(masking.HEAD,))
+        case _:
+            return bare
+
+
+def tells_next_token(task: Task, model: ModelFacts) -> bool:
+    """Whether a task answers by the head with which a decoder tells the next token, and which comes with the model."""
+    return model.architecture == "decoder" and isinstance(task, (TextGeneration, ContinuedPretraining))
 
 
 def texts_of(task: Task, row: Mapping[str, Any]) -> tuple[str, ...]:

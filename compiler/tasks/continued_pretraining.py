@@ -214,7 +214,7 @@ def check_masked(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         if most and not 0 <= number < most:
             message = f"the model has {most} tokens, there is no token {number}"
             yield recipe.finding("R411", f"/task/masking/special_ids/{place}", message, f"from 0 to {most - 1}")
-    if methods.module_of(recipe.method).MERGES and not masking.has_head(model):
+    if methods.module_of(recipe.method).SAVES == "adapter" and not masking.has_head(model):
         message = f"the weights have no head for hidden tokens, which {recipe.method.type} would leave untrained"
         hint = 'use the method "full", "freeze" or "head", or a model that was saved with such a head'
         yield recipe.finding("R410", "/method", message, hint)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from compiler.facts import ModelFacts
 
+HEAD = "ForMaskedLM"
 # Architectures in config.json whose weights have a head for hidden tokens, beside those that end in ForMaskedLM.
 _WITH_HEAD = frozenset(
     ["AlbertForPreTraining", "BertForPreTraining", "MegatronBertForPreTraining", "MobileBertForPreTraining"]
@@ -90,4 +91,4 @@ def _special(tokenizer: Tokenizer, named: Any) -> Iterator[int]:
 
 def has_head(model: ModelFacts) -> bool:
     """Whether a model's weights have a head for hidden tokens."""
-    return any(name.endswith("ForMaskedLM") or name in _WITH_HEAD for name in model.architectures)
+    return any(name.endswith(HEAD) or name in _WITH_HEAD for name in model.architectures)

@@ -103,6 +103,10 @@ class ChatTemplate:
             needs_start=found.needs_start,
         )
 
+    def kept(self, asked: ChatTemplate) -> ChatTemplate:
+        """The template, which is bound, as the own one of the model that was tuned with it."""
+        return replace(self, name=OWN, variables={**self.variables, **asked.variables})
+
     def template(self) -> Template:
         """The template, which is bound."""
         assert self.source, "bound to the model's files before rows are read"
@@ -223,6 +227,12 @@ def bind(task: TextGeneration, tokenizer_file: Path) -> TextGeneration:
 
         check_tokens(found.template.template(), Tokenizer.from_file(str(tokenizer_file)))
     return found
+
+
+def bind_after(task: TextGeneration, before: TextGeneration, tokenizer_file: Path) -> TextGeneration:
+    """As bind, for a model that such a task has tuned before: its own template is the one it was tuned with."""
+    own = not task.template.source and task.template.name in ("auto", OWN)
+    return replace(task, template=before.template.kept(task.template)) if own else bind(task, tokenizer_file)
 
 
 def texts(task: TextGeneration, row: Mapping[str, Any]) -> tuple[str, ...]:

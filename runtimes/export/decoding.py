@@ -15,11 +15,13 @@ import onnxruntime
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
+from runtimes.export.facts import virtual_file
 from runtimes.export.session import Session, failure, open_session
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.tasks.interface import Reading
+from runtimes.virtual import VirtualCache, read_virtual
 
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, S, D], by the names of the inputs; never copied between steps."""
@@ -34,6 +36,8 @@ class OnnxDecoder:
     sizes: Mapping[str, tuple[int, int]]
     """Of each input of the cache: H and D."""
     max_positions: int | None
+    before: VirtualCache
+    """What stands before each row."""
     encodes = False
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
@@ -60,7 +64,10 @@ class OnnxDecoder:
         return self.logits(inputs["input_ids"], inputs["attention_mask"])
 
     def _empty(self, num_rows: int) -> Cache:
-        """The cache before the first token."""
+        """The cache before the first token of each row."""
+        if self.before.layers:
+            arrays = (array for layer in self.before.of_rows(num_rows) for array in layer)
+            return {name: ort_value(array) for name, array in zip(self.sizes, arrays, strict=True)}
         return {
             name: ort_value(np.zeros((num_rows, num_heads, 0, size), np.float32))
             for name, (num_heads, size) in self.sizes.items()
@@ -68,6 +75,7 @@ class OnnxDecoder:
 
     def _run(self, ids: Ids, mask: Ids, cache: Cache, wanted: list[str] | None = None) -> dict[str, Any]:
         """The outputs by name: all, or those that are wanted."""
+        mask = self.before.seen(mask)
         tokens = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask, ids.shape[1])}
         given = {name: ort_value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
         names = wanted or ["logits", *(name.replace(_PAST, _PRESENT) for name in self.sizes)]
@@ -89,7 +97,12 @@ def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None
     if not shapes:
         raise failure(onnx_file, f"keeps no cache: it has no inputs {_PAST}*")
     sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
-    return OnnxDecoder(session=session, sizes=sizes, max_positions=max_positions)
+    try:
+        pairs = [*sizes.values()]
+        before = read_virtual(virtual_file(onnx_file), [*zip(pairs[::2], pairs[1::2], strict=True)])
+    except (OSError, ValueError) as error:
+        raise failure(onnx_file, f"can't begin: {error}") from error
+    return OnnxDecoder(session=session, sizes=sizes, max_positions=before.left(max_positions), before=before)
 
 
 class Answering(Protocol):

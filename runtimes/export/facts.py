@@ -22,6 +22,8 @@ class ExportFacts:
     """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
 
 
+CONFIG = "config.json"
+"""Of the exported model, beside its graph, where that of the model's folder does not tell."""
 GRAPH = "model.onnx"
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 
@@ -29,6 +31,11 @@ ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 def graph_names(*, encodes: bool) -> tuple[str, ...]:
     """The files of a model's graphs: one, or that which reads and that which writes."""
     return (ENCODER, DECODER) if encodes else (GRAPH,)
+
+
+def virtual_file(onnx_file: Path) -> Path:
+    """Where the keys and values are that a decoder begins each row with, when it was tuned by virtual tokens."""
+    return onnx_file.with_name("past_key_values.npz")
 
 
 def data_file(onnx_file: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
+from runtimes.backends import require_moments
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
@@ -32,32 +33,43 @@ from runtimes.mlx.trace.training import trace_saved, trace_step
 from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
-from runtimes.pytorch import models
-from runtimes.saved import SavedModel
+from runtimes.pytorch import models, stored
+from runtimes.pytorch.methods import require_known
+from runtimes.saved import Adapter, SavedModel
+from runtimes.survival import Change
 from runtimes.together import is_own, part_folder
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
 
 
-def load_engine(step: Train, model_folder: Path, init_file: Path, placement: Placement) -> MlxEngine:
+def load_engine(
+    step: Train, model_folder: Path, init_file: Path, placement: Placement, adapter: Path | None = None
+) -> MlxEngine:
     """The engine of a train step. Whatever can't be traced or lowered is an error before weights are loaded.
 
     A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
     it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
     """
-    return _load(step, model_folder, init_file, placement)
+    return _load(step, model_folder, init_file, placement, adapter)
 
 
 def _load(
-    step: Train, model_folder: Path, init_file: Path, placement: Placement, *, together: bool = False
+    step: Train,
+    model_folder: Path,
+    init_file: Path,
+    placement: Placement,
+    adapter: Path | None = None,
+    *,
+    together: bool = False,
 ) -> MlxEngine:
     """`together`: with others, so that the steps of its head are counted apart."""
+    require_moments(step, placement)
     use_device(placement.device)
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
     files = weight_files(model_folder)
-    traced = trace_step(step, model_folder, headers(files), init_file)
+    traced = trace_step(step, model_folder, headers(files), init_file, adapter)
     require_lowered(traced.train, traced.evaluate)
     if placement.gradient_checkpointing:
         require_layers(traced.train)
@@ -129,7 +141,7 @@ def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
 
 
 def _adapter_folder(saved: SavedModel) -> Path | None:
-    return None if saved.adapter is None else saved.adapter.folder
+    return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
 def _held(saved: SavedModel) -> Quantization | None:
@@ -155,6 +167,9 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
     adapter, held = _adapter_folder(saved), _held(saved)
+    before = torch_backend.virtual_of(task, saved)
+    if before.layers:
+        return mlx_decoder(saved.folder, device=device, before=before)
     if torch_backend.encodes(saved.folder):
         return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     return mlx_decoder(saved.folder, device=device, adapter=adapter, held=held)
@@ -165,9 +180,19 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
 
     What was held quantized has its dequantized values there, the update added in float32.
     """
-    held = read_record(step.method, adapter)
-    changed = {} if held is None else dict.fromkeys(held.weights, partial(dequantized, held=held))
+    changed = _dequantized(SavedModel(base, Adapter(adapter, step.method)))
     models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
+
+
+def changes(before: SavedModel, after: Path) -> Iterator[Change]:
+    """The weights of the model that training began with, as it held them, beside those of a saved model."""
+    return stored.changes(before.folder, after, _dequantized(before))
+
+
+def _dequantized(saved: SavedModel) -> Mapping[str, models.Change]:
+    """The weights of a base that had other values while its adapter was trained, by their names, and which."""
+    found = _held(saved)
+    return {} if found is None else dict.fromkeys(found.weights, partial(dequantized, held=found))
 
 
 def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:

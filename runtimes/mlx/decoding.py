@@ -27,7 +27,9 @@ from runtimes.mlx.quantization import Quantization, load_base
 from runtimes.mlx.trace.decoding import trace_decoder
 from runtimes.mlx.weights import Weights, weight_files
 from runtimes.pytorch.cached import LayerSizes
+from runtimes.virtual import VirtualCache
 
+NOTHING = VirtualCache()
 Cache = dict[str, mx.array]
 """Keys and values [B, H, S, D] of each layer, by the names of the graph."""
 
@@ -41,11 +43,13 @@ class MlxDecoder:
     weights: Weights
     layers: tuple[LayerSizes, ...]
     max_positions: int | None
+    before: VirtualCache
+    """What stands before each row."""
     encodes = False
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
         """The logits [B, V] of the last position of prompts, and the cache."""
-        return self._next(ids_BT, mask_BT, _empty(self.layers, len(ids_BT)))
+        return self._next(ids_BT, mask_BT, _begun(self.layers, self.before, len(ids_BT)))
 
     def step(self, ids_B1: Ids, mask_BS: Ids, cache: Cache) -> tuple[Floats, Cache]:
         """The logits [B, V] of one token more for each row."""
@@ -57,7 +61,7 @@ class MlxDecoder:
         return {name: value[places] for name, value in cache.items()}
 
     def _next(self, ids: Ids, mask: Ids, cache: Cache) -> tuple[Floats, Cache]:
-        num_new = ids.shape[1]
+        num_new, mask = ids.shape[1], self.before.seen(mask)
         tokens = {
             "input_ids": ids,
             "attention_mask": mask[:, -num_new:],
@@ -71,9 +75,13 @@ class MlxDecoder:
         return np.array(logits), outputs
 
 
-def _empty(layers: tuple[LayerSizes, ...], num_rows: int) -> Cache:
-    """The cache before the first token."""
+def _begun(layers: tuple[LayerSizes, ...], before: VirtualCache, num_rows: int) -> Cache:
+    """The cache before the first token of each row."""
     kept: Cache = {}
+    for at, (key, value) in enumerate(before.of_rows(num_rows)):
+        kept |= {f"key_{at}": mx.array(key), f"value_{at}": mx.array(value)}
+    if kept:
+        return kept
     for at, sizes in enumerate(layers):
         for name, (num_heads, size) in (("key", sizes.key), ("value", sizes.value)):
             kept[f"{name}_{at}"] = mx.zeros((num_rows, num_heads, 0, size))
@@ -81,9 +89,16 @@ def _empty(layers: tuple[LayerSizes, ...], num_rows: int) -> Cache:
 
 
 def mlx_decoder(
-    folder: Path, *, device: str = "cpu", adapter: Path | None = None, held: Quantization | None = None
+    folder: Path,
+    *,
+    device: str = "cpu",
+    adapter: Path | None = None,
+    held: Quantization | None = None,
+    before: VirtualCache = NOTHING,
 ) -> MlxDecoder:
     """The decoder of a saved transformers model, or of an adapter on it; `held`: how the base's weights are held.
+
+    `before`: what stands before each row.
 
     Raises RunError for what can't be traced or lowered, and for weights that the files lack.
     """
@@ -99,5 +114,6 @@ def mlx_decoder(
         run=lower(graph),
         weights=weights,
         layers=traced.layers,
-        max_positions=traced.max_positions,
+        max_positions=before.left(traced.max_positions),
+        before=before,
     )

@@ -17,9 +17,10 @@ from compiler.placement import Placement
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.features import TARGETS
+from runtimes.groups import groups_of, unfrozen
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.lower import Arrays, lower, value_and_grad
-from runtimes.mlx.optimizers import Moments, clip, global_norm, update, zero_moments
+from runtimes.mlx.optimizers import Moments, clip, global_norm, moved_average, update, zero_moments
 from runtimes.mlx.quantization import write_record
 from runtimes.mlx.trace.training import Traced, save
 from runtimes.mlx.weights import Weights, load_weights, weight_files
@@ -60,10 +61,12 @@ class MlxEngine:
         parameters = {**weights.parameters, **new}
         self.trained = {name: parameters.pop(name) for name in traced.train.trainable}
         self.frozen, self.buffers = parameters, dict(weights.buffers)
-        self.moments: Moments = zero_moments(step.optimizer, self.trained)
-        groups = ([name for name in self.trained if name not in own], [name for name in self.trained if name in own])
-        self.groups = tuple(tuple(group) for group in groups if group)
-        self.counts = tuple(mx.array(0) for _ in self.groups)  # steps of each group's parameters
+        self.groups = groups_of(step, traced.places)
+        self.average = dict(self.trained) if step.ema_decay else {}
+        self.moments: Moments = zero_moments(step.optimizer, self._unfrozen(0))
+        counted = ([name for name in self.trained if name not in own], [name for name in self.trained if name in own])
+        self.counted = tuple(frozenset(names) for names in counted if names)
+        self.counts = tuple(mx.array(0) for _ in self.counted)  # steps of each of these sets of parameters
         self.shapes: set[tuple[object, ...]] = set()  # each is a compiled graph
         self.memory_limit = None if placement.memory_gib is None else placement.memory_gib * 2**30  # bytes
         self._peak = 0
@@ -82,29 +85,51 @@ class MlxEngine:
         denominators: Mapping[str, float],
         learning_rates: Sequence[float],
         seed: int,
+        number: int = 0,
     ) -> DoneStep:
-        """One optimizer step. Raises OutOfMemory with parameters, buffers and moments unchanged."""
+        """One optimizer step. Raises OutOfMemory with parameters, buffers and moments unchanged.
+
+        What is not unfrozen yet is given as the frozen parameters are, so that a graph is compiled each time that more
+        is unfrozen, and no gradient is computed before.
+        """
         [rate] = learning_rates
+        trained = self._unfrozen(number)
+        moments, average = self._moments_of(trained), {name: self.average[name] for name in trained if self.average}
         with self._within_memory():
-            loss, gradients, buffers = self._accumulate(micro_batches, denominators["loss"], seed)
+            loss, gradients, buffers = self._accumulate(micro_batches, denominators["loss"], seed, trained)
             counts = tuple(count + 1 for count in self.counts)
-            trained, moments, norm = self._update(
-                self.trained, gradients, self.moments, counts, mx.array(rate, mx.float32)
+            trained, moments, average, norm = self._update(
+                trained, gradients, moments, average, counts, mx.array(rate, mx.float32)
             )
-            mx.eval(loss, trained, moments, buffers, norm)
-        self.trained, self.moments, self.buffers, self.counts = trained, moments, buffers, counts
+            mx.eval(loss, trained, moments, average, buffers, norm)
+        self.moments, self.buffers, self.counts = moments, buffers, counts
+        self.trained, self.average = {**self.trained, **trained}, {**self.average, **average}
         return DoneStep(StepResult(losses={"loss": _number(loss)}, grad_norm=_number(norm)))
 
+    def _unfrozen(self, number: int) -> dict[str, mx.array]:
+        """The parameters that the step with a number trains."""
+        if not self.step.unfreeze_every:
+            return self.trained
+        names = unfrozen(self.groups, number)
+        return {name: value for name, value in self.trained.items() if name in names}
+
+    def _moments_of(self, trained: Arrays) -> Moments:
+        """The moments of parameters, zero of those that are trained for the first time."""
+        new = {name: value for name, value in trained.items() if name not in self.moments}
+        known = {**self.moments, **zero_moments(self.step.optimizer, new)}
+        return {name: known[name] for name in trained}
+
     def _accumulate(
-        self, micro_batches: Sequence[Batch], denominator: float, seed: int
+        self, micro_batches: Sequence[Batch], denominator: float, seed: int, trained: Arrays
     ) -> tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]:
         """The loss of a step, its gradients, and the buffers after it."""
         loss, buffers = mx.array(0.0), self.buffers
         gradients: dict[str, mx.array] = {}
+        frozen = {**self.frozen, **{name: value for name, value in self.trained.items() if name not in trained}}
         keys = mx.random.split(mx.random.key(seed), len(micro_batches))
         for key, batch in zip(keys, micro_batches, strict=True):
             inputs, weights = self._inputs(batch, self.traced.train, "train"), mx.array(batch.weights) / denominator
-            part, buffers, found = self._differentiate(self.trained, self.frozen, buffers, inputs, weights, key)
+            part, buffers, found = self._differentiate(trained, frozen, buffers, inputs, weights, key)
             loss = loss + part
             gradients = {name: gradients[name] + value for name, value in found.items()} if gradients else found
             if len(micro_batches) > 1:
@@ -125,19 +150,25 @@ class MlxEngine:
         return step
 
     def _updated(
-        self, trained: Arrays, gradients: Arrays, moments: Moments, counts: Sequence[mx.array], rate: mx.array
-    ) -> tuple[dict[str, mx.array], Moments, mx.array]:
+        self,
+        trained: Arrays,
+        gradients: Arrays,
+        moments: Moments,
+        average: Arrays,
+        counts: Sequence[mx.array],
+        rate: mx.array,
+    ) -> tuple[dict[str, mx.array], Moments, dict[str, mx.array], mx.array]:
         norm = global_norm(gradients)
         if self.step.max_grad_norm is not None:
             gradients = clip(gradients, norm, self.step.max_grad_norm)
-        decay, found, after = self.step.weight_decay, dict[str, mx.array](), Moments()
-        for names, count in zip(self.groups, counts, strict=True):
-            group = {name: trained[name] for name in names}
-            moved, moved_moments = update(
-                self.step.optimizer, group, gradients, moments, step=count, learning_rate=rate, weight_decay=decay
+        found, after = dict[str, mx.array](), Moments()
+        for names, count in zip(self.counted, counts, strict=True):
+            some = {name: value for name, value in trained.items() if name in names}
+            moved, remembered = update(
+                self.step.optimizer, some, gradients, moments, groups=self.groups, step=count, learning_rate=rate
             )
-            found, after = {**found, **moved}, {**after, **moved_moments}
-        return found, after, norm
+            found, after = {**found, **moved}, {**after, **remembered}
+        return found, after, moved_average(average, found, self.step.ema_decay) if average else {}, norm
 
     def _inputs(self, batch: Batch, graph: Graph, name: str) -> dict[str, mx.array]:
         """A graph's inputs, whose shapes are counted."""
@@ -149,7 +180,7 @@ class MlxEngine:
         """Losses and outputs of a batch, dropout off."""
         with self._within_memory():
             outputs, _ = self._evaluate(
-                {**self.frozen, **self.trained},
+                {**self.frozen, **self.trained, **self.average},
                 self.buffers,
                 self._inputs(batch, self.traced.evaluate, "evaluate"),
                 None,
@@ -182,12 +213,16 @@ class MlxEngine:
         """All that training changes, by its name in the file."""
         state = {f"parameters/{name}": value for name, value in self.trained.items()}
         state |= {f"buffers/{name}": value for name, value in self._persistent_buffers().items()}
-        for names, count in zip(self.groups, self.counts, strict=True):
-            steps = {_STEP: count.astype(mx.float32)} if self._counts else {}
-            for name in names:
-                counted = {**self.moments[name], **steps}
-                state |= {f"optimizer/{name}/{moment}": value for moment, value in counted.items()}
+        state |= {f"average/{name}": value for name, value in self.average.items()}
+        for name, moments in self.moments.items():
+            count = (self._count_of(name) - self.groups[name].opens).astype(mx.float32)
+            counted = {**moments, _STEP: count} if self._counts else moments
+            state |= {f"optimizer/{name}/{moment}": value for moment, value in counted.items()}
         return state
+
+    def _count_of(self, name: str) -> mx.array:
+        """How many steps there were of those that count for a parameter."""
+        return next(count for names, count in zip(self.counted, self.counts, strict=True) if name in names)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote, of this engine or another. Raises KeyError when it is of other parameters."""
@@ -199,16 +234,26 @@ class MlxEngine:
         """Takes up what `state` gave. Raises KeyError when it is of other parameters."""
         self.trained = {name: found[f"parameters/{name}"] for name in self.trained}
         self.buffers |= {name: found[f"buffers/{name}"] for name in self._persistent_buffers()}
+        self.average = {name: found[f"average/{name}"] for name in self.average}
         self.moments = {
             name: {moment: found[f"optimizer/{name}/{moment}"] for moment in moments}
-            for name, moments in self.moments.items()
+            for name, moments in zero_moments(self.step.optimizer, self._remembered(found)).items()
         }
         if self._counts:
-            self.counts = tuple(
-                mx.array(max(int(_number(found[f"optimizer/{name}/{_STEP}"])) for name in names))
-                for names in self.groups
-            )
-        mx.eval(self.trained, self.buffers, self.moments)
+            self.counts = tuple(mx.array(self._counted(found, names)) for names in self.counted)
+        mx.eval(self.trained, self.average, self.buffers, self.moments)
+
+    def _counted(self, found: Arrays, names: Collection[str]) -> int:
+        """How many steps a saved state has of some parameters."""
+        steps = ((name, _number(found[f"optimizer/{name}/{_STEP}"])) for name in self.moments if name in names)
+        return max((int(count) + self.groups[name].opens for name, count in steps), default=0)
+
+    def _remembered(self, found: Arrays) -> dict[str, mx.array]:
+        """The parameters that a saved state has moments of: those that were unfrozen."""
+        if not self.step.unfreeze_every:
+            return self.trained
+        names = {name.split("/")[1] for name in found if name.startswith("optimizer/")}
+        return {name: value for name, value in self.trained.items() if name in names}
 
     @property
     def _counts(self) -> bool:
@@ -223,7 +268,14 @@ class MlxEngine:
         files = weight_files(self.folder)
         whole = load_weights(self.traced.train, files, self.traced.names, frozen_dtype="float32")
         new = {name: mx.array(value) for name, value in self.traced.values.items()}
-        values = {**whole.parameters, **whole.buffers, **new, **self.trained, **self._persistent_buffers()}
+        values = {
+            **whole.parameters,
+            **whole.buffers,
+            **new,
+            **self.trained,
+            **self.average,
+            **self._persistent_buffers(),
+        }
         head = tasks.module_of(self.step.task).head(self.step.task)
         save(self.traced, head, {name: _numbers(value) for name, value in values.items()}, folder)
         if self.traced.held is not None:

@@ -24,15 +24,18 @@ from mlx.utils import tree_map_with_path
 from compiler.files import new_folder
 from compiler.recipe import Mlx
 from compiler.tasks import Task
+from compiler.typed import to_json
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
 from runtimes.gate import ScoreFunction
+from runtimes.mlx import backend
 from runtimes.mlx.devices import use_device
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.saved import SavedModel
 from runtimes.steps.train import copy_tokenizer
+from runtimes.survival import Floats, Left, survival
 from runtimes.tasks.interface import Reading
 
 FOLDER = "mlx"
@@ -45,6 +48,7 @@ def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
     loaded, config = _load(saved.folder, lazy=True)
     from mlx_lm import utils
 
+    left = _require_update(export, saved)
     _cast(loaded, _TYPES[export.precision])
     with _quiet(), new_folder(out / FOLDER) as folder:
         if export.bits is not None:
@@ -53,11 +57,11 @@ def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
         utils.save_config(config, folder / "config.json")
         copy_tokenizer(saved.folder, folder)
     size = sum(file.stat().st_size for file in (out / FOLDER).glob("*.safetensors"))
-    kind: str = export.precision
+    kind = _kind(export)
     facts: dict[str, Any] = {"exporter": f"mlx-lm {version('mlx-lm')}", "num_bytes": size}
+    facts["survives"] = left and to_json(left)
     if export.bits is not None:
         quantized, others = _num_layers(loaded)
-        kind = f"{export.bits} bits"
         facts |= {"quantized_layers": quantized, "layers": quantized + others}
     return Written(
         facts={**facts, "precision": kind},
@@ -70,6 +74,35 @@ def _require_merged(saved: SavedModel) -> None:
     if saved.adapter is not None:
         message = f'mlx-lm can\'t hold what the method "{saved.adapter.method.type}" adds'
         raise RunError("E501", message, 'export it with {"format": "onnx"}, or use a method that is merged')
+
+
+def _require_update(export: Mlx, saved: SavedModel) -> Left | None:
+    """The part of the update that rounding leaves; None where nothing was changed, or where that is not known.
+
+    Raises RunError E503 when most of it is lost.
+    """
+    if export.is_exact or saved.before is None:
+        return None
+    left = survival(backend.changes(saved.before, saved.folder), {"export": partial(_rounded, export)}).get("export")
+    if left is not None and left.lost:
+        message = f"{left} of what was tuned is left in {_kind(export)}: rounding takes it away or drowns it"
+        hint = "export it with more bits or another precision, train longer, or with a higher learning rate"
+        raise RunError("E503", message, hint)
+    return left
+
+
+def _rounded(export: Mlx, name: str, values: Floats) -> Floats:
+    """A weight as the folder has it: a matrix whose inputs the groups divide in a few bits, others cast."""
+    array = mx.array(values)
+    if export.bits is None or array.ndim != 2 or array.shape[1] % export.group_size:
+        return np.array(array.astype(_TYPES[export.precision]).astype(mx.float32))
+    codes = mx.quantize(array.astype(_TYPES[export.precision]), group_size=export.group_size, bits=export.bits)
+    whole = mx.dequantize(*codes, group_size=export.group_size, bits=export.bits)
+    return np.array(whole.astype(mx.float32))
+
+
+def _kind(export: Mlx) -> str:
+    return export.precision if export.bits is None else f"{export.bits} bits"
 
 
 def _num_layers(model: Any) -> tuple[int, int]:

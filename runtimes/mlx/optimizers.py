@@ -6,13 +6,14 @@ mlx.optimizers differ: Adam there corrects no bias unless told to, and adds its 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
 import mlx.core as mx
 
 from compiler.recipe import SGD, Adam, AdamW, Optimizer
+from runtimes.groups import Group
 
 Arrays = Mapping[str, mx.array]
 Moments = dict[str, dict[str, mx.array]]  # parameter -> moment by torch's name -> value
@@ -36,25 +37,24 @@ def update(
     gradients: Arrays,
     moments: Moments,
     *,
+    groups: Mapping[str, Group],
     step: mx.array,
     learning_rate: mx.array,
-    weight_decay: float,
 ) -> tuple[dict[str, mx.array], Moments]:
-    """The parameters and moments after a step. `step` counts from 1; matrices decay, vectors do not."""
+    """The parameters and moments after a step. `step` counts all steps from 1, also those before a parameter's own."""
     new_parameters: dict[str, mx.array] = {}
     new_moments: Moments = {}
-    scales = _scales(optimizer, step, learning_rate, weight_decay)
+    scales = _scales(optimizer, {groups[name] for name in parameters}, step, learning_rate)
     for name, value in parameters.items():
-        decay = weight_decay if value.ndim > 1 else 0.0
-        own = moments[name]
+        decay, own, shared = groups[name].weight_decay, moments[name], scales[groups[name]]
         match optimizer:
             case AdamW():
-                shrunk = value * scales.shrink if decay else value
-                found = _adam(optimizer, shrunk, gradients[name], own, scales)
+                shrunk = value * shared.shrink if decay else value
+                found = _adam(optimizer, shrunk, gradients[name], own, shared)
             case Adam():
-                found = _adam(optimizer, value, _decayed(gradients[name], value, decay), own, scales)
+                found = _adam(optimizer, value, _decayed(gradients[name], value, decay), own, shared)
             case SGD():
-                found = _sgd(optimizer, value, _decayed(gradients[name], value, decay), own, learning_rate)
+                found = _sgd(optimizer, value, _decayed(gradients[name], value, decay), own, shared.rate)
             case _:
                 assert_never(optimizer)
         new_parameters[name], new_moments[name] = found
@@ -67,21 +67,39 @@ def _decayed(gradient: mx.array, value: mx.array, decay: float) -> mx.array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scales:
-    """Numbers that all parameters share. A number made for one alone, mx.compile makes anew for each element of it."""
+    """Numbers that the parameters of a group share. One made for a parameter alone, mx.compile makes for each element.
 
-    rate: mx.array  # the learning rate over the correction of the mean
+    So groups share what they have in common as well.
+    """
+
+    rate: mx.array  # the group's learning rate, with Adam over the correction of the mean
     root: mx.array  # the root of the correction of the mean square
     shrink: mx.array  # what AdamW's decay leaves
 
 
-def _scales(optimizer: Optimizer, step: mx.array, learning_rate: mx.array, weight_decay: float) -> _Scales:
+def _scales(
+    optimizer: Optimizer, groups: Collection[Group], step: mx.array, learning_rate: mx.array
+) -> dict[Group, _Scales]:
+    """What the parameters of each group share."""
+    one = mx.array(1.0)
+    rates = {rate: learning_rate if rate == 1 else learning_rate * rate for rate in {group.rate for group in groups}}
     match optimizer:
         case AdamW(beta1=beta1, beta2=beta2) | Adam(beta1=beta1, beta2=beta2):
-            rate = learning_rate / _bias_correction(beta1, step)
-            root = mx.sqrt(_bias_correction(beta2, step))
-            return _Scales(rate=rate, root=root, shrink=1 - learning_rate * weight_decay)
+            counts = {opens: step - opens if opens else step for opens in {group.opens for group in groups}}
+            means = {opens: _bias_correction(beta1, count) for opens, count in counts.items()}
+            roots = {opens: mx.sqrt(_bias_correction(beta2, count)) for opens, count in counts.items()}
+            both = {(group.rate, group.opens) for group in groups}
+            corrected = {(rate, opens): rates[rate] / means[opens] for rate, opens in both}
+            return {
+                group: _Scales(
+                    rate=corrected[group.rate, group.opens],
+                    root=roots[group.opens],
+                    shrink=1 - rates[group.rate] * group.weight_decay,
+                )
+                for group in groups
+            }
         case SGD():
-            return _Scales(rate=learning_rate, root=mx.array(1.0), shrink=mx.array(1.0))
+            return {group: _Scales(rate=rates[group.rate], root=one, shrink=one) for group in groups}
         case _:
             assert_never(optimizer)
 
@@ -110,6 +128,11 @@ def _sgd(
         return value - learning_rate * gradient, {}
     direction = optimizer.momentum * moments["momentum_buffer"] + gradient
     return value - learning_rate * direction, {"momentum_buffer": direction}
+
+
+def moved_average(average: Arrays, parameters: Arrays, decay: float) -> dict[str, mx.array]:
+    """The running average of parameters after a step: `decay` of it stays."""
+    return {name: average[name] + (1 - decay) * (value - average[name]) for name, value in parameters.items()}
 
 
 def global_norm(gradients: Arrays) -> mx.array:

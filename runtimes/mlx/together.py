@@ -39,7 +39,7 @@ class TogetherEngine:
             names = tuple(self._shared(source.trained, other, other.trained))
             other.trained |= {name: source.trained[name] for name in names}
             other.moments |= {name: source.moments[name] for name in names}
-            if names:  # the first group is of what is shared, where anything is
+            if names:  # the first set is of what is shared, where anything is
                 other.counts = (source.counts[0], *other.counts[1:])
 
     # --- computing
@@ -51,12 +51,13 @@ class TogetherEngine:
         denominators: Mapping[str, float],
         learning_rates: Sequence[float],
         seed: int,
+        number: int = 0,
     ) -> DoneStep:
         """One optimizer step of the task whose rows these are. Raises OutOfMemory with nothing changed."""
         [(name, denominator)] = denominators.items()
         engine = self.parts[name]
         figures = engine.train_step(
-            micro_batches, denominators={LOSS: denominator}, learning_rates=learning_rates, seed=seed
+            micro_batches, denominators={LOSS: denominator}, learning_rates=learning_rates, seed=seed, number=number
         ).result()
         self._hand_on(engine)
         return DoneStep(StepResult(losses={name: figures.losses[LOSS]}, grad_norm=figures.grad_norm))

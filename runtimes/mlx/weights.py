@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from compiler.weights import INDEX, SINGLE, shards
 from runtimes.mlx.dtypes import DTYPES, as_array
@@ -15,7 +18,10 @@ from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import array_of
 
 _WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
-_WRAPPED = (".base_layer.", ".modules_to_save.default.", ".original_module.")  # and into them
+_MODEL = "base_model."  # likewise, where it leaves the model as it is
+_ENCODED = "prompt_encoder.default.embedding.weight"
+_WRAPPED = (".base_layer.", ".modules_to_save.default.", ".ln_tuning_layers.default.", ".original_module.")  # into them
+_UNSAID = re.compile(r"\.default(\.weight)?$")  # at the end of a name, and not in PEFT's files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +103,25 @@ def _candidates(name: str) -> Iterator[str]:
     """The names that a file may have for a parameter: the model's own, PEFT's, and those without PEFT."""
     yield name
     yield name.replace(".default.", ".")
+    yield _UNSAID.sub("", name)
     bare = bare_name(name)
     yield _WRAPPER + bare
     yield bare
+    yield from _beside_virtual_tokens(name)
+
+
+def _beside_virtual_tokens(name: str) -> Iterator[str]:
+    """The names that a file may have for a parameter where PEFT wraps no module: virtual tokens, and the model's own.
+
+    PEFT saves what a prompt encoder makes, whatever it has made it of.
+    """
+    if name == _ENCODED:
+        yield "prompt_embeddings"
+    plain = name
+    for part in _WRAPPED:
+        plain = plain.replace(part, ".")
+    yield plain
+    yield plain.removeprefix(_MODEL)
 
 
 def bare_name(name: str) -> str:
@@ -108,3 +130,10 @@ def bare_name(name: str) -> str:
     for part in _WRAPPED:
         bare = bare.replace(part, ".")
     return bare
+
+
+def stored_value(files: Sequence[Path], names: Mapping[str, str], name: str) -> npt.NDArray[np.float32]:
+    """What a file has for a graph's parameter, as float32. Raises KeyError when there is nothing."""
+    stored = stored_arrays(files, names)
+    found = next((own for own in _candidates(name) if own in stored), name)
+    return np.array(stored[found].astype(mx.float32, stream=mx.cpu))

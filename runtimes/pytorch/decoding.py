@@ -18,9 +18,11 @@ from compiler.positions import num_positions
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
 from runtimes.pytorch.loading import load_saved
-from runtimes.pytorch.scores import exact_float32
+from runtimes.pytorch.precision import exact_float32
+from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
+from runtimes.virtual import VirtualCache
 
 CAUSAL_LANGUAGE_MODEL = "AutoModelForCausalLM"
 HEAD = Head(auto_class=CAUSAL_LANGUAGE_MODEL, peft_task="CAUSAL_LM", config={}, num_outputs=0)
@@ -35,11 +37,13 @@ class TorchDecoder:
     taken: frozenset[str]
     """The arguments of its `forward`."""
     max_positions: int | None
+    before: VirtualCache
+    """What stands before each row."""
     encodes = False
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, DynamicCache]:
         """The logits [B, V] of the last position of prompts, and the cache."""
-        return self._logits(ids_BT, mask_BT, DynamicCache(config=self.model.config))
+        return self._logits(ids_BT, mask_BT, self._begun(len(ids_BT)))
 
     def step(self, ids_B1: Ids, mask_BS: Ids, cache: DynamicCache) -> tuple[Floats, DynamicCache]:
         """The logits [B, V] of one token more for each row."""
@@ -53,8 +57,18 @@ class TorchDecoder:
     def logits(self, ids_BT: Ids, mask_BT: Ids) -> Floats:
         """The logits [B, T, V] at every position of rows, padded on any side; nothing is cached before them."""
         with torch.inference_mode(), exact_float32():
-            found: Floats = self.model(**self._inputs(ids_BT, mask_BT), use_cache=False).logits.float().cpu().numpy()
+            begun = {"past_key_values": self._begun(len(ids_BT))} if self.before.layers else {}
+            logits = self.model(**self._inputs(ids_BT, mask_BT), **begun, use_cache=False).logits
+            found: Floats = logits.float().cpu().numpy()
         return found
+
+    def _begun(self, num_rows: int) -> DynamicCache:
+        """The cache before the first token of each row."""
+        cache = DynamicCache(config=self.model.config)
+        for at, layer in enumerate(self.before.of_rows(num_rows)):
+            key, value = (torch.from_numpy(array).to(self.device) for array in layer)
+            cache.update(key, value, at)
+        return cache
 
     def _logits(self, ids: Ids, mask: Ids, cache: DynamicCache) -> tuple[Floats, DynamicCache]:
         last = {"logits_to_keep": 1} if "logits_to_keep" in self.taken else {}
@@ -64,6 +78,7 @@ class TorchDecoder:
         return logits_BV, cache
 
     def _inputs(self, ids: Ids, mask: Ids) -> dict[str, torch.Tensor]:
+        mask = self.before.seen(mask)
         given: Mapping[str, npt.NDArray[np.int64]] = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -83,11 +98,15 @@ def torch_decoder(saved: SavedModel, head: Head = HEAD, *, device: str = "cpu") 
 
 def decoder_of(model: Any, *, device: str = "cpu") -> TorchDecoder:
     """The decoder of a loaded model in evaluation mode; arguments that its `forward` does not take are left out."""
+    before = VirtualCache()
+    if isinstance(model, VirtualModel):
+        before, model = virtual_cache(model), model.inner
     return TorchDecoder(
         model=model.to(device),
         device=device,
         taken=frozenset(inspect.signature(model.forward).parameters),
-        max_positions=max_positions(model.config),
+        max_positions=before.left(max_positions(model.config)),
+        before=before,
     )
 
 

@@ -7,39 +7,50 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from compiler.plan import Train
-from compiler.recipe import SGD, Adam, AdamW
 from runtimes import tasks
+from runtimes.groups import groups_of, unfrozen
 from runtimes.packing import SEGMENTS
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
+from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
+from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
+from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
+from runtimes.pytorch.virtual import require_no_prefix
 
 STATE = "state.safetensors"
 
 
 def load(
-    step: Train, model_folder: Path, init_file: Path, device: str = "cpu", *, gradient_checkpointing: bool = False
+    step: Train,
+    model_folder: Path,
+    init_file: Path,
+    device: str = "cpu",
+    *,
+    gradient_checkpointing: bool = False,
+    adapter: Path | None = None,
 ) -> TorchEngine:
     """The engine of a train step. New parameters get their first values from `init_file`, which is written once."""
-    wrapped = wrapped_model(step, model_folder, init_file)
+    wrapped = wrapped_model(step, model_folder, init_file, adapter)
     engine = TorchEngine(step, wrapped, torch.device(device))
     if gradient_checkpointing:
+        require_no_prefix(wrapped.model)
         recompute_layers(engine.inner, engine.masks, engine.device)
     return engine
 
@@ -67,12 +78,17 @@ class TorchEngine:
         inner = wrapped.inner
         self.step, self.device, self.inner, self.last_layer = step, device, inner, wrapped.last_layer
         self.model = wrapped.model.to(device)
-        self.objective = Objective(step, self.model)
+        self.objective = Objective(step, self.model, embedding_noise(step, inner))
         fuse(self.model)
         self.masks = seed_dropout(self.model, inner) if device.type == "cpu" else None
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.places = places_of(wrapped)
+        self.groups = groups_of(step, self.places)
+        self.unfrozen = frozenset(self.trained)
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
-        self.optimizer = new_optimizer(step, self.trained) if optimizer is None else optimizer
+        self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
+        self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
+        self._unfreeze(0)
         self.objective.eval()
 
     # --- computing
@@ -84,8 +100,11 @@ class TorchEngine:
         denominators: Mapping[str, float],
         learning_rates: Sequence[float],
         seed: int,
+        number: int = 0,
     ) -> PendingTorchStep:
         """One optimizer step. Raises OutOfMemory with parameters and moments unchanged."""
+        if self.step.unfreeze_every:
+            self._unfreeze(number)
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         if self.masks:
             self.masks.seed(seed)
@@ -93,11 +112,49 @@ class TorchEngine:
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])
             grad_norm = self._clip()
+        [rate] = learning_rates
         for group in self.optimizer.param_groups:
-            [group["lr"]] = learning_rates
+            group["lr"] = rate * group["rate"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._follow()
         return PendingTorchStep(loss, grad_norm)
+
+    def _unfreeze(self, number: int) -> None:
+        """Gradients and moments for the parameters that a step trains, and for no others."""
+        self.unfrozen = unfrozen(self.groups, number)
+        for name, value in self.trained.items():
+            value.requires_grad_(name in self.unfrozen)
+        self._hold_moments(self.unfrozen)
+
+    def _hold_moments(self, names: Collection[str]) -> None:
+        """Zero moments where there were none: torch makes them inside a step, where memory must not run out."""
+        for name, value in self.trained.items():
+            if name not in names:
+                self.optimizer.state.pop(value, None)
+            elif value not in self.optimizer.state:
+                hold_moments(self.optimizer, value, exactly="embeddings" in self.places[name].kinds)
+
+    def _follow(self) -> None:
+        """Moves the average of the weights towards what they are after a step."""
+        if self.average:
+            move = get_ema_multi_avg_fn(self.step.ema_decay)  # type: ignore[no-untyped-call]
+            names = [name for name in self.average if name in self.unfrozen]
+            move([self.average[name] for name in names], [self.trained[name] for name in names], None)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Inside, the weights are their average, where one is kept."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for name, average in self.average.items():
+            value = self.trained[name]
+            self.average[name], value.data = value.data, average
 
     def _accumulate(self, micro_batches: Sequence[Batch], denominator: float) -> Tensor:
         """Adds the gradients of the loss to the parameters; returns the loss."""
@@ -133,7 +190,7 @@ class TorchEngine:
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
         self.mode(training=False)
-        with self._frees_memory(), torch.inference_mode():
+        with self._averaged(), self._frees_memory(), torch.inference_mode():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
@@ -164,30 +221,45 @@ class TorchEngine:
     # --- state and files
 
     def save_state(self, folder: Path) -> None:
-        """Writes state.safetensors: parameters/NAME, buffers/NAME, optimizer/NAME/MOMENT."""
-        tensors = {name: value.detach().contiguous() for name, value in self.state().items()}
-        save_file(tensors, folder / STATE)
+        """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, optimizer/NAME/MOMENT."""
+        tensors = {**self.state(), **self.moments()}
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote. Raises KeyError when it was written for other parameters."""
-        found = load_file(folder / STATE, device=str(self.device))
+        self.take_state(load_file(folder / STATE, device=str(self.device)))
+
+    def take_state(self, found: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` and `moments` gave. Raises KeyError when they are of other parameters."""
+        if self.step.unfreeze_every:
+            self._hold_moments({name.split("/")[1] for name in found if name.startswith("optimizer/")})
         with torch.no_grad():
             for name, value in self.state().items():
                 value.copy_(found[name])
+        for name, parameter in self.trained.items():
+            take_moments(self.optimizer, parameter, found, f"optimizer/{name}/")
 
     def state(self) -> dict[str, Tensor]:
-        """All that training changes, by its name in the file; the tensors themselves."""
+        """All that training changes but moments, by its name in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
         state |= {f"buffers/{name}": value for name, value in self.model.named_buffers() if name in persistent}
-        for name, parameter in self.trained.items():
-            moments = self.optimizer.state[parameter]
-            state |= {f"optimizer/{name}/{moment}": value for moment, value in moments.items() if value is not None}
-        return state
+        return {**state, **{f"average/{name}": value for name, value in self.average.items()}}
+
+    def moments(self) -> dict[str, Tensor]:
+        """The moments of what is trained, by their names in the file."""
+        return {
+            f"optimizer/{name}/{moment}": value
+            for name, parameter in self.trained.items()
+            for moment, value in moments_of(self.optimizer, parameter).items()
+        }
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
-        with folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)):
+        with (
+            self._averaged(),
+            folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)),
+        ):
             save_pretrained(self.model, folder)
 
     @property
@@ -204,7 +276,8 @@ class TorchEngine:
     @property
     def frozen_bytes(self) -> tuple[int, int]:
         """Bytes of the parameters that are not trained: as they are held, and as float32 would hold them."""
-        frozen = [value for value in self.model.parameters() if not value.requires_grad]
+        trained = {id(value) for value in self.trained.values()}
+        frozen = [value for value in self.model.parameters() if id(value) not in trained]
         return sum(value.nbytes for value in frozen), 4 * sum(value.numel() for value in frozen)
 
     def peak_memory(self) -> int:
@@ -221,46 +294,6 @@ def frozen_modules(model: nn.Module) -> tuple[nn.Module, ...]:
         return (model,)
     children = (child for child in model.children() if next(child.parameters(), None) is not None)
     return tuple(frozen for child in children for frozen in frozen_modules(child))
-
-
-def new_optimizer(step: Train, trained: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """The plan's optimizer; weight decay is for matrices, not for biases and the scales of norms."""
-    matrices = [value for value in trained.values() if value.ndim > 1]
-    vectors = [value for value in trained.values() if value.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": step.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    optimizer = _optimizer(step, groups)
-    _make_moments(optimizer)
-    return optimizer
-
-
-def _optimizer(step: Train, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    match step.optimizer:
-        case AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon):
-            return torch.optim.AdamW(groups, lr=step.learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
-        case Adam(beta1=beta1, beta2=beta2, epsilon=epsilon):
-            return torch.optim.Adam(groups, lr=step.learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
-        case SGD(momentum=momentum):
-            return torch.optim.SGD(groups, lr=step.learning_rate, momentum=momentum, fused=True)
-        case _:
-            assert_never(step.optimizer)
-
-
-def _make_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Zero moments before the first step: torch makes them inside it, where memory must not run out half-way."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if isinstance(optimizer, torch.optim.Adam):
-                optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
-            elif group["momentum"]:
-                optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -6,11 +6,15 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from runtimes.errors import RunError
 from runtimes.tasks import Head
+
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +76,15 @@ def folded(parameters: Mapping[str, Tensor], layer: LastLayer | None, head: Head
         with torch.no_grad():
             for value, before in zip(values, kept, strict=True):
                 value.copy_(before)
+
+
+def unfolded(values: Mapping[str, Array], layer: LastLayer | None, head: Head) -> Mapping[str, Array]:
+    """The values that a head has while it is trained, of those that were saved: the inverse of `folded`."""
+    if layer is None or layer.weight not in values:
+        return values
+    weight = torch.from_numpy(values[layer.weight])
+    found = {layer.weight: (weight / of_outputs(head.scale, weight)).numpy()}
+    if layer.bias is not None:
+        bias = torch.from_numpy(values[layer.bias])
+        found[layer.bias] = ((bias - of_outputs(head.shift, bias)) / of_outputs(head.scale, bias)).numpy()
+    return {**values, **found}

@@ -13,7 +13,9 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from runtimes.errors import RunError, first_line
+from runtimes.pytorch.methods import require_known
 from runtimes.pytorch.quiet import quiet
+from runtimes.pytorch.virtual import answering_for_rows, called_as_inner, configuration_of
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
 
@@ -32,7 +34,9 @@ def load_saved(saved: SavedModel, head: Head, *, attention: str | None = None) -
     """The saved model; where an adapter is not merged into it, its modules are inside. Raises SourceError."""
     if saved.adapter is None:
         return load_source(saved.folder, auto_class=head.auto_class, attention=attention)
-    adapted = load_adapter(saved.folder, saved.adapter.folder, head, attention=attention)
+    adapted = load_adapter(saved.folder, require_known(saved.adapter).folder, head, attention=attention)
+    if configuration_of(adapted) is not None:
+        return cast(PreTrainedModel, called_as_inner(answering_for_rows(adapted)))
     return cast(PreTrainedModel, adapted.get_base_model())
 
 
@@ -120,4 +124,5 @@ def _adapter_names(adapter_folder: Path) -> set[str]:
             names = list(file.keys())
     except (OSError, ValueError) as error:
         raise SourceError(f"{adapter_folder}: not an adapter: {first_line(error)}") from error
-    return {name.removeprefix("base_model.model.") for name in names}
+    wrappers = ("base_model.model.", "base_model.")  # of modules within, and of virtual tokens beside
+    return {name.removeprefix(wrapper) for name in names for wrapper in wrappers}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,15 @@ from compiler.files import write_json
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
-from runtimes.initial import New, initial_values
-from runtimes.pytorch.heads import LastLayer, last_layer
-from runtimes.pytorch.methods import lora, module_of
+from runtimes.initial import New, Stored, initial_values
+from runtimes.pytorch import adapters
+from runtimes.pytorch.heads import LastLayer, last_layer, unfolded
+from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
 Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+_WRAPPERS = ("base_model.model.", "base_model.")  # what PEFT calls a model: with modules within, or tokens beside
 _HEAD_DEVIATION = 0.02  # where the model's configuration does not name its initializer_range
 
 
@@ -126,22 +130,30 @@ class Wrapped:
 
     model: nn.Module
     inner: PreTrainedModel
+    head: tuple[str, ...]  # modules of the inner model, whole subtrees
     values: Mapping[str, npt.NDArray[np.float32]]
     last_layer: LastLayer | None  # where a task's scale and shift are folded into; None where there is nothing to fold
-    head: tuple[str, ...]  # the modules of the task's head, by their names in the model that its library loads
 
 
-def wrapped_model(step: Train, folder: Path, init_file: Path) -> Wrapped:
+def wrapped_model(step: Train, folder: Path, init_file: Path, adapter: Path | None = None) -> Wrapped:
     """The pretrained model of a step, every new parameter with its first value."""
-    wrapped = wrap(step, load_pretrained(folder, tasks.module_of(step.task).head(step.task)), init_file)
+    wrapped = wrap(
+        step, load_pretrained(folder, tasks.module_of(step.task).head(step.task)), init_file, adapter=adapter
+    )
     with torch.no_grad():
         for name, value in wrapped.values.items():
             wrapped.model.get_parameter(name).copy_(torch.from_numpy(value))
     return wrapped
 
 
-def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
-    """A loaded model with what its method adds; first values are computed, and not assigned."""
+def wrap(
+    step: Train, loaded: Loaded, init_file: Path, stored: Stored | None = None, *, adapter: Path | None = None
+) -> Wrapped:
+    """A loaded model with what its method adds; first values are computed, and not assigned.
+
+    `stored`: the pretrained model's own values, where it was loaded without them. `adapter`: a folder whose values
+    trained parameters have first.
+    """
     heads = _new_head(loaded, keep=step.keep_head)
     method = module_of(step.method.type)
     # The head's names in the file are those of the bare model; a method may copy its parameters.
@@ -151,16 +163,22 @@ def wrap(step: Train, loaded: Loaded, init_file: Path) -> Wrapped:
     beside = () if head.pretrained and methods.module_of(step.method).SAVES == "adapter" else loaded.head
     model = method.wrap(loaded.model, beside, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
-    values = initial_values([*heads, *added], step.seed, init_file)
+    values = initial_values([*heads, *added], step.seed, init_file, stored or partial(_held, model))
     places = _places(model, bare)
     found = {place: values[new.name] for new in heads for place in places[new.name]}
+    layer = last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1])
+    begun = {} if adapter is None else unfolded(adapters.begun(model, adapter, loaded.head), layer, head)
     return Wrapped(
         model=model,
         inner=loaded.model,
-        values={**found, **{new.name: values[new.name] for new in added}},
-        last_layer=last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1]),
         head=loaded.head,
+        values={**found, **{new.name: values[new.name] for new in added}, **begun},
+        last_layer=layer,
     )
+
+
+def _held(model: nn.Module, name: str) -> npt.NDArray[np.float32]:
+    return model.get_parameter(name).detach().float().numpy()
 
 
 def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, list[str]]:
@@ -169,7 +187,9 @@ def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, lis
     found = {name: [names[id(parameter)]] for name, parameter in bare.items()}
     for name in names.values():
         if ".modules_to_save." in name:
-            found[name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")].append(name)
+            copied = name.replace(".modules_to_save.default.", ".")
+            [own, *_] = (own for wrapper in _WRAPPERS if (own := copied.removeprefix(wrapper)) in found)
+            found[own].append(name)
     return found
 
 
@@ -199,8 +219,18 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+            _describe(model.get_base_model(), folder)  # type: ignore[operator]
     (folder / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
     _sort_sets(folder / "adapter_config.json")
+
+
+def _describe(whole: PreTrainedModel, folder: Path) -> None:
+    """Writes what is said of a tuned model beside its adapter: its labels and settings, as one that is saved whole."""
+    config = copy.deepcopy(whole.config)
+    config.architectures = [type(whole).__name__]
+    config.save_pretrained(folder)
+    if whole.can_generate():
+        whole.generation_config.save_pretrained(folder)
 
 
 def _sort_sets(file: Path) -> None:
@@ -224,4 +254,4 @@ def merge(
         for name, change in (changed or {}).items():
             parameter = loaded.model.get_parameter(name)
             parameter.copy_(torch.from_numpy(change(parameter.numpy())))
-    save_pretrained(lora.merge(loaded.model, adapter_folder, loaded.missing), out)
+    save_pretrained(adapters.merge(loaded.model, adapter_folder, loaded.missing), out)

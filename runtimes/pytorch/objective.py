@@ -16,6 +16,7 @@ from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss
 from runtimes import tasks
 from runtimes.features import IGNORED
 from runtimes.packing import SEGMENTS
+from runtimes.pytorch.embedding_noise import EmbeddingNoise
 from runtimes.pytorch.heads import of_outputs
 from runtimes.readings import LEAST, sample
 from runtimes.spans import FIRST_TOKEN, LAST_TOKEN, ONE_TOKEN
@@ -25,11 +26,12 @@ _LEAST = 1e-12  # of 1 - p: at zero, a power below one has no gradient
 
 
 class Objective(nn.Module):
-    """A model with the loss of its task. Dropout and label smoothing are there in training mode only."""
+    """A model with the loss of its task. Dropout, label smoothing and noise are there in training mode only."""
 
-    def __init__(self, step: Train, model: nn.Module) -> None:
+    def __init__(self, step: Train, model: nn.Module, noise: EmbeddingNoise | None = None) -> None:
         super().__init__()
         self.model = model
+        self.noise = noise
         self.loss, self.label_smoothing = step.loss, step.label_smoothing
         self.head = tasks.module_of(step.task).head(step.task)
 
@@ -38,6 +40,8 @@ class Objective(nn.Module):
 
         While it trains, the outputs are the raw ones: nobody reads them.
         """
+        if self.noise is not None:
+            self.noise.measure(inputs if self.training else None)
         raw = results_of(self.model(**attended(inputs), **self.head.arguments), self.head.results).float()
         smoothing = self.label_smoothing if self.training else 0.0
         if {*self.head.scale} != {1.0} or any(self.head.shift):

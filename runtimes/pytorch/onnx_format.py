@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedModel
 
+from compiler.files import write_json
 from compiler.recipe import Onnx
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
-from runtimes.export.facts import GRAPH, ExportFacts
+from runtimes.export.facts import CONFIG, GRAPH, ExportFacts, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
@@ -22,8 +24,10 @@ from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence, onnx_together
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
 from runtimes.pytorch.onnx_graph import ExportError
+from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.tasks import Head
+from runtimes.virtual import write_virtual
 
 
 def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
@@ -35,7 +39,13 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
     if head.reading == "logits":
         shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
         write_graph = partial(write_graph, shapes={name: shape for name, shape in shapes.items() if shape})
-    facts = write_graph(traceable(saved, head), out / place, opset=export.opset)
+    model: Any = traceable(saved, head)
+    if isinstance(model, VirtualModel) and head.cached:
+        write_virtual(virtual_cache(model), virtual_file(out / place))
+        model = model.inner
+    facts = write_graph(model, out / place, opset=export.opset)
+    if saved.adapter is not None:
+        _write_config(model, out / CONFIG)
     return _written(facts)
 
 
@@ -49,6 +59,12 @@ def write_together(export: Onnx, parts: Mapping[str, tuple[Task, SavedModel]], o
     assert isinstance(export.opset, int), "resolved"
     models = {name: traceable(saved, tasks.module_of(task).head(task)) for name, (task, saved) in parts.items()}
     return _written(onnx_together.export_together(models, out / GRAPH, opset=export.opset))
+
+
+def _write_config(model: Any, file: Path) -> None:
+    """Says of what class the exported model is: its base may have been stored as another."""
+    inner = model.inner if isinstance(model, VirtualModel) else model
+    write_json(file, {**inner.config.to_diff_dict(), "architectures": [type(inner).__name__]})
 
 
 def traceable(saved: SavedModel, head: Head) -> PreTrainedModel:

@@ -7,8 +7,6 @@ The untouched transformers (or peft) model, float32, eval mode, with tensor-floa
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.objective import read_outputs, results_of
+from runtimes.pytorch.precision import exact_float32
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
 
@@ -42,16 +41,3 @@ def scores_of(model: Any, head: Head, *, device: str = "cpu") -> ScoreFunction:
         return found
 
     return scores
-
-
-@contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """Inside, matrix products of float32 are computed in float32; the process's own settings come back afterwards."""
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution

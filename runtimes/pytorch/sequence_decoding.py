@@ -17,7 +17,7 @@ from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
-from runtimes.pytorch.scores import exact_float32
+from runtimes.pytorch.precision import exact_float32
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from compiler.plan import Train, TrainTogether
+from runtimes.groups import Group, groups_of
 from runtimes.protocol import LOSS, Batch, PendingStep, RowResults, StepResult
-from runtimes.pytorch.engine import STATE, TorchEngine, new_optimizer
+from runtimes.pytorch.engine import STATE, TorchEngine
 from runtimes.pytorch.models import Wrapped, wrapped_model
+from runtimes.pytorch.optimizers import new_optimizer
+from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
 from runtimes.together import entry_name, folders_of, is_own, part_folder, state_name, store_once
 
@@ -42,13 +45,13 @@ class TogetherEngine:
     def __init__(self, step: TrainTogether, wrapped: Mapping[str, Wrapped], device: torch.device) -> None:
         share_trunk([*wrapped.values()])
         self.heads = {name: each.head for name, each in wrapped.items()}
-        self.trained = {
-            state_name(part, name, each.head): value
-            for part, each in wrapped.items()
-            for name, value in each.model.to(device).named_parameters()
-            if value.requires_grad
-        }
-        optimizer = new_optimizer(step.first, self.trained)
+        self.trained, groups = dict[str, nn.Parameter](), dict[str, Group]()
+        for part, each in wrapped.items():
+            parameters = dict(each.model.to(device).named_parameters())
+            for name, group in groups_of(step.parts[part], places_of(each)).items():
+                named = state_name(part, name, each.head)
+                self.trained[named], groups[named] = parameters[name], group
+        optimizer = new_optimizer(step.first, self.trained, groups)
         self.parts = {name: TorchEngine(step.parts[name], each, device, optimizer) for name, each in wrapped.items()}
         self._share_masks()
 
@@ -69,12 +72,13 @@ class TogetherEngine:
         denominators: Mapping[str, float],
         learning_rates: Sequence[float],
         seed: int,
+        number: int = 0,
     ) -> PendingPart:
         """One optimizer step of the task whose rows these are. Raises OutOfMemory with nothing changed."""
         [(name, denominator)] = denominators.items()
         engine = self.parts[name]
         pending = engine.train_step(
-            micro_batches, denominators={LOSS: denominator}, learning_rates=learning_rates, seed=seed
+            micro_batches, denominators={LOSS: denominator}, learning_rates=learning_rates, seed=seed, number=number
         )
         engine.mode(training=False)  # the trunk is that of all
         return PendingPart(name, pending)
@@ -87,21 +91,20 @@ class TogetherEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors: parameters/NAME, buffers/NAME, optimizer/NAME/MOMENT; NAME as state_name has it."""
-        save_file({name: value.detach().contiguous() for name, value in self._state().items()}, folder / STATE)
+        state = {
+            renamed: value
+            for part, engine in self.parts.items()
+            for entry, value in {**engine.state(), **engine.moments()}.items()
+            for renamed in [entry_name(part, entry, self.heads[part])]
+        }
+        save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote. Raises KeyError when it was written for other parameters."""
         found = load_file(folder / STATE, device=str(next(iter(self.parts.values())).device))
-        with torch.no_grad():
-            for name, value in self._state().items():
-                value.copy_(found[name])
-
-    def _state(self) -> dict[str, Tensor]:
-        return {
-            entry_name(part, entry, self.heads[part]): value
-            for part, engine in self.parts.items()
-            for entry, value in engine.state().items()
-        }
+        for part, engine in self.parts.items():
+            entries = {**engine.state(), **engine.moments()}
+            engine.take_state({entry: found[entry_name(part, entry, self.heads[part])] for entry in entries})
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers or PEFT folder for each task; what is equal in all of the former is stored once."""

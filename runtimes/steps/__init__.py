@@ -34,7 +34,7 @@ class Context:
     plan: Plan
     key: str
     folder: Path  # where its outputs go
-    inputs: dict[str, Path]  # the folders of the steps that it names
+    inputs: dict[str, Path]  # the folders of the steps that it comes after, by their ids
     root: Path  # the recipe's folder, which data paths start from
     sources: Sources  # where models and hub datasets are looked up
     placement: Placement

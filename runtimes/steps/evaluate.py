@@ -30,7 +30,7 @@ from runtimes.learnt import learnt
 from runtimes.metrics.texts import score_texts
 from runtimes.saved import SavedModel
 from runtimes.steps import Context
-from runtimes.steps.models import base_of, saved_by, train_of
+from runtimes.steps.models import base_of, prepared_for, saved_by, train_of
 from runtimes.steps.prepare import ROWS, read_prepared
 from runtimes.together import part_folder
 from runtimes.tokens import open_encoder
@@ -42,9 +42,10 @@ _SHOWN = 5  # texts in the report
 def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     """Scores the tuned model, what needs no model, and the model before tuning where its own head answers the task."""
     _, train_id = step.inputs
+    train, prepared = train_of(context.plan, train_id, step.part), prepared_for(step, context)
     step = replace(step, task=learnt(step.task, part_folder(context.inputs[train_id], step.part)))
-    train, saved = train_of(context.plan, train_id, step.part), saved_by(train_id, context, step.part)
-    module, features = tasks.module_of(step.task), Features(context.prepared / step.split)
+    saved = saved_by(train_id, context, step.part)
+    module, features = tasks.module_of(step.task), Features(prepared / step.split)
     base = base_of(train, context)
     back, device = backend(context.placement.engine), context.placement.device
     tuned = back.scores(step.task, saved, device)
@@ -52,7 +53,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     metrics = _metrics(step, train, features, outputs)
     written = _written(step, context, saved, base)
     metrics |= _text_metrics(step, written, "answer")
-    unlearnt = _unlearnt(step, Features(context.prepared / "train").targets, features.targets)
+    unlearnt = _unlearnt(step, Features(prepared / "train").targets, features.targets)
     details = module.details(step.task, features.targets, outputs, next(iter(unlearnt.values()), None))
     baseline = {
         name: module.score(step.task, step.metrics, features.targets, found) for name, found in unlearnt.items()
@@ -63,7 +64,7 @@ def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     if "few_shot" in written.texts:
         baseline["few_shot"] = _text_metrics(step, written, "few_shot")
     windowed = isinstance(step.task, Windowed)
-    num_rows = windows.num_rows(read_prepared(context.prepared / step.split)) if windowed else len(features)
+    num_rows = windows.num_rows(read_prepared(prepared / step.split)) if windowed else len(features)
     described = {"task": step.task.type, "split": step.split, "rows": num_rows}
     result = {**described, "metrics": _ordered(step, metrics), **details, "baseline": baseline, **written.details}
     if written.texts:
@@ -95,8 +96,8 @@ def _written(step: Evaluate, context: Context, saved: SavedModel, base: Path) ->
     if step.generation is None:
         return _Written({}, {})
     back, device = backend(context.placement.engine), context.placement.device
-    prepared = context.prepared / step.split
-    facts, rows = Features(prepared).facts, read_prepared(prepared)
+    prepared = prepared_for(step, context)
+    facts, rows = Features(prepared / step.split).facts, read_prepared(prepared / step.split)
     numbers = spread(len(rows), step.generation.rows).tolist()
     chosen = [rows[number] for number in numbers]
     encoder = open_encoder(base / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
@@ -114,7 +115,7 @@ def _written(step: Evaluate, context: Context, saved: SavedModel, base: Path) ->
     texts["untuned"] = [text.text for text in writing.written(untuned, chosen, numbers)]
     if not step.generation.few_shot:
         return _Written(texts, details, told)
-    train_rows = context.prepared / "train" / ROWS
+    train_rows = prepared / "train" / ROWS
     shared = keeps_rows_apart(json.loads((base / "config.json").read_text(encoding="utf-8")))
     shown = written_after_examples(writing, untuned, chosen, numbers, train_rows, shared=shared)
     if shown.texts:

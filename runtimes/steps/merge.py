@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from compiler.files import new_folder
+from compiler.files import new_folder, write_json
 from compiler.plan import Merge, TrainTogether
+from compiler.typed import to_json
 from runtimes.backends import backend
 from runtimes.events import Said
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
-from runtimes.steps.models import base_of, train_of
+from runtimes.steps.models import base_of, saved_by, train_of
 from runtimes.steps.train import copy_tokenizer
+from runtimes.survival import ROUNDINGS, survival
 from runtimes.together import store_once
 from runtimes.writing import writes
 
@@ -32,4 +34,9 @@ def execute(step: Merge, context: Context) -> Iterator[Any]:
             copy_tokenizer(base, folder / part, train.task)
         if isinstance(trained, TrainTogether):
             store_once([folder / part for part in parts])
-    yield Said(step=step.id, message="the adapter is merged into its base")
+    first, *_ = parts  # what is merged is the same for all
+    changes = back.changes(saved_by(train_id, context, first), context.folder / "model" / first)
+    left = survival(changes, ROUNDINGS)
+    write_json(context.folder / "merge.json", {"survives": {name: to_json(found) for name, found in left.items()}})
+    shares = ", ".join(f"{found} in {name}" for name, found in left.items())
+    yield Said(step=step.id, message=f"the adapter is merged into its base; of its update remains {shares}")

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from compiler.hub import fetch_model
-from compiler.plan import Merge, Plan, Train, TrainTogether
+from compiler.plan import Evaluate, Merge, Package, Plan, Prepare, Train, TrainTogether, VerifyExport
 from runtimes.saved import SavedModel, trained_model
 from runtimes.steps import Context
+
+
+def prepared_for(step: Train | Evaluate | VerifyExport | Package, context: Context) -> Path:
+    """The folder with the arrays of a step's rows."""
+    [found] = [name for name in step.inputs if isinstance(context.plan.step(name), Prepare)]
+    return context.inputs[found]
 
 
 def train_of(plan: Plan, step_id: str, part: str = "") -> Train:
@@ -26,14 +32,20 @@ def train_of(plan: Plan, step_id: str, part: str = "") -> Train:
 
 
 def base_of(train: Train, context: Context) -> Path:
-    """The folder of the model that a train step begins with."""
-    return fetch_model(train.model, context.root, context.sources)
+    """The folder of the model that a train step begins with: a pretrained one, or what the stage before it left."""
+    before = [name for name in train.inputs if isinstance(context.plan.step(name), (Train, Merge))]
+    if not before:
+        return fetch_model(train.model, context.root, context.sources)
+    [left] = before
+    return context.inputs[left] / "model"
 
 
 def saved_by(step_id: str, context: Context, part: str = "") -> SavedModel:
     """The model that a train or merge step left, which is among the inputs of the context; of a part, that task's."""
-    folder = context.inputs[step_id]
-    if isinstance(context.plan.step(step_id), Merge):
-        return SavedModel(folder / "model" / part)
+    folder, step = context.inputs[step_id], context.plan.step(step_id)
+    if isinstance(step, Merge):
+        [train_id] = step.inputs
+        known = train_id in context.inputs
+        return SavedModel(folder / "model" / part, before=saved_by(train_id, context, part) if known else None)
     train = train_of(context.plan, step_id, part)
     return trained_model(train, folder, base_of(train, context), part)

@@ -11,6 +11,7 @@ from typing import Any
 
 from compiler import tasks as compiler_tasks
 from compiler.files import new_folder, write_json, write_text
+from compiler.hub import fetch_adapter
 from compiler.images import PROCESSOR
 from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
@@ -26,7 +27,7 @@ from runtimes.protocol import LOSS, Engine
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
-from runtimes.steps.models import base_of
+from runtimes.steps.models import base_of, prepared_for
 from runtimes.together import part_folder
 from runtimes.writing import writes
 
@@ -37,8 +38,9 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     """Trains, saves the kept weights in the ecosystem's layout, and leaves train.json."""
     base = base_of(step, context)
     back = backend(context.placement.engine)
-    engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement)
-    prepared = context.prepared
+    begun = None if step.adapter is None else fetch_adapter(step.adapter, context.root, context.sources)
+    engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement, begun)
+    prepared = prepared_for(step, context)
     validation = Features(prepared / "validation") if step.evaluate_every else None
     journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
     if checkpoints.steps(context.folder / checkpoints.FOLDER):

@@ -22,7 +22,7 @@ from runtimes.inputs import Row, open_reader
 from runtimes.learnt import learnt, write_learnt
 from runtimes.saved import SavedModel
 from runtimes.steps import Context
-from runtimes.steps.models import saved_by
+from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.tokens import Encoder
@@ -36,15 +36,15 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
     _, train, *merge, written = step.inputs
     planned, step = step.task, replace(step, task=learnt(step.task, part_folder(context.inputs[train], step.part)))
-    prepared = context.prepared / step.split
+    prepared = prepared_for(step, context) / step.split
     facts = Features(prepared).facts
     saved = saved_by((train, *merge)[-1], context, step.part)
     back, device = backend(context.placement.engine), context.placement.device
 
-    encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
+    encoder = open_reader(step.task, saved.folder, max_length=facts.max_length, root=prepared)
     write = None
     if step.generation is not None and isinstance(encoder, Encoder):
-        writing = writing_of(step.task, encoder, step.generation, saved.reading)
+        writing = writing_of(step.task, encoder, step.generation, saved.folder)
         write = partial(_write, writing, partial(back.decoder, step.task, saved, device))
 
     write_learnt(planned, step.task, context.folder)

@@ -3,24 +3,28 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from compiler.hashes import sha256_of
+from tests.staged import CHAT, WIKI, write
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from compiler.cli import main; main(prog_name='recipe')"
 KILLS = {"pytorch": 10, "mlx": 5}  # MLX traces for seconds before it trains
+CHANGES = ["--set", "/training/checkpoint_every=2", "--set", "/training/epochs=8", "--set", "/export=[]"]
 
 
-def start(project: Path, runs: str, runtime: str) -> subprocess.Popen[bytes]:
+def start(project: Path, runs: str, runtime: str, changes: Sequence[str] = CHANGES) -> subprocess.Popen[bytes]:
     arguments = ["run", str(project / "recipe.json"), "--target", "cpu", "--quiet", "--runs", str(project / runs)]
     arguments += ["--runtime", runtime]
-    changes = ["--set", "/training/checkpoint_every=2", "--set", "/training/epochs=8", "--set", "/export=[]"]
     return subprocess.Popen(
         [sys.executable, "-c", MAIN, *arguments, *changes],
         cwd=project,
@@ -62,3 +66,44 @@ def test_kills_leave_the_weights_of_a_run_that_was_left_alone(project: Path, run
     reports = [json.loads((project / runs / "tiny" / "report.json").read_text()) for runs in ("whole", "killed")]
     assert reports[0]["evaluation"] == reports[1]["evaluation"]
     assert killed >= kills // 2, "the moments were too late to kill anything"
+
+
+def trained_steps(project: Path, runs: str, *, after: str) -> int:
+    """How many steps of training the log has after a step of the plan began."""
+    events = project / runs / "tiny" / "events.jsonl"
+    lines = events.read_text(encoding="utf-8").splitlines() if events.exists() else []
+    begun = [number for number, line in enumerate(lines) if f'"StepStarted", "step": "{after}"' in line]
+    return sum('"StepReport"' in line for line in lines[begun[0] :]) if begun else 0
+
+
+def end_in_the_second_stage(process: subprocess.Popen[bytes], project: Path, steps: int, number: signal.Signals) -> int:
+    """The exit code of a run that gets a signal after so many steps of its second training."""
+    while process.poll() is None and trained_steps(project, "ended", after="train-chat") < steps:
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process.wait(timeout=120)
+
+
+@pytest.mark.parametrize("runtime", KILLS)
+def test_a_run_that_ends_in_its_second_stage_goes_on_to_the_same_bytes(tmp_path: Path, runtime: str) -> None:
+    """By kill -9, then by Ctrl-C, then to its end."""
+    if runtime == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    wiki = {**WIKI, "training": {"max_steps": 4}}
+    chat = {**CHAT, "training": {"max_steps": 60, "checkpoint_every": 2}, "metrics": ["perplexity"]}
+    project = write(tmp_path / "project", wiki, {key: value for key, value in chat.items() if key != "generation"})
+    begin = partial(start, project, runtime=runtime, changes=())
+    assert begin("whole").wait(timeout=300) == 0
+    assert end_in_the_second_stage(begin("ended"), project, 3, signal.SIGKILL) == -signal.SIGKILL
+    assert end_in_the_second_stage(begin("ended"), project, 20, signal.SIGINT) == 130
+    assert json.loads((project / "ended" / "tiny" / "report.json").read_text())["state"] == "interrupted"
+    assert begin("ended").wait(timeout=300) == 0
+    reports = [json.loads((project / runs / "tiny" / "report.json").read_text()) for runs in ("whole", "ended")]
+    weights = [project / runs / "tiny" / "model" / "model.safetensors" for runs in ("whole", "ended")]
+    assert sha256_of(weights[0], None) == sha256_of(weights[1], None)
+    assert [stage["evaluation"] for stage in reports[0]["stages"]] == [
+        stage["evaluation"] for stage in reports[1]["stages"]
+    ]
+    log = (project / "ended" / "tiny" / "events.jsonl").read_text(encoding="utf-8")
+    assert log.count('"StepStarted", "step": "train-wiki"') == 1, "a finished stage is not done twice"
+    assert log.count('"StepStarted", "step": "train-chat"') == 3

@@ -456,6 +456,14 @@ def test_an_export_in_few_bits_says_how_many_layers_have_them(mlx_folders: Path)
     assert "a folder for mlx-lm, 8 bits in 15 of 15 layers, " in events
 
 
+def test_an_export_says_how_much_of_the_update_is_left(mlx_folders: Path) -> None:
+    whole, rounded = (report(mlx_folders)["exports"][f"export-{number}"]["survives"] for number in (1, 2))
+    assert whole is None
+    assert abs(rounded["share"] - 1.0) < 4 * rounded["error"] < 0.4
+    merged = json.loads(((mlx_folders / "model").resolve().parent / "merge.json").read_text(encoding="utf-8"))
+    assert merged["survives"]["fp32"] == {"share": 1.0, "error": 0.0}
+
+
 @pytest.mark.parametrize(
     ("group_size", "exit_code", "said"),
     [
@@ -472,6 +480,22 @@ def test_rounding_that_costs_too_much_or_rounds_nothing_is_no_export(
     found = recipe("run", str(folder / "recipe.json"), *options)
     assert found.exit_code == exit_code, found.output
     assert said in found.output
+
+
+def test_an_update_that_goes_back_to_the_codes_of_its_base_is_not_exported(mlx_folders: Path, tmp_path: Path) -> None:
+    """A known failure: merged into a base of four bits and rounded to four bits, an adapter is lost."""
+    project = mlx_folders.parents[1]
+    value = json.loads((project / "recipe.json").read_text(encoding="utf-8"))
+    value["method"] = {"type": "qlora", "rank": 4, "bits": 4, "group_size": 32}
+    value["training"] = {"learning_rate": 1e-5, "max_steps": 4, "batch_size": 8}
+    value["export"] = [{"format": "mlx", "bits": 4, "group_size": 32}]
+    (project / "lost.json").write_text(json.dumps({**value, "name": "lost", "runtime": "mlx"}), encoding="utf-8")
+    found = recipe("run", str(project / "lost.json"), "--runs", str(tmp_path), "--target", "cpu")
+    assert found.exit_code == 4, found.output
+    assert re.search(r"error\[E503\]: [-\d.]+%.* of what was tuned is left in 4 bits", found.output), found.output
+    assert "in bf16" in found.output, "merging says what other precisions leave of it"
+    assert not (tmp_path / "lost" / "mlx").exists()
+    assert (tmp_path / "lost" / "model" / "model.safetensors").exists(), "the tuned model is kept"
 
 
 def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:

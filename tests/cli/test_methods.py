@@ -15,6 +15,8 @@ METHODS = {
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+    "adapter": {"type": "adapter", "reduction_factor": 4},
+    "bitfit": {"type": "bitfit"},
 }
 MERGED = ("lora", "qlora")
 MLX = ("qlora",)  # what runs on MLX only
@@ -78,3 +80,20 @@ def test_peft_and_transformers_load_what_lora_left_and_agree(folder: Path) -> No
         adapted = PeftModel.from_pretrained(base, str(run_folder / "adapter"))
     np.testing.assert_allclose(logits(merged, texts, folder), logits(adapted, texts, folder), atol=1e-5)
     assert merged.config.id2label == {0: "negative", 1: "positive"}
+
+
+@pytest.mark.slow
+def test_a_bundle_has_an_adapter_that_is_not_merged_in_its_graph(folder: Path) -> None:
+    run_folder = folder / "runs" / "adapter"
+    if not run_folder.exists():
+        assert run(folder, "adapter").exit_code == 0
+    assert not (run_folder / "model").exists()
+    for place in (run_folder / "adapter", run_folder / "bundle"):
+        config = json.loads((place / "config.json").read_text())
+        assert config["id2label"] == {"0": "negative", "1": "positive"}
+        assert config["architectures"] == ["BertForSequenceClassification"]
+    verified = invoke("verify", run_folder / "bundle")
+    assert verified.exit_code == 0, verified.output
+    assert "gate passed" in verified.output
+    said = invoke("predict", run_folder / "bundle", "--text", "a great movie", "--json")
+    assert json.loads(said.output)["prediction"]["label"] in ("negative", "positive")

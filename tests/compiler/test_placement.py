@@ -99,3 +99,23 @@ def test_a_limit_that_nothing_keeps_to_is_a_finding() -> None:
 def test_checkpointing_is_part_of_a_placement_and_off_when_nobody_asks() -> None:
     assert not place(CPU, 32, None).gradient_checkpointing
     assert place(CPU, 32, None, gradient_checkpointing=True).gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("text", "runtime", "optimizer", "pointers"),
+    [
+        ("cuda", None, {"state": "8-bit", "paged": True}, []),
+        ("cpu", None, {"state": "8-bit"}, []),
+        ("cpu", None, {"state": "8-bit", "paged": True}, ["/training/optimizer/paged"]),
+        ("mps", "pytorch", {"state": "8-bit"}, ["/training/optimizer/state"]),
+        ("mps", None, {"state": "8-bit", "paged": True}, ["/training/optimizer/state", "/training/optimizer/paged"]),
+        ("cpu", "mlx", {"state": "32-bit", "paged": False}, []),
+    ],
+)
+def test_running_means_are_held_where_bitsandbytes_runs(
+    text: str, runtime: Runtime | None, optimizer: dict[str, object], pointers: list[str]
+) -> None:
+    recipe = read(training={"optimizer": {"type": "adamw", **optimizer}})
+    found = list(check_placement(recipe, parse_target(text), runtime))
+    assert [(each.code, each.pointer) for each in found] == [("R222", pointer) for pointer in pointers]
+    assert all(f"was chosen on {text}" in each.message and "need pytorch on cuda" in each.message for each in found)

@@ -26,6 +26,7 @@ NO_KEY = {
         for step in ("Prepare", "Train", "Evaluate", "Merge", "ExportModel", "VerifyExport", "Package")
         for name in ("id", "inputs")
     ),
+    *((step, "stage") for step in ("Prepare", "Train", "Evaluate", "Merge")),
     *(("Train", name) for name in ("tuned", "metrics", "evaluate_every", "checkpoint_every")),
     *(("ModelFiles", name) for name in ("id", "revision")),
     *(("SplitRows", name) for name in ("dataset", "revision")),
@@ -45,7 +46,7 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
     if len(members(shape)) > 1:
         return st.one_of([values(member) for member in members(shape)])
     if records(shape):
-        parts = {f.name: values(f.shape) for f in fields(shape)}
+        parts = {f.attribute: values(f.shape) for f in fields(shape)}
         return st.builds(shape, **({**parts, "path": parts["path"].map("./{}".format)} if shape is File else parts))
     plain = {
         bool: st.booleans(),
@@ -94,7 +95,7 @@ def test_a_plan_survives_being_a_text(plan: Plan) -> None:
 @given(STEPS, st.data())
 def test_a_key_changes_if_and_only_if_a_field_that_changes_the_result_does(step: Any, data: st.DataObject) -> None:
     changed = data.draw(st.sampled_from(fields(type(step))))
-    other = dataclasses.replace(step, **{changed.name: data.draw(values(changed.shape))})
+    other = dataclasses.replace(step, **{changed.attribute: data.draw(values(changed.shape))})
     assert (key_of(step, ()) == key_of(other, ())) is (result_of(step) == result_of(other))
 
 

@@ -14,7 +14,7 @@ from compiler.diagnostics import RecipeError
 from compiler.document import parse
 from compiler.loading import load
 from compiler.schema import SCHEMA_FILE, recipe_schema, schema_text
-from compiler.validate import validate_any
+from compiler.validate import check_shape
 
 PROJECT = Path(__file__).parents[2]
 GALLERY = sorted((PROJECT / "recipes").glob("*.json"))
@@ -76,7 +76,7 @@ def fault_of_shape(path: Path) -> Any:
     """The value of a recipe whose own text has a fault of shape, as the compiler sees it; None for other faults."""
     try:
         value = parse(path.read_text(encoding="utf-8"), path.name).root.plain()
-        validate_any(load(path))
+        check_shape(load(path))
     except UnicodeDecodeError:
         return None
     except RecipeError as error:
@@ -95,6 +95,20 @@ def test_there_are_faults_of_shape_to_look_at() -> None:
 @pytest.mark.parametrize("path", SHAPE, ids=lambda path: path.stem)
 def test_a_plain_validator_rejects_a_recipe_whose_fault_is_of_shape(path: Path) -> None:
     assert list(Draft202012Validator(recipe_schema()).iter_errors(fault_of_shape(path))) != []
+
+
+def test_a_recipe_with_stages_has_what_they_need_in_them_or_beside_them() -> None:
+    validator = Draft202012Validator(recipe_schema())
+    common = {"recipe": 1, "name": "staged", "model": "org/model"}
+    stage = {"name": "chat", "task": "text-generation", "dataset": {"train": "rows.jsonl"}}
+    assert validator.is_valid({**common, "stages": [{**stage, "method": {"rank": 4}}]})
+    assert not validator.is_valid({**common, "stages": []})
+    assert not validator.is_valid({**common, "stages": [{**stage, "name": "a/b"}]})
+    assert not validator.is_valid({**common, "stages": [{**stage, "training": {"epoch": 1}}]})
+    for key in stage:
+        assert not validator.is_valid({**common, "stages": [{k: v for k, v in stage.items() if k != key}]})
+    for key in common:
+        assert not validator.is_valid({**{k: v for k, v in common.items() if k != key}, "stages": [stage]})
 
 
 def test_a_recipe_that_extends_another_may_leave_out_keys_but_not_invent_some() -> None:

@@ -19,7 +19,7 @@ from runtimes.mlx.optimizers import clip, global_norm, update, zero_moments
 from runtimes.schedule import learning_rate
 from tests.conformance.cells import Figures, difference, gradient_difference, worst_difference
 from tests.runtimes.mlx.architectures import ARCHITECTURES, Images, Objective, Rows, sample
-from tests.runtimes.mlx.running import arrays, buffers_of, graph_of, mlx_step, parameters_of, torch_step
+from tests.runtimes.mlx.running import arrays, buffers_of, graph_of, matrices_decay, mlx_step, parameters_of, torch_step
 
 STEPS, RATE, DECAY, LIMIT = 20, 3e-3, 0.01, 1.0
 SCHEDULE = Schedule(shape="cosine", warmup_steps=3, num_steps=STEPS)
@@ -121,9 +121,9 @@ def _mlx_losses(graph: Graph, model: nn.Module, steps: list[tuple[Rows, Rows]]) 
             trained,
             clip(total, global_norm(total), LIMIT),
             moments,
+            groups=matrices_decay(trained, DECAY),
             step=mx.array(step + 1),
             learning_rate=mx.array(learning_rate(SCHEDULE, RATE, step)),
-            weight_decay=DECAY,
         )
         mx.eval(trained, moments, buffers)
         losses.append(float(np.array(loss / count)))

@@ -82,8 +82,10 @@ def do_step(engine: Engine, rows: Features, step: Train, number: int, rate: floa
     """The loss of an optimizer step, and the norm of its gradient."""
     batches = micro_batches(rows, step, number)
     total = float(sum(batch.weights.sum() for batch in batches))
-    result = engine.train_step(batches, denominators={"loss": total}, learning_rates=(rate,), seed=number).result()
-    return result.losses["loss"], result.grad_norm
+    done = engine.train_step(
+        batches, denominators={"loss": total}, learning_rates=(rate,), seed=number, number=number
+    ).result()
+    return done.losses["loss"], done.grad_norm
 
 
 def twenty_steps(

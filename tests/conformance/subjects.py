@@ -30,7 +30,7 @@ FACTS = LocalFacts(offline=True)
 ENCODERS = ("bert", "distilbert", "roberta", "albert", "modernbert", "deberta")
 DECODERS = ("llama", "qwen3", "gpt2")
 VISION = ("vit", "resnet")
-_LINEAR = "vit"  # the one with linear layers, beside which updates stand
+_LINEAR = "vit"  # the one with linear layers, beside which updates stand, and with norms of single rows
 ENCODER_DECODERS = ("t5", "bart", "marian", "encoder-decoder")
 # How the weights of a model are on the hub: alone; with a head for words; with a head for labels, which is kept.
 STORED = ("bare", "masked-lm", "classifier")
@@ -90,12 +90,33 @@ _VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "several targets": {"task": {"targets": ["share", "length"]}, "columns": {"text": "snippet"}},
     },
 }
+# All of the weights, and updates beside frozen ones.
+STAND_FOR_ALL = ("full", "lora")
 _METHODS: Mapping[str, Any] = {
     "full": {"type": "full"},
     "head": {"type": "head"},
     "freeze": {"type": "freeze", "layers": 1},
     "lora": {"type": "lora", "rank": 4},
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
+    "dora": {"type": "dora", "rank": 4},
+    "ia3": {"type": "ia3"},
+    "layer-norm": {"type": "layer-norm"},
+    "adapter": {"type": "adapter", "reduction_factor": 4},
+    "bitfit": {"type": "bitfit"},
+    "prompt": {"type": "prompt", "num_virtual_tokens": 4},
+    "prefix": {"type": "prefix", "num_virtual_tokens": 4},
+    "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "hidden_size": 24},
+}
+# Models that a method has nothing to train of, having no biases; that take no keys and values from outside.
+_UNFIT: Mapping[str, tuple[str, ...]] = {
+    "bitfit": ("modernbert", "llama", "qwen3", "t5"),
+    "prefix": ("distilbert", "albert", "modernbert", "deberta"),
+}
+# What methods do not tune, as diagnostics say; tests of their own see that they do.
+_UNTUNED: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("vision", "encoder-decoder"),
+    "p-tuning": ("vision", "encoder-decoder"),
+    "prefix": ("vision", "encoder-decoder", "question-answering", MASKED),
 }
 _TRAINING: Mapping[str, Any] = {
     "max_steps": 20,
@@ -158,6 +179,13 @@ def runtimes_of(method: str) -> tuple[Runtime, ...]:
     return runtimes
 
 
+def saves(method: str) -> str:
+    """What a method leaves: model, or adapter."""
+    [owner] = [owner for owner in members(Method) if tag(owner) == ("type", method)]
+    found: str = importlib.import_module(owner.__module__).SAVES
+    return found
+
+
 def loss_names(task: str) -> tuple[str, ...]:
     """Every loss that a task may have, its default first."""
     [owner] = [owner for owner in members(tasks.Task) if tag(owner) == ("type", task)]
@@ -170,29 +198,49 @@ def architecture_of(task: str) -> Architecture:
     return tasks.module_of(owner()).ARCHITECTURES[0]
 
 
+def tunes(method: str, task: str) -> bool:
+    """Whether a method tunes the models of a task."""
+    return not {task, architecture_of(task)} & {*_UNTUNED.get(method, ())}
+
+
 def subject_of(task: str, loss: str, method: str, number: int = 0) -> Subject:
     """A subject with a model that the task tunes; `number`: which, and how it is stored."""
     if architecture_of(task) == "vision":
-        encoder = _LINEAR if "lora" in method else VISION[number % len(VISION)]
+        encoder = _LINEAR if saves(method) == "adapter" else VISION[number % len(VISION)]
         return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=STORED_VISION[number % 2])
     if architecture_of(task) == "decoder":
-        return Subject(task=task, loss=loss, method=method, encoder=DECODERS[number % len(DECODERS)], stored=CAUSAL)
+        names = _fit(method, DECODERS)
+        return Subject(task=task, loss=loss, method=method, encoder=names[number % len(names)], stored=CAUSAL)
     if architecture_of(task) == "encoder-decoder":
         number += task_names().index(task) + method_names().index(method)
-        name = ENCODER_DECODERS[number % len(ENCODER_DECODERS)]
-        return Subject(task=task, loss=loss, method=method, encoder=name, stored=SEQUENCE)
-    encoder, stored = ENCODERS[number % len(ENCODERS)], STORED[number % len(STORED)]
+        names = _fit(method, ENCODER_DECODERS)
+        return Subject(task=task, loss=loss, method=method, encoder=names[number % len(names)], stored=SEQUENCE)
+    names = _fit(method, ENCODERS)
+    encoder, stored = names[number % len(names)], STORED[number % len(STORED)]
     return Subject(task=task, loss=loss, method=method, encoder=encoder, stored=stored)
 
 
+def shared_methods() -> tuple[str, ...]:
+    """The methods that every runtime runs: the others have nothing to be compared with."""
+    return tuple(method for method in method_names() if set(runtimes_of(method)) == set(EVERY_RUNTIME))
+
+
+def _fit(method: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some models of which the method has something to train."""
+    return tuple(name for name in names if name not in _UNFIT.get(method, ()))
+
+
 def every_method() -> tuple[Subject, ...]:
-    """Each task with each of its losses and each method that every runtime runs."""
+    """Each task with each method that every runtime runs; with each of its losses by the methods that stand for all.
+
+    A loss is computed of the outputs: which parameters its gradient goes to is nothing to it.
+    """
     return tuple(
         subject_of(task=task, loss=loss, method=method)
         for task in task_names()
         for loss in loss_names(task)
-        for method in method_names()
-        if set(runtimes_of(method)) == set(EVERY_RUNTIME)
+        for method in shared_methods()
+        if tunes(method, task) and (method in STAND_FOR_ALL or loss == loss_names(task)[0])
     )
 
 
@@ -202,6 +250,7 @@ def every_gate() -> tuple[tuple[Subject, Runtime], ...]:
         (subject_of(task=task, loss=loss_names(task)[0], method=method), runtime)
         for task in task_names()
         for method in method_names()
+        if tunes(method, task)
         for runtime in runtimes_of(method)
     )
 
@@ -217,7 +266,8 @@ def every_masked() -> tuple[Subject, ...]:
     """Hidden tokens, which encoders learn in place of the next one: one encoder with each method, then others."""
     task = "continued-pretraining"
     loss, [first, *others] = loss_names(task)[0], ENCODERS
-    pairs = [*((first, method) for method in method_names()), *((encoder, "full") for encoder in others)]
+    tuned = (method for method in method_names() if MASKED not in _UNTUNED.get(method, ()))
+    pairs = [*((first, method) for method in tuned), *((encoder, "full") for encoder in others)]
     return tuple(
         Subject(task=task, loss=loss, method=method, encoder=encoder, stored=MASKED) for encoder, method in pairs
     )
@@ -244,7 +294,7 @@ def every_vision() -> tuple[Subject, ...]:
 
 
 def cover() -> tuple[Subject, ...]:
-    """Few subjects with each task and method together, and with each loss, encoder and way of storing somewhere.
+    """Few subjects with each task and each method, and with each loss, encoder and way of storing somewhere.
 
     Of the tasks that one module runs, the first stands for all.
     """
@@ -253,12 +303,18 @@ def cover() -> tuple[Subject, ...]:
 
 def _cover() -> Iterator[Subject]:
     first = {module: task for task, module in reversed(list(MODULES.items()))}
-    chosen = [subject for subject in every_method() if first[MODULES[subject.task]] == subject.task]
-    pairs = dict.fromkeys((subject.task, subject.method) for subject in chosen)
+    chosen = [task for task in task_names() if first[MODULES[task]] == task]
+    others = [method for method in shared_methods() if method not in STAND_FOR_ALL]
+    tuned = [[task for task in chosen if tunes(method, task)] for method in others]
+    spread = [names[number % len(names)] for number, names in enumerate(tuned)]
+    cases = [
+        *((task, loss_names(task)[0], method) for task in chosen for method in STAND_FOR_ALL),
+        *((task, loss_names(task)[0], method) for task, method in zip(spread, others, strict=True)),
+        *((task, loss, STAND_FOR_ALL[0]) for task in chosen for loss in loss_names(task)[1:]),
+    ]
     varied: list[Subject] = []
-    for number, (task, method) in enumerate(pairs):
-        losses = loss_names(task)
-        subject = subject_of(task, losses[number % len(losses)], method, number)
+    for number, (task, loss, method) in enumerate(cases):
+        subject = subject_of(task, loss, method, number)
         yield subject
         varied += variants_of([subject])
     yield from varied

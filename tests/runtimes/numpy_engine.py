@@ -15,9 +15,14 @@ from safetensors.numpy import load_file, save_file
 from compiler.plan import Train
 from compiler.recipe import SGD, AdamW
 from runtimes import tasks
+from runtimes.groups import Group, Place, groups_of, unfrozen
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.randomness import uniform
 
+PLACES = {
+    "weight": Place(depth=1, kinds=frozenset()),
+    "bias": Place(depth=0, kinds=frozenset({"vectors", "biases", "head"})),
+}
 Floats = npt.NDArray[np.float64]
 
 
@@ -53,6 +58,9 @@ class NumpyEngine:
             for name in ("weight", "bias"):
                 self.state |= {f"{name}.mean": np.zeros_like(self.state[name])}
                 self.state |= {f"{name}.square": np.zeros_like(self.state[name])}
+        if self.step.ema_decay:
+            self.state |= {f"{name}.average": self.state[name].copy() for name in ("weight", "bias")}
+        self.groups = groups_of(self.step, PLACES)
 
     def train_step(
         self,
@@ -61,8 +69,10 @@ class NumpyEngine:
         denominators: Mapping[str, float],
         learning_rates: Sequence[float],
         seed: int,
+        number: int = 0,
     ) -> Done:
         loss, gradient = self.loss_and_gradient(micro_batches, denominators["loss"], seed)
+        gradient = {name: value for name, value in gradient.items() if name in unfrozen(self.groups, number)}
         self.seen.append(tuple(int(row) for batch in micro_batches for row in batch.rows if row >= 0))
         norm = float(np.sqrt(sum((value**2).sum() for value in gradient.values())))
         limit = self.step.max_grad_norm
@@ -111,22 +121,28 @@ class NumpyEngine:
     def _update(self, gradient: Mapping[str, Floats], rate: float) -> None:
         self.state["count"] += 1
         for name, value in gradient.items():
+            group = self.groups[name]
             match self.step.optimizer:
                 case SGD():
-                    self.state[name] = self.state[name] - rate * value
+                    self.state[name] = self.state[name] - rate * group.rate * value
                 case AdamW() as adam:
-                    self.state[name] = self._adam(name, value, rate, adam)
+                    self.state[name] = self._adam(name, value, rate * group.rate, adam, group)
+            if self.step.ema_decay:
+                share, average = self.step.ema_decay, f"{name}.average"
+                self.state[average] = share * self.state[average] + (1 - share) * self.state[name]
 
-    def _adam(self, name: str, gradient: Floats, rate: float, adam: AdamW) -> Floats:
-        mean, square, count = self.state[f"{name}.mean"], self.state[f"{name}.square"], self.state["count"]
+    def _adam(self, name: str, gradient: Floats, rate: float, adam: AdamW, group: Group) -> Floats:
+        mean, square = self.state[f"{name}.mean"], self.state[f"{name}.square"]
+        count = self.state["count"] - group.opens
         mean += (1 - adam.beta1) * (gradient - mean)
         square += (1 - adam.beta2) * (gradient**2 - square)
         size = np.sqrt(square / (1 - adam.beta2**count)) + adam.epsilon
-        decayed = self.state[name] * (1 - rate * self.step.weight_decay)
+        decayed = self.state[name] * (1 - rate * group.weight_decay)
         return np.asarray(decayed - rate * mean / (1 - adam.beta1**count) / size)
 
     def evaluate(self, batch: Batch) -> RowResults:
-        scores_BC = self._bags(batch) @ self.state["weight"] + self.state["bias"]
+        weight, bias = (self.state.get(f"{name}.average", self.state[name]) for name in ("weight", "bias"))
+        scores_BC = self._bags(batch) @ weight + bias
         chosen_B = np.log(softmax(scores_BC))[np.arange(len(scores_BC)), batch.targets]
         return RowResults(losses=(-chosen_B).astype(np.float32), outputs=scores_BC.astype(np.float32))
 
@@ -137,7 +153,10 @@ class NumpyEngine:
         self.state = load_file(folder / "state.safetensors")
 
     def save_model(self, folder: Path) -> None:
-        save_file({name: self.state[name] for name in ("weight", "bias")}, folder / "model.safetensors")
+        save_file(
+            {name: self.state.get(f"{name}.average", self.state[name]) for name in ("weight", "bias")},
+            folder / "model.safetensors",
+        )
 
     @property
     def num_parameters(self) -> tuple[int, int]:

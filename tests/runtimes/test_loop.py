@@ -268,6 +268,37 @@ def test_a_run_killed_anywhere_ends_in_the_same_bytes(run: Run, tmp_path_factory
     assert killed_at(run, step, kills, tmp_path_factory.mktemp("killed")) == expected
 
 
+@pytest.mark.parametrize("options", [{"ema_decay": 0.7}, {"unfreeze_every": 6}], ids=str)
+def test_averages_and_what_is_frozen_outlast_a_kill(run: Run, tmp_path_factory, options: dict[str, float]) -> None:
+    step = train_step(**{**CHOOSING, **options})
+    expected = killed_at(run, step, [], tmp_path_factory.mktemp("whole"))
+    assert killed_at(run, step, [7, 4], tmp_path_factory.mktemp("killed")) == expected
+    assert expected != killed_at(run, train_step(**CHOOSING), [], tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize(("steps", "moved"), [(6, False), (7, True)])
+def test_a_layer_is_trained_after_as_many_steps_as_the_plan_says(run: Run, steps: int, moved: bool) -> None:
+    engine = run.engine(train_step(num_steps=steps, unfreeze_every=6))
+    before = {name: value.copy() for name, value in engine.state.items()}
+    run.reports(engine)
+    assert not np.array_equal(engine.state["bias"], before["bias"])
+    assert np.array_equal(engine.state["weight"], before["weight"]) is not moved
+
+
+def test_the_kept_model_is_the_best_average(run: Run) -> None:
+    """By the losses of averages, which the last evaluation gives once more for the kept one."""
+    step = train_step(selection=BY_LOSS, ema_decay=0.9, **BEST_IS_NINTH)
+    engine = run.engine(step)
+    reports = run.reports(engine)
+    losses = {report.step: report.loss for report in of(EvaluationReport, reports)}
+    [end] = of(StopReport, reports)
+    assert losses[end.kept_step] == min(losses.values())
+    rows = np.arange(len(run.validation_rows or ()))
+    assert run.validation_rows is not None
+    batch = collate(run.validation_rows, rows, grid=step.lengths, weigh=weigh(step))
+    assert engine.evaluate(batch).losses.mean() == pytest.approx(losses[end.kept_step], rel=1e-6)
+
+
 def killed_at(run: Run, step: Train, kills: list[int], folder: Path) -> bytes:
     here = Run(run.train_rows, run.validation_rows, folder)
     for kill in kills:

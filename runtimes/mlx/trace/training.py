@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +22,25 @@ from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.features import TARGETS, TOKENS
+from runtimes.groups import Place
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
 from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless, weighty
 from runtimes.mlx.trace.names import names_in_model
+from runtimes.mlx.weights import stored_value, weight_files
 from runtimes.packing import SEGMENTS, packed_columns
+from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.engine import frozen_modules
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters, head_of, save_pretrained, wrap
 from runtimes.pytorch.objective import Objective, read_outputs, results_of
+from runtimes.pytorch.places import places_of
 from runtimes.pytorch.quiet import quiet
+from runtimes.pytorch.virtual import answering_for_rows
 from runtimes.tasks import Head
 
 Array = npt.NDArray[np.generic]
@@ -50,6 +56,7 @@ class Traced:
     evaluate: Graph
     names: Mapping[str, str]  # from the files' names to the model's
     values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
+    places: Mapping[str, Place]  # of trained parameters
     held: Quantization | None = None  # which weights the graphs read as codes of a few bits
     head: tuple[str, ...] = ()  # the modules of the task's head, by their names in the model that its library loads
 
@@ -82,18 +89,21 @@ def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
     return flat(objective, names, call)
 
 
-def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path) -> Traced:
-    """The graphs of a train step. `stored`: the tensors of the model's files.
+def trace_step(
+    step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path, adapter: Path | None = None
+) -> Traced:
+    """The graphs of a train step. `stored`: the tensors of the model's files; `adapter`: what it begins with.
 
     Raises RunError E406 when the model can't be built, E408 when it can't be traced.
     """
     head = tasks.module_of(step.task).head(step.task)
     with weightless(), quiet():
         loaded, names = build(folder, head, stored)
-        wrapped = wrap(step, loaded, init_file)
+        values = partial(stored_value, weight_files(folder), names)
+        wrapped = wrap(step, loaded, init_file, values, adapter=adapter)
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
-    objective = Objective(step, wrapped.model)
+    objective = Objective(step, wrapped.model, embedding_noise(step, wrapped.inner))
     inputs = inputs_of(step.task, wrapped.inner, packed=step.packing != "none")
     objective.train()
     for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
@@ -108,6 +118,7 @@ def trace_step(step: Train, folder: Path, stored: Mapping[str, Stored], init_fil
         evaluate=evaluate,
         names=names,
         values=wrapped.values,
+        places=places_of(wrapped),
         head=wrapped.head,
     )
 
@@ -123,7 +134,8 @@ def trace_saved(
         if adapter is not None:
             import peft
 
-            model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
+            wrapped = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
+            model = answering_for_rows(cast(peft.PeftModel, wrapped))
     inputs = inputs_of(task, loaded.model)
     if head.reading == "logits":
         del inputs[TARGETS]  # nothing reads them

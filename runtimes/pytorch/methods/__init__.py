@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from compiler.methods import Method
 from runtimes.initial import New
+from runtimes.saved import Adapter
 
 MODULES: Mapping[str, str] = {
     "full": "runtimes.pytorch.methods.full",
@@ -22,6 +23,14 @@ MODULES: Mapping[str, str] = {
     "freeze": "runtimes.pytorch.methods.freeze",
     "lora": "runtimes.pytorch.methods.lora",
     "qlora": "runtimes.pytorch.methods.qlora",
+    "dora": "runtimes.pytorch.methods.dora",
+    "ia3": "runtimes.pytorch.methods.ia3",
+    "layer-norm": "runtimes.pytorch.methods.layer_norm",
+    "adapter": "runtimes.pytorch.methods.adapter",
+    "bitfit": "runtimes.pytorch.methods.bitfit",
+    "prompt": "runtimes.pytorch.methods.prompt",
+    "p-tuning": "runtimes.pytorch.methods.p_tuning",
+    "prefix": "runtimes.pytorch.methods.prefix",
 }
 
 
@@ -45,3 +54,9 @@ class MethodModule(Protocol):
 def module_of(name: str) -> MethodModule:
     """The module of a method by the method's type."""
     return cast(MethodModule, importlib.import_module(MODULES[name]))
+
+
+def require_known(adapter: Adapter) -> Adapter:
+    """The adapter, after its method's module is imported: PEFT knows methods of ours from then on."""
+    module_of(adapter.method.type)
+    return adapter

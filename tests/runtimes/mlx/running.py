@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from runtimes.groups import Group
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, value_and_grad
 from runtimes.mlx.passes import simplify
@@ -82,3 +83,8 @@ def numbers(values: Mapping[str, mx.array]) -> Values:
 def assert_equal_gradients(found: Values, expected: Values) -> None:
     """The same parameters, each gradient close: relative to its largest element, above a floor."""
     assert gradient_difference(found, expected) <= LIMITS["gradients"]
+
+
+def matrices_decay(parameters: Mapping[str, mx.array], decay: float) -> dict[str, Group]:
+    """Groups as a plan has them that says nothing of rates and decays."""
+    return {name: Group(weight_decay=decay if value.ndim > 1 else 0.0) for name, value in parameters.items()}

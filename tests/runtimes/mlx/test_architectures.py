@@ -18,7 +18,7 @@ from runtimes.mlx.optimizers import update, zero_moments
 from tests.conformance.architectures import loss_and_gradients, operations, twenty_steps
 from tests.conformance.cells import over_limits
 from tests.runtimes.mlx.architectures import ARCHITECTURES, sample
-from tests.runtimes.mlx.running import arrays, buffers_of, graph_of, parameters_of
+from tests.runtimes.mlx.running import arrays, buffers_of, graph_of, matrices_decay, parameters_of
 
 SOME = ("bert", "llama", "t5", "resnet")  # of each objective one
 TRAINED = ("bert", "resnet")  # an optimizer knows no architecture; resnet has buffers
@@ -42,7 +42,8 @@ def test_a_compiled_step_equals_the_plain_one(name: str) -> None:
     def step(trained: Any, moments: Any, buffers: Any, inputs: Any, number: mx.array) -> Any:
         (outputs, after), gradients = step_of(trained, {}, buffers, inputs, mx.random.key(0))
         rate = mx.array(3e-3)
-        moved = update(optimizer, trained, gradients, moments, step=number, learning_rate=rate, weight_decay=0.01)
+        groups = matrices_decay(trained, 0.01)
+        moved = update(optimizer, trained, gradients, moments, groups=groups, step=number, learning_rate=rate)
         return outputs["loss_sum"], *moved, after
 
     trained, buffers = parameters_of(graph, model), buffers_of(graph, model)

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from compiler.recipe import SGD, Adam, AdamW, Optimizer
+from runtimes.groups import Group
 from runtimes.mlx.optimizers import clip, global_norm, update, zero_moments
+from tests.runtimes.mlx.running import matrices_decay
 
 CASES: list[tuple[Optimizer, float]] = [
     (AdamW(), 0.1),
@@ -60,9 +62,9 @@ def test_ten_steps_equal_torchs(optimizer: Optimizer, decay: float) -> None:
             parameters,
             {name: mx.array(value) for name, value in gradients.items()},
             moments,
+            groups=matrices_decay(parameters, decay),
             step=mx.array(step),
             learning_rate=mx.array(rate),
-            weight_decay=decay,
         )
         for name, value in expected.items():
             # Ten steps of float32 arithmetic in another order: a few units in the last place each.
@@ -96,9 +98,9 @@ def test_the_first_corrections_keep_their_digits() -> None:
         parameters,
         {"x": mx.array([1.0, -2.0, 1e-3])},
         zero_moments(AdamW(), parameters),
+        groups=matrices_decay(parameters, 0.0),
         step=mx.array(1),
         learning_rate=mx.array(1.0),
-        weight_decay=0.0,
     )
     # 1 - 0.9999 in float32 is off by 3e-4 relative, half of it after the root; the closed form has none of that.
     np.testing.assert_allclose(np.array(moved["x"]), [-1.0, 1.0, -1.0], rtol=2e-6)
@@ -114,10 +116,36 @@ def test_the_corrections_are_computed_once_for_all_parameters(optimizer: Optimiz
         parameters,
         parameters,
         zero_moments(optimizer, parameters),
+        groups=matrices_decay(parameters, 0.1),
         step=step,
         learning_rate=rate,
-        weight_decay=0.1,
     )
     drawn = io.StringIO()
     mx.export_to_dot(drawn, *moved.values())
     assert drawn.getvalue().lower().count("expm1") == 2
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), SGD(momentum=0.9)], ids=str)
+def test_a_group_has_a_rate_a_decay_and_a_count_of_steps_of_its_own(optimizer: Optimizer) -> None:
+    """Half the rate and a first step three steps later: as if it were alone with these."""
+    random = np.random.default_rng(2)
+    start = {name: mx.array(random.standard_normal((3, 4)).astype(np.float32)) for name in ("early", "late")}
+    groups = {"early": Group(weight_decay=0.1), "late": Group(rate=0.5, weight_decay=0.2, opens=3)}
+    found, moments = start, zero_moments(optimizer, start)
+    alone, own = {"late": start["late"]}, zero_moments(optimizer, {"late": start["late"]})
+    for step in range(1, 4):
+        gradients = {name: mx.array(random.standard_normal((3, 4)).astype(np.float32)) for name in start}
+        found, moments = update(
+            optimizer, found, gradients, moments, groups=groups, step=mx.array(step + 3), learning_rate=mx.array(0.1)
+        )
+        alone, own = update(
+            optimizer,
+            alone,
+            {"late": gradients["late"]},
+            own,
+            groups={"late": Group(weight_decay=0.2)},
+            step=mx.array(step),
+            learning_rate=mx.array(0.05),
+        )
+    assert mx.allclose(found["late"], alone["late"], rtol=1e-6, atol=1e-7)
+    assert not mx.allclose(found["early"], start["early"])

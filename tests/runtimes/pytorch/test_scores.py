@@ -22,8 +22,9 @@ from transformers import (
 from compiler.methods import LoRA
 from runtimes.protocol import Batch
 from runtimes.pytorch.loading import SourceError
+from runtimes.pytorch.precision import exact_float32
 from runtimes.pytorch.quiet import quiet
-from runtimes.pytorch.scores import exact_float32, torch_scores
+from runtimes.pytorch.scores import torch_scores
 from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import module_of
 from tests.runtimes.tiny import TASK, batch_of

@@ -1,0 +1,68 @@
+"""Whether an adapter that a training begins with is of the recipe's method: read from its files, no framework."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from compiler.diagnostics import Diagnostic, short
+
+if TYPE_CHECKING:
+    from compiler.facts import AdapterFacts, ModelFacts
+    from compiler.recipe import Recipe
+
+FROM = (
+    "A folder with a PEFT adapter of the same method, rank, scale and target modules, whose weights are the first "
+    "values; a path as a model's."
+)
+# The files' hashes are in the key of a training, and not where they lie.
+BEGUN: Mapping[str, bool] = {"later": True, "key": False}
+_WRAPPER = "base_model.model."
+
+
+def check_beginning(
+    recipe: Recipe, model: ModelFacts, said: Mapping[str, Any], part: str, modules: Iterable[str]
+) -> Iterator[Diagnostic]:
+    """The adapter says the same as the recipe, and has the same modules.
+
+    `said`: what its adapter_config.json would say. `part`: what the names of its weights have after a module's.
+    """
+    adapter = model.adapter
+    if adapter is None:
+        return
+    wrong = [key for key, value in said.items() if adapter.config.get(key, False) != value]
+    if wrong:
+        differ = ", ".join(f"{key} is {_shown(adapter.config.get(key))} and not {_shown(said[key])}" for key in wrong)
+        message = f"the adapter {adapter.id} is of another method than the recipe's: its {differ}"
+        yield recipe.finding("R232", "/method/from", message, "write the method as the adapter was trained")
+        return
+    lacking, more = _differing(adapter, part, tuple(modules), renamed=model.architecture == "vision")
+    if lacking or more:
+        what = f"lacks {lacking[0]}" if lacking else f"has {more[0]} besides"
+        message = f"the adapter {adapter.id} is of other target modules than the recipe's method: it {what}"
+        yield recipe.finding("R232", "/method/from", message, "name the adapter's target_modules")
+
+
+def _shown(value: object) -> str:
+    return short(json.dumps(value, ensure_ascii=False))
+
+
+def _differing(
+    adapter: AdapterFacts, part: str, modules: tuple[str, ...], *, renamed: bool
+) -> tuple[list[str], list[str]]:
+    """The modules that the adapter lacks, and those that it has besides; what stands in front of a name is the head's.
+
+    `renamed`: whether the model calls its modules otherwise than its files, so that only their number can be compared.
+    """
+    names = (name.removeprefix(_WRAPPER) for name in adapter.shapes)
+    theirs = tuple(dict.fromkeys(name[: name.index(part)] for name in names if part in name))
+    if renamed:
+        return list(modules[len(theirs) :]), list(theirs[len(modules) :])
+    lacking = [own for own in modules if not any(_same(own, other) for other in theirs)]
+    return lacking, [other for other in theirs if not any(_same(own, other) for own in modules)]
+
+
+def _same(stored: str, named: str) -> bool:
+    """Whether two names are of one module: a model with a head puts a word in front, or the files do."""
+    return stored == named or named.endswith(f".{stored}") or stored.endswith(f".{named}")

@@ -1,0 +1,158 @@
+"""A training that begins with an adapter: what its files are held to, and that both engines begin as it answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the torch extra")
+
+import torch
+from safetensors.numpy import load_file, save_file
+
+from compiler.diagnostics import RecipeError
+from compiler.driver import Compiled, compile_recipe
+from compiler.loading import load
+from compiler.placement import Runtime, parse_target
+from compiler.plan import Plan, Train
+from compiler.typed import to_json
+from runtimes.backends import backend
+from runtimes.errors import RunError
+from runtimes.saved import trained_model
+from tests.conformance.engines import do_step, micro_batches, prepared, unpacked
+from tests.conformance.subjects import FACTS, Project, Subject, write
+from tests.runtimes.tiny import placed
+
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"type": "lora", "rank": 4, "modules_to_save": ["word_embeddings"]},
+    "dora": {"type": "dora", "rank": 4},
+    "ia3": {"type": "ia3"},
+    "layer-norm": {"type": "layer-norm"},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A regression: what its adapters save is in the rows' units, and what is trained is not."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    subject = Subject(task="text-regression", loss="mse", method="lora", encoder="bert")
+    found = write(subject, tmp_path_factory.mktemp("beginning") / "project")
+    for name, method in METHODS.items():
+        train(found, name, method)
+    yield found
+    torch.set_num_threads(threads)
+
+
+def compiled(project: Project, method: dict[str, Any]) -> Compiled:
+    recipe = json.loads((project.folder / "recipe.json").read_text(encoding="utf-8"))
+    file = project.folder / "varied.json"
+    file.write_text(json.dumps({**recipe, "method": method}), encoding="utf-8")
+    return compile_recipe(load(file), FACTS, parse_target("cpu"))
+
+
+def train_step(plan: Plan) -> Train:
+    step = plan.step("train")
+    assert isinstance(step, Train)
+    return step
+
+
+def train(project: Project, name: str, method: dict[str, Any]) -> None:
+    """Leaves an adapter in NAME/adapter of the project."""
+    step = train_step(compiled(project, method).plan)
+    rows = prepared(project)
+    folder = project.folder / name / "adapter"
+    engine = backend("pytorch").load_engine(step, project.model, folder.parent / "init.safetensors", placed())
+    for number in range(3):
+        do_step(engine, rows, step, number, 1e-2)
+    folder.mkdir()
+    engine.save_model(folder)
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "mlx"])
+@pytest.mark.parametrize("name", METHODS)
+def test_an_engine_begins_as_the_adapter_answers(project: Project, name: str, runtime: Runtime, tmp_path: Path) -> None:
+    if runtime == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    step = train_step(compiled(project, {**METHODS[name], "from": f"{name}/adapter"}).plan)
+    adapter = project.folder / name / "adapter"
+    engine = backend(runtime).load_engine(step, project.model, tmp_path / "i", placed(runtime), adapter)
+    batch = unpacked(micro_batches(prepared(project), step, 0)[0])
+    theirs = backend("pytorch").scores(step.task, trained_model(step, adapter.parent, project.model), "cpu")(batch)
+    # Float32: the head's weights are divided by a scale and multiplied with it again.
+    assert engine.evaluate(batch).outputs[batch.positions] == pytest.approx(theirs[batch.positions], rel=1e-5, abs=1e-6)
+    fresh = backend("pytorch").load_engine(step, project.model, tmp_path / "fresh", placed())
+    assert np.abs(fresh.evaluate(batch).outputs - theirs).max() > 1e-3
+
+
+def test_the_plan_has_the_hashes_of_the_adapter_in_its_key_and_not_its_path(project: Project) -> None:
+    method = {**METHODS["ia3"], "from": "ia3/adapter"}
+    plan = compiled(project, method).plan
+    step = train_step(plan)
+    assert step.adapter is not None
+    assert (step.adapter.id, sorted(step.adapter.files)) == (
+        "./ia3/adapter",
+        ["adapter_config.json", "adapter_model.safetensors"],
+    )
+    shutil.copytree(project.folder / "ia3", project.folder / "moved", dirs_exist_ok=True)
+    moved = compiled(project, {**method, "from": "moved/adapter"}).plan
+    assert moved.keys() == plan.keys()
+    file = project.folder / "moved" / "adapter" / "adapter_model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(file).items()}, file)
+    assert compiled(project, {**method, "from": "moved/adapter"}).plan.keys()["train"] != plan.keys()["train"]
+    assert Plan.from_json(plan.to_json()) == plan
+    assert to_json(step.method)["from"] == "ia3/adapter"
+    assert compiled(project, METHODS["ia3"]).plan.keys()["train"] != plan.keys()["train"]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"type": "lora", "rank": 8, "from": "lora/adapter"}, "its r is 4 and not 8, lora_alpha is 8.0 and not 16.0"),
+        ({"type": "lora", "rank": 4, "alpha": 3, "from": "lora/adapter"}, "its lora_alpha is 8.0 and not 3"),
+        ({"type": "dora", "rank": 4, "from": "lora/adapter"}, "its use_dora is false and not true"),
+        ({"type": "ia3", "from": "lora/adapter"}, 'its peft_type is "LORA" and not "IA3"'),
+        ({"type": "lora", "rank": 4, "target_modules": ["query"], "from": "lora/adapter"}, "of other target modules"),
+        ({"type": "layer-norm", "target_modules": ["embeddings.LayerNorm"], "from": "layer-norm/adapter"},
+         "of other target modules"),
+        ({"type": "lora", "from": "nowhere"}, 'there is no adapter in "nowhere"'),
+        ({"type": "lora", "from": "model"}, 'there is no adapter in "model"'),
+        ({"type": "lora", "from": "../../../../../etc"}, "is outside of the project"),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_another_method_is_named_with_what_differs(
+    project: Project, method: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        compiled(project, method)
+    [found, *_] = caught.value.diagnostics
+    assert found.code in ("R232", "R302")
+    assert found.pointer == "/method/from"
+    assert said in found.message
+
+
+def test_an_adapter_that_can_t_be_read_is_named(project: Project) -> None:
+    broken = project.folder / "broken"
+    shutil.copytree(project.folder / "ia3" / "adapter", broken, dirs_exist_ok=True)
+    (broken / "adapter_config.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"not a JSON object"):
+        compiled(project, {"type": "ia3", "from": "broken"})
+    (broken / "adapter_config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RecipeError, match="can't be read"):
+        compiled(project, {"type": "ia3", "from": "broken"})
+
+
+def test_an_adapter_without_a_saved_module_is_refused_before_training(project: Project, tmp_path: Path) -> None:
+    method = {**METHODS["ia3"], "modules_to_save": ["pooler"], "from": "ia3/adapter"}
+    step = train_step(compiled(project, method).plan)
+    with pytest.raises(RunError, match=r"it lacks base_model\.model\.bert\.pooler\.dense") as caught:
+        backend("pytorch").load_engine(
+            step, project.model, tmp_path / "i", placed(), project.folder / "ia3" / "adapter"
+        )
+    assert caught.value.code == "E406"
