@@ -84,9 +84,10 @@ CODES: dict[str, Code] = {
         "names that the model has.",
     ),
     "R230": Code(
-        "an option that does not fit the rank",
+        "an option that does not fit the ranks of updates",
         "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
-        "that their product is zero: the rank has to be even.",
+        "that their product is zero: the rank has to be even. `adalora` takes ranks away, from initial_rank to "
+        "target_rank, in the steps that initial_share and final_share leave.",
     ),
     "R232": Code(
         "an adapter that a training can't begin with",
@@ -134,7 +135,8 @@ CODES: dict[str, Code] = {
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
     "R213": Code(
         "the method does not run on this runtime",
-        "Some methods need what only one runtime has: `qlora` holds weights as MLX quantizes them. The runtime is the "
+        "Some methods need what only one runtime has: `qlora` holds weights as MLX quantizes them, and `adalora` takes "
+        "ranks with PyTorch. The runtime is the "
         'recipe\'s "runtime", or --runtime on the command line; "auto" is mlx on Apple silicon, else pytorch. MLX also '
         "computes on Linux, on CPU or CUDA.",
     ),

@@ -50,7 +50,7 @@ def write_virtual(cache: VirtualCache, file: Path) -> None:
 
 
 def read_virtual(file: Path, shapes: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> VirtualCache:
-    """The cache in a file, where there is one. Raises ValueError when it is not that of layers of these sizes [H, D]."""
+    """The cache in a file, where there is one. Raises ValueError when it is not of layers of these sizes [H, D]."""
     if not file.exists():
         return VirtualCache()
     with np.load(file, allow_pickle=False) as found:

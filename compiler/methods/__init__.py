@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adalora import AdaLoRA
 from compiler.methods.adapter import Adapter
 from compiler.methods.bitfit import BitFit
 from compiler.methods.dora import DoRA
@@ -22,6 +23,7 @@ from compiler.methods.qlora import QLoRA
 
 __all__ = [
     "IA3",
+    "AdaLoRA",
     "Adapter",
     "BitFit",
     "DoRA",
@@ -40,7 +42,22 @@ __all__ = [
     "module_of",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | Prompt | PTuning | Prefix
+Method = (
+    Full
+    | Head
+    | Freeze
+    | LoRA
+    | QLoRA
+    | DoRA
+    | IA3
+    | LayerNorm
+    | Adapter
+    | BitFit
+    | AdaLoRA
+    | Prompt
+    | PTuning
+    | Prefix
+)
 
 
 def module_of(method: Method) -> MethodModule:

@@ -1,4 +1,4 @@
-"""P-tuning: the vectors before the tokens of each row are made by a small network (Liu et al. 2021, arXiv:2103.10385)."""
+"""P-tuning: a small network makes the vectors before each row (Liu et al. 2021, arXiv:2103.10385)."""
 
 from __future__ import annotations
 

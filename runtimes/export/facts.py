@@ -22,8 +22,6 @@ class ExportFacts:
     """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
 
 
-CONFIG = "config.json"
-"""Of the exported model, beside its graph, where that of the model's folder does not tell."""
 GRAPH = "model.onnx"
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 

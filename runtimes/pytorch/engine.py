@@ -26,7 +26,7 @@ from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
-from runtimes.pytorch.methods import module_of
+from runtimes.pytorch.methods import course_of, module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
@@ -61,10 +61,12 @@ class PendingTorchStep:
 
     loss: Tensor
     grad_norm: Tensor
+    penalty: Tensor | None = None  # of the method
 
     def result(self) -> StepResult:
         """The figures; waits for the device."""
-        return StepResult(losses={"loss": self.loss.item()}, grad_norm=self.grad_norm.item())
+        penalty = {} if self.penalty is None else {"penalty": self.penalty.item()}
+        return StepResult(losses={"loss": self.loss.item(), **penalty}, grad_norm=self.grad_norm.item())
 
 
 class TorchEngine:
@@ -86,7 +88,12 @@ class TorchEngine:
         self.groups = groups_of(step, self.places)
         self.unfrozen = frozenset(self.trained)
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
+<<<<<<< HEAD
         self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
+=======
+        self.course = course_of(step.method, self.model, step.num_steps)
+        self.optimizer = new_optimizer(step, self.trained, self.groups)
+>>>>>>> main
         self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
         self._unfreeze(0)
         self.objective.eval()
@@ -111,14 +118,17 @@ class TorchEngine:
         self.mode(training=True)
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])
+            penalty = self._penalize()
             grad_norm = self._clip()
         [rate] = learning_rates
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         self.optimizer.step()
+        if self.course is not None:
+            self.course.after_step()
         self.optimizer.zero_grad(set_to_none=True)
         self._follow()
-        return PendingTorchStep(loss, grad_norm)
+        return PendingTorchStep(loss, grad_norm, penalty)
 
     def _unfreeze(self, number: int) -> None:
         """Gradients and moments for the parameters that a step trains, and for no others."""
@@ -165,6 +175,14 @@ class TorchEngine:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _penalize(self) -> Tensor | None:
+        """Adds the gradients of the method's own term of the loss, once a step; returns it."""
+        if self.course is None:
+            return None
+        penalty = self.course.penalty()
+        penalty.backward()  # type: ignore[no-untyped-call]
+        return penalty.detach()
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses, in the targets' shape, and the outputs [..., C] in float32."""
@@ -244,7 +262,10 @@ class TorchEngine:
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
         state |= {f"buffers/{name}": value for name, value in self.model.named_buffers() if name in persistent}
-        return {**state, **{f"average/{name}": value for name, value in self.average.items()}}
+        state |= {f"average/{name}": value for name, value in self.average.items()}
+        if self.course is not None:
+            state |= {f"method/{name}": value for name, value in self.course.state().items()}
+        return state
 
     def moments(self) -> dict[str, Tensor]:
         """The moments of what is trained, by their names in the file."""
@@ -260,6 +281,8 @@ class TorchEngine:
             self._averaged(),
             folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)),
         ):
+            if self.course is not None:
+                self.course.before_saving()
             save_pretrained(self.model, folder)
 
     @property

@@ -10,13 +10,12 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedModel
 
-from compiler.files import write_json
 from compiler.recipe import Onnx
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
-from runtimes.export.facts import CONFIG, GRAPH, ExportFacts, virtual_file
+from runtimes.export.facts import GRAPH, ExportFacts, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
@@ -44,16 +43,20 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
         write_virtual(virtual_cache(model), virtual_file(out / place))
         model = model.inner
     facts = write_graph(model, out / place, opset=export.opset)
+<<<<<<< HEAD
     if saved.adapter is not None:
         _write_config(model, out / CONFIG)
     return _written(facts)
 
 
 def _written(facts: ExportFacts) -> Written:
+=======
+>>>>>>> main
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
 
 
+<<<<<<< HEAD
 def write_together(export: Onnx, parts: Mapping[str, tuple[Task, SavedModel]], out: Path) -> Written:
     """Writes one graph, with an output named after each task. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
@@ -67,6 +70,8 @@ def _write_config(model: Any, file: Path) -> None:
     write_json(file, {**inner.config.to_diff_dict(), "architectures": [type(inner).__name__]})
 
 
+=======
+>>>>>>> main
 def traceable(saved: SavedModel, head: Head) -> PreTrainedModel:
     """A saved model as it is traced. Raises ExportError when its files are not a whole model."""
     try:

@@ -11,6 +11,8 @@ from compiler.weights import is_embedding
 from runtimes.groups import Place, depth_of, is_of_head, layers_of
 from runtimes.pytorch.models import Wrapped
 
+_SCALES = ".ia3_l."  # PEFT holds these vectors as a row or a column; one that is near zero would silence its layer
+
 
 def places_of(wrapped: Wrapped) -> dict[str, Place]:
     """The place of each trained parameter, by its name in the wrapped model."""
@@ -34,7 +36,7 @@ def _of_norms(model: nn.Module) -> Iterator[str]:
 
 
 def _kinds(name: str, parameter: nn.Parameter, *, is_norm: bool, is_head: bool) -> Iterator[Excluded]:
-    if parameter.ndim <= 1:
+    if parameter.ndim <= 1 or _SCALES in f"{name}.":
         yield "vectors"
     if name.rpartition(".")[2] == "bias":
         yield "biases"

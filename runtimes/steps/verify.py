@@ -41,10 +41,10 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     saved = saved_by((train, *merge)[-1], context, step.part)
     back, device = backend(context.placement.engine), context.placement.device
 
-    encoder = open_reader(step.task, saved.folder, max_length=facts.max_length, root=prepared)
+    encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
     write = None
     if step.generation is not None and isinstance(encoder, Encoder):
-        writing = writing_of(step.task, encoder, step.generation, saved.folder)
+        writing = writing_of(step.task, encoder, step.generation, saved.reading)
         write = partial(_write, writing, partial(back.decoder, step.task, saved, device))
 
     write_learnt(planned, step.task, context.folder)

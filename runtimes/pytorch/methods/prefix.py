@@ -24,11 +24,13 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Prefix, task_typ
     config: Any = model.config.get_text_config()
     num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    sizes = virtual.sizes(model) | {"token_dim": num_heads * head_size, "num_attention_heads": num_heads}
+    if method.projection:
+        sizes["encoder_hidden_size"] = method.hidden_size
     configuration = peft.PrefixTuningConfig(
         num_virtual_tokens=method.num_virtual_tokens,
         prefix_projection=method.projection,
-        encoder_hidden_size=method.hidden_size if isinstance(method.hidden_size, int) else None,
-        **virtual.sizes(model) | {"token_dim": num_heads * head_size, "num_attention_heads": num_heads},
+        **sizes,
     )
     return virtual.wrapped(model, head, configuration, task_type, model_id)
 

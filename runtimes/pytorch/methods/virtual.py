@@ -21,7 +21,7 @@ _FOR_POSITIONS = "TOKEN_CLS"
 """
 
 
-def sizes(model: PreTrainedModel) -> dict[str, int]:
+def sizes(model: PreTrainedModel) -> dict[str, Any]:
     """What PEFT's configurations ask of a model, which PEFT itself reads for some architectures only."""
     config: Any = model.config.get_text_config()
     return {
@@ -46,7 +46,7 @@ def wrapped(
     configuration.base_model_name_or_path = model_id
     configuration.modules_to_save = list(head) or None
     with quiet():
-        found = cast(PeftModel, peft.get_peft_model(model, configuration))
+        found: PeftModel = peft.get_peft_model(model, configuration)
     written = cast(peft.PromptLearningConfig, found.peft_config["default"])
     written.base_model_name_or_path = model_id  # not where the files happen to lie
     written.modules_to_save = list(head) or None  # PEFT adds names that a classifier may have
@@ -54,7 +54,7 @@ def wrapped(
 
 
 def encoder_parameters(model: nn.Module) -> list[New]:
-    """The parameters of what makes virtual tokens, as torch draws them: vectors normal, layers within 1 / sqrt(inputs)."""
+    """The parameters of what makes virtual tokens, as torch draws them: vectors normal, layers by their inputs."""
     encoder = model.get_submodule(ENCODER)
     return [new for name, module in encoder.named_modules() for new in _drawn(f"{ENCODER}.{name}", module)]
 
