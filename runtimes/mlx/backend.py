@@ -51,7 +51,6 @@ def load_engine(
     A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
     it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
     """
-<<<<<<< HEAD
     return _load(step, model_folder, init_file, placement, adapter)
 
 
@@ -65,9 +64,7 @@ def _load(
     together: bool = False,
 ) -> MlxEngine:
     """`together`: with others, so that the steps of its head are counted apart."""
-=======
     require_runtime(step, "mlx")
->>>>>>> main
     require_moments(step, placement)
     use_device(placement.device)
     if placement.memory_gib is not None:

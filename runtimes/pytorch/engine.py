@@ -88,12 +88,8 @@ class TorchEngine:
         self.groups = groups_of(step, self.places)
         self.unfrozen = frozenset(self.trained)
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
-<<<<<<< HEAD
-        self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
-=======
         self.course = course_of(step.method, self.model, step.num_steps)
-        self.optimizer = new_optimizer(step, self.trained, self.groups)
->>>>>>> main
+        self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
         self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
         self._unfreeze(0)
         self.objective.eval()

@@ -43,20 +43,14 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
         write_virtual(virtual_cache(model), virtual_file(out / place))
         model = model.inner
     facts = write_graph(model, out / place, opset=export.opset)
-<<<<<<< HEAD
-    if saved.adapter is not None:
-        _write_config(model, out / CONFIG)
     return _written(facts)
 
 
 def _written(facts: ExportFacts) -> Written:
-=======
->>>>>>> main
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
 
 
-<<<<<<< HEAD
 def write_together(export: Onnx, parts: Mapping[str, tuple[Task, SavedModel]], out: Path) -> Written:
     """Writes one graph, with an output named after each task. Raises RunError E501."""
     assert isinstance(export.opset, int), "resolved"
@@ -64,14 +58,6 @@ def write_together(export: Onnx, parts: Mapping[str, tuple[Task, SavedModel]], o
     return _written(onnx_together.export_together(models, out / GRAPH, opset=export.opset))
 
 
-def _write_config(model: Any, file: Path) -> None:
-    """Says of what class the exported model is: its base may have been stored as another."""
-    inner = model.inner if isinstance(model, VirtualModel) else model
-    write_json(file, {**inner.config.to_diff_dict(), "architectures": [type(inner).__name__]})
-
-
-=======
->>>>>>> main
 def traceable(saved: SavedModel, head: Head) -> PreTrainedModel:
     """A saved model as it is traced. Raises ExportError when its files are not a whole model."""
     try:

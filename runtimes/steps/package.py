@@ -9,13 +9,8 @@ from typing import Any
 from compiler.plan import Package
 from runtimes import tasks
 from runtimes.events import Said
-<<<<<<< HEAD
-from runtimes.export.facts import CONFIG, graph_names
-from runtimes.gate import Verification, report_lines
-=======
 from runtimes.export.facts import graph_names
-from runtimes.gate import report_lines
->>>>>>> main
+from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
@@ -39,16 +34,9 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
-<<<<<<< HEAD
-    written = context.inputs[export]
     return Parts(
-        graphs=tuple(written / name for name in graph_names(encodes=head.encodes)),
-        model_folder=written if (written / CONFIG).is_file() else saved.reading,
-=======
-    parts = Parts(
         graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
         model_folder=saved.reading,
->>>>>>> main
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
         key=context.key,
