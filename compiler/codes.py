@@ -432,6 +432,12 @@ CODES: dict[str, Code] = {
         "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
         "token that the model does not have, or describes another model than the weights: more layers, other sizes.",
     ),
+    "R260": Code(
+        "several tasks that can't be trained as one",
+        "Tasks that share a model are at least two, each under a name that a folder and an output of a graph can have. "
+        "Either all have validation rows or none, as the sum of their losses chooses between checkpoints. The method "
+        "trains what is in the model or in its heads: full, head, freeze, lora.",
+    ),
     "R410": Code(
         "an architecture that the task can't use",
         "Text classification takes encoders. A decoder will do when its config.json names a padding token "

@@ -98,6 +98,7 @@ class SplitFacts:
     lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
     values: tuple[ValueFacts, ...] = ()  # of each number that a row is answered with; none where it is with others
     target_lengths: tuple[int, ...] | None = None  # of texts to write, as of rows; None where there are none
+    digests: frozenset[int] = field(default=frozenset(), compare=False, repr=False)  # of the rows' texts or images
 
     @property
     def longest_row(self) -> int:

@@ -34,7 +34,7 @@ from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
 from runtimes.pytorch.virtual import require_no_prefix
 
-_STATE = "state.safetensors"
+STATE = "state.safetensors"
 
 
 def load(
@@ -74,7 +74,9 @@ class TorchEngine:
 
     fixed_shapes = False
 
-    def __init__(self, step: Train, wrapped: Wrapped, device: torch.device) -> None:
+    def __init__(
+        self, step: Train, wrapped: Wrapped, device: torch.device, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
         inner = wrapped.inner
         self.step, self.device, self.inner, self.last_layer = step, device, inner, wrapped.last_layer
         self.model = wrapped.model.to(device)
@@ -87,7 +89,7 @@ class TorchEngine:
         self.unfrozen = frozenset(self.trained)
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
         self.course = course_of(step.method, self.model, step.num_steps)
-        self.optimizer = new_optimizer(step, self.trained, self.groups)
+        self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
         self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
         self._unfreeze(0)
         self.objective.eval()
@@ -109,7 +111,7 @@ class TorchEngine:
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         if self.masks:
             self.masks.seed(seed)
-        self._mode(training=True)
+        self.mode(training=True)
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])
             penalty = self._penalize()
@@ -201,12 +203,13 @@ class TorchEngine:
 
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
-        self._mode(training=False)
+        self.mode(training=False)
         with self._averaged(), self._frees_memory(), torch.inference_mode():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
-    def _mode(self, *, training: bool) -> None:
+    def mode(self, *, training: bool) -> None:
+        """Dropout on or off; what is frozen never has any, unless its method says so."""
         if self.objective.training != training:
             self.objective.train(training)
             for module in self.frozen:
@@ -233,21 +236,24 @@ class TorchEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, optimizer/NAME/MOMENT."""
-        tensors = {**self._state(), **self._moments()}
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / _STATE)
+        tensors = {**self.state(), **self.moments()}
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote. Raises KeyError when it was written for other parameters."""
-        found = load_file(folder / _STATE, device=str(self.device))
+        self.take_state(load_file(folder / STATE, device=str(self.device)))
+
+    def take_state(self, found: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` and `moments` gave. Raises KeyError when they are of other parameters."""
         if self.step.unfreeze_every:
             self._hold_moments({name.split("/")[1] for name in found if name.startswith("optimizer/")})
         with torch.no_grad():
-            for name, value in self._state().items():
+            for name, value in self.state().items():
                 value.copy_(found[name])
         for name, parameter in self.trained.items():
             take_moments(self.optimizer, parameter, found, f"optimizer/{name}/")
 
-    def _state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """All that training changes but moments, by its name in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
@@ -257,7 +263,7 @@ class TorchEngine:
             state |= {f"method/{name}": value for name, value in self.course.state().items()}
         return state
 
-    def _moments(self) -> dict[str, Tensor]:
+    def moments(self) -> dict[str, Tensor]:
         """The moments of what is trained, by their names in the file."""
         return {
             f"optimizer/{name}/{moment}": value
