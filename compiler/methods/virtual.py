@@ -52,11 +52,11 @@ def check_virtual(
 
     `vectors`: they are given to the model as tokens are, and not to its layers.
     """
-    if model.architecture == "encoder-decoder" and vectors and model.model_type in _SEQUENCES:
-        pass
-    elif model.architecture in _A and model.architecture in tasks.module_of(recipe.task).ARCHITECTURES:
-        message = f'the method "{method.type}" tunes encoders and decoders, and the model is {_A[model.architecture]}'
-        yield recipe.finding("R250", "/method", f"{message} ({model.model_type})", _OTHERS)
+    kind, takes = model.architecture, vectors and model.model_type in _SEQUENCES
+    if kind in _A and kind in tasks.module_of(recipe.task).ARCHITECTURES and not takes:
+        message = f'the method "{method.type}" has no place in {_A[kind]} of this kind ({model.model_type})'
+        more = f", or one of {', '.join(sorted(_SEQUENCES))}" if vectors and kind == "encoder-decoder" else ""
+        yield recipe.finding("R250", "/method", message, _OTHERS + more)
     if model.max_positions is not None and model.max_positions < LEAST:
         pointer = "/method/num_virtual_tokens"
         message = f"{method.num_virtual_tokens} virtual tokens leave no room for rows in the model's positions"

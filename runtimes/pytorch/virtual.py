@@ -111,7 +111,8 @@ class VirtualModel(nn.Module):
 
     def encoded(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """What an encoder makes of virtual tokens and sources, [B, V + T, ...], and the mask of both."""
-        rows: Any = self.adapted.word_embeddings(ids_BT)
+        embeddings: Any = self.adapted.word_embeddings
+        rows = embeddings(ids_BT)
         virtual: Any = self.adapted.get_prompt(batch_size=ids_BT.shape[0])
         mask = torch.cat([torch.ones_like(virtual[..., 0], dtype=mask_BT.dtype), mask_BT], dim=1)
         encoder: Any = self.inner.get_encoder()
