@@ -107,7 +107,8 @@ _METHODS: Mapping[str, Any] = {
     "prefix": {"type": "prefix", "num_virtual_tokens": 4},
     "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "hidden_size": 24},
 }
-# Models that a method has nothing to train of, having no biases; that take no keys and values, or vectors, from outside.
+# Models that a method has nothing to train of, having no biases; that take no keys and values, or vectors, from
+# outside.
 _UNFIT: Mapping[str, tuple[str, ...]] = {
     "bitfit": ("modernbert", "llama", "qwen3", "t5"),
     "prefix": ("distilbert", "albert", "modernbert", "deberta"),
