@@ -84,9 +84,10 @@ CODES: dict[str, Code] = {
         "names that the model has.",
     ),
     "R230": Code(
-        "an option that does not fit the rank",
+        "an option that does not fit the ranks of updates",
         "Orthogonal first values give one half of an orthonormal matrix to each of the two factors of an update, so "
-        "that their product is zero: the rank has to be even.",
+        "that their product is zero: the rank has to be even. `adalora` takes ranks away, from initial_rank to "
+        "target_rank, in the steps that initial_share and final_share leave.",
     ),
     "R232": Code(
         "an adapter that a training can't begin with",
@@ -134,7 +135,8 @@ CODES: dict[str, Code] = {
     "R212": Code("the warm-up outlasts the training", "The learning rate would never reach its value."),
     "R213": Code(
         "the method does not run on this runtime",
-        "Some methods need what only one runtime has: `qlora` holds weights as MLX quantizes them. The runtime is the "
+        "Some methods need what only one runtime has: `qlora` holds weights as MLX quantizes them, and `adalora` takes "
+        "ranks with PyTorch. The runtime is the "
         'recipe\'s "runtime", or --runtime on the command line; "auto" is mlx on Apple silicon, else pytorch. MLX also '
         "computes on Linux, on CPU or CUDA.",
     ),
@@ -397,8 +399,9 @@ CODES: dict[str, Code] = {
     "R240": Code(
         "a stage can't start from the model before it",
         "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
-        "are not merged leaves none, so it can only be the last stage's. A stage that classifies or measures leaves "
-        "the head of its task, so language models are tuned before it and not after.",
+        "are not merged leaves none, so it can only be the last stage's; one that draws new weights starts from none, "
+        "so it can only be the first's. A stage that classifies or measures leaves the head of its task, so language "
+        "models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",
@@ -428,6 +431,12 @@ CODES: dict[str, Code] = {
         "a model file is broken",
         "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
         "token that the model does not have, or describes another model than the weights: more layers, other sizes.",
+    ),
+    "R260": Code(
+        "several tasks that can't be trained as one",
+        "Tasks that share a model are at least two, each under a name that a folder and an output of a graph can have. "
+        "Either all have validation rows or none, as the sum of their losses chooses between checkpoints. The method "
+        "trains what is in the model or in its heads: full, head, freeze, lora.",
     ),
     "R410": Code(
         "an architecture that the task can't use",

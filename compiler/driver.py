@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from compiler import tasks
 from compiler.checks import check_placement
 from compiler.diagnostics import Diagnostic, RecipeError, in_order, stop_on_error
 from compiler.document import Document
-from compiler.facts import DataFacts, FactSource, Left, ModelFacts
+from compiler.facts import DataFacts, Facts, FactSource, Left, ModelFacts
 from compiler.placement import Placement, Runtime, Target, place
 from compiler.plan import Plan
 from compiler.planning import plan
-from compiler.reading import ReadStage, read_stages
+from compiler.planning_together import plan_together
+from compiler.reading import ReadStage, read_several, read_stages
 from compiler.recipe import Recipe
 from compiler.resolve import ResolvedRecipe, resolve
 from compiler.stages import StageText, told
+from compiler.tasks.multi_task import is_multi_task
+from compiler.together import check_leaks, check_models, collected, gathered, projected, shared_training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,7 @@ class CompiledStage:
     resolved: ResolvedRecipe
     placement: Placement
     findings: tuple[Diagnostic, ...]
+    parts: Mapping[str, CompiledStage] = field(default_factory=dict)  # of several tasks, each as if it were alone
 
     @property
     def left(self) -> ModelFacts:
@@ -85,6 +90,8 @@ def compile_recipe(document: Document, facts: FactSource, target: Target, runtim
 
     Raises RecipeError with every finding of the pass that failed.
     """
+    if is_multi_task(document.root):
+        return compile_together(document, facts, target, runtime)
     read = read_stages(document)
     stop_on_error(told([(stage.text, tuple(check_placement(stage.recipe, target, runtime))) for stage in read]))
     stages: list[CompiledStage] = []
@@ -97,12 +104,39 @@ def compile_recipe(document: Document, facts: FactSource, target: Target, runtim
     return Compiled(stages=tuple(stages), plan=plan(*(stage.resolved for stage in stages)))
 
 
+def compile_together(document: Document, facts: FactSource, target: Target, runtime: Runtime | None) -> Compiled:
+    """The plan of a document with several tasks. The first one stands for what they share. Raises RecipeError."""
+    whole = read_several(document)
+    recipes = projected(whole)
+    stop_on_error(check_placement(next(iter(recipes.values())), target, runtime))
+    found = gathered(recipes, facts)
+    stop_on_error(check_models(whole, found))
+    shared = shared_training(whole, found)
+
+    def alone(name: str) -> CompiledStage:
+        recipe = replace(recipes[name], training=shared.of(recipes[name].training))
+        stage = ReadStage(text=StageText(document=recipe.document), recipe=recipe)
+        return _compiled_with(stage, found[name], (), target, runtime)
+
+    parts = collected({name: partial(alone, name) for name in recipes})
+    plans = {name: (recipes[name], plan(part.resolved)) for name, part in parts.items()}
+    first = next(iter(parts.values()))
+    findings = [*(one for part in parts.values() for one in part.findings), *check_leaks(recipes, found)]
+    stage = replace(first, findings=in_order(findings), parts=parts)
+    return Compiled(stages=(stage,), plan=plan_together(whole, plans, shared))
+
+
 def _compiled(
     stage: ReadStage, before: Sequence[CompiledStage], facts: FactSource, target: Target, runtime: Runtime | None
 ) -> CompiledStage:
     """A stage that starts from the model that those before it left. Raises RecipeError about its own document."""
     left = Left(model=before[-1].left, tasks=tuple(each.resolved.task for each in before)) if before else None
-    found = facts.gather(stage.recipe, left)
+    return _compiled_with(stage, facts.gather(stage.recipe, left), before, target, runtime)
+
+
+def _compiled_with(
+    stage: ReadStage, found: Facts, before: Sequence[CompiledStage], target: Target, runtime: Runtime | None
+) -> CompiledStage:
     recipe = replace(stage.recipe, task=found.task)
     stop_on_error(check_head(recipe, found.model, before))
     resolved = resolve(recipe, found.model, found.data, target)

@@ -38,7 +38,7 @@ class ModelFacts:
     id: str  # a hub id, or a path from the recipe's folder
     revision: str | None  # the commit; None for paths and mirrors
     model_type: str
-    architectures: tuple[str, ...]
+    architectures: tuple[str, ...]  # that its weights are of
     num_layers: int
     hidden_size: int
     vocab_size: int
@@ -98,6 +98,7 @@ class SplitFacts:
     lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
     values: tuple[ValueFacts, ...] = ()  # of each number that a row is answered with; none where it is with others
     target_lengths: tuple[int, ...] | None = None  # of texts to write, as of rows; None where there are none
+    digests: frozenset[int] = field(default=frozenset(), compare=False, repr=False)  # of the rows' texts or images
 
     @property
     def longest_row(self) -> int:
@@ -279,22 +280,16 @@ class LocalFacts:
 
     def model(self, recipe: Recipe) -> ModelFacts:
         """The facts of the recipe's model. Raises RecipeError."""
-        from compiler.hub import SourceError, open_adapter, open_model
-        from compiler.model_facts import adapter_facts, model_facts
+        from compiler.hub import SourceError, open_model
+        from compiler.methods import reads_weights
+        from compiler.model_facts import model_facts
         from compiler.project import Project, folder_of, path_from_recipe, recipe_folder
 
         pointer = "/model/id"
-        project = Project.of(recipe_folder(recipe), self.allowed)
-        stop_on_error(project.check_model_path(recipe))
+        stop_on_error(Project.of(recipe_folder(recipe), self.allowed).check_model_path(recipe))
         try:
             files = open_model(recipe.model.id, recipe.model.revision, folder_of(recipe, pointer), self.sources)
-            facts = model_facts(files)
-            if (written := getattr(recipe.method, "from_", None)) is not None:
-                pointer = "/method/from"
-                stop_on_error(project.check_path(folder_of(recipe, pointer), written, recipe.at(pointer), pointer))
-                place = open_adapter(written, folder_of(recipe, pointer), self.sources)
-                adapter = adapter_facts(place, path_from_recipe(recipe, place.folder))
-                facts, pointer = replace(facts, adapter=adapter), "/model/id"
+            facts = model_facts(files, reads_weights=reads_weights(recipe.method))
         except SourceError as error:
             raise RecipeError([recipe.finding(error.code, pointer, error.message, error.hint)]) from None
         if files.source.folder is None or files.source.kind != "path":
@@ -303,6 +298,23 @@ class LocalFacts:
             message, hint = 'nothing reads "revision" with a folder', "remove it, or name a model of the hub"
             raise RecipeError([recipe.finding("R202", "/model/revision", message, hint, key=True)])
         return replace(facts, id=path_from_recipe(recipe, files.source.folder))
+
+    def adapter(self, recipe: Recipe) -> AdapterFacts | None:
+        """The facts of the adapter that the recipe's method begins with, if with one. Raises RecipeError."""
+        from compiler.hub import SourceError, open_adapter
+        from compiler.model_facts import adapter_facts
+        from compiler.project import Project, folder_of, path_from_recipe, recipe_folder
+
+        pointer, written = "/method/from", getattr(recipe.method, "from_", None)
+        if written is None:
+            return None
+        folder, project = folder_of(recipe, pointer), Project.of(recipe_folder(recipe), self.allowed)
+        stop_on_error(project.check_path(folder, written, recipe.at(pointer), pointer))
+        try:
+            place = open_adapter(written, folder, self.sources)
+            return adapter_facts(place, path_from_recipe(recipe, place.folder))
+        except SourceError as error:
+            raise RecipeError([recipe.finding(error.code, pointer, error.message, error.hint)]) from None
 
     def data(self, recipe: Recipe, model: ModelFacts | None) -> DataFacts:
         """The facts of the recipe's rows; tokens are counted with the model's tokenizer. Raises RecipeError."""
@@ -324,7 +336,7 @@ class LocalFacts:
         try:
             model = self.model(recipe) if before is None else before.model
             found += check_revision(recipe, model) if before is None else ()
-            model = beside_rows(recipe.method, model)
+            model = beside_rows(recipe.method, replace(model, adapter=self.adapter(recipe)))
             recipe = bound(recipe, model, () if before is None else before.tasks)
         except RecipeError as error:
             found += error.diagnostics

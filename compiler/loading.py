@@ -12,9 +12,10 @@ from compiler.diagnostics import Diagnostic, Place, RecipeError, stop_on_error
 from compiler.document import MAX_DEPTH, Document, Node, decode, escape, index_in, parse, tokens
 from compiler.files import is_file, real_path
 from compiler.project import Project
-from compiler.recipe import Recipe, Split, Training
+from compiler.recipe import Split, Training
 from compiler.shorthand import expand
 from compiler.tasks import TASKS, module_of
+from compiler.tasks.multi_task import ROOT
 from compiler.typed import below, members, records, tag
 
 _KINDS = frozenset({"path", "name", "fraction"})  # a split is one of these
@@ -106,7 +107,7 @@ def _without(node: Node, key: str) -> Node:
     return Node({k: v for k, v in node.value.items() if k != key}, node.at, node.folder, node.keys)
 
 
-def merge(base: Node, over: Node, shape: Any = Recipe) -> Node:
+def merge(base: Node, over: Node, shape: Any = ROOT) -> Node:
     """`over` on `base`: objects merge, all else replaces; so does an object whose tag or kind changes."""
     if not isinstance(base.value, Mapping) or not isinstance(over.value, Mapping):
         return over
@@ -163,7 +164,7 @@ def _with_default(document: Document, path: list[str], place: Place) -> Node:
     """The recipe, with the default of a list that a path goes into and that is not written: items stand beside it."""
     for length in range(1, len(path)):
         walked = path[:length]
-        shape = functools.reduce(below, walked, Recipe)
+        shape = functools.reduce(below, walked, ROOT)
         written = document.find("".join(f"/{escape(token)}" for token in walked))
         if written is None and any(get_origin(member) is tuple for member in members(shape)):
             items = _default_items(document, walked, place)
@@ -236,6 +237,6 @@ def _with_item(node: Node, items: tuple[Node, ...], head: str, rest: list[str], 
         raise _not_settable(value.at, here, message, '"-" appends')
     changed = _overlay(items[index], rest, value, here)
     if rest:
-        shape = functools.reduce(below, tokens(here), Recipe)
+        shape = functools.reduce(below, tokens(here), ROOT)
         changed = merge(items[index], changed, shape)
     return Node((*items[:index], changed, *items[index + 1 :]), node.at, node.folder)

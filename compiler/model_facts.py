@@ -144,12 +144,15 @@ _KNOWN_TYPES = (
 )
 
 
-def model_facts(files: Files) -> ModelFacts:
-    """What the compiler knows of a model. Raises SourceError when it can't be used."""
+def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
+    """What the compiler knows of a model. Raises SourceError when it can't be used.
+
+    Where its weights are not read, nothing is known of them, and there need be none.
+    """
     config = _config(files)
     flat = _flat(config)
     _check_padding(flat, files)
-    weight_files, tensors = _weights(files)
+    weight_files, tensors = _weights(files) if reads_weights else ((), {})
     _check_shapes(flat, tensors, files)
     has_tokenizer = TOKENIZER in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
@@ -160,7 +163,7 @@ def model_facts(files: Files) -> ModelFacts:
         id=files.source.id,
         revision=files.source.revision,
         model_type=str(config["model_type"]),
-        architectures=tuple(map(str, _list(config.get("architectures")))),
+        architectures=tuple(map(str, _list(config.get("architectures")))) if reads_weights else (),
         num_layers=_num_layers(flat) or len(_list(config.get("depths"))) or weights.num_layers(tensors),
         hidden_size=_whole(_half(flat, "encoder"), _HIDDEN_SIZE) or 0,
         vocab_size=_whole(_half(flat, "decoder"), ("vocab_size",)) or 0,

@@ -25,11 +25,14 @@ from compiler.typed import About, ShapeError, read, to_json, written_fields
 SEMANTICS: Mapping[str, int] = {
     "prepare": 2,
     "train": 1,
+    "train-together": 1,
     "evaluate": 2,
     "merge": 1,
     "export": 1,
+    "export-together": 1,
     "verify": 2,
     "package": 2,
+    "package-together": 1,
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
 _LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
@@ -150,6 +153,33 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTurns:
+    """How often one of several tasks has its turn, and how its loss counts."""
+
+    steps: int  # of an epoch
+    weight: float  # of its loss
+    share: float  # of its loss beside half its log-variance: 1/2 of squared errors, else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTogether:
+    """Token arrays of several tasks and a pretrained model -> one with a head for each. Each step is of one task."""
+
+    step: Literal["train-together"] = "train-together"
+    id: str = field(default="train", metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # the prepare steps, in the order of the parts
+    parts: Mapping[str, Train]  # each as it would be trained alone, but for what follows here
+    turns: Mapping[str, TaskTurns]
+    rotates: bool  # the tasks take turns; else their order is drawn in each epoch
+    variance_rate: float  # of the log-variances, which are learnt; 0: none are
+
+    @property
+    def first(self) -> Train:
+        """The first part: in what is not a task's own, all are alike."""
+        return next(iter(self.parts.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
     """The tuned model's and the untuned baseline's metrics on the held-out rows."""
 
@@ -162,6 +192,7 @@ class Evaluate:
     metrics: tuple[Metric, ...]
     generation: Generation | None  # how texts are written, where a metric is measured on some
     baseline_model: ModelFiles | None  # the model before tuning, where its own head answers the task
+    part: str = field(default="", metadata=_LATER)  # of several tasks that were trained together, which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +219,16 @@ class ExportModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportTogether:
+    """A model of several tasks -> one graph, with an output named after each."""
+
+    step: Literal["export-together"] = "export-together"
+    id: str = field(metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (the step that has the model,)
+    parts: Mapping[str, ExportModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyExport:
     """Every edge from the trained model to the exported graph, compared on the held-out rows."""
 
@@ -204,6 +245,7 @@ class VerifyExport:
     max_metric_drop: float  # over an edge that rounds; no other may lose anything
     export: Export
     model: ModelFiles
+    part: str = field(default="", metadata=_LATER)  # of several tasks that were trained together, which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +265,39 @@ class Package:
     generation: Generation | None
 
 
-Step = Prepare | Train | Evaluate | Merge | ExportModel | VerifyExport | Package
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageTogether:
+    """The graph and tokenizer of several tasks, and a folder for each with its labels, golden rows and manifest."""
+
+    step: Literal["package-together"] = "package-together"
+    id: str = field(metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # those of the parts, each once
+    parts: Mapping[str, Package]
+
+
+Step = (
+    Prepare
+    | Train
+    | TrainTogether
+    | Evaluate
+    | Merge
+    | ExportModel
+    | ExportTogether
+    | VerifyExport
+    | Package
+    | PackageTogether
+)
+
+
+def trainings(step: Step) -> tuple[Train, ...]:
+    """What a step trains: nothing, or one model; of several tasks that of each."""
+    match step:
+        case Train():
+            return (step,)
+        case TrainTogether(parts=parts):
+            return tuple(parts.values())
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,7 +162,7 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
         split=split,
         metrics=recipe.metrics,
         generation=recipe.generation if _unwritten(recipe, recipe.metrics) != recipe.metrics else None,
-        baseline_model=recipe.model if recipe.keep_head else None,
+        baseline_model=recipe.model if recipe.keep_head and methods.reads_weights(recipe.method) else None,
     )
 
 

@@ -9,7 +9,9 @@ from compiler.diagnostics import stop_on_error
 from compiler.document import Document
 from compiler.recipe import Recipe
 from compiler.stages import StageText, check_common, check_order, check_stages, of_each, read_by_some, stages_of, told
-from compiler.validate import check_shape, validate
+from compiler.tasks.multi_task import MultiRecipe, is_multi_task
+from compiler.together import check_several
+from compiler.validate import check_shape, validate, validate_several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,18 @@ class ReadStage:
 
     text: StageText
     recipe: Recipe
+
+
+def read_several(document: Document) -> MultiRecipe:
+    """The recipe of several tasks in a document, checked without facts. Raises RecipeError."""
+    recipe = validate_several(document)
+    stop_on_error(check_several(recipe))
+    return recipe
+
+
+def read_any(document: Document) -> Recipe | MultiRecipe:
+    """The recipe in a document, checked without facts. Raises RecipeError."""
+    return read_several(document) if is_multi_task(document.root) else read_recipe(document)
 
 
 def read_recipe(document: Document) -> Recipe:

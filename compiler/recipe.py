@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
 from compiler.diagnostics import Diagnostic, Place, Severity
@@ -89,6 +89,8 @@ class Cosine:
 
 
 Schedule = Constant | Linear | Cosine
+_LOSS = "/training/loss"
+_OF_A_TASK = (["task"], ["dataset"], ["metrics"], ["loss"])  # what each of several tasks has for itself
 _BETA = "Decay of the running mean of the {}."
 
 
@@ -419,6 +421,8 @@ class Recipe:
         ),
     ] = field(default=(), metadata={"later": True})
     document: Document = field(compare=False, repr=False, metadata={"hidden": True})
+    within: str = field(default="", compare=False, metadata={"hidden": True})
+    """Of several tasks' recipe, the JSON Pointer of this one; there stand its task, rows, metrics and loss."""
 
     def at(self, pointer: str) -> Place:
         """Where the value under a JSON Pointer was written, or its nearest ancestor."""
@@ -429,7 +433,13 @@ class Recipe:
     ) -> Diagnostic:
         """A finding about the value under a JSON Pointer; with `key`, about the key that the pointer ends in."""
         at = self.document.key_at(pointer) if key else self.at(pointer)
-        return Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint, severity=severity)
+        found = Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint, severity=severity)
+        return replace(found, pointer=self.pointer(pointer))
+
+    def pointer(self, pointer: str) -> str:
+        """The JSON Pointer into the file of what a recipe of one task has under a pointer."""
+        own = pointer.replace(_LOSS, "/loss", 1) if pointer.startswith(_LOSS) else pointer
+        return f"{self.within}{own}" if self.within and own.split("/")[1:2] in _OF_A_TASK else pointer
 
     def wrote(self, pointer: str) -> Node | None:
         """What the author wrote under a pointer, or None when it was left out."""

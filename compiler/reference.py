@@ -14,6 +14,7 @@ from typing import Any, get_origin
 from compiler import tasks
 from compiler.codes import CODES
 from compiler.recipe import Recipe
+from compiler.tasks.multi_task import MULTI_TASK, MultiTask, OneTask
 from compiler.typed import Field, describe, fields, members, records, tag, to_json
 
 REFERENCE_FILE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -30,7 +31,7 @@ merge, arrays replace, and an object whose `type` changes is replaced.
 
 def reference_text() -> str:
     """The page in Markdown."""
-    return "\n".join([_INTRODUCTION, *_record("recipe", Recipe, 2), *_tasks(), *_codes()]) + "\n"
+    return "\n".join([_INTRODUCTION, *_record("recipe", Recipe, 2), *_several(), *_tasks(), *_codes()]) + "\n"
 
 
 def _record(title: str, owner: type, level: int) -> Iterator[str]:
@@ -46,6 +47,22 @@ def _table(title: str, owner: type, level: int) -> Iterator[str]:
         yield "| key | value | default | meaning |\n|---|---|---|---|"
         yield from (_row(f) for f in shown)
         yield ""
+
+
+_SEVERAL = """## Several tasks
+
+With a task of the type `multi-task`, `dataset`, `metrics` and `loss` stand in each task; of `training` nothing
+reads `loss`, `label_smoothing`, `balance`, `packing`, `unfreeze_every`, `neftune_alpha` and `ema_decay`. All else of
+the recipe is what the tasks share.
+"""
+
+
+def _several() -> Iterator[str]:
+    yield _SEVERAL
+    yield from _table(f"task: {MULTI_TASK}", MultiTask, 3)
+    yield from _table(f"task: {MULTI_TASK}.tasks.NAME", OneTask, 3)
+    for f in fields(MultiTask):
+        yield from _below(f"task: {MULTI_TASK}", f, 3)
 
 
 def _shown(owner: type) -> list[Field]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from compiler.document import MAX_INTEGER
 from compiler.recipe import Recipe, Stage
+from compiler.tasks.multi_task import MULTI_TASK, MultiRecipe
 from compiler.typed import About, Field, describe, fields, members, records, tag, to_json
 
 SCHEMA_FILE = Path(__file__).with_name("recipe.schema.json")
@@ -27,6 +28,11 @@ _EXTENDS: Schema = {
     "type": ["string", "array"],
     "allOf": [{"if": {"type": "array"}, "then": {"items": {"type": "string"}}}],
     "$comment": "a path or a list of paths",
+}
+_SEVERAL: Schema = {
+    "type": "object",
+    "required": ["task"],
+    "properties": {"task": {"type": "object", "required": ["type"], "properties": {"type": {"const": MULTI_TASK}}}},
 }
 
 
@@ -78,8 +84,13 @@ def recipe_schema() -> Schema:
 
 
 def _root(definitions: Definitions) -> Schema:
-    root = definitions.ref(Recipe)
-    record = definitions.found[definitions.name(Recipe)]
+    """A recipe of several tasks where its task says so, else of one."""
+    return {"if": _SEVERAL, "then": _file(MultiRecipe, definitions), "else": _file(Recipe, definitions)}
+
+
+def _file(owner: type, definitions: Definitions) -> Schema:
+    root = definitions.ref(owner)
+    record = definitions.found[definitions.name(owner)]
     record["properties"] = {"$schema": _SCHEMA, "extends": _EXTENDS, **record["properties"]}
     return root
 

@@ -8,12 +8,13 @@ from typing import Any, get_args, get_origin
 
 from compiler.document import Node
 from compiler.recipe import Recipe
+from compiler.tasks.multi_task import MultiRecipe, is_multi_task
 from compiler.typed import fields, members, records, tag
 
 
 def expand(root: Node) -> Node:
     """The recipe with every shorthand written out; what has no known shape stays as it is."""
-    return _record(Recipe, root)
+    return _record(MultiRecipe if is_multi_task(root) else Recipe, root)
 
 
 def _expand(shape: Any, node: Node) -> Node:
@@ -22,11 +23,22 @@ def _expand(shape: Any, node: Node) -> Node:
         return _written_out(owners, node)
     if owners and isinstance(node.value, Mapping):
         return _record(_owner(owners, node), node)
+    if isinstance(node.value, Mapping):
+        return _mapping(shape, node, node.value)
     if isinstance(node.value, tuple):
         for member in members(shape):
             if get_origin(member) is tuple:
                 item = get_args(member)[0]
                 return dataclasses.replace(node, value=tuple(_expand(item, child) for child in node.value))
+    return node
+
+
+def _mapping(shape: Any, node: Node, value: Mapping[str, Node]) -> Node:
+    """An object whose keys are names."""
+    for member in members(shape):
+        if get_origin(member) is Mapping:
+            item = get_args(member)[1]
+            return dataclasses.replace(node, value={key: _expand(item, child) for key, child in value.items()})
     return node
 
 

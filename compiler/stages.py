@@ -130,12 +130,18 @@ def _unread(node: Node, pointer: str, read: frozenset[int]) -> Iterator[str]:
 
 
 def check_order(stages: Sequence[StageText], recipes: Sequence[Recipe]) -> Iterator[Diagnostic]:
-    """Each stage but the last leaves a whole model, which the next one starts from."""
+    """Each stage but the last leaves a whole model, and the next one starts from it."""
     for stage, recipe in zip(stages[:-1], recipes[:-1], strict=True):
         module = methods.module_of(recipe.method)
         if module.SAVES == "adapter" and not module.MERGES:
             message = f'what the method "{recipe.method.type}" trains is not merged: no stage can start from it'
             yield stage.located(recipe.finding("R240", "/method", message, "make it the last stage"))
+    for stage, recipe in zip(stages[1:], recipes[1:], strict=True):
+        if not methods.reads_weights(recipe.method):
+            message = (
+                f'the method "{recipe.method.type}" draws new weights: what the stage before it learnt would be lost'
+            )
+            yield stage.located(recipe.finding("R240", "/method", message, "make it the first stage"))
 
 
 Found = Sequence[tuple[StageText, tuple[Diagnostic, ...]]]

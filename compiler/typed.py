@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def below(shape: Any, token: str) -> Any:
             return get_args(member)[0]
         if get_origin(member) in (Mapping, dict):
             return get_args(member)[1]
-    return next((f.shape for owner in records(shape) for f in fields(owner) if f.name == token), None)
+    found = dict.fromkeys(f.shape for owner in records(shape) for f in fields(owner) if f.name == token)
+    return functools.reduce(operator.or_, found) if found else None
 
 
 def written_fields(value: Any) -> tuple[Field, ...]:

@@ -17,9 +17,10 @@ from compiler.document import Document, Node, escape, tokens
 from compiler.recipe import Recipe, Stage
 from compiler.schema import recipe_schema
 from compiler.tasks import TASKS, Task, module_of
+from compiler.tasks.multi_task import MULTI_TASK, ROOT, MultiRecipe, OneTask, is_multi_task
 from compiler.typed import TAGS, below, fields, read_record, records, tag
 
-_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false")
 _ARTICLES = {
     dict: "an object",
     list: "a list",
@@ -32,12 +33,22 @@ _ARTICLES = {
 
 
 def validate(document: Document) -> Recipe:
-    """The recipe in a document without stages. Raises RecipeError with every fault of shape at once."""
+    """The recipe of one task in a document without stages. Raises RecipeError with every fault of shape at once."""
     shaped = check_shape(document)
-    plain = shaped.root.plain()
+    return read_record(Recipe, _plain(shaped), document=shaped)
+
+
+def validate_several(document: Document) -> MultiRecipe:
+    """The recipe of several tasks in a document. Raises RecipeError with every fault of shape at once."""
+    shaped = check_shape(document)
+    return read_record(MultiRecipe, _plain(shaped), document=shaped)
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    plain = document.root.plain()
     assert isinstance(plain, dict), "as its shape says"
     plain.pop("$schema", None)
-    return read_record(Recipe, plain, document=shaped)
+    return plain
 
 
 def check_shape(document: Document) -> Document:
@@ -109,9 +120,15 @@ def _unknown_key(key: str, parent: str, error: Fault, document: Document) -> Dia
         hint = f"it belongs to {listed}: remove it, or change the kind"
         return Diagnostic(code="R202", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
     where = f' in "{parent[1:]}"' if parent else ""
-    hint = _belongs(key, parent) or did_you_mean(key, error.schema["properties"], noun="known keys")
+    of_each = not parent and _root_shape(document) is MultiRecipe and key in (f.name for f in fields(OneTask))
+    hint = f'"{key}" stands in each task' if of_each else _belongs(key, parent)
+    hint = hint or did_you_mean(key, error.schema["properties"], noun="known keys")
     message = f"unknown key {_shown(key)}{where}"
     return Diagnostic(code="R101", at=document.key_at(pointer), pointer=pointer, message=message, hint=hint)
+
+
+def _root_shape(document: Document) -> type[Recipe | MultiRecipe]:
+    return MultiRecipe if is_multi_task(document.root) else Recipe
 
 
 def _belongs(key: str, parent: str) -> str:
@@ -119,7 +136,7 @@ def _belongs(key: str, parent: str) -> str:
     stage = _stage(parent)
     if stage and parent != stage and key in (f.name for f in fields(Stage)):
         return f'"{key}" belongs in the stage'
-    if parent and key in (f.name for f in fields(Recipe)):
+    if parent and key in (f.name for f in fields(Recipe)) and not parent.startswith("/task/tasks/"):
         return f'"{key}" belongs at the top level'
     inside = [f.name for f in fields(Recipe) for owner in records(f.shape) if key in (g.name for g in fields(owner))]
     return f'"{key}" belongs in "{inside[0]}"' if inside and f"{stage}/{inside[0]}" != parent else ""
@@ -131,7 +148,7 @@ def _kinds(pointer: str) -> list[tuple[type, str]]:
 
 
 def _shape_at(pointer: str) -> Any:
-    return functools.reduce(below, tokens(pointer), Recipe)
+    return functools.reduce(below, tokens(pointer), ROOT)
 
 
 def _of_the_task(words: Iterable[str], pointer: str, document: Document) -> list[str]:
@@ -206,7 +223,7 @@ def _as_targets(error: Fault, document: Document) -> str:
 
 
 def _without_quotes(value: str) -> str:
-    return f"write {value}, without quotes" if _PLAIN.fullmatch(value) else ""
+    return f"write {value}, without quotes" if _NUMBER.fullmatch(value) else ""
 
 
 def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
@@ -220,6 +237,7 @@ def _not_among(pointer: str, error: Fault, document: Document) -> Diagnostic:
         if "a list of strings" in expected and nearest(error.value, strings) is None:
             better = f"write [{_shown(error.value)}]"
         known = _of_the_task(strings, pointer.removesuffix("/type"), document)
+        known += [MULTI_TASK] if pointer == "/task/type" else []
         hint = better or did_you_mean(error.value, known or strings, noun="choose from")
         return _at(document, "R103", pointer, message, hint)
     return _at(document, "R103", pointer, message, f"write {' or '.join(map(str, words))}")

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from compiler import methods
 from compiler.moments import PACKAGE, unheld, wanted
 from compiler.placement import Placement
-from compiler.plan import Train
+from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
@@ -36,6 +36,10 @@ class Backend(Protocol):
 
         `adapter`: a folder whose values they have in place of these.
         """
+        ...
+
+    def load_together(self, step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> Engine:
+        """The engine of several tasks; the first values of what is a task's own are kept in a folder in `folder`."""
         ...
 
     def check_model(self, step: Train, model_folder: Path) -> str:

@@ -141,6 +141,16 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise broken(self.folder, f"{WRITTEN} can't be read: {error}") from error
 
+    @property
+    def shared(self) -> Path:
+        """Where the graph is, and what rows are read with."""
+        return shared_folder(self.folder, self.manifest)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The outputs of the graph."""
+        return (self.manifest.part,) if self.manifest.part else self.head.results
+
     @cached_property
     def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
@@ -153,7 +163,7 @@ class Bundle:
                 "E402", f"a bundle runs on onnxruntime: {error}", 'install it: pip install "recipec[predict]"'
             ) from error
         if not self.head.cached:
-            return open_session(self.folder / GRAPH, threads=self.threads, results=self.head.results)
+            return open_session(self.shared / GRAPH, threads=self.threads, results=self.results)
         most = positions_of(read_json(self.folder, CONFIG))
         if self.head.encodes:
             start = self.head.config["decoder_start_token_id"]
@@ -166,16 +176,25 @@ def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     manifest = read_manifest(folder)
     head = tasks.module_of(manifest.task).head(manifest.task)
     begun = {virtual_file(folder / GRAPH).name} & manifest.files.keys()
-    for name in (*graph_names(encodes=head.encodes), *begun, *files_of(manifest.task), CONFIG, GOLDEN, HELD_OUT):
-        if not (folder / name).is_file():
-            raise broken(folder, f"{name} is missing")
+    shared = shared_folder(folder, manifest)
+    for place, names in (
+        (shared, (*graph_names(encodes=head.encodes), *begun, *files_of(manifest.task), CONFIG)),
+        (folder, (CONFIG, GOLDEN, HELD_OUT)),
+    ):
+        if lost := [name for name in names if not (place / name).is_file()]:
+            raise broken(place, f"{lost[0]} is missing")
     return Bundle(
         folder=folder,
         manifest=manifest,
         task=_task(folder, manifest),
-        encoder=_encoder(folder, manifest),
+        encoder=_encoder(shared, manifest),
         threads=threads,
     )
+
+
+def shared_folder(folder: Path, manifest: Manifest) -> Path:
+    """Where a bundle's graph is: of one of several tasks, in the folder above its own."""
+    return folder.absolute().parent if manifest.part else folder
 
 
 def _task(folder: Path, manifest: Manifest) -> Task:

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from runtimes.batches import Rows, answered, collate, evaluation_batches, in_order
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table, is_answered
-from runtimes.protocol import Engine, OutOfMemory
+from runtimes.protocol import LOSS, Engine, OutOfMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,12 @@ def evaluate(
     grid: Sequence[int],
     batch_size: int,
     on_halved: Callable[[int], None] = lambda _: None,
+    term: str = LOSS,
 ) -> Evaluation:
     """Losses and outputs of all rows, each computed once, in the order of the split.
 
-    When the device has no room the batch size is halved for the rest, and `on_halved` is told.
+    When the device has no room the batch size is halved for the rest, and `on_halved` is told. `term`: what the rows'
+    loss is called.
     """
     order: list[Rows] = []
     losses: list[Ragged] = []
@@ -41,7 +43,8 @@ def evaluate(
     waiting = list(reversed(evaluation_batches(features.lengths, batch_size)))
     while waiting:
         rows = waiting.pop()
-        batch = collate(features, rows, grid=grid, fill_to=batch_size if engine.fixed_shapes else 0)
+        filled = collate(features, rows, grid=grid, fill_to=batch_size if engine.fixed_shapes else 0)
+        batch = replace(filled, term=term)
         try:
             found = engine.evaluate(batch)
         except OutOfMemory:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from compiler.files import write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
-from compiler.plan import Evaluate, ExportModel, Plan, Step, Train
+from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, trainings
 from runtimes import checkpoints, steps
 from runtimes.backends import require_device, require_moments, require_runtime
 from runtimes.errors import Interrupted
@@ -28,12 +28,14 @@ from runtimes.store import Receipt, Store
 # Output of a step -> the name by which the run's folder refers to it.
 LINKS = {
     "train": ("model", "adapter"),
+    "train-together": ("model", "adapter"),
     "merge": ("model",),
     "export": ("mlx",),
     "package": ("bundle",),
+    "package-together": ("bundle",),
     "verify": ("verification.json",),
 }
-RESUMABLE = ("prepare", "train")
+RESUMABLE = ("prepare", "train", "train-together")
 
 
 def execute(
@@ -51,13 +53,7 @@ def execute(
     Raises RunError when a step fails, GateError when the gate does, Interrupted if stopped.
     """
     for step in plan.steps:
-        if isinstance(step, Train):
-            require_runtime(step, placement.engine)
-            require_moments(step, placement)
-        elif isinstance(step, Evaluate):
-            require_packages(step.metrics)
-        elif isinstance(step, ExportModel):
-            require_format(step.export)
+        _require(step, placement)
     require_device(placement)
     store = Store(runs)
     run = runs / plan.name
@@ -82,6 +78,21 @@ def execute(
             finally:
                 _link(plan, store, run, done)
                 write_report(plan, store, run, done, ended)
+
+
+def _require(step: Step, placement: Placement) -> None:
+    """Nothing when what a step needs is here. Raises RunError."""
+    for train in trainings(step):
+        require_runtime(train, placement.engine)
+        require_moments(train, placement)
+    match step:
+        case Evaluate():
+            require_packages(step.metrics)
+        case ExportModel():
+            require_format(step.export)
+        case ExportTogether(parts=parts):
+            for part in parts.values():
+                require_format(part.export)
 
 
 def _log_file(path: Path) -> TextIO:
@@ -117,7 +128,7 @@ def _steps(
             if receipt is not None:
                 done[step.id] = receipt
                 yield StepReused(step=step.id, key=key)
-                if isinstance(step, Train) and receipt.placement["engine"] != placement.engine:
+                if trainings(step) and receipt.placement["engine"] != placement.engine:
                     message = f"it was done on {receipt.placement['engine']}: what is done is not done again on another"
                     yield Said(step=step.id, message=message)
                 continue

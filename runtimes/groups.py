@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compiler.layers import layers_of
 from compiler.plan import Train
 from compiler.recipe import Excluded
 from compiler.weights import is_embedding
 
-_NUMBER = re.compile(r"(?:^|\.)(\d{1,6})\.")
-_HALVES = ("encoder", "decoder")
 _BEFORE_INPUT = "prompt_encoder."  # PEFT's name for what it puts before a row's tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layers:
-    """How many numbered layers a model has; where it has an encoder and a decoder, in each.
-
-    Stages of layers, as ResNet and Swin have them, count as one layer each, and so do layers that share weights.
-    """
-
-    first: int  # of the encoder, or of a model that is no encoder-decoder
-    second: int  # of a decoder
+_FEEDING = frozenset({"conv_stem", "project_in"})  # modules below the first layer that are not called embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,43 +42,35 @@ def is_of_head(name: str, head: Sequence[str]) -> bool:
     return any(bare_name(name).startswith(f"{top}.") for top in head)
 
 
-def layers_of(names: Iterable[str], head: Sequence[str]) -> Layers:
-    """The numbered layers that parameters with these names are in."""
-    counts = [0, 0]
-    for name in names:
-        number = _number(name)
-        if number is not None and not is_of_head(name, head):
-            counts[_half(name)] = max(counts[_half(name)], number + 1)
-    return Layers(first=counts[0], second=counts[1])
+def depths_of(shapes: Mapping[str, tuple[int, ...]], head: Sequence[str]) -> dict[str, int]:
+    """How far below the top each parameter is: 0 in the head, 1 in the top layer; one more than the layers: embeddings.
 
-
-def depth_of(name: str, head: Sequence[str], layers: Layers) -> int:
-    """How far below the top a parameter is: 0 in the head, 1 in the top layer, one more than the layers in embeddings.
-
-    A decoder is above its encoder. What is neither in a layer nor an embedding, such as a norm at the end, is in the
-    top layer of its half.
+    Layers are those that `freeze` counts, so that a stage of ResNet or Swin is one, and a decoder is above its encoder.
+    What is neither in a layer nor an embedding, such as a norm at the end, is in the top layer of its half.
     """
-    if is_of_head(name, head):
-        return 0
-    number, half = _number(name), _half(name)
-    if number is None and (is_embedding(name) or name.startswith(_BEFORE_INPUT)):
-        return layers.first + layers.second + 1
-    if half or not layers.second:
-        return 1 if number is None else (layers.second if half else layers.first) - number
-    if number is None:
-        return layers.second + 1 if "encoder" in bare_name(name).split(".") else 1  # or between the halves
-    return layers.second + layers.first - number
+    below_head = {name: shape for name, shape in shapes.items() if not is_of_head(name, head)}
+    layers = layers_of({name: shape for name, shape in below_head.items() if not name.startswith(_BEFORE_INPUT)})
+    total = len(set(layers.values()))
+    encoder_top = max((at for name, at in layers.items() if _is_of_encoder(name)), default=total - 1)
+
+    def depth(name: str) -> int:
+        if name in layers:
+            return total - layers[name]
+        if _is_below_layers(name):
+            return total + 1
+        return total - encoder_top if _is_of_encoder(name) else 1
+
+    return {name: depth(name) if name in below_head else 0 for name in shapes}
 
 
-def _number(name: str) -> int | None:
-    """The number of the layer or stage that a parameter is in: the first one in its name."""
-    found = None if name.startswith(_BEFORE_INPUT) else _NUMBER.search(name)
-    return int(found[1]) if found else None
+def _is_of_encoder(name: str) -> bool:
+    """Whether a parameter is in an encoder: a decoder may be made of its parts, so that the first word counts."""
+    return next((part for part in name.split(".") if part in ("encoder", "decoder")), "") == "encoder"
 
 
-def _half(name: str) -> int:
-    """1 of a decoder: it may be made of an encoder's parts, so that the first of the two words counts."""
-    return int(next((part for part in name.split(".") if part in _HALVES), "") == "decoder")
+def _is_below_layers(name: str) -> bool:
+    """Whether a parameter that is in no layer makes what the first one reads."""
+    return is_embedding(name) or name.startswith(_BEFORE_INPUT) or bool(_FEEDING & set(name.split(".")))
 
 
 def group_of(step: Train, place: Place) -> Group:

@@ -17,7 +17,7 @@ def write_learnt(planned: Task, task: Task, folder: Path) -> None:
     """Writes what a task has learnt since it was planned, into a step's folder; nothing where that is nothing."""
     if task == planned:
         return
-    (folder / FOLDER).mkdir(exist_ok=True)
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in tasks.module_of(task).bundle_files(task).items():
         write_json(folder / FOLDER / name, content)
 

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from compiler.plan import Selection, Train
+from compiler.plan import Selection, TaskTurns, Train, TrainTogether
 from compiler.typed import read, to_json
-from runtimes import checkpoints, tasks
-from runtimes.batches import (
-    Rows,
-    as_it_is,
-    collate,
-    epoch_batches,
-    epoch_rows,
-    micro_batches,
-    num_batches,
-    padded_lengths,
-)
+from runtimes import checkpoints
 from runtimes.errors import Interrupted, RunError
 from runtimes.evaluation import evaluate, halved, mean_loss
 from runtimes.features import Features
-from runtimes.protocol import Batch, Engine, OutOfMemory, PendingStep
+from runtimes.protocol import LOSS, Batch, Engine, OutOfMemory, PendingStep
 from runtimes.randomness import number
 from runtimes.reports import (
     CheckpointReport,
@@ -39,6 +28,8 @@ from runtimes.reports import (
     StopReport,
 )
 from runtimes.schedule import learning_rate
+from runtimes.train_rows import TrainRows
+from runtimes.turns import Turn, Turns, Weighing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +43,7 @@ class LoopState:
     stale: int = 0  # evaluations since the last gain
     finished: str = ""  # why training is over
     history: tuple[EvaluationReport, ...] = ()
+    log_variances: Mapping[str, float] = field(default_factory=dict)  # of several tasks, where they are learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +54,8 @@ class _Issued:
     pending: PendingStep
     learning_rate: float
     num_tokens: int
+    term: str
+    factor: float  # what the loss was multiplied by
 
 
 def never() -> bool:
@@ -85,43 +79,69 @@ def train(
     Afterwards the engine holds the kept weights. When `stop()` is true after a step, a checkpoint is saved and
     Interrupted is raised. Raises RunError when the loss is not finite (E403) or no row fits the device (E405).
     """
-    loop = _Loop(
-        engine, train_features, validation_features, step, folder / checkpoints.FOLDER, micro_batch_size, clock
-    )
-    yield from loop.resume()
-    while not loop.state.finished:
-        yield from loop.advance(stop)
-    yield loop.keep()
+    rows = TrainRows(LOSS, train_features, validation_features, step)
+    turns = {LOSS: TaskTurns(steps=rows.per_epoch, weight=1.0, share=1.0)}
+    weighing = Weighing(turns, 0.0)
+    yield from _Loop(engine, {LOSS: rows}, weighing, folder / checkpoints.FOLDER, micro_batch_size, clock).run(stop)
+
+
+def train_together(
+    engine: Engine,
+    features: Mapping[str, tuple[Features, Features | None]],
+    step: TrainTogether,
+    *,
+    folder: Path,
+    micro_batch_size: int,
+    stop: Callable[[], bool] = never,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Report]:
+    """As `train`, of several tasks: their rows to train on and to validate with, by name."""
+    rows = {name: TrainRows(name, *features[name], part) for name, part in step.parts.items()}
+    weighing = Weighing(step.turns, step.variance_rate)
+    folder /= checkpoints.FOLDER
+    yield from _Loop(engine, rows, weighing, folder, micro_batch_size, clock, rotates=step.rotates).run(stop)
 
 
 class _Loop:
     def __init__(
         self,
         engine: Engine,
-        train_features: Features,
-        validation_features: Features | None,
-        step: Train,
+        parts: Mapping[str, TrainRows],
+        weighing: Weighing,
         folder: Path,
         micro_batch_size: int,
         clock: Callable[[], float],
+        *,
+        rotates: bool = False,
     ) -> None:
-        self.engine, self.plan, self.folder, self.clock = engine, step, folder, clock
-        self.train, self.validation = train_features, validation_features
-        self.task = tasks.module_of(step.task)
-        self.weigh = partial(self.task.weights, step.task, step.loss)
-        self.lengths = train_features.lengths
-        self.per_epoch = num_batches(len(self._epoch_rows(0)), step.batch_size)
-        self.state = LoopState(micro_batch_size=min(micro_batch_size, step.batch_size))
+        self.engine, self.folder, self.clock = engine, folder, clock
+        self.parts, self.weighing = parts, weighing
+        self.plan = next(iter(parts.values())).step  # in what is not a task's own, all are alike
+        steps = {name: turns.steps for name, turns in weighing.turns.items()}
+        self.turns = Turns(steps, rotates=rotates, seed=self.plan.seed)
+        self.per_epoch = self.turns.per_epoch
+        self.state = LoopState(
+            micro_batch_size=min(micro_batch_size, self.plan.batch_size),
+            log_variances=dict.fromkeys(parts, 0.0) if weighing.learns else {},
+        )
         self.issued: _Issued | None = None
         self.since = clock()
-        self.epoch_order: tuple[int, tuple[Rows, ...]] = (-1, ())
+
+    def run(self, stop: Callable[[], bool]) -> Iterator[Report]:
+        """All that happens, from the last checkpoint to the end."""
+        yield from self.resume()
+        while not self.state.finished:
+            yield from self.advance(stop)
+        yield self.keep()
 
     # --- one step
 
     def advance(self, stop: Callable[[], bool]) -> Iterator[Report]:
         """One optimizer step and what is due after it. Reports run one step behind the device."""
-        before, state = self.issued, self.state
-        issued = yield from self._issue(self._rows(state.step))
+        if self.weighing.learns:
+            yield from self._flush()  # the next step weighs by what is learnt of this one
+        before = self.issued
+        issued = yield from self._issue(self.turns.of(self.state.step))
         if before:
             yield self._report(before)
         self.issued = issued
@@ -140,30 +160,18 @@ class _Loop:
         if asked and not self.state.finished:
             raise Interrupted("E130", f"stopped after step {state.step}, which is saved", "the same command goes on")
 
-    def _rows(self, step: int) -> Rows:
-        epoch, position = divmod(step, self.per_epoch)
-        if self.epoch_order[0] != epoch:
-            rows = self._epoch_rows(epoch)
-            padded = padded_lengths(self.lengths[rows], self.plan.lengths)
-            batches = epoch_batches(padded, batch_size=self.plan.batch_size, seed=self.plan.seed, epoch=epoch)
-            self.epoch_order = (epoch, tuple(rows[batch] for batch in batches))
-        return self.epoch_order[1][position]
-
-    def _epoch_rows(self, epoch: int) -> Rows:
-        draw, count = self.plan.draw, len(self.train)
-        classes = np.zeros(count, np.int64) if draw == "every" else self.train.targets.values
-        return epoch_rows(classes, draw=draw, seed=self.plan.seed, epoch=epoch)
-
-    def _issue(self, rows: Rows) -> Generator[Report, None, _Issued]:
+    def _issue(self, turn: Turn) -> Generator[Report, None, _Issued]:
         """Gives a step to the engine, with fewer rows at once for as long as it has no room."""
-        step = self.state.step
+        step, part = self.state.step, self.parts[turn.name]
+        rows = part.of_turn(turn.number)
         rate = learning_rate(self.plan.schedule, self.plan.learning_rate, step)
+        factor = self.weighing.factor(turn.name, self.state.log_variances.get(turn.name, 0.0))
         while True:
-            batches = self._micro_batches(rows, step // self.per_epoch)
+            batches = part.micro_batches(rows, self.state.micro_batch_size, filled=self.engine.fixed_shapes)
             try:
                 pending = self.engine.train_step(
                     batches,
-                    denominators={"loss": _total_weight(batches)},
+                    denominators={turn.name: _total_weight(batches) / factor},
                     learning_rates=(rate,),
                     seed=number(self.plan.seed, step, "dropout"),
                     number=step,
@@ -172,23 +180,14 @@ class _Loop:
                 self.state = replace(self.state, micro_batch_size=halved(self.state.micro_batch_size))
                 yield MicroBatchReport(step=step + 1, micro_batch_size=self.state.micro_batch_size)
                 continue
-            num_tokens = int(self.lengths[rows].sum())
-            return _Issued(step=step + 1, pending=pending, learning_rate=rate, num_tokens=num_tokens)
-
-    def _micro_batches(self, rows: Rows, epoch: int) -> tuple[Batch, ...]:
-        size, vary = self.state.micro_batch_size, self.task.VARY
-        varied = as_it_is if vary is None else partial(vary, self.plan.task, seed=self.plan.seed, epoch=epoch)
-        return tuple(
-            collate(
-                self.train,
-                part,
-                grid=self.plan.lengths,
-                weigh=self.weigh,
-                vary=varied,
-                fill_to=size if self.engine.fixed_shapes else 0,
+            return _Issued(
+                step=step + 1,
+                pending=pending,
+                learning_rate=rate,
+                num_tokens=part.num_tokens(rows),
+                term=turn.name,
+                factor=factor,
             )
-            for part in micro_batches(rows, self.lengths, size)
-        )
 
     def _flush(self) -> Iterator[Report]:
         if self.issued:
@@ -198,9 +197,11 @@ class _Loop:
     def _report(self, issued: _Issued) -> StepReport:
         result = issued.pending.result()
         before, self.since = self.since, self.clock()
-        loss = sum(result.losses.values())
+        loss = sum(result.losses.values()) / issued.factor
         if not (math.isfinite(loss) and math.isfinite(result.grad_norm)):
             self._diverged(issued.step, f"the loss is {loss:g} and the gradient's norm {result.grad_norm:g}")
+        if self.weighing.learns:
+            self._learn(issued.term, loss)
         return StepReport(
             step=issued.step,
             num_steps=self.plan.num_steps,
@@ -209,9 +210,16 @@ class _Loop:
             learning_rate=issued.learning_rate,
             grad_norm=result.grad_norm,
             num_tokens=issued.num_tokens,
-            unit=self.train.unit,
+            unit=self.parts[issued.term].train.unit,
             seconds=self.since - before,
+            part="" if issued.term == LOSS else issued.term,
+            weight=issued.factor,
         )
+
+    def _learn(self, name: str, loss: float) -> None:
+        """Moves the log-variance of a task by the loss of a step."""
+        moved = self.weighing.moved(name, self.state.log_variances[name], loss)
+        self.state = replace(self.state, log_variances={**self.state.log_variances, name: moved})
 
     def _diverged(self, step: int, found: str) -> None:
         saved = next(iter(checkpoints.steps(self.folder)), None)
@@ -228,27 +236,41 @@ class _Loop:
 
     def _evaluates(self, last: bool) -> bool:
         every = self._evaluate_every
-        return self.validation is not None and every > 0 and (last or _due(self.state.step, every))
+        validates = all(part.validation is not None for part in self.parts.values())
+        return validates and every > 0 and (last or _due(self.state.step, every))
 
     def _evaluate(self) -> Iterator[Report]:
-        assert self.validation is not None, "only called when there are validation rows"
+        found: dict[str, dict[str, float]] = {}
+        for name, part in self.parts.items():
+            found[name] = yield from self._measured(part)
+        if LOSS in found:
+            metrics = found[LOSS]
+        else:
+            metrics = {f"{name}.{word}": value for name, each in found.items() for word, value in each.items()}
+            metrics[LOSS] = sum(self.weighing.turns[name].weight * each[LOSS] for name, each in found.items())
+        yield self._judge(metrics)
+        self.since = self.clock()
+
+    def _measured(self, part: TrainRows) -> Generator[Report, None, dict[str, float]]:
+        """The loss and metrics of a task on its validation rows."""
+        assert part.validation is not None, "only called when there are validation rows"
         sizes: list[int] = []
         results = evaluate(
             self.engine,
-            self.validation,
-            grid=self.plan.lengths,
+            part.validation,
+            grid=part.step.lengths,
             batch_size=self.state.micro_batch_size,
             on_halved=sizes.append,
+            term=part.term,
         )
         if sizes:
             self.state = replace(self.state, micro_batch_size=sizes[-1])
             yield MicroBatchReport(step=self.state.step, micro_batch_size=sizes[-1])
-        metrics = self.task.score(self.plan.task, self.plan.metrics, self.validation.targets, results.outputs)
-        metrics["loss"] = mean_loss(results.losses, self.validation.targets)
-        if not math.isfinite(metrics["loss"]):
-            self._diverged(self.state.step, f"the validation loss is {metrics['loss']:g}")
-        yield self._judge(metrics)
-        self.since = self.clock()
+        metrics = part.task.score(part.step.task, part.step.metrics, part.validation.targets, results.outputs)
+        metrics[LOSS] = mean_loss(results.losses, part.validation.targets)
+        if not math.isfinite(metrics[LOSS]):
+            self._diverged(self.state.step, f"the validation loss is {metrics[LOSS]:g}")
+        return metrics
 
     def _judge(self, metrics: dict[str, float]) -> EvaluationReport:
         """Compares an evaluation with the best before it."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from compiler.files import write_text
 from compiler.generation import Generation
@@ -56,27 +56,58 @@ class Manifest:
     gate: Verification  # the result at the time of export
     versions: Mapping[str, str]  # of the libraries that made it
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 by name
+    part: str = field(default="", metadata={"later": True})
+    """Of a graph of several tasks, the output of this one; the graph and the tokenizer are in the folder above."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TogetherManifest:
+    """What a bundle of several tasks says of itself; each has a manifest of its own, in the folder of its name."""
+
+    bundle: Literal[3] = 3
+    name: str
+    parts: tuple[str, ...]
+    plan_key: str
+    files: Mapping[str, str] = field(default_factory=dict)  # sha256 by name, those of the parts too
+
+
+M = TypeVar("M", Manifest, TogetherManifest)
+
+
+def is_together(folder: Path) -> bool:
+    """Whether a folder holds a bundle of several tasks. Raises RunError E601 when it holds none at all."""
+    value = read_json(folder, MANIFEST)
+    return isinstance(value, dict) and "parts" in value
+
+
+def read_together(folder: Path) -> TogetherManifest:
+    """The manifest of a bundle of several tasks. Raises RunError E601."""
+    return _read(TogetherManifest, folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle. Raises RunError E601 when the folder is not a bundle that we can read."""
+    return _read(Manifest, folder)
+
+
+def _read(kind: type[M], folder: Path) -> M:
     value = read_json(folder, MANIFEST)
     if isinstance(value, dict) and value.get("bundle") != FORMAT:
         raise broken(folder, f"a bundle of version {value.get('bundle')}, this program reads version {FORMAT}")
     try:
-        return read(Manifest, value)
+        return read(kind, value)
     except ValueError as error:
         raise broken(folder, f"{MANIFEST} does not fit: {error}") from error
 
 
-def seal(folder: Path, manifest: Manifest) -> Manifest:
+def seal(folder: Path, manifest: M) -> M:
     """The manifest with the hashes of the folder's files as they are now; it is written there."""
     sealed = dataclasses.replace(manifest, files={name: sha256_of(folder / name, None) for name in files_in(folder)})
     write_text(folder / MANIFEST, json.dumps(to_json(sealed), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return sealed
 
 
-def check_hashes(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+def check_hashes(folder: Path, manifest: Manifest | TogetherManifest) -> tuple[str, ...]:
     """How the folder's files differ from the manifest: `missing NAME`, `extra NAME` or `changed NAME` each."""
     found = set(files_in(folder))
     return tuple(_differences(folder, manifest.files, found))

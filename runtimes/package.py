@@ -21,12 +21,12 @@ from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
 from runtimes.inputs import files_of
 from runtimes.learnt import learnt
-from runtimes.manifest import Manifest, seal
+from runtimes.manifest import Manifest, TogetherManifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
 from runtimes.verify import WRITTEN as VERIFIED_WRITTEN
 from runtimes.verify import Report, read_report
-from runtimes.verify_bundle import verify_bundle
+from runtimes.verify_bundle import verify_bundle, verify_together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ class Parts:
     precision: str = "fp32"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    part: str = ""  # of several tasks in one graph, the output of this one
 
 
 def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Verification:
@@ -59,8 +60,42 @@ def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Veri
     return verification
 
 
+def package_together(steps: Mapping[str, Package], parts: Mapping[str, Parts], out: Path, *, key: str) -> Verification:
+    """As `package`, of several tasks: what they share once, and a folder for each of them."""
+    first = next(iter(steps))
+    with new_folder(out) as folder:
+        _copy_shared(steps[first], parts[first], folder)
+        shutil.copyfile(parts[first].model_folder / CONFIG, folder / CONFIG)
+        for name, step in steps.items():
+            (folder / name).mkdir()
+            _seal_part(step, parts[name], folder / name)
+        seal(folder, TogetherManifest(name=steps[first].name, parts=tuple(steps), plan_key=key))
+        verification = verify_together(folder)
+        require_passed(verification, code="E603")
+    return verification
+
+
+def _seal_part(step: Package, parts: Parts, folder: Path) -> None:
+    """Writes what is one task's own into a folder in that of the graph."""
+    report = read_report(parts.verify_folder)
+    step = replace(step, task=learnt(step.task, parts.verify_folder))
+    require_passed(report.verification, code="E602")
+    _copy_own(step, parts, folder)
+    seal(folder, _manifest(step, parts, report, folder.parent))
+
+
 def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
+    _copy_shared(step, parts, folder)
+    _copy_own(step, parts, folder)
+
+
+def _missing(error: OSError | ValueError) -> RunError:
+    return RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again")
+
+
+def _copy_shared(step: Package, parts: Parts, folder: Path) -> None:
+    """The graph, and what rows are read with."""
     try:
         for graph in parts.graphs:
             shutil.copyfile(graph, folder / graph.name)
@@ -69,16 +104,23 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
                     shutil.copyfile(beside(graph), beside(folder / graph.name))
         for name in files_of(step.task):
             shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+    except OSError as error:
+        raise _missing(error) from error
+    for name in CARRIED:
+        if (parts.tokenizer_folder / name).is_file():
+            shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+
+
+def _copy_own(step: Package, parts: Parts, folder: Path) -> None:
+    """What the graph's outputs mean, and what they are on golden rows."""
+    try:
         shutil.copyfile(parts.verify_folder / VERIFIED_GOLDEN, folder / GOLDEN)
         shutil.copyfile(parts.verify_folder / VERIFIED_HELD_OUT, folder / HELD_OUT)
         if step.generation is not None:
             shutil.copyfile(parts.verify_folder / VERIFIED_WRITTEN, folder / WRITTEN)
         config = json.loads((parts.model_folder / CONFIG).read_text(encoding="utf-8")) | _head_config(step.task)
     except (OSError, ValueError) as error:
-        raise RunError("E606", f"a part of the bundle is missing: {error}", "run the steps before it again") from error
-    for name in CARRIED:
-        if (parts.tokenizer_folder / name).is_file():
-            shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+        raise _missing(error) from error
     write_json(folder / CONFIG, config)
     for name, content in tasks.module_of(step.task).bundle_files(step.task).items():
         write_json(folder / name, content)
@@ -118,4 +160,5 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         baseline=parts.baseline,
         gate=report.verification,
         versions=parts.versions,
+        part=parts.part,
     )

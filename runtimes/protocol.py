@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
+LOSS = "loss"
+"""What the loss of the only task is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Batch:
         np.bool_
     ]  # [B], or [B, T] as the targets: where a row has an answer, neither padding nor filling
     rows: npt.NDArray[np.int64]  # [B] row numbers in the split; -1 where the row only fills
+    term: str = LOSS  # what the rows' loss is called: of several tasks, the name of theirs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from compiler.files import write_json, write_text
-from compiler.plan import Plan, VerifyExport
+from compiler.plan import Plan, TrainTogether, VerifyExport
 from compiler.typed import to_json
 from runtimes import tasks
 from runtimes.store import Receipt, Store
@@ -49,6 +49,8 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
 
     def measured(stage: str) -> dict[str, Any]:
         own: dict[str, str] = {step.step: step.id for step in plan.steps if plan.stage_of(step) == stage}
+        if "train-together" in own:
+            own = {"train": own["train-together"]}  # the rest is of one of its tasks
         return {part: left(own.get(kind, ""), file) for kind, (part, file) in _MEASURED.items()}
 
     gates = {
@@ -67,10 +69,24 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
         "steps": [{"id": name, "key": keys[name], "receipt": receipt} for name, receipt in receipts.items()],
         "choices": to_json(plan.choices),
         **measured(plan.stages[-1]),
+        **_of_tasks(plan, left),
         "stages": [{"name": name, **measured(name)} for name in plan.stages if name],
         "gates": gates,
         "exports": {step.id: left(step.id, "export.json") for step in plan.steps if step.step == "export"},
     }
+
+
+def _of_tasks(plan: Plan, left: Callable[[str, str], Any]) -> dict[str, Any]:
+    """Of each of several tasks its rows and its evaluation; nothing of a plan with one task."""
+    parts = [name for step in plan.steps if isinstance(step, TrainTogether) for name in step.parts]
+    found = {
+        name: {
+            "data": left(f"prepare-{name}", "data.json"),
+            "evaluation": left(f"evaluate-{name}", "evaluation.json"),
+        }
+        for name in parts
+    }
+    return {"tasks": found} if found else {}
 
 
 def _read(path: Path) -> Any:
@@ -104,18 +120,32 @@ def _sections(report: Report) -> Iterator[list[str]]:
 def stages_in(report: Report) -> list[Report]:
     """What was measured of each stage, with its name; of a recipe without stages what there is, without a name."""
     parts = {part: report[part] for part, _ in _MEASURED.values()}
-    return report.get("stages") or [parts]  # reports of older versions have none
+    return report.get("stages") or [{**parts, "tasks": report.get("tasks", {})}]  # reports of older versions have none
 
 
 def _measured_lines(stage: Report) -> Iterator[list[str]]:
-    if stage["data"]:
-        yield [
-            f"  {split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in stage["data"].items()
-        ]
+    named = {"": stage, **stage.get("tasks", {})}  # of several tasks those of each
+    for name, found in named.items():
+        if found["data"]:
+            yield _data_lines(found["data"], name)
     if stage["training"]:
-        yield [_training_line(stage["training"]), *_engine_lines(stage["training"])]
-    if stage["evaluation"]:
-        yield _evaluation_lines(stage["evaluation"])
+        yield [_training_line(stage["training"]), *_weight_lines(stage["training"]), *_engine_lines(stage["training"])]
+    for name, found in named.items():
+        if found["evaluation"]:
+            yield [*([f"  {name}"] if name else []), *_evaluation_lines(found["evaluation"])]
+
+
+def _data_lines(data: Mapping[str, Any], name: str) -> list[str]:
+    """The rows of each split. `name`: of several tasks, whose they are."""
+    whose = f"{name}, " if name else ""
+    return [f"  {whose}{split}: {facts['rows']:,} rows{_tokens(facts)}{_cut(facts)}" for split, facts in data.items()]
+
+
+def _weight_lines(training: Mapping[str, Any]) -> list[str]:
+    """What the losses of several tasks were multiplied by at last."""
+    weights = training.get("weights", {})  # runs of one task have none
+    shown = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
+    return [f"  losses weighed at the end: {shown}"] if shown else []
 
 
 def _named_before(stage: Report) -> Report:

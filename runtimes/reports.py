@@ -20,6 +20,8 @@ class StepReport:
     num_tokens: int  # without padding; rows where a model reads no tokens
     unit: Literal["tokens", "rows"] = "tokens"
     seconds: float
+    part: str = ""  # of several tasks the one whose rows these were: then the loss is its own, before it is weighed
+    weight: float = 1.0  # what the task's loss was multiplied by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,9 +40,10 @@ def trained_folder(step: Train) -> str:
     return methods.module_of(step.method).SAVES
 
 
-def trained_model(step: Train, trained: Path, base: Path) -> SavedModel:
-    """What a train step left in its folder, `base` being the model that it began with."""
-    folder = trained / trained_folder(step)
-    if folder.name == "model":
+def trained_model(step: Train, trained: Path, base: Path, part: str = "") -> SavedModel:
+    """What a train step left in its folder, `base` being the model that it began with. `part`: which of its tasks."""
+    saves = trained_folder(step)
+    folder = trained / saves / part
+    if saves == "model":
         return SavedModel(folder, before=SavedModel(base))
     return SavedModel(base, Adapter(folder, step.method))

@@ -40,7 +40,7 @@ from runtimes.gate import (
 from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
 from runtimes.inputs import Row, fingerprint, identities, parts_of
-from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest
+from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest, read_together
 from runtimes.verify_writing import compare_written
 from runtimes.windows import windows_of
 
@@ -68,6 +68,18 @@ def verify_bundle(
             raise
         checks = ()  # the files are damaged, and the check of the hashes says which
     return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks)))
+
+
+def verify_together(folder: Path, *, threads: int = 0) -> Verification:
+    """Every check over a bundle of several tasks: its files, then each task as a bundle of its own."""
+    manifest = read_together(folder)
+    hashes = compare_each(check_hashes(folder, manifest), len(manifest.files), name="hashes")
+    edges = [
+        replace(edge, target=name)
+        for name in manifest.parts
+        for edge in verify_bundle(folder / name, threads=threads).edges
+    ]
+    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes,)), *edges)
 
 
 def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[int]) -> Iterator[Check]:

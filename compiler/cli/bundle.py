@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compiler.cli.bundle_together import answer_line, answered_together, columns_of, refuse_data, typed_texts
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
 from compiler.data.images import placed
@@ -62,6 +63,12 @@ def predict(
         raise click.UsageError("give texts with --text, images with --image, or rows with --input")
     if output is not None and source is not None and output.resolve() == source.resolve():
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
+    if is_together(bundle_folder(bundle, runs_folder)):
+        if images:
+            raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
+        folder = bundle_folder(bundle, runs_folder)
+        predict_together(folder, texts, source, column, output, batch_size, threads, as_json=as_json)
+        return
     from compiler import tasks as compiler_tasks
     from runtimes import tasks
 
@@ -87,6 +94,39 @@ def predict(
             click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
 
 
+def is_together(folder: Path) -> bool:
+    """Whether a folder holds a bundle of several tasks."""
+    from runtimes import manifest
+
+    return manifest.is_together(folder)
+
+
+def predict_together(
+    folder: Path,
+    texts: tuple[str, ...],
+    source: Path | None,
+    column: str | None,
+    output: Path | None,
+    batch_size: int,
+    threads: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Answers texts or rows with all tasks of a bundle."""
+    from runtimes.bundle_together import open_together
+
+    opened = open_together(folder, threads=threads)
+    columns = {name: columns_of(part, column, typed=source is None) for name, part in opened.parts.items()}
+    readers = {name: row_reader(part, columns[name]) for name, part in opened.parts.items()}
+    rows = typed_texts(texts) if source is None else given_rows((), source, "", "")
+    answers = answered_together(opened, rows, readers, batch_size)
+    if output is not None:
+        write_answers(output, answers)
+        return
+    for answered in answers:
+        click.echo(line_of(answered) if as_json or source else answer_line(opened, answered))
+
+
 def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: str) -> Iterator[GivenRow]:
     """The rows that the command line names: values of a flag, a file, or - for standard input."""
     if source is None:
@@ -100,7 +140,10 @@ def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
     """The bundle in a folder, or the bundle of a run."""
     from runtimes.bundle import open_bundle
 
-    return open_bundle(bundle_folder(bundle, runs_folder), threads=threads)
+    folder = bundle_folder(bundle, runs_folder)
+    if is_together(folder):
+        raise click.UsageError(f"{folder} holds several tasks: name the folder of one of them in it")
+    return open_bundle(folder, threads=threads)
 
 
 def bundle_folder(named: Path, runs_folder: Path) -> Path:
@@ -225,11 +268,16 @@ def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_fo
     Needs onnxruntime, numpy, and tokenizers or Pillow alone.
     """
     from runtimes.gate import report_lines, require_passed
-    from runtimes.manifest import read_manifest
-    from runtimes.verify_bundle import verify_bundle
+    from runtimes.manifest import read_manifest, read_together
+    from runtimes.verify_bundle import verify_bundle, verify_together
 
     folder = bundle_folder(bundle, runs_folder)
-    rows = answered_rows(data, read_manifest(folder)) if data is not None else None
-    verification = verify_bundle(folder, rows, threads=threads)
+    if is_together(folder):
+        if data is not None:
+            refuse_data(folder, read_together(folder).parts)
+        verification = verify_together(folder, threads=threads)
+    else:
+        rows = answered_rows(data, read_manifest(folder)) if data is not None else None
+        verification = verify_bundle(folder, rows, threads=threads)
     click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")

@@ -15,7 +15,7 @@ from compiler.cli.options import fact_source, recipe_options, runtime_option, ta
 from compiler.diagnostics import Diagnostic, Format, RecipeError, counted, errors, render
 from compiler.loading import load
 from compiler.placement import Runtime, Target
-from compiler.reading import read_stages
+from compiler.reading import read_any
 
 if TYPE_CHECKING:
     from compiler.document import Document
@@ -100,7 +100,7 @@ def refuse_without_facts(*, runtime: Runtime | None, trace: bool, show_example: 
 
 def alone(document: Document) -> tuple[Sequence[Diagnostic], list[str]]:
     """The findings and lines about a recipe without its data and model. Raises RecipeError."""
-    read_stages(document)
+    read_any(document)
     return (), ["the recipe is well formed (data and model were not looked at)"]
 
 
@@ -153,23 +153,24 @@ def example(compiled: CompiledStage, root: Path, source: LocalFacts) -> str:
 def traced(compiled: Compiled, root: Path, source: LocalFacts) -> list[str]:
     """Lines about the model's graph in each stage. Raises RecipeError when the runtime can't train the model."""
     from compiler.hub import fetch_model
-    from compiler.plan import Train
+    from compiler.plan import trainings
     from compiler.stages import of_each
 
-    steps = {step.stage: step for step in compiled.plan.steps if isinstance(step, Train)}
+    steps = {found[0].stage: found for step in compiled.plan.steps if (found := trainings(step))}
     stages = {stage.text.name: stage for stage in compiled.stages}
-    first = steps[compiled.plan.stages[0]]
+    first, *_ = steps[compiled.plan.stages[0]]
     folder = fetch_model(first.model, root, source.sources)  # what a stage leaves differs in its head alone
     texts = [stage.text for stage in compiled.stages]
     return [*of_each(texts, lambda text: _traced(stages[text.name], steps[text.name], folder))]
 
 
-def _traced(stage: CompiledStage, step: Train, folder: Path) -> str:
+def _traced(stage: CompiledStage, steps: Sequence[Train], folder: Path) -> str:
     from runtimes.backends import backend
     from runtimes.errors import RunError
 
+    back = backend(stage.placement.engine)
     try:
-        line = backend(stage.placement.engine).check_model(step, folder)
+        line = "; ".join(dict.fromkeys(back.check_model(step, folder) for step in steps))
     except RunError as error:
         raise RecipeError([stage.recipe.finding(error.code, "/model/id", error.message, error.hint)]) from None
     return f"{stage.text.name}: {line}" if stage.text.name else line
@@ -188,10 +189,17 @@ def summaries(compiled: Compiled) -> list[str]:
 def summary(compiled: CompiledStage) -> str:
     """A line about what a recipe or a stage would do."""
     training = compiled.resolved.training
-    rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
-    answers = tasks.module_of(compiled.recipe.task).summary(compiled.data)
+    parts = [f"{name}: {_rows(part)}" for name, part in compiled.parts.items()]
+    count = compiled.model.num_parameters  # 0 where the weights are drawn anew
+    size = f", {count / 1e6:.1f}M parameters" if count else ""
     return (
-        f"ok: {rows} rows; {answers}; {compiled.model.model_type}, "
-        f"{compiled.model.num_parameters / 1e6:.1f}M parameters; {compiled.resolved.method.type}, "
+        f"ok: {'; '.join(parts) or _rows(compiled)}; "
+        f"{compiled.model.model_type}{size}; {compiled.resolved.method.type}, "
         f"{training.num_steps} steps of {training.batch_size}"
     )
+
+
+def _rows(compiled: CompiledStage) -> str:
+    """The rows of a task, and what they are answered with."""
+    rows = ", ".join(f"{split.num_rows:,} {split.split}" for split in compiled.resolved.splits)
+    return f"{rows} rows; {tasks.module_of(compiled.recipe.task).summary(compiled.data)}"

@@ -17,8 +17,9 @@ from compiler.driver import compile_recipe
 from compiler.files import write_text
 from compiler.groups import LAYER
 from compiler.loading import load
+from compiler.methods import Tuned
 from compiler.placement import LIMIT_HINT, Placement, Runtime, Target, place, unkept_limit
-from compiler.plan import Plan, Step, Train, changed_steps, identity
+from compiler.plan import Plan, Step, changed_steps, identity, trainings
 
 
 @click.command(
@@ -96,17 +97,15 @@ def place_plan(
     gradient_checkpointing: bool = False,
 ) -> dict[str, Placement]:
     """The placements of a plan that was made elsewhere, by its stages."""
-    trained = [step for step in plan.steps if isinstance(step, Train)]
-    if {step.stage for step in trained} != {*plan.stages}:
+    trained = {step.stage: step for each in plan.steps for step in trainings(each)}
+    if {*trained} != {*plan.stages}:
         raise click.ClickException(f"the plan {plan.name} has no train step: there is nothing to run")
     if unkept := unkept_limit(target, runtime or "auto"):
         raise click.UsageError(f"{unkept}: {LIMIT_HINT.format(kind=target.kind)}")
     wanted = runtime or "auto"
     return {
-        step.stage: place(
-            target, step.batch_size, micro_batch_size, wanted, gradient_checkpointing=gradient_checkpointing
-        )
-        for step in trained
+        stage: place(target, step.batch_size, micro_batch_size, wanted, gradient_checkpointing=gradient_checkpointing)
+        for stage, step in trained.items()
     }
 
 
@@ -156,10 +155,17 @@ def _parameters(parameters: dict[str, object]) -> list[str]:
 
 def _tuned(step: Step) -> list[str]:
     """What a train step trains of its model, below the task's head."""
-    if not isinstance(step, Train):
-        return []
-    total, trained = step.tuned.total, step.tuned.parameters
-    counts = Counter(LAYER.sub(".*.", name) for name in step.tuned.modules)
+    lines: list[str] = []
+    for train in trainings(step):
+        lines += _tuned_by(train.tuned)
+    return list(dict.fromkeys(lines))  # several tasks share what is below their heads
+
+
+def _tuned_by(tuned: Tuned) -> list[str]:
+    total, trained = tuned.total, tuned.parameters
+    if not total:
+        return ["tuned all parameters; how many is known when the model is built"]
+    counts = Counter(LAYER.sub(".*.", name) for name in tuned.modules)
     times = {name: f" ({count} times)" if count > 1 else "" for name, count in counts.items()}
     return [
         f"tuned {trained:,} of {total:,} parameters ({trained / total:.2%}) below the task's head",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from compiler.methods.adalora import AdaLoRA
 from compiler.methods.adapter import Adapter
 from compiler.methods.bitfit import BitFit
 from compiler.methods.dora import DoRA
@@ -19,9 +20,11 @@ from compiler.methods.p_tuning import PTuning
 from compiler.methods.prefix import Prefix
 from compiler.methods.prompt import Prompt
 from compiler.methods.qlora import QLoRA
+from compiler.methods.scratch import Scratch
 
 __all__ = [
     "IA3",
+    "AdaLoRA",
     "Adapter",
     "BitFit",
     "DoRA",
@@ -36,13 +39,36 @@ __all__ = [
     "Prefix",
     "Prompt",
     "QLoRA",
+    "Scratch",
     "Tuned",
     "module_of",
+    "reads_weights",
 ]
 
-Method = Full | Head | Freeze | LoRA | QLoRA | DoRA | IA3 | LayerNorm | Adapter | BitFit | Prompt | PTuning | Prefix
+Method = (
+    Full
+    | Scratch
+    | Head
+    | Freeze
+    | LoRA
+    | QLoRA
+    | DoRA
+    | IA3
+    | LayerNorm
+    | Adapter
+    | BitFit
+    | AdaLoRA
+    | Prompt
+    | PTuning
+    | Prefix
+)
 
 
 def module_of(method: Method) -> MethodModule:
     """The module of a method: the one that defines its class."""
     return cast(MethodModule, importlib.import_module(type(method).__module__))
+
+
+def reads_weights(method: Method) -> bool:
+    """Whether a method begins with the model's own weights."""
+    return not isinstance(method, Scratch)

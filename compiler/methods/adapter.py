@@ -50,13 +50,16 @@ RUNTIMES = EVERY_RUNTIME
 # The last projections of the two halves of a layer, by their names inside it, as the architectures call them.
 _ATTENTION = frozenset(
     {
-        "attention.dense",  # ALBERT
+        "attention.attn.o",  # MPNet
+        "attention.dense",  # ALBERT, GPT-NeoX
         "attention.out_lin",  # DistilBERT
         "attention.output.dense",  # BERT, RoBERTa, DeBERTa, ViT
         "attn.Wo",  # ModernBERT
         "attn.c_proj",  # GPT-2
         "crossattention.output.dense",
         "encoder_attn.out_proj",
+        "self_attention.dense",  # BLOOM, Falcon
+        "self_attn.dense",  # Phi
         "self_attn.o_proj",  # Llama, Qwen
         "self_attn.out_proj",  # BART, Marian
         "EncDecAttention.o",
@@ -71,11 +74,16 @@ _FEED_FORWARD = frozenset(
         "ffn_output",
         "mlp.Wo",
         "mlp.c_proj",
+        "mlp.dense_4h_to_h",
         "mlp.down_proj",
+        "mlp.fc2",
         "output.dense",
     }
 )
-_PLACED: Mapping[Placement, frozenset[str]] = {"houlsby": _ATTENTION | _FEED_FORWARD, "pfeiffer": _FEED_FORWARD}
+_PLACED: Mapping[Placement, tuple[frozenset[str], ...]] = {
+    "houlsby": (_ATTENTION, _FEED_FORWARD),
+    "pfeiffer": (_FEED_FORWARD,),
+}
 
 
 def inside(module: str) -> str:
@@ -138,9 +146,13 @@ def _check_width(recipe: Recipe, method: Adapter, model: ModelFacts) -> Iterator
 
 
 def _placed(method: Adapter, model: ModelFacts) -> tuple[str, ...]:
-    """The projections of the model after which a placement has adapters, by their names inside a layer."""
+    """The projections of the model after which a placement has adapters, by their names inside a layer.
+
+    None where one of the halves of a layer is not known: half of a placement would be another one.
+    """
     known = {inside(name) for name in model.linear_modules if LAYER.search(name)}
-    return tuple(sorted(known & _PLACED[method.placement]))
+    halves = [known & names for names in _PLACED[method.placement]]
+    return tuple(sorted(set().union(*halves))) if all(halves) else ()
 
 
 def _modules(patterns: tuple[str, ...], model: ModelFacts) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BitFit:
-    """Every bias is trained, and a head that the model did not come with."""
+    """Every bias is trained, and the head, but for the matrix by which it gives words."""
 
     type: Annotated[Literal["bitfit"], About("Train the biases and the task head.")] = "bitfit"
 

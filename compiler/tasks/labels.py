@@ -183,7 +183,8 @@ def check_unequal(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
             f'train has {counts[most]:,} rows of "{short(most)}" and {counts[least]:,} of "{short(least)}", '
             f"{counts[most] / counts[least]:,.0f} times fewer{other}"
         )
-        hint = '"balance": "weights" in /training makes up for it; accuracy says little here, f1 more'
+        makes_up = '"class_weights": "balanced" in its loss' if recipe.within else '"balance": "weights" in /training'
+        hint = f"{makes_up} makes up for it; accuracy says little here, f1 more"
         yield recipe.finding("R318", "/dataset/train", message, hint, severity="warning")
 
 

@@ -54,6 +54,18 @@ class FormatModule(Protocol):
         ...
 
 
+class TogetherModule(FormatModule, Protocol):
+    """The module of a format that holds several tasks in one graph."""
+
+    def write_together(self, export: Export, parts: Mapping[str, tuple[Task, SavedModel]], out: Path) -> Written:
+        """Writes the saved models of several tasks, by name, into the folder `out`. Raises RunError E501."""
+        ...
+
+    def stages_of_part(self, export: Export, task: Task, written: Path, part: str) -> Sequence[Stage]:
+        """The stages after the saved model of one of them."""
+        ...
+
+
 def require_format(export: Export) -> None:
     """Nothing where a format's packages are installed: asked before hours of training. Raises RunError E402."""
     missing = [name for name in PACKAGES[export.format] if importlib.util.find_spec(name) is None]
@@ -66,3 +78,8 @@ def require_format(export: Export) -> None:
 def module_of(export: Export) -> FormatModule:
     """The module of an export's format."""
     return cast(FormatModule, importlib.import_module(MODULES[export.format]))
+
+
+def together_module_of(export: Export) -> TogetherModule:
+    """The module of an export's format, for several tasks."""
+    return cast(TogetherModule, module_of(export))

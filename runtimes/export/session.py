@@ -36,15 +36,18 @@ class Session:
 
         Arrays that the graph does not take are left out.
         """
+        results = self.each(inputs)
+        return results[0] if len(results) == 1 else np.stack(results, axis=-1)
+
+    def each(self, inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[np.float32]]:
+        """Each of the results for a padded batch, [B, ...]. Raises RunError."""
         if lacking := [name for name in self.inputs if name not in inputs]:
             raise failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
         try:
             results = self.inner.run([*self.results], {name: inputs[name] for name in self.inputs})
         except Exception as error:  # onnxruntime's errors share no base
             raise failure(self.file, f"does not run: {first_line(error)}") from error
-        whole = results[0] if len(results) == 1 else np.stack(results, axis=-1)
-        found: npt.NDArray[np.float32] = np.asarray(whole, dtype=np.float32)
-        return found
+        return [np.asarray(result, dtype=np.float32) for result in results]
 
     def values(self, names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs by name, of the session's own arrays. Raises RunError."""

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.placement import Placement
-from compiler.plan import Train
+from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
-from runtimes.backends import require_moments
+from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
@@ -28,14 +28,17 @@ from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import lower, unlowered
 from runtimes.mlx.quantization import Quantization, dequantized, load_base, quantization_of, quantized, read_record
 from runtimes.mlx.segments import has_layers
+from runtimes.mlx.together import TogetherEngine
 from runtimes.mlx.trace.training import trace_saved, trace_step
 from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models, stored
+from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
+from runtimes.together import is_own, part_folder
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -49,10 +52,25 @@ def load_engine(
     A limit of memory is also MLX's own from then on, which is advice: on a GPU, MLX waits and empties its cache before
     it goes beyond, and on the CPU it does nothing. What the engine does with the limit makes it one.
     """
+    return _load(step, model_folder, init_file, placement, adapter)
+
+
+def _load(
+    step: Train,
+    model_folder: Path,
+    init_file: Path,
+    placement: Placement,
+    adapter: Path | None = None,
+    *,
+    together: bool = False,
+) -> MlxEngine:
+    """`together`: with others, so that the steps of its head are counted apart."""
+    require_runtime(step, "mlx")
     require_moments(step, placement)
     use_device(placement.device)
     if placement.memory_gib is not None:
         mx.set_memory_limit(placement.memory_gib * 2**30)
+    model_folder = begun_with(step, model_folder, init_file.parent)
     files = weight_files(model_folder)
     traced = trace_step(step, model_folder, headers(files), init_file, adapter)
     require_lowered(traced.train, traced.evaluate)
@@ -63,7 +81,18 @@ def load_engine(
     traced = replace(traced, train=train, evaluate=quantized(traced.evaluate, held), held=held)
     if lost := sorted(set(weights.missing) - set(traced.values)):
         raise RunError("E406", f"the model's files lack {', '.join(lost[:4])}", "name a model with all of its weights")
-    return MlxEngine(step, traced, weights, model_folder, placement)
+    own = [name for name in traced.train.trainable if together and is_own(name, traced.head)]
+    return MlxEngine(step, traced, weights, model_folder, placement, own)
+
+
+def load_together(step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> TogetherEngine:
+    """The engine of several tasks. What belongs to one of them is kept in `folder`."""
+    parts: dict[str, MlxEngine] = {}
+    for name, part in step.parts.items():
+        own = part_folder(folder, name)
+        own.mkdir(parents=True, exist_ok=True)
+        parts[name] = _load(part, model_folder, own / "init.safetensors", placement, together=True)
+    return TogetherEngine(parts)
 
 
 def headers(files: Sequence[Path]) -> dict[str, Tensor]:
@@ -91,6 +120,7 @@ def require_layers(graph: Graph) -> None:
 def check_model(step: Train, model_folder: Path) -> str:
     """How many operations the graph of a training step has. Raises RunError E408 for what can't be lowered."""
     with TemporaryDirectory() as folder:
+        model_folder = begun_with(step, model_folder, Path(folder))
         stored = headers(weight_files(model_folder))
         traced = trace_step(step, model_folder, stored, Path(folder) / "init.safetensors")
     require_lowered(traced.train, traced.evaluate)

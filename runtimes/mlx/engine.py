@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from runtimes.mlx.trace.training import Traced, save
 from runtimes.mlx.weights import Weights, load_weights, weight_files
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 
-_STATE = "state.safetensors"
+STATE = "state.safetensors"
 _STEP = "step"  # torch counts the steps of each parameter
 
 
@@ -46,7 +46,16 @@ class MlxEngine:
 
     fixed_shapes = True
 
-    def __init__(self, step: Train, traced: Traced, weights: Weights, folder: Path, placement: Placement) -> None:
+    def __init__(
+        self,
+        step: Train,
+        traced: Traced,
+        weights: Weights,
+        folder: Path,
+        placement: Placement,
+        own: Collection[str] = (),
+    ) -> None:
+        """`own`: the parameters whose steps are counted apart, as others train what is not among them too."""
         self.step, self.traced, self.folder, self.placement = step, traced, folder, placement
         new = {name: mx.array(value) for name, value in traced.values.items() if name in traced.train.parameters}
         parameters = {**weights.parameters, **new}
@@ -55,7 +64,9 @@ class MlxEngine:
         self.groups = groups_of(step, traced.places)
         self.average = dict(self.trained) if step.ema_decay else {}
         self.moments: Moments = zero_moments(step.optimizer, self._unfrozen(0))
-        self.count = mx.array(0)
+        counted = ([name for name in self.trained if name not in own], [name for name in self.trained if name in own])
+        self.counted = tuple(frozenset(names) for names in counted if names)
+        self.counts = tuple(mx.array(0) for _ in self.counted)  # steps of each of these sets of parameters
         self.shapes: set[tuple[object, ...]] = set()  # each is a compiled graph
         self.memory_limit = None if placement.memory_gib is None else placement.memory_gib * 2**30  # bytes
         self._peak = 0
@@ -86,11 +97,12 @@ class MlxEngine:
         moments, average = self._moments_of(trained), {name: self.average[name] for name in trained if self.average}
         with self._within_memory():
             loss, gradients, buffers = self._accumulate(micro_batches, denominators["loss"], seed, trained)
+            counts = tuple(count + 1 for count in self.counts)
             trained, moments, average, norm = self._update(
-                trained, gradients, moments, average, self.count + 1, mx.array(rate, mx.float32)
+                trained, gradients, moments, average, counts, mx.array(rate, mx.float32)
             )
             mx.eval(loss, trained, moments, average, buffers, norm)
-        self.moments, self.buffers, self.count = moments, buffers, self.count + 1
+        self.moments, self.buffers, self.counts = moments, buffers, counts
         self.trained, self.average = {**self.trained, **trained}, {**self.average, **average}
         return DoneStep(StepResult(losses={"loss": _number(loss)}, grad_norm=_number(norm)))
 
@@ -143,15 +155,19 @@ class MlxEngine:
         gradients: Arrays,
         moments: Moments,
         average: Arrays,
-        count: mx.array,
+        counts: Sequence[mx.array],
         rate: mx.array,
     ) -> tuple[dict[str, mx.array], Moments, dict[str, mx.array], mx.array]:
         norm = global_norm(gradients)
         if self.step.max_grad_norm is not None:
             gradients = clip(gradients, norm, self.step.max_grad_norm)
-        found, after = update(
-            self.step.optimizer, trained, gradients, moments, groups=self.groups, step=count, learning_rate=rate
-        )
+        found, after = dict[str, mx.array](), Moments()
+        for names, count in zip(self.counted, counts, strict=True):
+            some = {name: value for name, value in trained.items() if name in names}
+            moved, remembered = update(
+                self.step.optimizer, some, gradients, moments, groups=self.groups, step=count, learning_rate=rate
+            )
+            found, after = {**found, **moved}, {**after, **remembered}
         return found, after, moved_average(average, found, self.step.ema_decay) if average else {}, norm
 
     def _inputs(self, batch: Batch, graph: Graph, name: str) -> dict[str, mx.array]:
@@ -191,19 +207,31 @@ class MlxEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors under the names that the PyTorch engine gives it."""
+        mx.save_safetensors(str(folder / STATE), self.state())
+
+    def state(self) -> dict[str, mx.array]:
+        """All that training changes, by its name in the file."""
         state = {f"parameters/{name}": value for name, value in self.trained.items()}
         state |= {f"buffers/{name}": value for name, value in self._persistent_buffers().items()}
         state |= {f"average/{name}": value for name, value in self.average.items()}
         for name, moments in self.moments.items():
-            count = (self.count - self.groups[name].opens).astype(mx.float32)
+            count = (self._count_of(name) - self.groups[name].opens).astype(mx.float32)
             counted = {**moments, _STEP: count} if self._counts else moments
             state |= {f"optimizer/{name}/{moment}": value for moment, value in counted.items()}
-        mx.save_safetensors(str(folder / _STATE), state)
+        return state
+
+    def _count_of(self, name: str) -> mx.array:
+        """How many steps there were of those that count for a parameter."""
+        return next(count for names, count in zip(self.counted, self.counts, strict=True) if name in names)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote, of this engine or another. Raises KeyError when it is of other parameters."""
-        found = mx.load(str(folder / _STATE))
+        found = mx.load(str(folder / STATE))
         assert isinstance(found, dict)
+        self.take_state(found)
+
+    def take_state(self, found: Arrays) -> None:
+        """Takes up what `state` gave. Raises KeyError when it is of other parameters."""
         self.trained = {name: found[f"parameters/{name}"] for name in self.trained}
         self.buffers |= {name: found[f"buffers/{name}"] for name in self._persistent_buffers()}
         self.average = {name: found[f"average/{name}"] for name in self.average}
@@ -212,9 +240,13 @@ class MlxEngine:
             for name, moments in zero_moments(self.step.optimizer, self._remembered(found)).items()
         }
         if self._counts:
-            counts = ((name, _number(found[f"optimizer/{name}/{_STEP}"])) for name in self.moments)
-            self.count = mx.array(max(int(count) + self.groups[name].opens for name, count in counts))
+            self.counts = tuple(mx.array(self._counted(found, names)) for names in self.counted)
         mx.eval(self.trained, self.average, self.buffers, self.moments)
+
+    def _counted(self, found: Arrays, names: Collection[str]) -> int:
+        """How many steps a saved state has of some parameters."""
+        steps = ((name, _number(found[f"optimizer/{name}/{_STEP}"])) for name in self.moments if name in names)
+        return max((int(count) + self.groups[name].opens for name, count in steps), default=0)
 
     def _remembered(self, found: Arrays) -> dict[str, mx.array]:
         """The parameters that a saved state has moments of: those that were unfrozen."""

@@ -9,19 +9,21 @@ from typing import Any
 
 from compiler.methods.virtual import VirtualTokens
 from compiler.placement import Placement
-from compiler.plan import Train
+from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.backends import require_moments, require_runtime
 from runtimes.decoding import Decoder
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.pytorch import engine, models, noise, stored
+from runtimes.pytorch import engine, models, noise, stored, together
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.devices import limit_memory, require_device
+from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.sequence_decoding import sequence_decoder
+from runtimes.pytorch.together import TogetherEngine
 from runtimes.pytorch.virtual import virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.survival import Change
@@ -42,8 +44,17 @@ def load_engine(
     if placement.memory_gib is not None:
         limit_memory(placement.device, placement.memory_gib)
     again = placement.gradient_checkpointing
-    device = placement.device
-    return engine.load(step, model_folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
+    device, folder = placement.device, begun_with(step, model_folder, init_file.parent)
+    return engine.load(step, folder, init_file, device, gradient_checkpointing=again, adapter=adapter)
+
+
+def load_together(step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> TogetherEngine:
+    """The engine of several tasks, likewise. What belongs to one of them is kept in `folder`."""
+    require_device(placement.device)
+    if placement.memory_gib is not None:
+        limit_memory(placement.device, placement.memory_gib)
+    again = placement.gradient_checkpointing
+    return together.load_together(step, model_folder, folder, placement.device, gradient_checkpointing=again)
 
 
 def check_model(step: Train, model_folder: Path) -> str:

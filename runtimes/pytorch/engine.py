@@ -26,7 +26,7 @@ from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
-from runtimes.pytorch.methods import module_of
+from runtimes.pytorch.methods import course_of, module_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
@@ -34,7 +34,7 @@ from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
 from runtimes.pytorch.virtual import require_no_prefix
 
-_STATE = "state.safetensors"
+STATE = "state.safetensors"
 
 
 def load(
@@ -61,10 +61,12 @@ class PendingTorchStep:
 
     loss: Tensor
     grad_norm: Tensor
+    penalty: Tensor | None = None  # of the method
 
     def result(self) -> StepResult:
         """The figures; waits for the device."""
-        return StepResult(losses={"loss": self.loss.item()}, grad_norm=self.grad_norm.item())
+        penalty = {} if self.penalty is None else {"penalty": self.penalty.item()}
+        return StepResult(losses={"loss": self.loss.item(), **penalty}, grad_norm=self.grad_norm.item())
 
 
 class TorchEngine:
@@ -72,7 +74,9 @@ class TorchEngine:
 
     fixed_shapes = False
 
-    def __init__(self, step: Train, wrapped: Wrapped, device: torch.device) -> None:
+    def __init__(
+        self, step: Train, wrapped: Wrapped, device: torch.device, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
         inner = wrapped.inner
         self.step, self.device, self.inner, self.last_layer = step, device, inner, wrapped.last_layer
         self.model = wrapped.model.to(device)
@@ -84,7 +88,8 @@ class TorchEngine:
         self.groups = groups_of(step, self.places)
         self.unfrozen = frozenset(self.trained)
         self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
-        self.optimizer = new_optimizer(step, self.trained, self.groups)
+        self.course = course_of(step.method, self.model, step.num_steps)
+        self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
         self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
         self._unfreeze(0)
         self.objective.eval()
@@ -106,17 +111,20 @@ class TorchEngine:
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         if self.masks:
             self.masks.seed(seed)
-        self._mode(training=True)
+        self.mode(training=True)
         with self._frees_memory():
             loss = self._accumulate(micro_batches, denominators["loss"])
+            penalty = self._penalize()
             grad_norm = self._clip()
         [rate] = learning_rates
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         self.optimizer.step()
+        if self.course is not None:
+            self.course.after_step()
         self.optimizer.zero_grad(set_to_none=True)
         self._follow()
-        return PendingTorchStep(loss, grad_norm)
+        return PendingTorchStep(loss, grad_norm, penalty)
 
     def _unfreeze(self, number: int) -> None:
         """Gradients and moments for the parameters that a step trains, and for no others."""
@@ -164,6 +172,14 @@ class TorchEngine:
             total += loss.detach()
         return total
 
+    def _penalize(self) -> Tensor | None:
+        """Adds the gradients of the method's own term of the loss, once a step; returns it."""
+        if self.course is None:
+            return None
+        penalty = self.course.penalty()
+        penalty.backward()  # type: ignore[no-untyped-call]
+        return penalty.detach()
+
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses, in the targets' shape, and the outputs [..., C] in float32."""
         names = (*input_names(self.inner, batch.inputs), *({SEGMENTS} & batch.inputs.keys()))
@@ -187,12 +203,13 @@ class TorchEngine:
 
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
-        self._mode(training=False)
+        self.mode(training=False)
         with self._averaged(), self._frees_memory(), torch.inference_mode():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
-    def _mode(self, *, training: bool) -> None:
+    def mode(self, *, training: bool) -> None:
+        """Dropout on or off; what is frozen never has any, unless its method says so."""
         if self.objective.training != training:
             self.objective.train(training)
             for module in self.frozen:
@@ -219,28 +236,34 @@ class TorchEngine:
 
     def save_state(self, folder: Path) -> None:
         """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, optimizer/NAME/MOMENT."""
-        tensors = {**self._state(), **self._moments()}
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / _STATE)
+        tensors = {**self.state(), **self.moments()}
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         """Takes up what save_state wrote. Raises KeyError when it was written for other parameters."""
-        found = load_file(folder / _STATE, device=str(self.device))
+        self.take_state(load_file(folder / STATE, device=str(self.device)))
+
+    def take_state(self, found: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` and `moments` gave. Raises KeyError when they are of other parameters."""
         if self.step.unfreeze_every:
             self._hold_moments({name.split("/")[1] for name in found if name.startswith("optimizer/")})
         with torch.no_grad():
-            for name, value in self._state().items():
+            for name, value in self.state().items():
                 value.copy_(found[name])
         for name, parameter in self.trained.items():
             take_moments(self.optimizer, parameter, found, f"optimizer/{name}/")
 
-    def _state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """All that training changes but moments, by its name in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
         state |= {f"buffers/{name}": value for name, value in self.model.named_buffers() if name in persistent}
-        return {**state, **{f"average/{name}": value for name, value in self.average.items()}}
+        state |= {f"average/{name}": value for name, value in self.average.items()}
+        if self.course is not None:
+            state |= {f"method/{name}": value for name, value in self.course.state().items()}
+        return state
 
-    def _moments(self) -> dict[str, Tensor]:
+    def moments(self) -> dict[str, Tensor]:
         """The moments of what is trained, by their names in the file."""
         return {
             f"optimizer/{name}/{moment}": value
@@ -254,6 +277,8 @@ class TorchEngine:
             self._averaged(),
             folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)),
         ):
+            if self.course is not None:
+                self.course.before_saving()
             save_pretrained(self.model, folder)
 
     @property

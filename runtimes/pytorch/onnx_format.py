@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from runtimes.export.facts import GRAPH, ExportFacts, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
-from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence
+from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence, onnx_together
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
 from runtimes.pytorch.onnx_graph import ExportError
@@ -43,8 +43,19 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
         write_virtual(virtual_cache(model), virtual_file(out / place))
         model = model.inner
     facts = write_graph(model, out / place, opset=export.opset)
+    return _written(facts)
+
+
+def _written(facts: ExportFacts) -> Written:
     megabytes = facts.num_bytes / 2**20
     return Written(facts=asdict(facts), says=f"ONNX opset {facts.opset}, {facts.num_nodes} nodes, {megabytes:,.1f} MiB")
+
+
+def write_together(export: Onnx, parts: Mapping[str, tuple[Task, SavedModel]], out: Path) -> Written:
+    """Writes one graph, with an output named after each task. Raises RunError E501."""
+    assert isinstance(export.opset, int), "resolved"
+    models = {name: traceable(saved, tasks.module_of(task).head(task)) for name, (task, saved) in parts.items()}
+    return _written(onnx_together.export_together(models, out / GRAPH, opset=export.opset))
 
 
 def traceable(saved: SavedModel, head: Head) -> PreTrainedModel:
@@ -75,3 +86,9 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
     else:
         opened = partial(decoding.onnx_decoder, written / GRAPH, max_positions=most)
     return [Stage("onnx", lambda: decoder_scores(opened(), head.reading), decoder=opened)]
+
+
+def stages_of_part(export: Onnx, task: Task, written: Path, part: str) -> Sequence[Stage]:
+    """The output of one of several tasks, in the session that is deployed."""
+    reading = tasks.module_of(task).head(task).reading
+    return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=(part,), reading=reading))]

@@ -8,17 +8,20 @@ from torch import nn
 
 from compiler.recipe import Excluded
 from compiler.weights import is_embedding
-from runtimes.groups import Place, depth_of, is_of_head, layers_of
+from runtimes.groups import Place, depths_of, is_of_head
 from runtimes.pytorch.models import Wrapped
+
+_SCALES = ".ia3_l."  # PEFT holds these vectors as a row or a column; one that is near zero would silence its layer
 
 
 def places_of(wrapped: Wrapped) -> dict[str, Place]:
     """The place of each trained parameter, by its name in the wrapped model."""
-    layers = layers_of((name for name, _ in wrapped.inner.named_parameters()), wrapped.head)
+    shapes = {name: tuple(parameter.shape) for name, parameter in wrapped.model.named_parameters()}
+    depths = depths_of(shapes, wrapped.head)
     norms = frozenset(_of_norms(wrapped.model))
     return {
         name: Place(
-            depth=depth_of(name, wrapped.head, layers),
+            depth=depths[name],
             kinds=frozenset(_kinds(name, parameter, is_norm=name in norms, is_head=is_of_head(name, wrapped.head))),
         )
         for name, parameter in wrapped.model.named_parameters()
@@ -34,7 +37,7 @@ def _of_norms(model: nn.Module) -> Iterator[str]:
 
 
 def _kinds(name: str, parameter: nn.Parameter, *, is_norm: bool, is_head: bool) -> Iterator[Excluded]:
-    if parameter.ndim <= 1:
+    if parameter.ndim <= 1 or _SCALES in f"{name}.":
         yield "vectors"
     if name.rpartition(".")[2] == "bias":
         yield "biases"

@@ -10,17 +10,20 @@ from typing import Any
 
 from compiler.hub import Sources
 from compiler.placement import Placement
-from compiler.plan import Plan, Step
+from compiler.plan import Plan, Prepare, Step
 
 # Kind of step -> the module whose `execute` does it.
 MODULES = {
     "prepare": "runtimes.steps.prepare",
     "train": "runtimes.steps.train",
+    "train-together": "runtimes.steps.train_together",
     "evaluate": "runtimes.steps.evaluate",
     "merge": "runtimes.steps.merge",
     "export": "runtimes.steps.export",
+    "export-together": "runtimes.steps.export_together",
     "verify": "runtimes.steps.verify",
     "package": "runtimes.steps.package",
+    "package-together": "runtimes.steps.package_together",
 }
 
 
@@ -36,6 +39,12 @@ class Context:
     sources: Sources  # where models and hub datasets are looked up
     placement: Placement
     stop: Callable[[], bool]  # whether the run was asked to stop
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of the prepare step among the inputs, which are of one task."""
+        [found] = [folder for name, folder in self.inputs.items() if isinstance(self.plan.step(name), Prepare)]
+        return found
 
 
 def execute(step: Step, context: Context) -> Iterator[Any]:

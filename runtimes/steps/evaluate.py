@@ -32,6 +32,7 @@ from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for, saved_by, train_of
 from runtimes.steps.prepare import ROWS, read_prepared
+from runtimes.together import part_folder
 from runtimes.tokens import open_encoder
 
 _BATCH_SIZE = 32
@@ -40,8 +41,10 @@ _SHOWN = 5  # texts in the report
 
 def execute(step: Evaluate, context: Context) -> Iterator[Any]:
     """Scores the tuned model, what needs no model, and the model before tuning where its own head answers the task."""
-    train, prepared = train_of(context.plan, step.id), prepared_for(step, context)
-    step, saved = replace(step, task=learnt(step.task, context.inputs[train.id])), saved_by(train.id, context)
+    _, train_id = step.inputs
+    train, prepared = train_of(context.plan, train_id, step.part), prepared_for(step, context)
+    step = replace(step, task=learnt(step.task, part_folder(context.inputs[train_id], step.part)))
+    saved = saved_by(train_id, context, step.part)
     module, features = tasks.module_of(step.task), Features(prepared / step.split)
     base = base_of(train, context)
     back, device = backend(context.placement.engine), context.placement.device

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compiler.hub import fetch_model
-from compiler.plan import Evaluate, Merge, Package, Plan, Prepare, Train, VerifyExport
+from compiler.plan import Evaluate, Merge, Package, Plan, Prepare, Train, TrainTogether, VerifyExport
 from runtimes.saved import SavedModel, trained_model
 from runtimes.steps import Context
 
@@ -16,13 +16,19 @@ def prepared_for(step: Train | Evaluate | VerifyExport | Package, context: Conte
     return context.inputs[found]
 
 
-def train_of(plan: Plan, step_id: str) -> Train:
-    """The train step that a step is, or that the first of its inputs to come from one goes back to."""
+def train_of(plan: Plan, step_id: str, part: str = "") -> Train:
+    """The train step that a step is, or that the first of its inputs to come from one goes back to.
+
+    `part`: of several tasks that were trained together, which.
+    """
     step = plan.step(step_id)
     if isinstance(step, Train):
         return step
-    [train, *_] = [found for name in step.inputs if isinstance(found := plan.step(name), (Train, Merge))]
-    return train_of(plan, train.id)
+    if isinstance(step, TrainTogether):
+        return step.parts[part]
+    kinds = (Train, TrainTogether, Merge)
+    [train, *_] = [found for name in step.inputs if isinstance(found := plan.step(name), kinds)]
+    return train_of(plan, train.id, part)
 
 
 def base_of(train: Train, context: Context) -> Path:
@@ -34,11 +40,12 @@ def base_of(train: Train, context: Context) -> Path:
     return context.inputs[left] / "model"
 
 
-def saved_by(step_id: str, context: Context) -> SavedModel:
-    """The model that a train or merge step left, which is among the inputs of the context."""
+def saved_by(step_id: str, context: Context, part: str = "") -> SavedModel:
+    """The model that a train or merge step left, which is among the inputs of the context; of a part, that task's."""
     folder, step = context.inputs[step_id], context.plan.step(step_id)
-    if isinstance(step, Train):
-        return trained_model(step, folder, base_of(step, context))
-    [train_id] = step.inputs
-    known = train_id in context.inputs
-    return SavedModel(folder / "model", before=saved_by(train_id, context) if known else None)
+    if isinstance(step, Merge):
+        [train_id] = step.inputs
+        known = train_id in context.inputs
+        return SavedModel(folder / "model" / part, before=saved_by(train_id, context, part) if known else None)
+    train = train_of(context.plan, step_id, part)
+    return trained_model(train, folder, base_of(train, context), part)

@@ -10,7 +10,7 @@ from compiler.plan import Package
 from runtimes import tasks
 from runtimes.events import Said
 from runtimes.export.facts import graph_names
-from runtimes.gate import report_lines
+from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
@@ -19,11 +19,22 @@ from runtimes.store import RECORDED, versions_of
 
 def execute(step: Package, context: Context) -> Iterator[Any]:
     """Writes bundle/; raises GateError when it does not answer as the trained model did."""
+    verification = package(step, parts_of(step, context), context.folder / "bundle")
+    yield Said(step=step.id, message=said(verification))
+
+
+def said(verification: Verification) -> str:
+    """What the receiver's verification came to."""
+    return f"verified as its receiver will: {report_lines(verification)[-1]}"
+
+
+def parts_of(step: Package, context: Context, part: str = "") -> Parts:
+    """Where the parts of a bundle come from. `part`: of several tasks, which."""
     _, model_step, evaluate, export, verify = step.inputs
-    saved = saved_by(model_step, context)
+    saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
-    parts = Parts(
+    return Parts(
         graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
@@ -31,6 +42,5 @@ def execute(step: Package, context: Context) -> Iterator[Any]:
         key=context.key,
         versions=versions_of(RECORDED),
         baseline=evaluation["baseline"],
+        part=part,
     )
-    verification = package(step, parts, context.folder / "bundle")
-    yield Said(step=step.id, message=f"verified as its receiver will: {report_lines(verification)[-1]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from compiler import tasks as compiler_tasks
 from compiler.files import new_folder, write_json, write_text
 from compiler.hub import fetch_adapter
 from compiler.images import PROCESSOR
-from compiler.plan import Train
+from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED, TOKENIZER
 from runtimes import checkpoints, tasks
@@ -23,12 +23,15 @@ from runtimes.events import Said, to_json
 from runtimes.features import Features
 from runtimes.learnt import write_learnt
 from runtimes.loop import train
-from runtimes.protocol import Engine
+from runtimes.protocol import LOSS, Engine
 from runtimes.reports import EvaluationReport, ResumeReport, StepReport
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for
+from runtimes.together import part_folder
 from runtimes.writing import writes
+
+_CURVE = ("step", "part", "loss", "learning_rate", "grad_norm")
 
 
 def execute(step: Train, context: Context) -> Iterator[Any]:
@@ -41,7 +44,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     validation = Features(prepared / "validation") if step.evaluate_every else None
     journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
     if checkpoints.steps(context.folder / checkpoints.FOLDER):
-        yield from _moved(step, journal)
+        yield from moved(step, journal)
     else:
         journal.begin()
     stopped: dict[str, Any] = {}
@@ -57,14 +60,19 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         journal.note(report)
         stopped = to_json(report)
         yield report
-    if validation is not None and tasks.module_of(step.task).learns(step.task):
-        _fit(step, engine, validation, context)
+    if validation is not None:
+        fit(step, engine, validation, context)
     with new_folder(context.folder / trained_folder(step)) as folder, writes(context.folder):
         engine.save_model(folder)
         copy_tokenizer(base, folder, step.task)
+    write_json(context.folder / "train.json", facts(engine, journal, stopped, context))
+
+
+def facts(engine: Engine, journal: Journal, stopped: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """What train.json says of a training that is over."""
     trained, total = engine.num_parameters
     held, in_float32 = engine.frozen_bytes
-    facts = {
+    return {
         "parameters": {"trained": trained, "total": total},
         "frozen_bytes": {"held": held, "float32": in_float32},
         "peak_memory_bytes": engine.peak_memory(),
@@ -74,17 +82,19 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         "stopped": stopped,
         **journal.summary(),
     }
-    write_json(context.folder / "train.json", facts)
 
 
-def _fit(step: Train, engine: Engine, validation: Features, context: Context) -> None:
-    """Writes what the task learns of the validation rows, as the kept weights answer them."""
-    found = evaluate(engine, validation, grid=step.lengths, batch_size=context.placement.micro_batch_size)
+def fit(step: Train, engine: Engine, validation: Features, context: Context, part: str = "") -> None:
+    """Writes what the task learns of the validation rows, if anything, as the kept weights answer them."""
+    if not tasks.module_of(step.task).learns(step.task):
+        return
+    size = context.placement.micro_batch_size
+    found = evaluate(engine, validation, grid=step.lengths, batch_size=size, term=part or LOSS)
     task = tasks.module_of(step.task).fit(step.task, validation.targets, found.outputs)
-    write_learnt(step.task, task, context.folder)
+    write_learnt(step.task, task, part_folder(context.folder, part))
 
 
-def _moved(step: Train, journal: Journal) -> Iterator[Said]:
+def moved(step: Train | TrainTogether, journal: Journal) -> Iterator[Said]:
     """Says so when the training goes on on another engine than before."""
     before = journal.engines()
     if before and before[-1]["engine"] != journal.engine:
@@ -152,13 +162,15 @@ class Journal:
         """Sums and curves for the report of the run."""
         steps = [line for line in self.read() if line["event"] == "StepReport"]
         seconds, tokens = sum(step["seconds"] for step in steps), sum(step["num_tokens"] for step in steps)
+        weights = {step["part"]: step["weight"] for step in steps if step.get("part")}
         return {
             "engines": self.engines(),
+            **({"weights": weights} if weights else {}),
             "steps": len(steps),
             "tokens": tokens,
             "seconds": round(seconds, 3),
             "unit": steps[-1].get("unit", "tokens") if steps else "tokens",
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
             "evaluations": [line for line in self.read() if line["event"] == "EvaluationReport"],
-            "curve": [{name: step[name] for name in ("step", "loss", "learning_rate", "grad_norm")} for step in steps],
+            "curve": [{name: step[name] for name in _CURVE if step.get(name, "") != ""} for step in steps],
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compiler.plan import VerifyExport
@@ -19,9 +20,11 @@ from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
 from runtimes.inputs import Row, open_reader
 from runtimes.learnt import learnt, write_learnt
+from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
+from runtimes.together import part_folder
 from runtimes.tokens import Encoder
 from runtimes.verify import verify_export
 from runtimes.verify_writing import write_source
@@ -32,10 +35,10 @@ HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned m
 def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
     _, train, *merge, written = step.inputs
-    planned, step = step.task, replace(step, task=learnt(step.task, context.inputs[train]))
+    planned, step = step.task, replace(step, task=learnt(step.task, part_folder(context.inputs[train], step.part)))
     prepared = prepared_for(step, context) / step.split
     facts = Features(prepared).facts
-    saved = saved_by((train, *merge)[-1], context)
+    saved = saved_by((train, *merge)[-1], context, step.part)
     back, device = backend(context.placement.engine), context.placement.device
 
     encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
@@ -50,9 +53,9 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=encoder,
         stages=[
-            Stage("trained", partial(back.scores, step.task, saved_by(train, context), device)),
+            Stage("trained", partial(back.scores, step.task, saved_by(train, context, step.part), device)),
             *([Stage("merged", partial(back.scores, step.task, saved, device))] if merge else []),
-            *export.module_of(step.export).stages(step.export, step.task, saved, context.inputs[written], device),
+            *_exported(step, saved, context.inputs[written], device),
         ],
         noise=partial(back.float32_noise, step.task, saved),
         out=context.folder,
@@ -61,6 +64,13 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
     require_passed(verified.verification, code="E602", hint=HINT)
+
+
+def _exported(step: VerifyExport, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
+    """The stages after the saved model; of several tasks in one graph, the output of this one."""
+    if step.part:
+        return export.together_module_of(step.export).stages_of_part(step.export, step.task, written, step.part)
+    return export.module_of(step.export).stages(step.export, step.task, saved, written, device)
 
 
 def _write(

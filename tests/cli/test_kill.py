@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compiler.hashes import sha256_of
-from tests.staged import CHAT, WIKI, write
+from tests.staged import WIKI, write
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from compiler.cli import main; main(prog_name='recipe')"
@@ -84,14 +84,20 @@ def end_in_the_second_stage(process: subprocess.Popen[bytes], project: Path, ste
     return process.wait(timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", KILLS)
 def test_a_run_that_ends_in_its_second_stage_goes_on_to_the_same_bytes(tmp_path: Path, runtime: str) -> None:
     """By kill -9, then by Ctrl-C, then to its end."""
     if runtime == "mlx":
         pytest.importorskip("mlx.core", reason="needs the mlx extra")
-    wiki = {**WIKI, "training": {"max_steps": 4}}
-    chat = {**CHAT, "training": {"max_steps": 60, "checkpoint_every": 2}, "metrics": ["perplexity"]}
-    project = write(tmp_path / "project", wiki, {key: value for key, value in chat.items() if key != "generation"})
+    wiki = {**WIKI, "training": {"max_steps": 4}, "dataset": {"train": "wiki.jsonl", "validation": None}}
+    chat = {
+        "name": "chat",
+        "task": "text-generation",
+        "dataset": {"train": "rows.jsonl", "validation": None},
+        "training": {"max_steps": 60, "checkpoint_every": 2},
+    }
+    project = write(tmp_path / "project", wiki, chat)
     begin = partial(start, project, runtime=runtime, changes=())
     assert begin("whole").wait(timeout=300) == 0
     assert end_in_the_second_stage(begin("ended"), project, 3, signal.SIGKILL) == -signal.SIGKILL

@@ -17,6 +17,7 @@ METHODS = {
     "qlora": {"type": "qlora", "rank": 4, "group_size": 32},
     "adapter": {"type": "adapter", "reduction_factor": 4},
     "bitfit": {"type": "bitfit"},
+    "scratch": {"type": "scratch"},
 }
 MERGED = ("lora", "qlora")
 MLX = ("qlora",)  # what runs on MLX only
@@ -56,7 +57,9 @@ def test_a_method_passes_the_gate(folder: Path, name: str) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads((folder / "runs" / name / "report.json").read_text())
     assert report["gate_passed"] is True
-    assert 0 < report["training"]["parameters"]["trained"] < report["training"]["parameters"]["total"]
+    trained, total = (report["training"]["parameters"][key] for key in ("trained", "total"))
+    assert 0 < trained <= total
+    assert (trained == total) == (name == "scratch")
     frozen = report["training"]["frozen_bytes"]
     assert (frozen["held"] < frozen["float32"]) == ("frozen weights in" in done.output) == (name == "qlora")
     edges = [(edge["source"], edge["target"]) for edge in report["gates"]["verify"]["verification"]["edges"]]

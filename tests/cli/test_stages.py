@@ -123,14 +123,27 @@ def test_a_finished_stage_is_never_done_again(tmp_path: Path) -> None:
     assert {name for name, done in first.items() if done} == {"prepare-wiki", "prepare-chat"}
 
 
-def test_a_plan_of_stages_runs_without_its_recipe(tmp_path: Path) -> None:
+def test_stages_are_placed_in_portions_of_their_own_and_a_plan_of_them_runs(tmp_path: Path) -> None:
+    """Portions are outside of keys: what the recipe did is not done again for its plan."""
     folder = write(tmp_path / "project", {**WIKI, "training": {"max_steps": 2, "micro_batch_size": 4}}, CHAT)
+    placement = json.loads((run(folder) / "placement.json").read_text())
+    assert (placement["micro_batch_size"], placement["stages"]["wiki"]["micro_batch_size"]) == (8, 4)
+    assert list(placement["stages"]) == ["wiki"]
     done = invoke("plan", folder / "recipe.json", "--target", "cpu", "-o", folder / "plan.json")
     assert done.exit_code == 0, done.output
-    assert "wiki placed on cpu" in done.output
-    assert (folder / "plan.json").exists()
-    found = stages_in(run(folder, recipe="plan.json"))
-    assert all(stage["evaluation"] for stage in found.values())
+    assert "wiki placed on cpu (asked for), pytorch, 4 rows at once" in done.output
+    assert "chat placed on cpu (asked for), pytorch, 8 rows at once" in done.output
+    again = run(folder, recipe="plan.json")
+    assert {event for event in events(again) if event.startswith("StepStarted")} == {
+        f"StepStarted {kind}-{stage}" for kind in ("prepare", "train", "evaluate") for stage in ("wiki", "chat")
+    } | {"StepStarted merge-wiki"}
+    assert events(again).count("StepStarted train-wiki") == 1
+
+
+def events(run: Path) -> list[str]:
+    """Each event with its step, of all runs of a name."""
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [f"{event['event']} {event.get('step')}" for event in map(json.loads, lines)]
 
 
 def test_check_shows_each_stage(tmp_path: Path) -> None:
@@ -177,6 +190,33 @@ def test_a_template_that_a_stage_writes_is_what_the_next_one_reads_with(tmp_path
     (folder / "alone.json").write_text(json.dumps(value))
     same = run(folder, recipe="alone.json")
     assert report(same)["evaluation"] == report(found)["evaluation"]
+
+
+def test_an_adapter_that_a_stage_begins_with_is_that_stage_s(tmp_path: Path) -> None:
+    folder = write(tmp_path / "project", WIKI, {**WIKI, "name": "more"})
+    run(folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    begun = {"type": "lora", "from": "./runs/tiny/adapter-wiki"}
+    for number, stage in enumerate(recipe["stages"]):
+        other = {**recipe, "name": stage["name"], "stages": [*recipe["stages"]]}
+        other["stages"][number] = {**stage, "method": begun}
+        (folder / "begun.json").write_text(json.dumps(other), encoding="utf-8")
+        found = run(folder, recipe="begun.json")
+        steps = [step for step in json.loads((found / "plan.json").read_text())["steps"] if step["step"] == "train"]
+        assert ["adapter" in step for step in steps] == [number == 0, number == 1]
+        assert stages_in(found)["more"]["evaluation"] != stages_in(folder / "runs" / "tiny")["more"]["evaluation"]
+
+
+@pytest.mark.parametrize("method", ["adapter", "prompt"])
+def test_what_is_not_merged_ends_on_the_model_that_a_stage_left(tmp_path: Path, method: str) -> None:
+    last = {**CHAT, "method": method, "training": {"epochs": 1, "max_length": 40}, "metrics": ["perplexity"]}
+    folder = write(tmp_path / "project", {**WIKI, "training": {"max_steps": 4}}, last, export=["onnx"])
+    found = run(folder)
+    assert report(found)["gate_passed"] is True
+    said = json.loads((found / "adapter" / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "model-wiki"
+    done = invoke("check", folder / "recipe.json", "--target", "cpu", "--set", f"/stages/0/method={method}")
+    assert "error[R240] /stages/0/method: " in done.output
 
 
 def test_hidden_words_and_then_labels_on_an_encoder(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ NO_KEY = {
     ),
     *((step, "stage") for step in ("Prepare", "Train", "Evaluate", "Merge")),
     *(("Train", name) for name in ("tuned", "metrics", "evaluate_every", "checkpoint_every")),
+    *((method, "from_") for method in ("LoRA", "QLoRA", "DoRA", "IA3", "LayerNorm")),
     *(("ModelFiles", name) for name in ("id", "revision")),
     *(("SplitRows", name) for name in ("dataset", "revision")),
     ("File", "path"),

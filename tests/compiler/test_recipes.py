@@ -13,8 +13,9 @@ import pytest
 
 from compiler.diagnostics import RecipeError, render
 from compiler.loading import load
-from compiler.reading import read_recipe
+from compiler.reading import read_any
 from compiler.recipe import Recipe
+from compiler.tasks.multi_task import MultiRecipe
 
 PROJECT = Path(__file__).parents[2]
 CASES = PROJECT / "tests" / "recipes"
@@ -23,8 +24,8 @@ VALID = sorted((CASES / "valid").glob("*.json"))
 GALLERY = sorted((PROJECT / "recipes").glob("*.json"))
 
 
-def read(path: Path) -> Recipe:
-    return read_recipe(load(path))
+def read(path: Path) -> Recipe | MultiRecipe:
+    return read_any(load(path))
 
 
 @pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)

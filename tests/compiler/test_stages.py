@@ -217,9 +217,9 @@ def test_a_task_leaves_its_own_head(task: Any, labels: Any, token_labels: Any, a
 @pytest.mark.parametrize("asked", ["auto", "model"])
 def test_a_model_s_own_template_is_the_one_that_a_stage_before_gave_it(tmp_path: Path, asked: str) -> None:
     given = ChatTemplate(name="written", source="{{ messages[0].content }}", variables={"eos_token": "</s>"})
-    later: list[Task] = [TextGeneration(template=given), ContinuedPretraining()]
+    before: list[Task] = [TextGeneration(template=given), ContinuedPretraining()]
     task = TextGeneration(template=ChatTemplate(name=asked, variables={"thinks": False}))
-    found = bind(task, tmp_path / "tokenizer.json", later)
+    found = bind(task, tmp_path / "tokenizer.json", before)
     assert isinstance(found, TextGeneration)
     assert (found.template.name, found.template.source) == ("model", given.source)
     assert found.template.variables == {"eos_token": "</s>", "thinks": False}
@@ -258,15 +258,23 @@ UNMERGED = [
 ]
 
 
+def misplaced(*stages: dict[str, Any]) -> list[Diagnostic]:
+    """What is found about the order of stages."""
+    try:
+        texts(*stages)
+    except RecipeError as error:
+        return [each for each in error.diagnostics if each.code == "R240"]
+    return []
+
+
 @pytest.mark.parametrize("method", UNMERGED)
 def test_a_method_that_is_not_merged_is_the_last_stage_s(method: str) -> None:
-    def found(*stages: dict[str, Any]) -> list[Diagnostic]:
-        try:
-            texts(*stages)
-        except RecipeError as error:
-            return [each for each in error.diagnostics if each.code == "R240"]
-        return []
-
-    [refused] = found({**FIRST, "method": method}, SECOND)
+    [refused] = misplaced({**FIRST, "method": method}, SECOND)
     assert refused.pointer == "/stages/0/method"
-    assert found(FIRST, {**SECOND, "method": method}) == []
+    assert misplaced(FIRST, {**SECOND, "method": method}) == []
+
+
+def test_new_weights_are_the_first_stage_s() -> None:
+    [refused] = misplaced(FIRST, {**SECOND, "method": "scratch"})
+    assert (refused.pointer, refused.hint) == ("/stages/1/method", "make it the first stage")
+    assert misplaced({**FIRST, "method": "scratch"}, SECOND) == []

@@ -103,6 +103,8 @@ _METHODS: Mapping[str, Any] = {
     "layer-norm": {"type": "layer-norm"},
     "adapter": {"type": "adapter", "reduction_factor": 4},
     "bitfit": {"type": "bitfit"},
+    "scratch": {"type": "scratch"},
+    "adalora": {"type": "adalora", "initial_rank": 4, "target_rank": 2},
     "prompt": {"type": "prompt", "num_virtual_tokens": 4},
     "prefix": {"type": "prefix", "num_virtual_tokens": 4},
     "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "hidden_size": 24},

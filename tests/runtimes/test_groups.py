@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from runtimes.groups import Group, Layers, Place, depth_of, group_of, layers_of, unfrozen
+from runtimes.groups import Group, Place, depths_of, group_of, unfrozen
 from tests.runtimes.tiny import train_step
 
 # Parameters from the top of a model to its bottom: those of one line are at one depth.
@@ -105,14 +105,13 @@ MODELS: Mapping[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
 @pytest.mark.parametrize("model", MODELS)
 def test_the_head_is_above_the_layers_and_these_above_the_embeddings(model: str) -> None:
     head, lines = MODELS[model]
-    layers = layers_of([name for line in lines for name in line], head)
-    assert layers.first + layers.second == len(lines) - 2
-    for depth, line in enumerate(lines):
-        assert {name: depth_of(name, head, layers) for name in line} == dict.fromkeys(line, depth)
+    found = depths_of({name: (2, 2) for line in lines for name in line}, head)
+    assert found == {name: depth for depth, line in enumerate(lines) for name in line}
 
 
 def test_numbers_in_the_head_are_no_layers() -> None:
-    assert layers_of(["classifier.7.weight", "h.0.weight"], ["classifier"]) == Layers(first=1, second=0)
+    names = ("mapping.7.weight", "h.0.weight", "wte.weight")
+    assert depths_of(dict.fromkeys(names, (2, 2)), ["mapping"]) == dict(zip(names, (0, 1, 2), strict=True))
 
 
 def group(depth: int, *kinds: str, **options: object) -> Group:

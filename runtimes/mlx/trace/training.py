@@ -58,6 +58,7 @@ class Traced:
     values: Mapping[str, Array]  # first values of new parameters, by their names in the graph
     places: Mapping[str, Place]  # of trained parameters
     held: Quantization | None = None  # which weights the graphs read as codes of a few bits
+    head: tuple[str, ...] = ()  # the modules of the task's head, by their names in the model that its library loads
 
 
 def flat(inner: nn.Module, names: Iterable[str], call: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> nn.Module:
@@ -118,6 +119,7 @@ def trace_step(
         names=names,
         values=wrapped.values,
         places=places_of(wrapped),
+        head=wrapped.head,
     )
 
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Protocol, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compiler.methods import Method
@@ -31,6 +31,8 @@ MODULES: Mapping[str, str] = {
     "prompt": "runtimes.pytorch.methods.prompt",
     "p-tuning": "runtimes.pytorch.methods.p_tuning",
     "prefix": "runtimes.pytorch.methods.prefix",
+    "adalora": "runtimes.pytorch.methods.adalora",
+    "scratch": "runtimes.pytorch.methods.scratch",
 }
 
 
@@ -49,6 +51,32 @@ class MethodModule(Protocol):
     def new_parameters(self, model: nn.Module) -> list[New]:
         """What wrapping added, to be given first values."""
         ...
+
+
+class Course(Protocol):
+    """What a method does beside the optimizer."""
+
+    def penalty(self) -> Tensor:
+        """A term of the loss that no row has a part in."""
+        ...
+
+    def after_step(self) -> None:
+        """What follows a step of the optimizer, while its gradients are there."""
+        ...
+
+    def before_saving(self) -> None:
+        """What the model needs before it is saved."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What it goes on from after an interruption: the tensors themselves, under the same names at every step."""
+        ...
+
+
+def course_of(method: Method, model: nn.Module, num_steps: int) -> Course | None:
+    """What goes along with the steps of a wrapped model, by the method's `course(model, method, num_steps)`."""
+    begin = getattr(module_of(method.type), "course", None)
+    return None if begin is None else cast(Course, begin(model, method, num_steps))
 
 
 def module_of(name: str) -> MethodModule:

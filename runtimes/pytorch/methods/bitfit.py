@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from compiler.methods import BitFit
@@ -14,15 +15,17 @@ DROPS_IN_FROZEN = True
 def wrap(
     model: PreTrainedModel, head: tuple[str, ...], method: BitFit, task_type: str, model_id: str
 ) -> PreTrainedModel:
-    """The model with its biases and its head trainable; of a head that gives words, which is the model's own, biases.
+    """The model with its biases and its head trainable, but for the matrix by which a head gives words.
 
-    Such a head shares its matrix with the embeddings of words, as a rule.
+    That one is the embeddings' own as a rule, and comes with the model.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_bias(name, parameter.ndim))
-    if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
-        for name in head:
-            model.get_submodule(name).requires_grad_(True)
+    for name in head:
+        model.get_submodule(name).requires_grad_(True)
+    words: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if words is not None:
+        words.weight.requires_grad_(False)
     return model
 
 

@@ -74,6 +74,13 @@ def test_a_model_whose_layers_are_not_known_wants_names() -> None:
     assert named.tuned.modules == ("encoder.layer.0.mixer",)
 
 
+def test_half_of_a_placement_is_none() -> None:
+    """Of layers with several experts the attention's projection is known, and the feed-forwards' are not."""
+    experts = model(self_attn__o_proj__weight=(32, 32), mlp__experts__0__down_proj__weight=(32, 32))
+    [found] = findings(experts)
+    assert (found.code, found.pointer) == ("R205", "/method/target_modules")
+
+
 def test_a_model_without_linear_layers_wants_another_method() -> None:
     [found] = findings(replace(MODEL, shapes={}))
     assert found.hint == 'use the method "full", "freeze" or "head"'

@@ -139,7 +139,7 @@ def test_layer_norm_s_auto_is_every_norm(architecture: str) -> None:
     assert len(norm_modules(stored(architecture))) == NORMS[architecture]
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "layer-norm"])
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "layer-norm", "adalora"])
 def test_a_resnet_has_nothing_for_adapters_and_is_told_what_fits(method: str) -> None:
     facts = replace(MODEL, shapes=stored("resnet"), model_type="resnet", architecture="encoder")
     with pytest.raises(RecipeError) as caught:
@@ -170,6 +170,7 @@ def test_the_plan_counts_what_is_trained() -> None:
     """Four matrices of 384 by 384: each 8 * 768 numbers of an update, 384 lengths, 384 scales of outputs."""
     assert resolved(method="lora").tuned.parameters == 4 * 8 * 768
     assert resolved(method="dora").tuned.parameters == 4 * (8 * 768 + 384)
+    assert resolved(method="adalora").tuned.parameters == 4 * 12 * 769
     assert resolved(method={"type": "ia3", "target_modules": ["query", "value"]}).tuned.parameters == 4 * 384
     saved = resolved(method={"type": "lora", "modules_to_save": ["pooler"]}).tuned
     assert (saved.parameters, saved.modules[-1]) == (4 * 8 * 768 + 384 * 384, "pooler.dense")
@@ -199,6 +200,8 @@ def test_options_that_are_left_out_leave_the_key_of_a_lora_as_it_was() -> None:
         ({"type": "lora", "modules_to_save": ["encoder"]}, "R231", "modules_to_save/0", "it would be trained twice"),
         ({"type": "ia3", "target_modules": ["query"], "feedforward_modules": ["value"]}, "R205",
          "feedforward_modules/0", "matches no target module"),
+        ({"type": "adalora", "initial_rank": 8}, "R230", "target_rank", "not below the initial rank 8"),
+        ({"type": "adalora", "initial_share": 0.7}, "R230", "final_share", "leave no steps"),
         ({"type": "layer-norm", "target_modules": ["query"]}, "R205", "target_modules/0", "matches no norm"),
     ],
 )  # fmt: skip
@@ -217,3 +220,10 @@ def test_an_adapter_is_merged_before_its_export(kind: str) -> None:
     }
     steps = planned(replace(MODEL, shapes=shapes), method=kind, export=["onnx"]).steps
     assert [step.id for step in steps][3] == "merge"
+
+
+def test_unfreezing_has_no_importance_for_adalora() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolved(method="adalora", training={"unfreeze_every": 20})
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R230", "/training/unfreeze_every")

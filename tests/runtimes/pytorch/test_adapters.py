@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora-orthogonal": {"type": "dora", "rank": 4, "initialization": "orthogonal"},
     "ia3": {"type": "ia3"},
     "layer-norm": {"type": "layer-norm"},
+    "adalora": {"type": "adalora", "initial_rank": 4, "target_rank": 2, "interval": 3},
 }
 SUBJECTS = {
     "bert": Subject(task="text-classification", loss="cross-entropy", method="lora", encoder="bert"),
@@ -229,3 +230,11 @@ def test_a_pattern_with_a_star_updates_only_what_it_means(project: Project, tmp_
     engine = load_engine(step, project.model, tmp_path / "init.safetensors", placed())
     [name] = [name for name in engine.trained if "lora_A" in name]
     assert ".0." in name
+
+
+def test_what_scales_a_layer_does_not_decay(project: Project, tmp_path: Path) -> None:
+    """It would come near zero, where the layer says nothing; rows and columns are no matrices."""
+    engine = load_engine(step_of(project, METHODS["ia3"]), project.model, tmp_path / "init.safetensors", placed())
+    decays = {id(value): group["weight_decay"] for group in engine.optimizer.param_groups for value in group["params"]}
+    scales = [decays[id(value)] for name, value in engine.trained.items() if "ia3_l" in name]
+    assert set(scales) == {0.0}

@@ -1,0 +1,57 @@
+"""train-together: token arrays of several tasks and a pretrained model -> one with a head for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from compiler.files import new_folder, write_json
+from compiler.plan import TrainTogether
+from runtimes import checkpoints
+from runtimes.backends import backend
+from runtimes.events import to_json
+from runtimes.features import Features
+from runtimes.loop import train_together
+from runtimes.saved import trained_folder
+from runtimes.steps import Context
+from runtimes.steps.models import base_of
+from runtimes.steps.train import Journal, copy_tokenizer, facts, fit, moved
+from runtimes.writing import writes
+
+
+def execute(step: TrainTogether, context: Context) -> Iterator[Any]:
+    """Trains, saves the kept weights as a folder for each task, and leaves train.json."""
+    base = base_of(step.first, context)
+    engine = backend(context.placement.engine).load_together(step, base, context.folder, context.placement)
+    rows = {name: _rows(step, context, prepare) for name, prepare in zip(step.parts, step.inputs, strict=True)}
+    journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
+    if checkpoints.steps(context.folder / checkpoints.FOLDER):
+        yield from moved(step, journal)
+    else:
+        journal.begin()
+    stopped: dict[str, Any] = {}
+    for report in train_together(
+        engine,
+        rows,
+        step,
+        folder=context.folder,
+        micro_batch_size=context.placement.micro_batch_size,
+        stop=context.stop,
+    ):
+        journal.note(report)
+        stopped = to_json(report)
+        yield report
+    for name, (_, validation) in rows.items():
+        if validation is not None:
+            fit(step.parts[name], engine, validation, context, name)
+    with new_folder(context.folder / trained_folder(step.first)) as folder, writes(context.folder):
+        engine.save_model(folder)
+        for name, part in step.parts.items():
+            copy_tokenizer(base, folder / name, part.task)
+    write_json(context.folder / "train.json", facts(engine, journal, stopped, context))
+
+
+def _rows(step: TrainTogether, context: Context, prepare: str) -> tuple[Features, Features | None]:
+    """The rows of a task to train on, and to validate with."""
+    prepared = context.inputs[prepare]
+    return Features(prepared / "train"), Features(prepared / "validation") if step.first.evaluate_every else None
