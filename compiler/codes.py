@@ -297,7 +297,7 @@ CODES: dict[str, Code] = {
     "R250": Code(
         "virtual tokens do not fit the model",
         "Prompt tuning, p-tuning and prefix tuning put vectors before the tokens of a text. Models of images have no "
-        "tokens; PEFT has no way to put them before both halves of an encoder-decoder; and some models take none.",
+        "tokens; encoder-decoders take vectors before their source alone; and some models take neither.",
     ),
     "R251": Code(
         "virtual tokens leave no room",

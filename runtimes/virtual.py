@@ -38,6 +38,11 @@ class VirtualCache:
         return [(np.repeat(key, num_rows, axis=0), np.repeat(value, num_rows, axis=0)) for key, value in self.layers]
 
 
+def behind_virtual(mask_BT: Ids, num_tokens: int) -> Ids:
+    """The mask of sources [B, V + T], of which `num_tokens` in all were encoded: the first are virtual ones."""
+    return np.pad(mask_BT, ((0, 0), (num_tokens - mask_BT.shape[1], 0)), constant_values=1)
+
+
 def write_virtual(cache: VirtualCache, file: Path) -> None:
     """Writes the arrays by the names of the inputs that they are for: past_key_values.{i}.key and .value."""
     named = {

@@ -44,7 +44,7 @@ RUNTIMES = EVERY_RUNTIME
 
 def check(recipe: Recipe, method: Prefix, model: ModelFacts) -> Iterator[Diagnostic]:
     """Virtual tokens stand before texts and leave them room; the model takes keys and values."""
-    yield from check_virtual(recipe, method, model)
+    yield from check_virtual(recipe, method, model, vectors=False)
     if model.architecture == "encoder":
         yield from _check_encoder(recipe, model)
     if recipe.training.gradient_checkpointing:

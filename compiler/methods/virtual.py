@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LEAST = 2
 """Tokens that a row must have room for."""
+_SEQUENCES = frozenset(["bart", "encoder-decoder", "mt5", "t5"])
+"""Encoder-decoders whose encoder takes vectors as PEFT gives them; tests run each."""
 _A = {"encoder-decoder": "an encoder-decoder", "vision": "a vision model"}
 _OTHERS = 'use the method "full", "freeze", "head" or "lora"'
 
@@ -43,11 +45,18 @@ def beside_rows(method: Method, model: ModelFacts) -> ModelFacts:
     return replace(model, max_positions=left if left is None else max(1, left), packs=False)
 
 
-def check_virtual(recipe: Recipe, method: VirtualTokens, model: ModelFacts) -> Iterator[Diagnostic]:
-    """Virtual tokens stand before the tokens of a text, leave it room, and do not stand in a folder for mlx-lm."""
-    if model.architecture in _A and model.architecture in tasks.module_of(recipe.task).ARCHITECTURES:
-        message = f'the method "{method.type}" tunes encoders and decoders, and the model is {_A[model.architecture]}'
-        yield recipe.finding("R250", "/method", f"{message} ({model.model_type})", _OTHERS)
+def check_virtual(
+    recipe: Recipe, method: VirtualTokens, model: ModelFacts, *, vectors: bool = True
+) -> Iterator[Diagnostic]:
+    """Virtual tokens stand before the tokens of a text, leave it room, and do not stand in a folder for mlx-lm.
+
+    `vectors`: they are given to the model as tokens are, and not to its layers.
+    """
+    kind, takes = model.architecture, vectors and model.model_type in _SEQUENCES
+    if kind in _A and kind in tasks.module_of(recipe.task).ARCHITECTURES and not takes:
+        message = f'the method "{method.type}" has no place in {_A[kind]} of this kind ({model.model_type})'
+        more = f", or one of {', '.join(sorted(_SEQUENCES))}" if vectors and kind == "encoder-decoder" else ""
+        yield recipe.finding("R250", "/method", message, _OTHERS + more)
     if model.max_positions is not None and model.max_positions < LEAST:
         pointer = "/method/num_virtual_tokens"
         message = f"{method.num_virtual_tokens} virtual tokens leave no room for rows in the model's positions"

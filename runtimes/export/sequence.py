@@ -17,6 +17,7 @@ from runtimes.decoding import right_padded
 from runtimes.export.decoding import ort_value
 from runtimes.export.facts import DECODER, ENCODER
 from runtimes.export.session import Session, failure, open_session
+from runtimes.virtual import behind_virtual
 
 _PAST, _PRESENT, _OWN = "past_key_values.", "present.", ".decoder."
 
@@ -81,7 +82,8 @@ class OnnxSequenceDecoder:
             name: ort_value(np.zeros((len(ids_BT), num_heads, 0, size), np.float32))
             for name, (num_heads, size) in self.sizes.items()
         }
-        return Encoded(mask_BT, {**source, **empty})
+        num_tokens = next(iter(source.values())).shape()[2]
+        return Encoded(behind_virtual(mask_BT, num_tokens), {**source, **empty})
 
     def _decode(self, ids: Ids, encoded: Encoded, names: list[str]) -> dict[str, Any]:
         tokens = {"input_ids": ids, "encoder_attention_mask": encoded.mask}

@@ -171,11 +171,11 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
     adapter, held = _adapter_folder(saved), _held(saved)
+    if torch_backend.encodes(saved.folder):
+        return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     before = torch_backend.virtual_of(task, saved)
     if before.layers:
         return mlx_decoder(saved.folder, device=device, before=before)
-    if torch_backend.encodes(saved.folder):
-        return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     return mlx_decoder(saved.folder, device=device, adapter=adapter, held=held)
 
 

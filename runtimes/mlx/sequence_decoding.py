@@ -20,6 +20,7 @@ from runtimes.mlx.quantization import Quantization, load_base, parts_of
 from runtimes.mlx.trace.sequence_decoding import trace_sequence_decoder
 from runtimes.mlx.weights import Weights, weight_files
 from runtimes.pytorch.sequence_cached import SequenceSizes
+from runtimes.virtual import behind_virtual
 
 Arrays = dict[str, mx.array]
 _MASK = "attention_mask"
@@ -48,9 +49,10 @@ class MlxSequenceDecoder:
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Encoded]:
         """The logits [B, V] of the first token of each answer, and what the steps read."""
-        ids, mask = (mx.array(values) for values in right_padded(ids_BT, mask_BT))
-        given = {"input_ids": ids, _MASK: mask}
+        ids_BT, mask_BT = right_padded(ids_BT, mask_BT)
+        given = {"input_ids": mx.array(ids_BT), _MASK: mx.array(mask_BT)}
         source, _ = self.read(self.reading.parameters, self.reading.buffers, given, None)
+        mask = mx.array(behind_virtual(mask_BT, source["source_key_0"].shape[2]))
         first_B1 = np.full((len(ids_BT), 1), self.start_id, np.int64)
         return self.step(first_B1, mask_BT, Encoded({_MASK: mask, **source}, self._empty(len(ids_BT))))
 

@@ -39,7 +39,7 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
         shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
         write_graph = partial(write_graph, shapes={name: shape for name, shape in shapes.items() if shape})
     model: Any = traceable(saved, head)
-    if isinstance(model, VirtualModel) and head.cached:
+    if isinstance(model, VirtualModel) and head.cached and not head.encodes:
         write_virtual(virtual_cache(model), virtual_file(out / place))
         model = model.inner
     facts = write_graph(model, out / place, opset=export.opset)

@@ -34,7 +34,7 @@ from runtimes.pytorch.onnx_graph import (
     strip,
     write,
 )
-from runtimes.pytorch.sequence_cached import SequenceSizes, continued, sequence_sizes, source_cache
+from runtimes.pytorch.sequence_cached import SequenceSizes, continued, inner_of, sequence_sizes, source_cache
 
 TRACED = {"batch": 3, "source": 11, "past": 7, "sequence": 4}
 """Sizes of the trace: no two are equal, nor their sums, else the trace would merge them."""
@@ -52,11 +52,11 @@ def export(model: PreTrainedModel, out: Path, *, opset: int | None = None) -> Ex
     Weights of more than 1 GiB go into a data file beside their graph. Each graph appears whole or not at all.
     """
     try:
-        layers = sequence_sizes(model)
+        layers = sequence_sizes(inner_of(model))
     except CacheError as error:
         raise ExportError(f"{type(model).__name__} does not export: {error}") from error
     encoder = _write(_Source(model), _ROWS, out / ENCODER, opset)
-    decoder = _write(_Target(model, len(layers)), _decoder_axes(layers), out / DECODER, opset)
+    decoder = _write(_Target(inner_of(model), len(layers)), _decoder_axes(layers), out / DECODER, opset)
     return replace(
         decoder,
         inputs=(*encoder.inputs, *decoder.inputs),

@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from runtimes.errors import first_line
 from runtimes.pytorch.cached import CacheError, LayerSizes, layer_of
+from runtimes.pytorch.virtual import VirtualModel
 
 START = 0  # any token: what the decoder sees of a source does not depend on what it reads
 
@@ -50,11 +51,26 @@ def _sizes(layer: Any) -> LayerSizes:
     return LayerSizes(key=(int(key[1]), int(key[3])), value=(int(value[1]), int(value[3])))
 
 
+def encoded(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """What the encoder makes of sources [B, T, ...], and their mask; of virtual tokens too, which stand before them."""
+    if isinstance(model, VirtualModel):
+        return model.encoded(ids_BT, mask_BT)
+    return model.get_encoder()(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state, mask_BT
+
+
+def inner_of(model: Any) -> Any:
+    """The model that decodes: virtual tokens are the encoder's."""
+    return model.inner if isinstance(model, VirtualModel) else model
+
+
 def source_cache(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Keys and values [B, H, T, D] of sources in each layer of the decoder. They are padded on the right."""
-    hidden = model.get_encoder()(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+    """Keys and values [B, H, T, D] of sources in each layer of the decoder. They are padded on the right.
+
+    Those of virtual tokens stand before them.
+    """
+    hidden, mask_BT = encoded(model, ids_BT, mask_BT)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    _decode(model, torch.full_like(ids_BT[:, :1], START), mask_BT, hidden, cache)
+    _decode(inner_of(model), torch.full_like(ids_BT[:, :1], START), mask_BT, hidden, cache)
     layers: Sequence[Any] = cache.cross_attention_cache.layers
     return [layer.keys for layer in layers], [layer.values for layer in layers]
 

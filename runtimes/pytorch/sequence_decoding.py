@@ -18,6 +18,7 @@ from runtimes.decoding import right_padded
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
 from runtimes.pytorch.precision import exact_float32
+from runtimes.pytorch.sequence_cached import encoded, inner_of
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
 
@@ -49,7 +50,7 @@ class TorchSequenceDecoder:
         """The logits [B, V] of the first token of each answer, and what the steps read."""
         ids, mask = (torch.from_numpy(values).to(self.device) for values in right_padded(ids_BT, mask_BT))
         with torch.inference_mode(), exact_float32():
-            hidden = self.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden, mask = encoded(self.model, ids, mask)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         first_B1 = np.full((len(ids_BT), 1), self.start_id, np.int64)
         return self.step(first_B1, mask_BT, Encoded(hidden, mask, cache))
@@ -57,7 +58,7 @@ class TorchSequenceDecoder:
     def step(self, ids_B1: Ids, mask_BS: Ids, cache: Encoded) -> tuple[Floats, Encoded]:
         """The logits [B, V] of one token more for each row."""
         with torch.inference_mode(), exact_float32():
-            found = self.model(
+            found = inner_of(self.model)(
                 encoder_outputs=BaseModelOutput(last_hidden_state=cache.hidden),
                 attention_mask=cache.mask,
                 decoder_input_ids=torch.from_numpy(ids_B1).to(self.device),
@@ -81,8 +82,9 @@ def sequence_decoder(saved: SavedModel, head: Head = HEAD, *, device: str = "cpu
 
 def sequence_decoder_of(model: Any, *, device: str = "cpu") -> TorchSequenceDecoder:
     """The decoder of a loaded model in evaluation mode."""
+    inner = inner_of(model)
     return TorchSequenceDecoder(
-        model=model.to(device), device=device, start_id=start_of(model), max_positions=max_positions(model.config)
+        model=model.to(device), device=device, start_id=start_of(inner), max_positions=max_positions(inner.config)
     )
 
 

@@ -109,6 +109,16 @@ class VirtualModel(nn.Module):
         """What it computes in."""
         return self.inner.dtype
 
+    def encoded(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """What an encoder makes of virtual tokens and sources, [B, V + T, ...], and the mask of both."""
+        embeddings: Any = self.adapted.word_embeddings
+        rows = embeddings(ids_BT)
+        virtual: Any = self.adapted.get_prompt(batch_size=ids_BT.shape[0])
+        mask = torch.cat([torch.ones_like(virtual[..., 0], dtype=mask_BT.dtype), mask_BT], dim=1)
+        encoder: Any = self.inner.get_encoder()
+        hidden = encoder(inputs_embeds=torch.cat([virtual, rows], dim=1), attention_mask=mask).last_hidden_state
+        return hidden, mask
+
     def get_input_embeddings(self) -> nn.Module:
         """The vectors of tokens."""
         return self.inner.get_input_embeddings()

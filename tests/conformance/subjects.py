@@ -109,15 +109,18 @@ _METHODS: Mapping[str, Any] = {
     "prefix": {"type": "prefix", "num_virtual_tokens": 4},
     "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "hidden_size": 24},
 }
-# Models that a method has nothing to train of, having no biases; that take no keys and values from outside.
+# Models that a method has nothing to train of, having no biases; that take no keys and values, or vectors, from
+# outside.
 _UNFIT: Mapping[str, tuple[str, ...]] = {
     "bitfit": ("modernbert", "llama", "qwen3", "t5"),
     "prefix": ("distilbert", "albert", "modernbert", "deberta"),
+    "prompt": ("marian",),
+    "p-tuning": ("marian",),
 }
 # What methods do not tune, as diagnostics say; tests of their own see that they do.
 _UNTUNED: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("vision", "encoder-decoder"),
-    "p-tuning": ("vision", "encoder-decoder"),
+    "prompt": ("vision",),
+    "p-tuning": ("vision",),
     "prefix": ("vision", "encoder-decoder", "question-answering", MASKED),
 }
 _TRAINING: Mapping[str, Any] = {

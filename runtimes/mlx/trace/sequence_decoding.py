@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from compiler.weights import Tensor as Stored
@@ -22,6 +23,7 @@ from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.sequence_cached import SequenceSizes, continued, sequence_sizes, source_cache
 from runtimes.pytorch.sequence_decoding import SEQUENCE_TO_SEQUENCE, start_of
+from runtimes.pytorch.virtual import called_as_inner, configuration_of
 from runtimes.tasks import Head
 
 HEAD = Head(auto_class=SEQUENCE_TO_SEQUENCE, peft_task="SEQ_2_SEQ_LM", config={}, num_outputs=0, encodes=True)
@@ -62,9 +64,10 @@ def trace_sequence_decoder(
             model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
     model.eval()
     inner: Any = loaded.model  # the adapter's modules are inside it
+    reader: Any = called_as_inner(model) if isinstance(model, PeftModel) and configuration_of(model) else inner
     layers = _layers(model, inner)
     source = {"input_ids": SOURCE, "attention_mask": SOURCE}
-    encoder = flat(model, source, lambda given: _read(inner, given))
+    encoder = flat(model, source, lambda given: _read(reader, given))
     written = _inputs(layers)
     decoder = flat(model, written, lambda given: _written(inner, given, len(layers)))
     return TracedSequenceDecoder(

@@ -23,7 +23,7 @@ _FOR_POSITIONS = "TOKEN_CLS"
 
 def sizes(model: PreTrainedModel) -> dict[str, Any]:
     """What PEFT's configurations ask of a model, which PEFT itself reads for some architectures only."""
-    config: Any = model.config.get_text_config()
+    config: Any = getattr(model.config, "encoder", None) or model.config.get_text_config()
     return {
         "token_dim": config.hidden_size,
         "num_attention_heads": config.num_attention_heads,

@@ -14,7 +14,7 @@ from compiler.loading import load
 from compiler.methods import Prefix, Prompt, PTuning
 from compiler.placement import parse_target
 from compiler.plan import Prepare, Train
-from tests.conformance.subjects import CAUSAL, FACTS, SEQUENCE, save_model
+from tests.conformance.subjects import CAUSAL, FACTS, SEQUENCE, Subject, save_model, write
 from tests.tiny import RECIPE, rows
 
 pytest.importorskip("torch", reason="needs the torch extra")
@@ -70,7 +70,7 @@ def test_rows_have_the_positions_that_virtual_tokens_leave(tmp_path: Path) -> No
 @pytest.mark.parametrize("method", EVERY)
 def test_virtual_tokens_that_leave_no_room_are_named(tmp_path: Path, method: str) -> None:
     [found] = findings(tmp_path, method={"type": method, "num_virtual_tokens": 63})
-    assert (found.code, found.pointer) == ("R241", "/method/num_virtual_tokens")
+    assert (found.code, found.pointer) == ("R251", "/method/num_virtual_tokens")
 
 
 def test_rows_do_not_share_a_sequence_behind_virtual_tokens(tmp_path: Path) -> None:
@@ -110,12 +110,23 @@ def test_the_plan_says_how_many_numbers_are_trained(
 # what they do not fit
 
 
-@pytest.mark.parametrize("method", EVERY)
-def test_an_encoder_decoder_is_refused(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(("method", "encoder"), [("prefix", "bart"), ("prompt", "marian"), ("p-tuning", "marian")])
+def test_an_encoder_decoder_that_takes_none_is_refused(tmp_path: Path, method: str, encoder: str) -> None:
+    """Marian scales the vectors of tokens after it has looked them up, which PEFT's are not."""
     pairs = language({"source": "snippet", "target": "sentiment"}, "text-to-text", method=method)
-    [found] = findings(tmp_path, "bart", SEQUENCE, **pairs)
-    assert (found.code, found.pointer) == ("R240", "/method")
-    assert "the model is an encoder-decoder (bart)" in found.message
+    [found] = findings(tmp_path, encoder, SEQUENCE, **pairs)
+    assert (found.code, found.pointer) == ("R250", "/method")
+    assert f"no place in an encoder-decoder of this kind ({encoder})" in found.message
+    assert ("bart, encoder-decoder, mt5, t5" in found.hint) == (method != "prefix")
+
+
+def test_a_vision_model_is_refused(tmp_path: Path) -> None:
+    project = Subject(task="image-classification", loss="cross-entropy", method="prompt", encoder="vit")
+    with pytest.raises(RecipeError) as caught:
+        write(project, tmp_path)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R250", "/method")
+    assert "a vision model of this kind (vit)" in found.message
 
 
 @pytest.mark.parametrize("method", EVERY)
@@ -128,7 +139,7 @@ def test_a_folder_for_mlx_lm_has_no_place_for_them(tmp_path: Path, method: str) 
 @pytest.mark.parametrize("method", ["prompt", "p-tuning"])
 def test_a_decoder_that_answers_by_its_last_token_is_refused_vectors(tmp_path: Path, method: str) -> None:
     [found] = findings(tmp_path, "llama", CAUSAL, method={"type": method, "num_virtual_tokens": 4})
-    assert (found.code, found.pointer) == ("R240", "/method")
+    assert (found.code, found.pointer) == ("R250", "/method")
     assert '"prefix"' in found.hint
 
 
@@ -139,7 +150,7 @@ def test_a_decoder_that_answers_by_its_last_token_takes_a_prefix(tmp_path: Path)
 
 def test_encoders_without_outside_keys_are_refused_a_prefix(tmp_path: Path) -> None:
     [found] = findings(tmp_path, "distilbert", method="prefix")
-    assert (found.code, found.pointer) == ("R240", "/method")
+    assert (found.code, found.pointer) == ("R250", "/method")
     assert "the encoder distilbert takes no keys and values from outside" in found.message
 
 
@@ -147,14 +158,14 @@ def test_masked_words_are_not_learnt_behind_a_prefix(tmp_path: Path) -> None:
     [found] = findings(
         tmp_path, "bert", "masked-lm", **language({"text": "snippet"}, "continued-pretraining", method="prefix")
     )
-    assert (found.code, found.pointer) == ("R240", "/method")
+    assert (found.code, found.pointer) == ("R250", "/method")
     assert "not to those of this task" in found.message
 
 
 def test_layers_are_not_computed_again_behind_a_prefix(tmp_path: Path) -> None:
     training = {**RECIPE["training"], "gradient_checkpointing": True}
     [found] = findings(tmp_path, method="prefix", training=training)
-    assert (found.code, found.pointer) == ("R240", "/training/gradient_checkpointing")
+    assert (found.code, found.pointer) == ("R250", "/training/gradient_checkpointing")
 
 
 def test_a_width_without_a_network_is_read_by_nothing(tmp_path: Path) -> None:

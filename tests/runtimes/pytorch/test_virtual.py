@@ -30,7 +30,7 @@ from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel, trained_folder, trained_model
 from runtimes.virtual import VirtualCache, read_virtual, write_virtual
 from tests.conformance import engines, subjects
-from tests.conformance.subjects import CAUSAL, Subject, loss_names, write
+from tests.conformance.subjects import CAUSAL, SEQUENCE, Subject, loss_names, write
 from tests.runtimes.tiny import placed
 
 PROJECTED = {"type": "prefix", "num_virtual_tokens": 3, "projection": True, "hidden_size": 5}
@@ -42,6 +42,9 @@ CASES = [
     ("token-classification", "prompt", "albert", "bare"),
     ("question-answering", "prompt", "bert", "bare"),
     ("continued-pretraining", "prompt", "modernbert", "masked-lm"),
+    ("text-to-text", "prompt", "t5", SEQUENCE),
+    ("text-to-text", "p-tuning", "bart", SEQUENCE),
+    ("text-to-text", "prompt", "encoder-decoder", SEQUENCE),
     ("text-generation", "p-tuning", "gpt2", CAUSAL),
     ("text-generation", "prefix", "qwen3", CAUSAL),
     ("text-generation", "projected", "llama", CAUSAL),
@@ -82,9 +85,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A case, tuned on PyTorch; each once."""
     known: dict[tuple[str, ...], Tuned] = {}
 
-    def of(*case: str) -> Tuned:
+    def of(task: str, method: str, encoder: str, stored: str) -> Tuned:
+        case = (task, method, encoder, stored)
         if case not in known:
-            known[case] = tune(*case, folder=tmp_path_factory.mktemp("tuned"))
+            known[case] = tune(*case, tmp_path_factory.mktemp("tuned"))
         return known[case]
 
     return of
@@ -93,7 +97,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def tune(task: str, method: str, encoder: str, stored: str, folder: Path) -> Tuned:
     subject = Subject(task=task, loss=loss_names(task)[0], method=method, encoder=encoder, stored=stored)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(subjects._METHODS, "projected", PROJECTED)  # type: ignore[arg-type]  # a table of cases
+        patch.setitem(subjects._METHODS, "projected", PROJECTED)
         patch.setattr(subjects, "runtimes_of", lambda method: ("pytorch", "mlx"))
         project = write(subject, folder)
     step, rows = engines.train_step(project), engines.prepared(project)
@@ -129,8 +133,9 @@ def plain(tuned: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[st
 
 def given(model: Tuned) -> dict[str, np.ndarray]:
     """What a model is asked: of two texts also which is which."""
-    pairs = ["token_type_ids"] if model.step.task.type == "question-answering" else []
-    return {name: model.batch.inputs[name] for name in ("input_ids", "attention_mask", *pairs)}
+    others = {"question-answering": ["token_type_ids"], "text-to-text": ["decoder_input_ids"]}
+    names = ("input_ids", "attention_mask", *others.get(model.step.task.type, []))
+    return {name: model.batch.inputs[name] for name in names}
 
 
 def question(model: Tuned, out: Path) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def test_peft_loads_the_folder_in_a_fresh_process_and_answers_the_same(tuned: An
         found = loaded(**{name: torch.tensor(values) for name, values in inputs.items()})
         ours = np.stack([found[name].numpy() for name in head.results], axis=-1)
     if model.step.task.type != "text-classification":
-        real = inputs["attention_mask"] == 1
+        real = model.batch.positions if "decoder_input_ids" in inputs else inputs["attention_mask"] == 1
         expected, ours = expected[:, -real.shape[1] :][real], ours[real]
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
@@ -191,7 +196,8 @@ def test_every_encoder_that_is_given_a_prefix_looks_at_it_and_not_at_padding(kin
         "intermediate_size": 16,
     }
     with quiet():
-        config = transformers.CONFIG_MAPPING[kind](
+        create: Any = transformers.CONFIG_MAPPING[kind]
+        config = create(
             **sizes, vocab_size=40, max_position_embeddings=40, pad_token_id=1, embedding_size=16, initializer_range=0.5
         )
         torch.manual_seed(0)
