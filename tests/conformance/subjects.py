@@ -117,8 +117,8 @@ _UNFIT: Mapping[str, tuple[str, ...]] = {
     "prompt": ("marian",),
     "p-tuning": ("marian",),
 }
-# Weights that seed 1 draws for a ViT are trained on a path where rounding grows: the first gradients are equal (5e-6), and
-# within 20 steps the losses differ by 1.1e-4. From seeds 2, 3 and 4 they differ by 3e-6 at most.
+# Weights that seed 1 draws for a ViT are trained on a path where rounding grows: the first gradients are equal (5e-6),
+# and within 20 steps the losses differ by 1.1e-4. From seeds 2, 3 and 4 they differ by 3e-6 at most.
 _SEEDS: Mapping[tuple[str, str], int] = {("image-classification", "scratch"): 2}
 # What methods do not tune, as diagnostics say; tests of their own see that they do.
 _UNTUNED: Mapping[str, tuple[str, ...]] = {
