@@ -90,7 +90,10 @@ def _input(word: str, name: str) -> str:
 
 
 def _train(whole: MultiRecipe, plans: Mapping[str, Plan], shared: SharedTraining) -> TrainTogether:
-    parts = {name: _together(whole, _the(Train, plan, "train")) for name, plan in plans.items()}
+    alone = {name: _the(Train, plan, "train") for name, plan in plans.items()}
+    parts = {
+        name: _together(whole, replace(train, inputs=_renamed(train, name).inputs)) for name, train in alone.items()
+    }
     weights = whole.task.loss_weights
     return TrainTogether(
         inputs=tuple(f"prepare-{name}" for name in plans),

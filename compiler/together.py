@@ -41,8 +41,8 @@ T = TypeVar("T")
 
 
 def projected(whole: MultiRecipe) -> dict[str, Recipe]:
-    """The recipe of each task, in their order."""
-    return {name: _recipe_of(whole, name) for name in whole.task.tasks}
+    """The recipe of each task, in the order of their names, as a plan's file has them."""
+    return {name: _recipe_of(whole, name) for name in sorted(whole.task.tasks)}
 
 
 def _recipe_of(whole: MultiRecipe, name: str) -> Recipe:

@@ -170,7 +170,7 @@ def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> N
 
 def _suffix(plan: Plan, step: Step) -> str:
     """What tells the outputs of a step from those of others of its kind; nothing in the last stage."""
-    suffix = step.id.removeprefix(step.step)
+    suffix = step.id.removeprefix(step.step.removesuffix("-together"))
     return "" if suffix == f"-{plan.stages[-1]}" and step.step in ("train", "merge") else suffix
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from compiler.hub import Sources
 from compiler.placement import Placement
-from compiler.plan import Plan, Prepare, Step
+from compiler.plan import Plan, Step
 
 # Kind of step -> the module whose `execute` does it.
 MODULES = {
@@ -39,12 +39,6 @@ class Context:
     sources: Sources  # where models and hub datasets are looked up
     placement: Placement
     stop: Callable[[], bool]  # whether the run was asked to stop
-
-    @property
-    def prepared(self) -> Path:
-        """The folder of the prepare step among the inputs, which are of one task."""
-        [found] = [folder for name, folder in self.inputs.items() if isinstance(self.plan.step(name), Prepare)]
-        return found
 
 
 def execute(step: Step, context: Context) -> Iterator[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compiler.files import new_folder, write_json
-from compiler.plan import TrainTogether
+from compiler.plan import Train, TrainTogether
 from runtimes import checkpoints
 from runtimes.backends import backend
 from runtimes.events import to_json
@@ -14,7 +14,7 @@ from runtimes.features import Features
 from runtimes.loop import train_together
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
-from runtimes.steps.models import base_of
+from runtimes.steps.models import base_of, prepared_for
 from runtimes.steps.train import Journal, copy_tokenizer, facts, fit, moved
 from runtimes.writing import writes
 
@@ -23,7 +23,7 @@ def execute(step: TrainTogether, context: Context) -> Iterator[Any]:
     """Trains, saves the kept weights as a folder for each task, and leaves train.json."""
     base = base_of(step.first, context)
     engine = backend(context.placement.engine).load_together(step, base, context.folder, context.placement)
-    rows = {name: _rows(step, context, prepare) for name, prepare in zip(step.parts, step.inputs, strict=True)}
+    rows = {name: _rows(part, context) for name, part in step.parts.items()}
     journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
     if checkpoints.steps(context.folder / checkpoints.FOLDER):
         yield from moved(step, journal)
@@ -51,7 +51,7 @@ def execute(step: TrainTogether, context: Context) -> Iterator[Any]:
     write_json(context.folder / "train.json", facts(engine, journal, stopped, context))
 
 
-def _rows(step: TrainTogether, context: Context, prepare: str) -> tuple[Features, Features | None]:
+def _rows(part: Train, context: Context) -> tuple[Features, Features | None]:
     """The rows of a task to train on, and to validate with."""
-    prepared = context.inputs[prepare]
-    return Features(prepared / "train"), Features(prepared / "validation") if step.first.evaluate_every else None
+    prepared = prepared_for(part, context)
+    return Features(prepared / "train"), Features(prepared / "validation") if part.evaluate_every else None

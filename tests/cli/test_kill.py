@@ -81,7 +81,7 @@ def end_in_the_second_stage(process: subprocess.Popen[bytes], project: Path, ste
     while process.poll() is None and trained_steps(project, "ended", after="train-chat") < steps:
         time.sleep(0.001)
     process.send_signal(number)
-    return process.wait(timeout=120)
+    return process.wait(timeout=300)
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_each_task_is_learnt_and_measured_beside_its_baseline(finished: Path) ->
 def test_each_task_has_a_gate_of_its_own(finished: Path) -> None:
     report = report_of(finished)
     assert report["gate_passed"] is True
-    assert list(report["gates"]) == [f"verify-{name}" for name in PARTS]
+    assert list(report["gates"]) == [f"verify-{name}" for name in sorted(PARTS)]
     for gate in report["gates"].values():
         assert [f"{edge['source']} {edge['target']}" for edge in gate["verification"]["edges"]] == [
             "trained merged",
@@ -84,7 +84,7 @@ def test_the_graph_has_one_trunk_and_an_output_for_each_task(finished: Path) -> 
 
     graph = finished / "runs" / "several" / "bundle" / "model.onnx"
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    assert [output.name for output in session.get_outputs()] == list(PARTS)
+    assert [output.name for output in session.get_outputs()] == sorted(PARTS)
     weights = sum(file.stat().st_size for file in (finished / "model").glob("*.safetensors"))
     assert graph.stat().st_size < 1.5 * weights
 
@@ -101,7 +101,7 @@ def test_a_bundle_answers_each_text_for_all_tasks(finished: Path) -> None:
     said = json.loads(alone.output)["prediction"]
     assert said["value"] == pytest.approx(answers[0]["valence"]["value"], abs=1e-5)
     shown = invoke("predict", run, "--text", TEXTS[0]).output
-    assert shown.startswith("sentiment positive  ")
+    assert "; sentiment positive  " in shown
     assert shown.rstrip().endswith(TEXTS[0])
 
 
@@ -119,7 +119,7 @@ def test_rows_of_a_file_are_answered_as_texts_are(finished: Path, tmp_path: Path
 def test_a_receiver_verifies_each_task(bundle: Path) -> None:
     found = invoke("verify", bundle, "--json")
     assert found.exit_code == 0, found.output
-    assert [edge["target"] for edge in json.loads(found.output)["edges"]] == ["bundle", *PARTS]
+    assert [edge["target"] for edge in json.loads(found.output)["edges"]] == ["bundle", *sorted(PARTS)]
     refused = invoke("verify", bundle, "--data", bundle / "rows.jsonl")
     assert (refused.exit_code, "verify" in refused.output) == (2, True)
 

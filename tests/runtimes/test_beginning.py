@@ -18,12 +18,14 @@ from safetensors.numpy import load_file, save_file
 
 from compiler.diagnostics import RecipeError
 from compiler.driver import Compiled, compile_recipe
+from compiler.hub import SourceError
 from compiler.loading import load
 from compiler.placement import Runtime, parse_target
 from compiler.plan import Plan, Train
 from compiler.typed import to_json
 from runtimes.backends import backend
 from runtimes.errors import RunError
+from runtimes.execute import execute
 from runtimes.saved import trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, unpacked
 from tests.conformance.subjects import FACTS, Project, Subject, write
@@ -50,10 +52,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     torch.set_num_threads(threads)
 
 
-def compiled(project: Project, method: dict[str, Any]) -> Compiled:
+def compiled(project: Project, method: dict[str, Any], max_steps: int = 20) -> Compiled:
     recipe = json.loads((project.folder / "recipe.json").read_text(encoding="utf-8"))
     file = project.folder / "varied.json"
-    file.write_text(json.dumps({**recipe, "method": method}), encoding="utf-8")
+    schedule = {"type": "constant", "warmup_steps": 0} if max_steps == 1 else recipe["training"]["schedule"]
+    training = {**recipe["training"], "max_steps": max_steps, "schedule": schedule}
+    export = recipe["export"] if max_steps > 1 else []
+    varied = {**recipe, "method": method, "training": training, "export": export}
+    file.write_text(json.dumps(varied), encoding="utf-8")
     return compile_recipe(load(file), FACTS, parse_target("cpu"))
 
 
@@ -156,3 +162,29 @@ def test_an_adapter_without_a_saved_module_is_refused_before_training(project: P
             step, project.model, tmp_path / "i", placed(), project.folder / "ia3" / "adapter"
         )
     assert caught.value.code == "E406"
+
+
+def test_a_run_begins_with_the_adapter_and_refuses_one_that_has_changed(project: Project) -> None:
+    """The first step's loss is the adapter's and not the base's."""
+    shutil.copytree(project.folder / "ia3", project.folder / "used", dirs_exist_ok=True)
+    first = {}
+    for name, method in (("begun", {**METHODS["ia3"], "from": "used/adapter"}), ("fresh", METHODS["ia3"])):
+        found = compiled(project, method, max_steps=1)
+        runs = project.folder / "runs" / name
+        list(execute(found.plan, found.placement, runs=runs, root=project.folder, sources=FACTS.sources))
+        [curve] = [json.loads(file.read_text(encoding="utf-8"))["curve"] for file in runs.rglob("train.json")]
+        first[name] = curve[0]["loss"]
+    assert first["begun"] != pytest.approx(first["fresh"], rel=1e-3)
+    file = project.folder / "used" / "adapter" / "adapter_model.safetensors"
+    found = compiled(project, {**METHODS["ia3"], "from": "used/adapter"}, max_steps=1)
+    save_file({name: value + 1 for name, value in load_file(file).items()}, file)
+    with pytest.raises(SourceError, match=r"adapter_model\.safetensors of the adapter \./used/adapter has changed"):
+        list(
+            execute(
+                found.plan,
+                found.placement,
+                runs=project.folder / "runs" / "changed",
+                root=project.folder,
+                sources=FACTS.sources,
+            )
+        )

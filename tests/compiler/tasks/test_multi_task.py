@@ -107,6 +107,27 @@ def test_the_plan_has_each_task_s_own_steps_and_one_of_what_they_do_together(pro
     assert Plan.from_json(json.loads(plan.text())) == plan
 
 
+def test_a_plan_of_a_file_is_in_the_order_of_the_one_that_was_written(project: Path) -> None:
+    """What is drawn for the steps of an epoch depends on it."""
+    parts = {"valence": VALENCE, "sentiment": SENTIMENT}
+    plan = compiled(project, parts=parts).plan
+    again = Plan.from_json(json.loads(plan.text()))
+    assert [*train_of(again).parts] == [*train_of(plan).parts] == ["sentiment", "valence"]
+    assert again.keys() == compiled(project).plan.keys()
+
+
+def test_another_meaning_of_what_is_done_together_is_another_key(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compiler import plan as plan_module
+
+    plan = compiled(project).plan
+    before = plan.keys()
+    for kind, step in (("train-together", "train"), ("export-together", "export"), ("package-together", "package")):
+        monkeypatch.setattr(plan_module, "SEMANTICS", {**plan_module.SEMANTICS, kind: 99})
+        assert plan.keys()[step] != before[step]
+
+
 def test_rows_are_prepared_as_for_the_task_alone(project: Path) -> None:
     """So a run of both finds what a run of one has prepared."""
     alone = {"recipe": 1, "name": "alone", "model": "./model", **{k: SENTIMENT[k] for k in ("task", "dataset")}}
