@@ -57,6 +57,9 @@ def check_virtual(
         message = f'the method "{method.type}" has no place in {_A[kind]} of this kind ({model.model_type})'
         more = f", or one of {', '.join(sorted(_SEQUENCES))}" if vectors and kind == "encoder-decoder" else ""
         yield recipe.finding("R250", "/method", message, _OTHERS + more)
+    if kind == "encoder-decoder" and takes and recipe.training.neftune_alpha is not None:
+        message = 'nothing reads "neftune_alpha" where the encoder is given vectors in place of tokens'
+        yield recipe.finding("R202", "/training/neftune_alpha", message, "remove it", key=True)
     if model.max_positions is not None and model.max_positions < LEAST:
         pointer = "/method/num_virtual_tokens"
         message = f"{method.num_virtual_tokens} virtual tokens leave no room for rows in the model's positions"

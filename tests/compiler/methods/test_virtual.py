@@ -120,6 +120,13 @@ def test_an_encoder_decoder_that_takes_none_is_refused(tmp_path: Path, method: s
     assert ("bart, encoder-decoder, mt5, t5" in found.hint) == (method != "prefix")
 
 
+def test_noise_on_tokens_is_read_by_nothing_where_an_encoder_is_given_vectors(tmp_path: Path) -> None:
+    training = {**RECIPE["training"], "neftune_alpha": 5.0}
+    pairs = language({"source": "snippet", "target": "sentiment"}, "text-to-text", method="prompt", training=training)
+    [found] = findings(tmp_path, "bart", SEQUENCE, **pairs)
+    assert (found.code, found.pointer) == ("R202", "/training/neftune_alpha")
+
+
 def test_a_vision_model_is_refused(tmp_path: Path) -> None:
     project = Subject(task="image-classification", loss="cross-entropy", method="prompt", encoder="vit")
     with pytest.raises(RecipeError) as caught:

@@ -334,3 +334,17 @@ def test_layers_are_not_computed_again_behind_a_prefix(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         backend("pytorch").load_engine(engines.train_step(project), project.model, tmp_path / "init.safetensors", again)
     assert caught.value.code == "E410"
+
+
+@pytest.mark.parametrize("name", ["pytorch", "mlx"])
+def test_vectors_are_seen_by_layers_that_are_computed_again(name: Any, tmp_path: Path) -> None:
+    if name == "mlx":
+        pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    project = write(Subject(task="text-classification", loss="cross-entropy", method="prompt"), tmp_path)
+    step, rows = engines.train_step(project), engines.prepared(project)
+    figures = []
+    for again in (False, True):
+        placement = placed(name, gradient_checkpointing=again)
+        engine = backend(name).load_engine(step, project.model, tmp_path / "init.safetensors", placement)
+        figures.append([engines.do_step(engine, rows, step, number, 1e-2) for number in range(3)])
+    np.testing.assert_allclose(figures[1], figures[0], rtol=1e-5)
