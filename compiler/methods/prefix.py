@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ENCODERS = frozenset(
     ["bert", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "roberta", "xlm-roberta"]
 )
-"""Encoders that take keys and values from outside, as PEFT gives them; tests run each."""
+"""Encoders that take keys and values from outside. XLM-RoBERTa is RoBERTa's code; tests run the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

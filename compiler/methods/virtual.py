@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LEAST = 2
 """Tokens that a row must have room for."""
 _SEQUENCES = frozenset(["bart", "encoder-decoder", "mt5", "t5"])
-"""Encoder-decoders whose encoder takes vectors as PEFT gives them; tests run each."""
+"""Encoder-decoders whose encoder takes vectors as PEFT gives them; mT5 is T5's code. Tests run the others."""
 _A = {"encoder-decoder": "an encoder-decoder", "vision": "a vision model"}
 _OTHERS = 'use the method "full", "freeze", "head" or "lora"'
 
