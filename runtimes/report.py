@@ -16,6 +16,7 @@ from runtimes import tasks
 from runtimes.store import Receipt, Store
 
 Report = Mapping[str, Any]
+_EXPORTS = ("export", "export-together")
 # Kind of step -> the part of a report that it measures, and the file that it leaves.
 _MEASURED = {
     "prepare": ("data", "data.json"),
@@ -72,7 +73,7 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
         **_of_tasks(plan, left),
         "stages": [{"name": name, **measured(name)} for name in plan.stages if name],
         "gates": gates,
-        "exports": {step.id: left(step.id, "export.json") for step in plan.steps if step.step == "export"},
+        "exports": {step.id: left(step.id, "export.json") for step in plan.steps if step.step in _EXPORTS},
     }
 
 

@@ -26,10 +26,20 @@ def runs(runs_folder: Path, as_json: bool) -> None:
     if not listed:
         click.echo(f"no runs in {runs_folder}")
     for report in listed:
-        metrics = report["evaluation"]["metrics"] if report["evaluation"] else {}
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "loss")
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in _metrics(report).items())
         gate = {True: "gate passed", False: "gate FAILED", None: "no gate"}[report["gate_passed"]]
         click.echo(f"{report['name']:<28} {report['state']:<12} {gate:<12} {figures}")
+
+
+def _metrics(report: dict[str, Any]) -> dict[str, float]:
+    """What was measured on held-out rows, without losses; of several tasks by task and metric."""
+    tasks = {f"{name} ": part["evaluation"] for name, part in report.get("tasks", {}).items()}
+    return {
+        f"{task}{name}": value
+        for task, evaluation in (tasks or {"": report["evaluation"]}).items()
+        for name, value in (evaluation or {"metrics": {}})["metrics"].items()
+        if name != "loss"
+    }
 
 
 @click.command(epilog="Examples:  recipe clean    recipe clean movie-sentiment-lora    recipe clean --all --yes")

@@ -214,6 +214,10 @@ def test_nothing_is_done_twice_and_the_plan_s_file_runs_too(finished: Path, tmp_
     assert invoke("run", finished / "plan.json", "--runs", runs, "--quiet").exit_code == 0
     shown = invoke("check", finished / "recipe.json").output
     assert "sentiment: 210 rows" in shown or "sentiment: 210 train" in shown
+    listed = invoke("runs", "--runs", runs).output
+    assert "gate passed" in listed and "sentiment accuracy 1.0" in listed and "valence mse 0." in listed, listed
+    [facts] = report_of(finished)["exports"].values()
+    assert facts["num_nodes"] > 50
 
 
 def test_mlx_runs_several_tasks_through_their_gates(tmp_path: Path) -> None:
