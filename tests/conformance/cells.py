@@ -17,7 +17,8 @@ Status = Literal["green", "red", "unrun"]
 LIMITS: Mapping[str, float] = {
     "unlowered": 0,  # operations without a lowering
     "loss": 1e-4,
-    "gradients": 2e-4,  # see gradient_difference; torch's float32 is up to 1e-4 away from its own float64 (answers' spans)
+    # See gradient_difference. Where answers are spans, torch's float32 is up to 1e-4 away from its own float64.
+    "gradients": 2e-4,
     "steps": 1e-4,  # the worst loss of 20 optimizer steps
     "norms": 2e-3,  # the worst norm of their gradients, after as many roundings
     "evaluation": 1e-4,  # the loss in eval mode after these steps
