@@ -8,6 +8,10 @@ from pathlib import Path
 from compiler import methods
 from compiler.methods import Method
 from compiler.plan import Train
+from runtimes.together import part_folder
+
+FRESH = "fresh"
+"""Where a train step keeps the model that it drew, and began with, in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,10 @@ def trained_folder(step: Train) -> str:
 
 
 def trained_model(step: Train, trained: Path, base: Path, part: str = "") -> SavedModel:
-    """What a train step left in its folder, `base` being the model that it began with. `part`: which of its tasks."""
+    """What a train step left in its folder, `base` being the model that it names. `part`: which of its tasks."""
     saves = trained_folder(step)
     folder = trained / saves / part
     if saves == "model":
-        return SavedModel(folder, before=SavedModel(base))
+        reads = methods.reads_weights(step.method)
+        return SavedModel(folder, before=SavedModel(base if reads else part_folder(trained, part) / FRESH))
     return SavedModel(base, Adapter(folder, step.method))

@@ -16,9 +16,9 @@ from compiler.plan import Train
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.pytorch.quiet import quiet
+from runtimes.saved import FRESH
 from runtimes.tasks import Head
 
-FOLDER = "fresh"
 _GENERATION = "generation_config.json"
 
 
@@ -29,7 +29,7 @@ def begun_with(step: Train, folder: Path, beside: Path) -> Path:
     """
     if reads_weights(step.method):
         return folder
-    fresh = beside / FOLDER
+    fresh = beside / FRESH
     if not fresh.exists():
         head = tasks.module_of(step.task).head(step.task)
         with new_folder(fresh) as place, quiet():

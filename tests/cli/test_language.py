@@ -498,6 +498,19 @@ def test_an_update_that_goes_back_to_the_codes_of_its_base_is_not_exported(mlx_f
     assert (tmp_path / "lost" / "model" / "model.safetensors").exists(), "the tuned model is kept"
 
 
+def test_a_model_that_was_drawn_anew_is_measured_against_what_was_drawn(mlx_folders: Path, tmp_path: Path) -> None:
+    """The folder that names the architecture has no weights to compare with."""
+    project = tmp_path / "project"
+    shutil.copytree(mlx_folders.parents[1], project, ignore=shutil.ignore_patterns("runs", "*.safetensors"))
+    value = json.loads((project / "recipe.json").read_text(encoding="utf-8"))
+    export = [{"format": "mlx", "precision": "bf16"}]
+    (project / "recipe.json").write_text(json.dumps({**value, "method": "scratch", "export": export}), encoding="utf-8")
+    found = recipe("run", str(project / "recipe.json"), "--runs", str(tmp_path / "runs"), "--target", "cpu")
+    assert found.exit_code == 0, found.output
+    left = report(tmp_path / "runs" / "tiny")["exports"]["export"]["survives"]
+    assert left["share"] == pytest.approx(1.0, abs=0.05)
+
+
 def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:
     project = chat.parents[1]
     found = recipe("check", str(project / "recipe.json"), "--show-example")
