@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from compiler.methods import reads_weights
 from compiler.placement import Placement
 from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
@@ -119,9 +120,8 @@ def require_layers(graph: Graph) -> None:
 
 def check_model(step: Train, model_folder: Path) -> str:
     """How many operations the graph of a training step has. Raises RunError E408 for what can't be lowered."""
+    stored = headers(weight_files(model_folder)) if reads_weights(step.method) else None
     with TemporaryDirectory() as folder:
-        model_folder = begun_with(step, model_folder, Path(folder))
-        stored = headers(weight_files(model_folder))
         traced = trace_step(step, model_folder, stored, Path(folder) / "init.safetensors")
     require_lowered(traced.train, traced.evaluate)
     quantization_of(step.method, traced.train, traced.evaluate)

@@ -20,6 +20,18 @@ def test_a_graph_that_lowers_is_counted(recipe, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["model", "recipe.json", "rows.jsonl"]
 
 
+def test_no_weights_are_drawn_for_a_graph(recipe, tmp_path: Path) -> None:
+    """There is no memory for those of this model."""
+    pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    folder = write_project(tmp_path / "project", method="scratch")
+    (folder / "model" / "model.safetensors").unlink()
+    config = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps({**config, "vocab_size": 2**40}))
+    done = recipe("check", folder / "recipe.json", "--trace", "--runtime", "mlx")
+    assert done.exit_code == 0, done.output
+    assert "all lowered" in done.output
+
+
 def test_a_model_that_does_not_trace_is_a_finding_about_the_model(recipe, tmp_path: Path) -> None:
     pytest.importorskip("mlx.core", reason="needs the mlx extra")
     from transformers import LongformerConfig, LongformerModel

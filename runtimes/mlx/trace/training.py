@@ -90,16 +90,18 @@ def _training(objective: Objective, names: Iterable[str]) -> nn.Module:
 
 
 def trace_step(
-    step: Train, folder: Path, stored: Mapping[str, Stored], init_file: Path, adapter: Path | None = None
+    step: Train, folder: Path, stored: Mapping[str, Stored] | None, init_file: Path, adapter: Path | None = None
 ) -> Traced:
-    """The graphs of a train step. `stored`: the tensors of the model's files; `adapter`: what it begins with.
+    """The graphs of a train step.
 
+    `stored`: the tensors of the model's files, None for a model that begins without files; `adapter`: what it begins
+    with.
     Raises RunError E406 when the model can't be built, E408 when it can't be traced.
     """
     head = tasks.module_of(step.task).head(step.task)
     with weightless(), quiet():
         loaded, names = build(folder, head, stored)
-        values = partial(stored_value, weight_files(folder), names)
+        values = partial(stored_value, () if stored is None else weight_files(folder), names)
         wrapped = wrap(step, loaded, init_file, values, adapter=adapter)
     if step.precision == "bf16":
         _cast(wrapped.model, torch.bfloat16)
@@ -149,8 +151,10 @@ def trace_saved(
     return graph_of(flat(model, inputs, call), inputs, "inner"), names
 
 
-def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loaded, Mapping[str, str]]:
+def build(folder: Path, head: Head, stored: Mapping[str, Stored] | None) -> tuple[Loaded, Mapping[str, str]]:
     """The model of a folder with a task's head, without weights; and from the files' names to the model's.
+
+    A model that begins without files lacks nothing.
 
     Raises RunError E406 when transformers can't build it, or when the files lack weights below the head.
     """
@@ -165,6 +169,8 @@ def build(folder: Path, head: Head, stored: Mapping[str, Stored]) -> tuple[Loade
         reason = first_line(error)
         hint = "its config.json must be of an architecture that transformers has"
         raise RunError("E406", f"transformers can't build the model: {reason}", hint) from error
+    if stored is None:
+        return Loaded(model=model, head=head_of(model, ()), missing=()), {}
     names = names_in_model(model, stored)
     shapes = {names.get(name, name): tensor.shape for name, tensor in stored.items()}
     missing = [name for name, value in model.named_parameters() if shapes.get(name) != tuple(value.shape)]
