@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compiler.adapter_names import is_of_head
 from compiler.layers import layers_of
 from compiler.plan import Train
 from compiler.recipe import Excluded
@@ -29,17 +30,6 @@ class Group:
     rate: float = 1.0  # over the learning rate of the step
     weight_decay: float
     opens: int = 0  # optimizer steps before the first in which it is trained
-
-
-def bare_name(name: str) -> str:
-    """A parameter's name in the model itself, of its name in one that PEFT has wrapped."""
-    whole = name.removeprefix("base_model.model.")
-    return whole if whole != name else name.removeprefix("base_model.")
-
-
-def is_of_head(name: str, head: Sequence[str]) -> bool:
-    """Whether a parameter is inside one of the modules of the head."""
-    return any(bare_name(name).startswith(f"{top}.") for top in head)
 
 
 def depths_of(shapes: Mapping[str, tuple[int, ...]], head: Sequence[str]) -> dict[str, int]:

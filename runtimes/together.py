@@ -11,12 +11,12 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from compiler.adapter_names import is_of_head
 from compiler.files import write_bytes, write_json
 from compiler.weights import INDEX, SINGLE
 
 SHARED, OWN = "shared.safetensors", "own.safetensors"
 PARTS = "parts"
-_WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
 Tensors = dict[str, Any]
 
 
@@ -25,15 +25,9 @@ def part_folder(folder: Path, part: str) -> Path:
     return folder / PARTS / part if part else folder
 
 
-def is_own(parameter: str, head: Collection[str]) -> bool:
-    """Whether a parameter, by its name in the model as its method wraps it, is of a task's head."""
-    bare = parameter.removeprefix(_WRAPPER)
-    return any(bare == top or bare.startswith(f"{top}.") for top in head)
-
-
 def state_name(part: str, parameter: str, head: Collection[str]) -> str:
     """What a parameter is called among those of all tasks: shared ones keep their name."""
-    return f"{part}/{parameter}" if is_own(parameter, head) else parameter
+    return f"{part}/{parameter}" if is_of_head(parameter, head) else parameter
 
 
 def entry_name(part: str, entry: str, head: Collection[str]) -> str:

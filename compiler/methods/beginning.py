@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from compiler.adapter_names import bare_name
 from compiler.diagnostics import Diagnostic, short
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ FROM = (
 )
 # The files' hashes are in the key of a training, and not where they lie.
 BEGUN: Mapping[str, bool] = {"later": True, "key": False}
-_WRAPPER = "base_model.model."
 
 
 def check_beginning(
@@ -55,7 +55,7 @@ def _differing(
 
     `renamed`: whether the model calls its modules otherwise than its files, so that only their number can be compared.
     """
-    names = (name.removeprefix(_WRAPPER) for name in adapter.shapes)
+    names = map(bare_name, adapter.shapes)
     theirs = tuple(dict.fromkeys(name[: name.index(part)] for name in names if part in name))
     if renamed:
         return list(modules[len(theirs) :]), list(theirs[len(modules) :])

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from compiler.adapter_names import is_of_head
 from compiler.methods import reads_weights
 from compiler.placement import Placement
 from compiler.plan import Train, TrainTogether
@@ -39,7 +40,7 @@ from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
-from runtimes.together import is_own, part_folder
+from runtimes.together import part_folder
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -82,7 +83,7 @@ def _load(
     traced = replace(traced, train=train, evaluate=quantized(traced.evaluate, held), held=held)
     if lost := sorted(set(weights.missing) - set(traced.values)):
         raise RunError("E406", f"the model's files lack {', '.join(lost[:4])}", "name a model with all of its weights")
-    own = [name for name in traced.train.trainable if together and is_own(name, traced.head)]
+    own = [name for name in traced.train.trainable if together and is_of_head(name, traced.head)]
     return MlxEngine(step, traced, weights, model_folder, placement, own)
 
 
@@ -184,8 +185,8 @@ def merge(step: Train, base: Path, adapter: Path, out: Path) -> None:
 
     What was held quantized has its dequantized values there, the update added in float32.
     """
-    changed = _dequantized(SavedModel(base, Adapter(adapter, step.method)))
-    models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), changed)
+    held = _dequantized(SavedModel(base, Adapter(adapter, step.method)))
+    models.merge(base, adapter, out, tasks.module_of(step.task).head(step.task), held)
 
 
 def changes(before: SavedModel, after: Path) -> Iterator[Change]:
@@ -193,7 +194,7 @@ def changes(before: SavedModel, after: Path) -> Iterator[Change]:
     return stored.changes(before.folder, after, _dequantized(before))
 
 
-def _dequantized(saved: SavedModel) -> Mapping[str, models.Change]:
+def _dequantized(saved: SavedModel) -> Mapping[str, models.Held]:
     """The weights of a base that had other values while its adapter was trained, by their names, and which."""
     found = _held(saved)
     return {} if found is None else dict.fromkeys(found.weights, partial(dequantized, held=found))

@@ -24,7 +24,7 @@ from runtimes.errors import RunError
 from runtimes.mlx.dtypes import DTYPES
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.passes.quantized_linear import BIASES, SCALES, linear_weights, quantize_linear
-from runtimes.mlx.weights import Weights, bare_name, load_weights, stored_arrays, stored_name
+from runtimes.mlx.weights import Weights, inner_name, load_weights, stored_arrays, stored_name
 
 RECORD = "quantization.json"
 _CARD = """---
@@ -61,7 +61,9 @@ def quantization_of(method: Method, *graphs: Graph) -> Quantization | None:
     if not held:
         reason = "their inputs are not divided by the group size" if common else "there are none inside numbered layers"
         raise RunError("E406", f"no linear weight of the model can be quantized: {reason}", "use the method lora")
-    return Quantization(bits=method.bits, group_size=method.group_size, weights=tuple(bare_name(name) for name in held))
+    return Quantization(
+        bits=method.bits, group_size=method.group_size, weights=tuple(inner_name(name) for name in held)
+    )
 
 
 def quantized(graph: Graph, held: Quantization | None) -> Graph:
@@ -69,7 +71,7 @@ def quantized(graph: Graph, held: Quantization | None) -> Graph:
     if held is None:
         return graph
     names = _in_graph(graph, held)
-    _require_held(held, {bare_name(name) for name in names})
+    _require_held(held, {inner_name(name) for name in names})
     return quantize_linear(graph, names, bits=held.bits, group_size=held.group_size)
 
 
@@ -77,7 +79,7 @@ def parts_of(held: Quantization | None, *graphs: Graph) -> tuple[Quantization | 
     """What is held of each graph, where a base is in several. Raises RunError E502 when a weight is in none."""
     if held is None:
         return (None,) * len(graphs)
-    found = [{bare_name(name) for name in _in_graph(graph, held)} for graph in graphs]
+    found = [{inner_name(name) for name in _in_graph(graph, held)} for graph in graphs]
     _require_held(held, set().union(*found))
     return tuple(replace(held, weights=tuple(name for name in held.weights if name in names)) for names in found)
 
@@ -89,7 +91,7 @@ def _require_held(held: Quantization, found: set[str]) -> None:
 
 
 def _in_graph(graph: Graph, held: Quantization) -> tuple[str, ...]:
-    return tuple(name for name in linear_weights(graph) if bare_name(name) in held.weights)
+    return tuple(name for name in linear_weights(graph) if inner_name(name) in held.weights)
 
 
 def load_base(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from compiler.adapter_names import is_of_head
 from runtimes.mlx.engine import STATE, DoneStep, MlxEngine
 from runtimes.protocol import LOSS, Batch, RowResults, StepResult
-from runtimes.together import entry_name, folders_of, is_own, state_name, store_once
+from runtimes.together import entry_name, folders_of, state_name, store_once
 
 
 class TogetherEngine:
@@ -29,7 +30,7 @@ class TogetherEngine:
 
     def _shared(self, ours: Mapping[str, mx.array], other: MlxEngine, theirs: Mapping[str, mx.array]) -> Iterator[str]:
         """The names of the arrays that two parts share."""
-        return (name for name in ours if name in theirs and not is_own(name, other.traced.head))
+        return (name for name in ours if name in theirs and not is_of_head(name, other.traced.head))
 
     def _hand_on(self, source: MlxEngine) -> None:
         """Gives the shared parameters of a part, their moments and their count to the others."""

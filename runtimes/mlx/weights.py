@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,13 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from compiler.adapter_names import BESIDE, WITHIN, bare_name, saved_name, without_parts
 from compiler.weights import INDEX, SINGLE, shards
 from runtimes.mlx.dtypes import DTYPES, as_array
 from runtimes.mlx.graph import Graph
 from runtimes.mlx.lower import array_of
 
-_WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
-_MODEL = "base_model."  # likewise, where it leaves the model as it is
 _ENCODED = "prompt_encoder.default.embedding.weight"
-_WRAPPED = (".base_layer.", ".modules_to_save.default.", ".ln_tuning_layers.default.", ".original_module.")  # into them
-_UNSAID = re.compile(r"\.default(\.weight)?$")  # at the end of a name, and not in PEFT's files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +98,10 @@ def stored_name(stored: Mapping[str, mx.array], names: Iterable[str], shape: tup
 def _candidates(name: str) -> Iterator[str]:
     """The names that a file may have for a parameter: the model's own, PEFT's, and those without PEFT."""
     yield name
-    yield name.replace(".default.", ".")
-    yield _UNSAID.sub("", name)
-    bare = bare_name(name)
-    yield _WRAPPER + bare
-    yield bare
+    yield saved_name(name)
+    inner = inner_name(name)
+    yield WITHIN + inner
+    yield inner
     yield from _beside_virtual_tokens(name)
 
 
@@ -117,19 +112,14 @@ def _beside_virtual_tokens(name: str) -> Iterator[str]:
     """
     if name == _ENCODED:
         yield "prompt_embeddings"
-    plain = name
-    for part in _WRAPPED:
-        plain = plain.replace(part, ".")
+    plain = without_parts(name)
     yield plain
-    yield plain.removeprefix(_MODEL)
+    yield plain.removeprefix(BESIDE)
 
 
-def bare_name(name: str) -> str:
-    """The name that a parameter has in the model that PEFT wraps."""
-    bare = name.removeprefix(_WRAPPER)
-    for part in _WRAPPED:
-        bare = bare.replace(part, ".")
-    return bare
+def inner_name(name: str) -> str:
+    """The name that a parameter of a wrapped module has in the model itself."""
+    return without_parts(bare_name(name))
 
 
 def stored_value(files: Sequence[Path], names: Mapping[str, str], name: str) -> npt.NDArray[np.float32]:

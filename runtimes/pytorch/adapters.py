@@ -19,13 +19,12 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight the other way round
 
+from compiler.adapter_names import bare_name, inside, is_of_head, saved_name
 from compiler.methods.targets import meant
 from runtimes.errors import RunError
 from runtimes.pytorch.quiet import quiet
 
 Array = npt.NDArray[np.float32]
-_WRAPPER = "base_model.model."
-_UNSAID = re.compile(r"\.default(?=\.|$)")
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
@@ -63,11 +62,6 @@ def targets(
     return outside
 
 
-def inside(name: str, module: str) -> bool:
-    """Whether a module or parameter is a module or inside of it."""
-    return name == module or name.startswith(f"{module}.")
-
-
 def expression(model: nn.Module, modules: Sequence[str]) -> str:
     """The regular expression by which PEFT finds these modules of a model and no other."""
     general = "|".join(dict.fromkeys(r"\d+".join(map(re.escape, _NUMBER.split(name))) for name in modules))
@@ -101,14 +95,16 @@ def _require_own(model: nn.Module, modules: Sequence[str]) -> None:
             raise RunError("E406", message, "leave it out of /method/modules_to_save, or use the method full")
 
 
-def wrapped(model: PreTrainedModel, configuration: peft.PeftConfig, saved: Sequence[str], model_id: str) -> nn.Module:
+def wrapped(
+    model: PreTrainedModel, configuration: peft.PeftConfig, saved: Sequence[str], model_id: str
+) -> peft.PeftModel:
     """A model with an adapter, as its configuration is to be written."""
     with quiet():
         found = peft.get_peft_model(model, configuration)
     written: Any = found.peft_config["default"]
     written.base_model_name_or_path = model_id  # not where the files happen to lie
-    written.modules_to_save = list(saved)  # PEFT lists a SEQ_CLS head twice
-    return cast(nn.Module, found)
+    written.modules_to_save = list(saved) or None  # PEFT lists a SEQ_CLS head twice, and names that one may have
+    return cast(peft.PeftModel, found)
 
 
 def begun(model: nn.Module, folder: Path, head: Sequence[str]) -> dict[str, Array]:
@@ -123,22 +119,13 @@ def begun(model: nn.Module, folder: Path, head: Sequence[str]) -> dict[str, Arra
     shapes = {name: value.shape for name, value in stored.items()}
     fits = [name for name, value in wanted.items() if shapes.get(places[name]) == value.shape]
 
-    def is_beside(name: str) -> bool:
-        return any(inside(name.removeprefix(_WRAPPER), top) for top in head)
-
-    lacking = [places[name] for name in wanted if name not in fits and not is_beside(places[name])]
-    more = [name for name in stored if name not in places.values() and not is_beside(name)]
+    lacking = [places[name] for name in wanted if name not in fits and not is_of_head(places[name], head)]
+    more = [name for name in stored if name not in places.values() and not is_of_head(name, head)]
     if lacking or more:
         what = f"lacks {lacking[0]}" if lacking else f"has {more[0]} besides"
         message = f"/method/from: the adapter is not of this method and model: it {what}"
         raise RunError("E406", message, "name its target modules, and what else it was trained with")
     return {name: stored[places[name]].float().numpy() for name in fits}
-
-
-def saved_name(name: str) -> str:
-    """What PEFT calls a parameter of a wrapped model in the file of the adapter."""
-    whole = name.replace(".modules_to_save.default.", ".")
-    return _UNSAID.sub("", re.sub(r"(\.lora_magnitude_vector\.default)\.weight$", r"\1", whole))
 
 
 def task_type(name: str) -> peft.TaskType | None:
@@ -152,7 +139,7 @@ def merge(base: PreTrainedModel, adapter_folder: Path, missing: Sequence[str]) -
     `missing`: parameters that the base's files don't have. Raises RunError when the adapter does not bring them either.
     """
     with safe_open(adapter_folder / "adapter_model.safetensors", framework="pt") as file:
-        brought = {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        brought = {bare_name(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     if lost := sorted(set(missing) - brought):
         message = f"neither the base model nor the adapter has {', '.join(lost)}"
         raise RunError("E406", message, "train the adapter anew: a merged model would have a random head")

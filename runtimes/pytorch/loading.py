@@ -12,6 +12,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from compiler.adapter_names import own_names
 from runtimes.errors import RunError, first_line
 from runtimes.pytorch.methods import require_known
 from runtimes.pytorch.quiet import quiet
@@ -124,5 +125,4 @@ def _adapter_names(adapter_folder: Path) -> set[str]:
             names = list(file.keys())
     except (OSError, ValueError) as error:
         raise SourceError(f"{adapter_folder}: not an adapter: {first_line(error)}") from error
-    wrappers = ("base_model.model.", "base_model.")  # of modules within, and of virtual tokens beside
-    return {name.removeprefix(wrapper) for name in names for wrapper in wrappers}
+    return {own for name in names for own in own_names(name)}

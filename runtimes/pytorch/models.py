@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compiler import methods
+from compiler.adapter_names import own_names, without_parts
 from compiler.files import write_json
 from compiler.plan import Train
 from runtimes import tasks
@@ -29,8 +30,8 @@ from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.tasks import Head
 
-Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-_WRAPPERS = ("base_model.model.", "base_model.")  # what PEFT calls a model: with modules within, or tokens beside
+Held = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""From the values that a file has for a weight to those that it had while an adapter was trained."""
 _HEAD_DEVIATION = 0.02  # where the model's configuration does not name its initializer_range
 
 
@@ -187,8 +188,7 @@ def _places(model: nn.Module, bare: Mapping[str, nn.Parameter]) -> dict[str, lis
     found = {name: [names[id(parameter)]] for name, parameter in bare.items()}
     for name in names.values():
         if ".modules_to_save." in name:
-            copied = name.replace(".modules_to_save.default.", ".")
-            [own, *_] = (own for wrapper in _WRAPPERS if (own := copied.removeprefix(wrapper)) in found)
+            [own, *_] = (own for own in own_names(without_parts(name)) if own in found)
             found[own].append(name)
     return found
 
@@ -243,15 +243,15 @@ def _sort_sets(file: Path) -> None:
 
 
 def merge(
-    base_folder: Path, adapter_folder: Path, out: Path, head: Head, changed: Mapping[str, Change] | None = None
+    base_folder: Path, adapter_folder: Path, out: Path, head: Head, held: Mapping[str, Held] | None = None
 ) -> None:
     """Writes the base model with an adapter merged into it, the trained head included, as a transformers folder.
 
-    `changed`: the parameters of the base that had other values while the adapter was trained, and which.
+    `held`: the parameters of the base that had other values while the adapter was trained, and which.
     """
     loaded = load_pretrained(base_folder, head)
     with torch.no_grad():
-        for name, change in (changed or {}).items():
+        for name, values in (held or {}).items():
             parameter = loaded.model.get_parameter(name)
-            parameter.copy_(torch.from_numpy(change(parameter.numpy())))
+            parameter.copy_(torch.from_numpy(values(parameter.numpy())))
     save_pretrained(adapters.merge(loaded.model, adapter_folder, loaded.missing), out)

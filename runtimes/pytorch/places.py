@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from compiler.adapter_names import is_of_head
 from compiler.recipe import Excluded
 from compiler.weights import is_embedding
-from runtimes.groups import Place, depths_of, is_of_head
+from runtimes.groups import Place, depths_of
 from runtimes.pytorch.models import Wrapped
 
 _SCALES = ".ia3_l."  # PEFT holds these vectors as a row or a column; one that is near zero would silence its layer

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from compiler.adapter_names import is_of_head
 from compiler.plan import Train, TrainTogether
 from runtimes.groups import Group, groups_of
 from runtimes.protocol import LOSS, Batch, PendingStep, RowResults, StepResult
@@ -18,7 +19,7 @@ from runtimes.pytorch.models import Wrapped, wrapped_model
 from runtimes.pytorch.optimizers import new_optimizer
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
-from runtimes.together import entry_name, folders_of, is_own, part_folder, state_name, store_once
+from runtimes.together import entry_name, folders_of, part_folder, state_name, store_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +170,4 @@ def _trunk(wrapped: Wrapped) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     """The modules and parameters of a model's base that are not its task's, by their names there."""
     base, prefix = wrapped.inner.base_model, wrapped.inner.base_model_prefix
     found: list[tuple[str, nn.Module | nn.Parameter]] = [*base.named_children(), *base.named_parameters(recurse=False)]
-    yield from ((name, each) for name, each in found if not is_own(f"{prefix}.{name}", wrapped.head))
+    yield from ((name, each) for name, each in found if not is_of_head(f"{prefix}.{name}", wrapped.head))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import peft
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from compiler.methods import Adapter
 from compiler.methods.adapter import matches
 from runtimes.errors import RunError
 from runtimes.initial import New
-from runtimes.pytorch.adapters import stored_names
+from runtimes.pytorch import adapters
 from runtimes.pytorch.bottleneck import BottleneckConfig, BottleneckLayer
-from runtimes.pytorch.quiet import quiet
 
 DROPS_IN_FROZEN = True
 
@@ -28,15 +25,10 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: Adapter, task_ty
         reduction_factor=method.reduction_factor,
         non_linearity=method.non_linearity,
         dropout=method.dropout,
-        task_type=cast(Any, peft.TaskType[task_type] if task_type else None),
+        task_type=cast(Any, adapters.task_type(task_type)),
         base_model_name_or_path=model_id,
     )
-    with quiet():
-        wrapped = peft.get_peft_model(model, configuration)
-    written = cast(BottleneckConfig, wrapped.peft_config["default"])
-    written.base_model_name_or_path = model_id  # not where the files happen to lie
-    written.modules_to_save = list(head)  # PEFT lists a SEQ_CLS head twice
-    return wrapped
+    return adapters.wrapped(model, configuration, head, model_id)
 
 
 def new_parameters(model: nn.Module) -> list[New]:
@@ -63,8 +55,8 @@ def _of_layer(name: str, layer: BottleneckLayer) -> list[New]:
 
 def _targets(model: PreTrainedModel, method: Adapter) -> list[str]:
     """The full names in the model of what the plan's patterns mean, which speak of names in the files."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    stored = stored_names(model, linear)
+    linear = [name for name, module in model.named_modules() if adapters.is_linear(module)]
+    stored = adapters.stored_names(model, linear)
     found = [name for name in linear if any(matches(pattern, stored[name]) for pattern in method.target_modules)]
     if not found:
         raise RunError("E406", f"{', '.join(method.target_modules)}: no such linear layer in the model", "name others")

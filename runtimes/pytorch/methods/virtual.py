@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from runtimes.initial import New
-from runtimes.pytorch.quiet import quiet
+from runtimes.pytorch import adapters
 from runtimes.pytorch.virtual import answering_for_rows
 
 Config = TypeVar("Config", bound=peft.PromptLearningConfig)
@@ -45,12 +45,7 @@ def wrapped(
     configuration.task_type = peft.TaskType[task_type or _FOR_POSITIONS]
     configuration.base_model_name_or_path = model_id
     configuration.modules_to_save = list(head) or None
-    with quiet():
-        found: PeftModel = peft.get_peft_model(model, configuration)
-    written = cast(peft.PromptLearningConfig, found.peft_config["default"])
-    written.base_model_name_or_path = model_id  # not where the files happen to lie
-    written.modules_to_save = list(head) or None  # PEFT adds names that a classifier may have
-    return answering_for_rows(found)
+    return answering_for_rows(adapters.wrapped(model, configuration, head, model_id))
 
 
 def encoder_parameters(model: nn.Module) -> list[New]:
