@@ -29,6 +29,12 @@ class AdapterFacts:
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)  # of its weights, by their names in the file
     files: Mapping[str, str]  # name -> sha256
+    labels: tuple[str, ...] | None = None  # of its head in order; None where no config.json beside it says
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it brings a head beside what it tunes."""
+        return any(map(weights.is_in_head, self.shapes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

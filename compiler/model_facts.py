@@ -189,13 +189,24 @@ def adapter_facts(files: FolderFiles, path: str) -> AdapterFacts:
     try:
         config = json.loads(files.local(ADAPTER_CONFIG).read_bytes())
         tensors = files.header(ADAPTER)
+        has_config = "config.json" in files.names
+        labels = _adapter_labels(json.loads(files.local("config.json").read_bytes())) if has_config else None
     except (ValueError, RecursionError) as error:
         message = f"the adapter {path} can't be read: {error}"
         raise SourceError("R232", message, "save it again with save_pretrained") from None
     if not isinstance(config, dict):
         raise SourceError("R232", f"{ADAPTER_CONFIG} of {path} is not a JSON object", "save it again")
     hashes = {name: files.sha256(name) for name in (ADAPTER_CONFIG, ADAPTER)}
-    return AdapterFacts(id=path, config=config, shapes=weights.shapes(tensors), files=hashes)
+    return AdapterFacts(id=path, config=config, shapes=weights.shapes(tensors), files=hashes, labels=labels)
+
+
+def _adapter_labels(config: object) -> tuple[str, ...] | None:
+    """The labels of a tuned model in order, as its configuration says. Raises ValueError for keys that are no numbers.
+
+    transformers leaves those out that it gives a model by itself.
+    """
+    named = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"}) if isinstance(config, Mapping) else None
+    return tuple(str(named[key]) for key in sorted(named, key=int)) if isinstance(named, Mapping) else None
 
 
 _CLASSIFIER: Mapping[Architecture, str] = {

@@ -122,7 +122,8 @@ class Train:
     task: Task
     keep_head: bool  # the model's own head answers the task
     model: ModelFiles  # of a stage after another: the name of the model that this one left, and no files
-    adapter: ModelFiles | None = field(default=None, metadata={"later": True})  # that the training begins with
+    adapter: ModelFiles | None = field(default=None, metadata=_LATER)  # that the training begins with
+    keep_adapter_head: bool = field(default=True, metadata=_LATER)  # the adapter's own head answers the task
     method: Method
     tuned: Tuned = field(metadata=_NO_KEY)  # for people: what the method trains below the task's head
     loss: Loss

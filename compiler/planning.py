@@ -107,6 +107,7 @@ def _train(recipe: ResolvedRecipe, before: str | None) -> Train:
         keep_head=recipe.keep_head,
         model=recipe.model,
         adapter=recipe.adapter,
+        keep_adapter_head=recipe.keep_adapter_head,
         method=recipe.method,
         tuned=recipe.tuned,
         loss=training.loss,

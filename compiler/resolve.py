@@ -18,6 +18,7 @@ from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
 from compiler.methods import Method, Tuned
+from compiler.methods.beginning import choose_head
 from compiler.methods.virtual import VirtualTokens
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.metrics.units import settled
@@ -101,6 +102,7 @@ class ResolvedRecipe:
     model: ModelFiles
     tokenizer: ModelFiles
     adapter: ModelFiles | None  # that the training begins with
+    keep_adapter_head: bool  # as it is in the adapter
     keep_head: bool
     method: Method
     tuned: Tuned
@@ -120,6 +122,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
     training, training_choices = _training(recipe, model, data, task, target)
     metrics, metric_choices = settled(task.metrics, data.references)
     generation, generation_choices = _generation(recipe, model, data)
+    keep_adapter_head, head_choices = _adapter_head(model.adapter, task.task)
     own_files = {name: digest for name, digest in model.files.items() if not name.endswith(".safetensors")}
     return ResolvedRecipe(
         name=recipe.name,
@@ -130,6 +133,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         held_out="test" if recipe.dataset.test else "validation" if recipe.dataset.validation else None,
         model=ModelFiles(id=model.id, revision=model.revision, files=model.files),
         adapter=None if model.adapter is None else _adapter_files(model.adapter),
+        keep_adapter_head=keep_adapter_head,
         tokenizer=ModelFiles(id=model.id, revision=model.revision, files=own_files),
         keep_head=task.keep_head,
         method=method,
@@ -141,6 +145,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         generation=generation,
         choices=(
             *task.choices,
+            *head_choices,
             *method_choices,
             *training_choices,
             *metric_choices,
@@ -148,6 +153,10 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *group_choices(recipe, model),
         ),
     )
+
+
+def _adapter_head(adapter: AdapterFacts | None, task: Task) -> tuple[bool, tuple[Choice, ...]]:
+    return (True, ()) if adapter is None else choose_head(adapter, tasks.head_names(task))
 
 
 def _adapter_files(adapter: AdapterFacts) -> ModelFiles:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compiler.adapter_names import bare_name
+from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic, short
 
 if TYPE_CHECKING:
@@ -42,6 +43,29 @@ def check_beginning(
         what = f"lacks {lacking[0]}" if lacking else f"has {more[0]} besides"
         message = f"the adapter {adapter.id} is of other target modules than the recipe's method: it {what}"
         yield recipe.finding("R232", "/method/from", message, "name the adapter's target_modules")
+
+
+def choose_head(adapter: AdapterFacts, names: tuple[str, ...] | None) -> tuple[bool, tuple[Choice, ...]]:
+    """Whether a training begins with the head that an adapter brings, and what is to be said of it.
+
+    `names`: of the outputs of the task's head; None where it has no names for them.
+    """
+    if not adapter.has_head:
+        return True, ()
+    why = "" if names is None else _why_not(adapter.labels, names)
+    if why:
+        return False, (Choice(pointer="/method/from", value="head left out", reason=why),)
+    reason = "it answers the task" if names is None else "the adapter's own head has these labels"
+    return True, (Choice(pointer="/method/from", value="head kept", reason=reason),)
+
+
+def _why_not(labels: tuple[str, ...] | None, names: tuple[str, ...]) -> str:
+    """Why a head with these labels does not answer with these names; "" where it does."""
+    if labels is None:
+        return "no config.json beside the adapter says which labels its head has"
+    if labels == names:
+        return ""
+    return f"its labels are {'in another order' if sorted(labels) == sorted(names) else 'others'}"
 
 
 def _shown(value: object) -> str:

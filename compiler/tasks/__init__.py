@@ -65,6 +65,7 @@ __all__ = [
     "bind",
     "check_prompt",
     "columns_of",
+    "head_names",
     "image_column",
     "is_started",
     "left_by",
@@ -153,6 +154,19 @@ def left_by(task: Task, model: ModelFacts) -> ModelFacts:
             return replace(bare, architectures=(masking.HEAD,))
         case _:
             return bare
+
+
+def head_names(task: Task) -> tuple[str, ...] | None:
+    """What a resolved task calls the outputs of its head, in order; None where it has no names for them."""
+    match task:
+        case TextClassification(labels=(*names,)) | ImageClassification(labels=(*names,)):
+            return tuple(names)
+        case TokenClassification(labels=(*names,)):
+            return tuple(names)
+        case TextRegression(targets=targets):
+            return targets or ("LABEL_0",)  # transformers' own word
+        case _:
+            return None
 
 
 def tells_next_token(task: Task, model: ModelFacts) -> bool:

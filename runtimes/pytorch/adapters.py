@@ -107,13 +107,14 @@ def wrapped(
     return cast(peft.PeftModel, found)
 
 
-def begun(model: nn.Module, folder: Path, head: Sequence[str]) -> dict[str, Array]:
+def begun(model: nn.Module, folder: Path, head: Sequence[str], *, keep_head: bool) -> dict[str, Array]:
     """The values that an adapter's folder has for the trained parameters of a wrapped model, by their names in it.
 
-    Those of the head may be missing, or be of other labels: then they are as without the adapter. Raises RunError
-    E406 where others are missing, or where there are more.
+    Those of the head may be missing, or of other sizes, or are left out unless `keep_head`: then they are as without
+    the adapter. Raises RunError E406 where others are missing, or where there are more.
     """
-    stored = load_file(folder / "adapter_model.safetensors")
+    found = load_file(folder / "adapter_model.safetensors")
+    stored = {name: value for name, value in found.items() if keep_head or not is_of_head(name, head)}
     wanted = {name: value for name, value in model.named_parameters() if value.requires_grad}
     places = {name: saved_name(name) for name in wanted}
     shapes = {name: value.shape for name, value in stored.items()}

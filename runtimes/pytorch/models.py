@@ -168,14 +168,18 @@ def wrap(
     places = _places(model, bare)
     found = {place: values[new.name] for new in heads for place in places[new.name]}
     layer = last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1])
-    begun = {} if adapter is None else unfolded(adapters.begun(model, adapter, loaded.head), layer, head)
+    begun = {} if adapter is None else _begun(step, model, loaded.head, adapter)
     return Wrapped(
         model=model,
         inner=loaded.model,
         head=loaded.head,
-        values={**found, **{new.name: values[new.name] for new in added}, **begun},
+        values={**found, **{new.name: values[new.name] for new in added}, **unfolded(begun, layer, head)},
         last_layer=layer,
     )
+
+
+def _begun(step: Train, model: nn.Module, head: Sequence[str], adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
+    return adapters.begun(model, adapter, head, keep_head=step.keep_adapter_head)
 
 
 def _held(model: nn.Module, name: str) -> npt.NDArray[np.float32]:

@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="needs the torch extra")
 import torch
 from safetensors.numpy import load_file, save_file
 
+from compiler.adapter_names import saved_name
 from compiler.diagnostics import RecipeError
 from compiler.driver import Compiled, compile_recipe
 from compiler.hub import SourceError
@@ -26,6 +27,7 @@ from compiler.typed import to_json
 from runtimes.backends import backend
 from runtimes.errors import RunError
 from runtimes.execute import execute
+from runtimes.pytorch.engine import TorchEngine
 from runtimes.saved import trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, unpacked
 from tests.conformance.subjects import FACTS, Project, Subject, write
@@ -97,6 +99,75 @@ def test_an_engine_begins_as_the_adapter_answers(project: Project, name: str, ru
     assert np.abs(fresh.evaluate(batch).outputs - theirs).max() > 1e-3
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A classification by two labels, and an adapter in used/adapter that was trained for them."""
+    subject = Subject(task="text-classification", loss="cross-entropy", method="lora")
+    found = write(subject, tmp_path_factory.mktemp("labelled") / "project")
+    train(found, "used", LABELLED)
+    return found
+
+
+LABELLED = {"type": "lora", "rank": 4}
+_HEAD = "base_model.model.classifier.modules_to_save.default.weight"
+_UPDATE = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.default.weight"
+
+
+def renamed(project: Project, name: str, labels: dict[str, str] | None) -> Path:
+    """A copy of the adapter whose configuration has other labels, or which has none."""
+    folder = project.folder / name
+    shutil.copytree(project.folder / "used" / "adapter", folder)
+    if labels is None:
+        (folder / "config.json").unlink()
+        return folder
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": labels}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "said"),
+    [
+        ("same", {"0": "negative", "1": "positive"}, "head kept: the adapter's own head has these labels"),
+        ("others", {"0": "no", "1": "yes"}, "head left out: its labels are others"),
+        ("turned", {"0": "positive", "1": "negative"}, "head left out: its labels are in another order"),
+        ("unknown", None, "head left out: no config.json beside the adapter says which labels its head has"),
+    ],
+)
+def test_the_head_of_an_adapter_is_kept_when_its_labels_match_by_name(
+    labelled: Project, name: str, labels: dict[str, str] | None, said: str, tmp_path: Path
+) -> None:
+    adapter = renamed(labelled, name, labels)
+    found = compiled(labelled, {**LABELLED, "from": name})
+    [choice] = [choice for choice in found.plan.choices if choice.pointer == "/method/from"]
+    assert f"{choice.value}: {choice.reason}" == said
+    step = train_step(found.plan)
+    engine = backend("pytorch").load_engine(step, labelled.model, tmp_path / "i", placed(), adapter)
+    plain = backend("pytorch").load_engine(step, labelled.model, tmp_path / "i", placed())
+    assert isinstance(engine, TorchEngine) and isinstance(plain, TorchEngine)
+    stored = load_file(adapter / "adapter_model.safetensors")
+
+    def is_of_adapter(place: str) -> bool:
+        value, other = (each.model.get_parameter(place).detach().numpy() for each in (engine, plain))
+        assert not np.array_equal(stored[saved_name(place)], other), "else it would say nothing"
+        assert any(np.array_equal(value, each) for each in (stored[saved_name(place)], other))
+        return np.array_equal(value, stored[saved_name(place)])
+
+    assert is_of_adapter(_HEAD) is said.startswith("head kept")
+    assert is_of_adapter(_UPDATE)
+
+
+def test_what_becomes_of_the_head_is_in_the_key_of_the_training(labelled: Project) -> None:
+    method = {**LABELLED, "from": "key"}
+    adapter = renamed(labelled, "key", {"0": "negative", "1": "positive"})
+    before = compiled(labelled, method).plan
+    shutil.rmtree(adapter)
+    renamed(labelled, "key", {"0": "no", "1": "yes"})
+    after = compiled(labelled, method).plan
+    assert before.keys()["train"] != after.keys()["train"]
+    assert Plan.from_json(after.to_json()) == after
+
+
 def test_the_plan_has_the_hashes_of_the_adapter_in_its_key_and_not_its_path(project: Project) -> None:
     method = {**METHODS["ia3"], "from": "ia3/adapter"}
     plan = compiled(project, method).plan
@@ -150,6 +221,10 @@ def test_an_adapter_that_can_t_be_read_is_named(project: Project) -> None:
     with pytest.raises(RecipeError, match=r"not a JSON object"):
         compiled(project, {"type": "ia3", "from": "broken"})
     (broken / "adapter_config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RecipeError, match="can't be read"):
+        compiled(project, {"type": "ia3", "from": "broken"})
+    shutil.copyfile(project.folder / "ia3" / "adapter" / "adapter_config.json", broken / "adapter_config.json")
+    (broken / "config.json").write_text('{"id2label": {"first": "no"}}', encoding="utf-8")
     with pytest.raises(RecipeError, match="can't be read"):
         compiled(project, {"type": "ia3", "from": "broken"})
 
