@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 pytest.importorskip("peft", reason="needs the torch extra")
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file as load_numpy
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
@@ -21,15 +25,19 @@ from runtimes.comparison import HeldOut
 from runtimes.export import Stage
 from runtimes.gate import Verification
 from runtimes.pytorch.loading import load_source
+from runtimes.pytorch.models import merge
 from runtimes.pytorch.noise import float32_noise
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import torch_scores
+from runtimes.pytorch.stored import changes
 from runtimes.saved import Adapter, SavedModel
+from runtimes.survival import Floats, Rounding, float32, survival
 from runtimes.tokens import open_encoder
 from runtimes.verify import verify_export
 from tests.runtimes.conftest import HEAD, LABELS, MAX_LENGTH, TASK, Tiny, labelled, labels_of
 
 Weights = dict[str, Any]
+WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +58,9 @@ def adapter(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def merged(tiny: Tiny, adapter: Path, out: Path, times: int = 1) -> Path:
-    """The adapter merged into its base, once or more often."""
-    with quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(tiny.model, dtype=torch.float32)
-        for _ in range(times):
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        model.save_pretrained(out)
+def merged(base: Path, adapter: Path, out: Path) -> Path:
+    """The adapter merged into a model, as a run merges it."""
+    merge(base, adapter, out, HEAD)
     return out
 
 
@@ -73,25 +77,15 @@ def one_module_left_out(weights: Weights, base: Weights) -> Weights:
     return {**weights, name: base[name]}
 
 
-def base_in_few_bits(weights: Weights, base: Weights) -> Weights:
-    """The update lost in a base of four bits: merged, and rounded to where the base's codes lie."""
-    step = {name: value.abs().max() / 7 for name, value in base.items()}
-    return {
-        name: (value / step[name]).round() * step[name] if "layer" in name and value.ndim == 2 else value
-        for name, value in weights.items()
-    }
-
-
 DAMAGES: Mapping[str, Callable[[Weights, Weights], Weights]] = {
     "head dropped": head_dropped,
     "not merged": not_merged,
     "a module left out": one_module_left_out,
-    "update lost in four bits": base_in_few_bits,
 }
 
 
-def verified(tiny: Tiny, adapter: Path, model: Path, out: Path) -> Verification:
-    trained = torch_scores(SavedModel(tiny.model, Adapter(adapter, LoRA())), HEAD)
+def verified(tiny: Tiny, adapter: Path, model: Path, out: Path, base: Path | None = None) -> Verification:
+    trained = torch_scores(SavedModel(base or tiny.model, Adapter(adapter, LoRA())), HEAD)
     targets = labels_of(trained, tiny.texts, tiny.model)
     return verify_export(
         tiny.verify_step,
@@ -104,14 +98,14 @@ def verified(tiny: Tiny, adapter: Path, model: Path, out: Path) -> Verification:
 
 
 def test_a_merged_model_passes(tiny: Tiny, adapter: Path, tmp_path: Path) -> None:
-    found = verified(tiny, adapter, merged(tiny, adapter, tmp_path / "model"), tmp_path / "out")
+    found = verified(tiny, adapter, merged(tiny.model, adapter, tmp_path / "model"), tmp_path / "out")
     assert found.passed, found.first_failure
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_known_failure_of_merging_is_caught(damage: str, tiny: Tiny, adapter: Path, tmp_path: Path) -> None:
-    file = merged(tiny, adapter, tmp_path / "model") / "model.safetensors"
-    weights, base = load_file(file), load_file(tiny.model / "model.safetensors")
+    file = merged(tiny.model, adapter, tmp_path / "model") / WEIGHTS
+    weights, base = load_file(file), load_file(tiny.model / WEIGHTS)
     save_file(DAMAGES[damage](weights, base), file, metadata={"format": "pt"})
     found = verified(tiny, adapter, tmp_path / "model", tmp_path / "out")
     assert not found.passed
@@ -119,7 +113,48 @@ def test_a_known_failure_of_merging_is_caught(damage: str, tiny: Tiny, adapter: 
 
 
 def test_an_adapter_that_was_merged_twice_is_caught(tiny: Tiny, adapter: Path, tmp_path: Path) -> None:
-    found = verified(tiny, adapter, merged(tiny, adapter, tmp_path / "model", times=2), tmp_path / "out")
+    once = merged(tiny.model, adapter, tmp_path / "once")
+    found = verified(tiny, adapter, merged(once, adapter, tmp_path / "twice"), tmp_path / "out")
+    assert str(found.first_failure).startswith("trained -> merged: ")
+
+
+def in_four_bits(steps: Mapping[str, float], name: str, values: Floats) -> Floats:
+    """A weight on a grid of fifteen values; one without a step as it is."""
+    return np.round(values / steps[name]).astype(np.float32) * np.float32(steps[name]) if name in steps else values
+
+
+def rounded(folder: Path, rounding: Rounding) -> Path:
+    """The model with its weights rounded."""
+    weights = load_numpy(folder / WEIGHTS)
+    save_numpy({name: rounding(name, value) for name, value in weights.items()}, folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+def test_an_update_that_is_lost_in_the_four_bits_of_its_base_is_caught(
+    tiny: Tiny, adapter: Path, tmp_path: Path
+) -> None:
+    """The base lies on the grid, and no weight is moved as far as to the middle between two of its values."""
+    base, small = tmp_path / "base", tmp_path / "small"
+    shutil.copytree(tiny.model, base)
+    matrices = {name: value for name, value in load_numpy(base / WEIGHTS).items() if "layer" in name and value.ndim > 1}
+    steps = {name: float(np.abs(value).max() / 7) for name, value in matrices.items()}
+    rounding = partial(in_four_bits, steps)
+    rounded(base, rounding)
+    shutil.copytree(adapter, small)
+    updates = load_numpy(small / ADAPTER)
+    scaled = {name: value * np.float32(0.01) if "lora_B" in name else value for name, value in updates.items()}
+    save_numpy(scaled, small / ADAPTER, {"format": "pt"})
+
+    whole = merged(base, small, tmp_path / "whole")
+    tuned = list(changes(base, whole, {}))
+    far = [np.abs(change.after - change.before).max() / steps[change.name] for change in tuned if change.name in steps]
+    assert 0 < max(far) < 0.25
+    left = survival(tuned, {"whole": float32, "4 bits": rounding})
+    assert left["4 bits"].lost and not left["whole"].lost
+    assert verified(tiny, small, whole, tmp_path / "well", base).passed
+
+    found = verified(tiny, small, rounded(whole, rounding), tmp_path / "out", base)
+    assert not found.passed
     assert str(found.first_failure).startswith("trained -> merged: ")
 
 
