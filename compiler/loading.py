@@ -152,7 +152,7 @@ def set_value(document: Document, override: str) -> Document:
         hint = f"set what is in it: --set {pointer}/{next(iter(_members(document, pointer)))}=..."
         raise _not_settable(place, pointer, "an object merges into what is there: an empty one changes nothing", hint)
     root = _with_default(document, path, place)
-    return Document(expand(merge(root, expand(_overlay(root, path, value, "")))), document.file)
+    return Document(merge(root, expand(_overlay(root, path, value, ""))), document.file)
 
 
 def _members(document: Document, pointer: str) -> Mapping[str, Node]:
