@@ -76,18 +76,12 @@ def stages_of(document: Document) -> tuple[StageText, ...]:
 
 
 def _stage(document: Document, number: int, item: Node, *, last: bool) -> StageText:
-    assert isinstance(item.value, Mapping), "its shape was checked"
-    left_out = {"stages", *_ONLY_IN_STAGES, *(() if last else _OF_THE_LAST)}
-    own = _without(item, {"name"})
-    whole = merge(_without(document.root, left_out), own)
+    left_out = ("stages", *_ONLY_IN_STAGES, *(() if last else _OF_THE_LAST))
+    own = item.without("name")
+    whole = merge(document.root.without(*left_out), own)
     root = Node(whole.value, item.at, document.root.folder, whole.keys)  # paths start where the recipe's do
-    name = str(item.value["name"].value)
+    name = str(item.members["name"].value)
     return StageText(name=name, pointer=f"/stages/{number}", own=own, document=Document(root, document.file))
-
-
-def _without(node: Node, left_out: set[str]) -> Node:
-    assert isinstance(node.value, Mapping), "a recipe and a stage are objects"
-    return replace(node, value={key: value for key, value in node.value.items() if key not in left_out})
 
 
 def check_stages(document: Document) -> Iterator[Diagnostic]:

@@ -57,18 +57,13 @@ def _recipe_of(whole: MultiRecipe, name: str) -> Recipe:
 
 def _projected(root: Node, own: Node) -> Node:
     """The root of a recipe of one task: what the tasks share, and its own, each where it was written."""
-    shared, of_task = _members(root, "$schema", "task", "training"), _members(own, "loss", "weight")
+    shared, of_task = root.without("$schema", "task", "training").members, own.without("loss", "weight").members
     training = root.get("training") or Node({}, own.at, own.folder)
-    settings, keys = _members(training, *_OF_ONE), dict(training.keys)
+    settings, keys = dict(training.without(*_OF_ONE).members), dict(training.keys)
     if (loss := own.get("loss")) is not None:
         settings["loss"], keys["loss"] = loss, own.keys.get("loss", loss.at)
     own_training = Node(settings, training.at, training.folder, keys)
     return Node({**shared, **of_task, "training": own_training}, root.at, root.folder, {**root.keys, **own.keys})
-
-
-def _members(node: Node, *without: str) -> dict[str, Node]:
-    assert isinstance(node.value, Mapping), "the schema says so"
-    return {key: value for key, value in node.value.items() if key not in without}
 
 
 # --- findings about the recipe alone
