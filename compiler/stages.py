@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -44,6 +45,20 @@ class StageText:
     def is_common(self, found: Diagnostic) -> bool:
         """Whether a finding about the stage's document is about what stands beside the stages."""
         return self.own is not None and self.located(found).pointer == found.pointer
+
+    def is_unread(self, found: Diagnostic) -> bool:
+        """Whether a finding is that nothing in the stage reads what stands beside the stages; another one may."""
+        return found.code == "R202" and self.is_common(found)
+
+    def has_common(self, pointer: str) -> bool:
+        """Whether the stage has what stands beside the stages under a pointer, and does not say all of it otherwise."""
+        node, own = self.document.find(pointer), Document(self.own or self.document.root, self.document.file)
+        inside = walk(node, pointer) if node is not None else ()
+        return any(own.find(place) is None for place, value in inside if not value.members)
+
+    def without(self, unread: Iterable[Diagnostic]) -> Document:
+        """Its document without the keys that findings say nothing reads."""
+        return functools.reduce(Document.without, (each.pointer for each in unread), self.document)
 
     def _wrote(self, pointer: str) -> bool:
         """Whether the stage, and not what is common to all, says what stands under a pointer or nearest above it."""
@@ -142,16 +157,21 @@ Found = Sequence[tuple[StageText, tuple[Diagnostic, ...]]]
 """What was found about the document of each stage."""
 
 
-def read_by_some(found: Found) -> Found:
-    """The findings but for those that nothing reads a common key in one stage, where another one reads it."""
-    by_none = set.intersection(*({each.pointer for each in own if _is_unread(stage, each)} for stage, own in found))
-    first, findings = found[0]
-    unread = tuple(each for each in findings if _is_unread(first, each) and each.pointer in by_none)
-    return [(stage, (*(each for each in own if not _is_unread(stage, each)), *unread)) for stage, own in found]
+def read_by_none(found: Found) -> tuple[Diagnostic, ...]:
+    """Of the findings that nothing reads a common key, those about what no stage that has it reads; each once."""
+    unread = [(stage, {each.pointer: each for each in reversed(own) if stage.is_unread(each)}) for stage, own in found]
+    first = {pointer: each for _, own in reversed(unread) for pointer, each in own.items()}
+    return tuple(
+        each
+        for pointer, each in first.items()
+        if all(own.keys() & {*_with_parents(pointer)} for stage, own in unread if stage.has_common(pointer))
+    )
 
 
-def _is_unread(stage: StageText, found: Diagnostic) -> bool:
-    return found.code == "R202" and stage.is_common(found)
+def _with_parents(pointer: str) -> Iterator[str]:
+    while pointer:
+        yield pointer
+        pointer = pointer.rpartition("/")[0]
 
 
 def told(found: Found) -> tuple[Diagnostic, ...]:
