@@ -68,7 +68,8 @@ CODES: dict[str, Code] = {
         "listed twice",
         "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
         "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
-        "give it another name.",
+        "give it another name. Names of stages, and of tasks that share a model, are those of folders: they differ in "
+        "more than case.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",

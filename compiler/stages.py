@@ -15,6 +15,7 @@ from compiler.loading import merge
 from compiler.recipe import Recipe, Stage
 from compiler.typed import fields
 
+ONE_FOLDER = "on disks of macOS and Windows they would share a folder"
 _OF_STAGES = tuple(f.name for f in fields(Stage) if f.name != "name")
 _ONLY_IN_STAGES = ("task", "dataset")
 _OF_THE_LAST = ("export", "verify")
@@ -108,13 +109,17 @@ def check_stages(document: Document) -> Iterator[Diagnostic]:
         if document.find(f"/{key}") is not None:
             message, hint = f'nothing reads "{key}" beside "stages"', "put it into the stages that it is for"
             yield Diagnostic(code="R202", at=document.key_at(f"/{key}"), pointer=f"/{key}", message=message, hint=hint)
-    seen: dict[object, int] = {}
-    for number, item in enumerate(written.value):
-        name = item.get("name")
-        if name is not None and seen.setdefault(name.value, number) != number:
-            message = f'the stage "{name.value}" stands twice, first as item {seen[name.value]}'
-            pointer = f"/stages/{number}/name"
-            yield Diagnostic(code="R203", at=name.at, pointer=pointer, message=message, hint="give it another name")
+    names = [item.members["name"] for item in written.value]
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names):
+        first = seen.setdefault(str(name.value).casefold(), number)
+        if first == number:
+            continue
+        message = f'the stage "{name.value}" stands twice, first as item {first}'
+        if name.value != names[first].value:
+            message = f'the stages "{names[first].value}" and "{name.value}" differ only in case: {ONE_FOLDER}'
+        pointer = f"/stages/{number}/name"
+        yield Diagnostic(code="R203", at=name.at, pointer=pointer, message=message, hint="give it another name")
 
 
 def check_common(document: Document, stages: Sequence[StageText]) -> Iterator[Diagnostic]:

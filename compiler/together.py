@@ -18,6 +18,7 @@ from compiler.lengths import auto_length
 from compiler.moments import wanted
 from compiler.recipe import NAME, AdamW, Recipe, Training
 from compiler.resolve import DEFAULT_EPOCHS
+from compiler.stages import ONE_FOLDER
 from compiler.tasks.multi_task import METHODS, MultiRecipe, Proportional, RoundRobin, Sampling, Temperature
 from compiler.typed import read_record
 
@@ -93,8 +94,12 @@ def check_names(whole: MultiRecipe) -> Iterator[Diagnostic]:
     if len(names) < 2:
         message = f"several tasks are at least two, found {len(names)}"
         yield _finding(whole, "R260", TASKS, message, "add a task, or write the one as /task itself")
+    seen: dict[str, str] = {}
     for name in names:
         pointer = f"{TASKS}/{escape(name)}"
+        if (first := seen.setdefault(name.casefold(), name)) != name:
+            message = f'the tasks "{first}" and "{name}" differ only in case: {ONE_FOLDER}'
+            yield _finding(whole, "R203", pointer, message, "give it another name", key=True)
         if not re.fullmatch(NAME, name):
             message = "a task's name has other characters than letters, digits, dot, dash, underscore"
             yield _finding(whole, "R260", pointer, message, "rename it: its folder is called so", key=True)
