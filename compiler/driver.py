@@ -11,6 +11,7 @@ from compiler.checks import check_placement
 from compiler.diagnostics import Diagnostic, RecipeError, in_order, stop_on_error
 from compiler.document import Document
 from compiler.facts import DataFacts, Facts, FactSource, Left, ModelFacts
+from compiler.leaks import check_leaks
 from compiler.placement import Placement, Runtime, Target, place
 from compiler.plan import Plan
 from compiler.planning import plan
@@ -20,7 +21,7 @@ from compiler.recipe import Recipe
 from compiler.resolve import ResolvedRecipe, check_facts, resolve
 from compiler.stages import StageText, read_by_none, told
 from compiler.tasks.multi_task import is_multi_task
-from compiler.together import check_leaks, check_models, collected, gathered, projected, shared_training
+from compiler.together import check_leaks_between, check_models, collected, gathered, projected, shared_training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def compile_together(document: Document, facts: FactSource, target: Target, runt
     parts = collected({name: partial(alone, name) for name in recipes})
     plans = {name: (recipes[name], plan(part.resolved)) for name, part in parts.items()}
     first = next(iter(parts.values()))
-    findings = [*(one for part in parts.values() for one in part.findings), *check_leaks(recipes, found)]
+    findings = [*(one for part in parts.values() for one in part.findings), *check_leaks_between(recipes, found)]
     stage = replace(first, findings=in_order(findings), parts=parts)
     return Compiled(stages=(stage,), plan=plan_together(whole, plans, shared))
 
@@ -133,7 +134,14 @@ def _compiled(
 ) -> CompiledStage:
     """A stage that starts from the model that those before it left. Raises RecipeError about its own document."""
     left = Left(model=before[-1].left, tasks=tuple(each.resolved.task for each in before)) if before else None
-    return _compiled_with(stage, facts.gather(stage.recipe, left), before, target, runtime)
+    compiled = _compiled_with(stage, facts.gather(stage.recipe, left), before, target, runtime)
+    others = {_called(each.text): each.data for each in before}
+    leaks = check_leaks(compiled.recipe, compiled.data, _called(stage.text), others)
+    return replace(compiled, findings=(*compiled.findings, *map(stage.text.located, leaks)))
+
+
+def _called(stage: StageText) -> str:
+    return f'the stage "{stage.name}"'
 
 
 def _compiled_with(

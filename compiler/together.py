@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from math import ceil
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from compiler.checks import check_recipe
 from compiler.diagnostics import Diagnostic, RecipeError, counted, in_order
 from compiler.document import Document, Node, escape
 from compiler.facts import Facts, FactSource
+from compiler.leaks import check_leaks
 from compiler.lengths import auto_length
 from compiler.moments import wanted
 from compiler.recipe import NAME, AdamW, Recipe, Training
@@ -181,19 +181,11 @@ def check_models(whole: MultiRecipe, found: Mapping[str, Facts]) -> Iterator[Dia
         yield _finding(whole, "R410", "/model/id", message, "choose an encoder: bert, roberta, distilbert, ...")
 
 
-def check_leaks(recipes: Mapping[str, Recipe], found: Mapping[str, Facts]) -> Iterator[Diagnostic]:
+def check_leaks_between(recipes: Mapping[str, Recipe], found: Mapping[str, Facts]) -> Iterator[Diagnostic]:
     """The held-out rows of a task are not among those that another one is trained on."""
-    for name, facts in found.items():
-        for split, (other, theirs) in product(facts.data.splits, found.items()):
-            train = theirs.data.split("train")
-            if split.rows.split == "train" or other == name or train is None:
-                continue
-            if count := len(split.digests & train.digests):
-                rows = f"{counted(count, f'{split.rows.split} row')} of {name} stand{'s' if count == 1 else ''}"
-                message = f"{rows} in train of {other}: the model has read {'it' if count == 1 else 'them'}"
-                hint = "draw the rows of both alike: the same fraction and seed, and no stratify where one has classes"
-                pointer = f"/dataset/{split.rows.split}"
-                yield recipes[name].finding("R311", pointer, message, hint, severity="warning")
+    for name, recipe in recipes.items():
+        others = {other: facts.data for other, facts in found.items() if other != name}
+        yield from check_leaks(recipe, found[name].data, name, others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

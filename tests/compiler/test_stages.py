@@ -251,6 +251,26 @@ def test_a_target_module_is_looked_for_in_each_stage(project: Path) -> None:
     assert findings(project, FIRST, {**SECOND, "method": wrong}) == [("R205", "/stages/1/method/target_modules/0")]
 
 
+def test_held_out_rows_that_an_earlier_stage_was_trained_on_are_said_in_the_later_one(project: Path) -> None:
+    """All 60 rows differ. The first stage trains on all of them; the second holds out half, the third as the second."""
+    whole = {"train": "rows.jsonl", "validation": None, "test": None}
+    half = {**whole, "test": {"fraction": 0.5}}
+    three = {**SECOND, "name": "three", "dataset": half}
+    path = write(project, {**FIRST, "dataset": whole}, {**SECOND, "dataset": half}, three)
+    first, second = compiled(path).findings
+    assert (first.code, first.severity, first.pointer) == ("R311", "warning", "/stages/1/dataset/test")
+    assert first.message == '30 test rows of the stage "two" stand in train of the stage "one": the model has read them'
+    assert (second.code, second.pointer) == ("R311", "/stages/2/dataset/test")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [lines[each.at.line - 1].strip() for each in (first, second)] == ['"test": {'] * 2
+
+
+def test_rows_that_all_stages_hold_out_are_read_by_none(project: Path) -> None:
+    drawn = {"train": "rows.jsonl", "validation": {"fraction": 0.2}, "test": {"fraction": 0.5}}
+    path = write(project, {**FIRST, "dataset": drawn}, {**SECOND, "dataset": drawn})
+    assert compiled(path).findings == ()
+
+
 HEAD, FULL = {**FIRST, "method": "head"}, {**SECOND, "method": "full"}
 NUMBERS = {"name": "three", "task": "text-regression", "dataset": {"train": "numbers.jsonl"}}
 
