@@ -358,8 +358,8 @@ CODES: dict[str, Code] = {
     ),
     "R311": Code(
         "texts stand twice",
-        "Held-out texts that train has as well, or that an earlier stage or another task of the same model is trained on; or "
-        "texts that repeat in train; equal but for case and spaces. Held-out ones raise the metrics without "
+        "Held-out texts that train has as well, or that an earlier stage or another task of the same model is trained "
+        "on; or texts that repeat in train; equal but for case and spaces. Held-out ones raise the metrics without "
         "merit: remove them from one side.",
     ),
     "R312": Code(
