@@ -68,7 +68,8 @@ CODES: dict[str, Code] = {
         "listed twice",
         "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
         "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
-        "give it another name.",
+        "give it another name. Names of stages, and of tasks that share a model, are those of folders: they differ in "
+        "more than case.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
@@ -357,8 +358,9 @@ CODES: dict[str, Code] = {
     ),
     "R311": Code(
         "texts stand twice",
-        "Held-out texts that train has as well, or texts that repeat in train; equal but for case and "
-        "spaces. Held-out ones raise the metrics without merit: remove them from one side.",
+        "Held-out texts that train has as well, or that an earlier stage or another task of the same model is trained "
+        "on; or texts that repeat in train; equal but for case and spaces. Held-out ones raise the metrics without "
+        "merit: remove them from one side.",
     ),
     "R312": Code(
         "a label that is not declared",
