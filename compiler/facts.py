@@ -71,7 +71,7 @@ class ModelFacts:
     @property
     def linear_inputs(self) -> Mapping[str, int]:
         """The inputs of each linear module."""
-        return {name: self.shapes[f"{name}.weight"][1] for name in self.linear_modules}
+        return {name: self.sides(name)[1] for name in self.linear_modules}
 
     @property
     def head_has_bias(self) -> bool:
