@@ -49,6 +49,7 @@ class ModelFacts:
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
+    batch_norms: tuple[str, ...] = ()  # modules that normalise over batches, by their names in the files
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
@@ -62,6 +63,11 @@ class ModelFacts:
     def linear_modules(self) -> tuple[str, ...]:
         """Modules with a matrix, by their names in the weight files; without embeddings and heads."""
         return weights.linear_modules(self.shapes)
+
+    @property
+    def norm_modules(self) -> tuple[str, ...]:
+        """Modules that normalise single rows, by their names in the weight files; without heads."""
+        return weights.norm_modules(self.shapes, self.batch_norms)
 
     def sides(self, name: str) -> tuple[int, int]:
         """The outputs and the inputs of a linear module."""

@@ -171,6 +171,7 @@ def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
         num_parameters=weights.num_parameters(tensors),
         dtype=weights.dtype(tensors),
         shapes=weights.shapes(tensors),
+        batch_norms=weights.batch_norms(tensors),
         labels=_labels(config, tensors, _CLASSIFIER[architecture_of(config)]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,

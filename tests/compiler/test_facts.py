@@ -147,6 +147,17 @@ def test_a_model_is_described_from_its_config_and_header(project):
     assert model.has_tokenizer
 
 
+def test_norms_over_batches_are_told_by_their_running_means_which_are_no_parameters(project):
+    shapes = ("weight", "bias", "running_mean", "running_var")
+    norm = {f"normalization__{name}": (4,) for name in shapes}
+    write_model(project.mirror / MODEL, tensors=bert_tensors(**norm))
+    model = project.gather().model
+    assert model.batch_norms == ("normalization",)
+    assert model.norm_modules == ("embeddings.LayerNorm",)
+    assert {"normalization.weight", "normalization.bias"} <= model.shapes.keys()
+    assert not {"normalization.running_mean", "normalization.running_var"} & model.shapes.keys()
+
+
 def test_linear_modules_are_the_matrices_but_for_embeddings_and_heads(project):
     write_model(project.mirror / MODEL, tensors=bert_tensors(classifier__weight=(2, 4), lm_head__weight=(6, 4)))
     assert project.gather().model.linear_modules == (
