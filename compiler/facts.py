@@ -43,9 +43,9 @@ class ModelFacts:
     hidden_size: int
     vocab_size: int
     max_positions: int | None  # tokens that a row can have; None without a limit
-    num_parameters: int
+    num_parameters: int | None  # None where its shapes are not known
     dtype: str  # of most parameters: float32, bfloat16
-    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files
+    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files; empty where they are not known
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
@@ -58,6 +58,11 @@ class ModelFacts:
     adapter: AdapterFacts | None = None  # that the recipe's method begins with
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether the shapes of its weights are known: of weights that are drawn anew they may not be."""
+        return self.num_parameters is not None
 
     @property
     def linear_modules(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
-from compiler.methods.interface import Tuned, num_parameters
+from compiler.methods.interface import Tuned, num_parameters, unknown_shapes
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -44,6 +44,9 @@ RUNTIMES = EVERY_RUNTIME
 
 def check(recipe: Recipe, method: LayerNorm, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every pattern must name a norm of the model."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     norms = model.norm_modules
     known = norms
     if method.target_modules != "auto":

@@ -338,6 +338,42 @@ def test_weights_that_fit_otherwise_are_taken(project, config):
     project.gather()
 
 
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 1,
+    "hidden_size": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        (BERT, True),
+        ({**BERT, "num_hidden_layers": 1}, False),  # a pretrained model leaves the rest out
+        ({**BERT, "intermediate_size": 16}, False),
+        ({**BERT, "num_hidden_layers": 12, "num_hidden_groups": 2}, True),  # layers share their weights
+        ({**BERT, "depths": [1, 1]}, False),  # its layers are counted in another way
+        ({"model_type": "bert"}, False),  # it says nothing
+    ],
+)
+def test_weights_beside_a_model_that_is_drawn_anew_say_its_shapes_where_they_fit(project, config, fits):
+    write_model(project.mirror / MODEL, config)
+    model = project.gather(method="scratch").model
+    assert (model.has_shapes, bool(model.shapes), bool(model.linear_modules)) == (fits, fits, fits)
+    assert (model.labels, model.architectures, set(model.files)) == (None, (), {"config.json", "tokenizer.json"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"), [({}, True), ({"num_key_value_heads": 1}, False), ({"head_dim": 4}, False)]
+)
+def test_weights_beside_a_model_that_is_drawn_anew_have_its_heads(project, changes, fits):
+    tensors = {f"model.layers.0.self_attn.{name}_proj.weight": np.zeros((4, 8), np.float32) for name in "kv"}
+    write_model(project.mirror / MODEL, {**LLAMA, **changes}, tensors)
+    assert project.gather(method="scratch").model.has_shapes is fits
+
+
 def test_each_half_of_an_encoder_decoder_has_its_layers(project):
     halves = {"is_encoder_decoder": True, "encoder_layers": 2, "decoder_layers": 3, "d_model": 4, "vocab_size": 6}
     names = [f"model.encoder.layers.{n}.fc1.weight" for n in range(2)]

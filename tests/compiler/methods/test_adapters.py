@@ -156,8 +156,8 @@ def test_layer_norm_s_auto_is_every_norm(architecture: str) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "layer-norm", "adalora"])
 def test_a_resnet_has_nothing_for_adapters_and_is_told_what_fits(method: str) -> None:
-    found = tensors_of("resnet")
-    shapes, over_batches = weights.shapes(found), weights.batch_norms(found)
+    held = tensors_of("resnet")
+    shapes, over_batches = weights.shapes(held), weights.batch_norms(held)
     facts = replace(MODEL, shapes=shapes, batch_norms=over_batches, model_type="resnet", architecture="encoder")
     with pytest.raises(RecipeError) as caught:
         resolved(facts, method=method)
