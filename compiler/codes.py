@@ -402,8 +402,9 @@ CODES: dict[str, Code] = {
         "a stage can't start from the model before it",
         "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
         "are not merged leaves none, so it can only be the last stage's; one that draws new weights starts from none, "
-        "so it can only be the first's. A stage that classifies or measures leaves the head of its task, so language "
-        "models are tuned before it and not after.",
+        "so it can only be the first's. After it, a method that is planned by the shapes of weights needs some of the "
+        "same shapes in the model's folder. A stage that classifies or measures leaves the head of its task, so "
+        "language models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

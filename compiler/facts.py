@@ -43,12 +43,13 @@ class ModelFacts:
     hidden_size: int
     vocab_size: int
     max_positions: int | None  # tokens that a row can have; None without a limit
-    num_parameters: int
+    num_parameters: int | None  # None where its shapes are not known
     dtype: str  # of most parameters: float32, bfloat16
-    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files
+    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files; empty where they are not known
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
+    batch_norms: tuple[str, ...] = ()  # modules that normalise over batches, by their names in the files
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
@@ -59,9 +60,19 @@ class ModelFacts:
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
 
     @property
+    def has_shapes(self) -> bool:
+        """Whether the shapes of its weights are known: of weights that are drawn anew they may not be."""
+        return self.num_parameters is not None
+
+    @property
     def linear_modules(self) -> tuple[str, ...]:
         """Modules with a matrix, by their names in the weight files; without embeddings and heads."""
         return weights.linear_modules(self.shapes)
+
+    @property
+    def norm_modules(self) -> tuple[str, ...]:
+        """Modules that normalise single rows, by their names in the weight files; without heads."""
+        return weights.norm_modules(self.shapes, self.batch_norms)
 
     def sides(self, name: str) -> tuple[int, int]:
         """The outputs and the inputs of a linear module."""
@@ -71,7 +82,7 @@ class ModelFacts:
     @property
     def linear_inputs(self) -> Mapping[str, int]:
         """The inputs of each linear module."""
-        return {name: self.shapes[f"{name}.weight"][1] for name in self.linear_modules}
+        return {name: self.sides(name)[1] for name in self.linear_modules}
 
     @property
     def head_has_bias(self) -> bool:

@@ -72,11 +72,12 @@ def check_rates(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         return  # it can't be said what it trains
     method, _ = module.resolve(recipe.method, model)
     tuned = module.tuned(method, model)
-    if not tuned.parameters:
+    no_layers = model.has_shapes and not model.num_layers
+    if tuned.parameters == 0:
         for key in _written(recipe, "layer_decay", "unfreeze_every", "head_lr_multiplier"):
             reason = f'with the method "{recipe.method.type}"'
             yield recipe.unread(f"/training/{key}", reason, "remove it: the head alone is trained, at learning_rate")
-    elif not (model.num_layers and (not tuned.modules or any(is_in_layer(f"{name}.") for name in tuned.modules))):
+    elif no_layers or (tuned.modules and not any(is_in_layer(f"{name}.") for name in tuned.modules)):
         for key in _written(recipe, "layer_decay", "unfreeze_every"):
             yield recipe.unread(f"/training/{key}", "where no numbered layer is trained", "remove it")
 

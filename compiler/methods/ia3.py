@@ -14,7 +14,7 @@ from compiler.diagnostics import Diagnostic
 from compiler.groups import is_in_layer
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
-from compiler.methods.interface import Tuned
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, matches, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -77,6 +77,9 @@ def feed_forward(modules: tuple[str, ...]) -> tuple[str, ...]:
 
 def check(recipe: Recipe, method: IA3, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every pattern must name a linear module; feed-forward modules are among the targets."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     linear = model.linear_modules
     if method.target_modules == "auto":
         if not keys_and_values(linear):

@@ -11,7 +11,7 @@ from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
-from compiler.methods.interface import Tuned
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, inside_layers, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -74,6 +74,9 @@ RUNTIMES = EVERY_RUNTIME
 
 def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every target must name a linear module of the model; what is beside must fit."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     yield from check_targets(recipe, method.target_modules, model)
     yield from check_saved(recipe, method.modules_to_save, _targets(method, model), model.shapes)
     if method.initialization == "orthogonal" and method.rank % 2:

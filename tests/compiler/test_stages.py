@@ -137,7 +137,7 @@ def test_the_plan_is_one_graph_in_which_a_stage_starts_from_what_the_one_before_
         "train-three": ("prepare-three", "train-two"),
         "evaluate-three": ("prepare-three", "train-three"),
         "merge-three": ("train-three",),
-        "export": ("merge-three", "train-three"),
+        "export": ("merge-three",),
         "verify": ("prepare-three", "train-three", "merge-three", "export"),
         "package": ("prepare-three", "merge-three", "evaluate-three", "export", "verify"),
     }

@@ -61,7 +61,7 @@ def facts(folder: Path) -> ModelFacts:
     return model_facts(open_model(str(folder), None, folder.parent, FACTS.sources))
 
 
-def planned(folder: Path, method: Method) -> tuple[Method, int]:
+def planned(folder: Path, method: Method) -> tuple[Method, int | None]:
     """The resolved method, and how many parameters it trains below the head."""
     model = facts(folder)
     module = methods.module_of(method)
