@@ -93,8 +93,9 @@ CODES: dict[str, Code] = {
     "R232": Code(
         "an adapter that a training can't begin with",
         "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
-        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
-        "in place of drawn ones. The message names what differs.",
+        "type, rank, scale, target modules and modules_to_save must be those of the recipe's method, and its weights "
+        "must have the shapes that the model asks for: they are the first values in place of drawn ones. The message "
+        "names what differs.",
     ),
     "R231": Code(
         "a module that would be trained twice",

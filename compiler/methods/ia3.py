@@ -94,7 +94,17 @@ def check(recipe: Recipe, method: IA3, model: ModelFacts) -> Iterator[Diagnostic
         pointer = "/method/feedforward_modules"
         yield from check_patterns(recipe, pointer, method.feedforward_modules, known, "target module")
     yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
-    yield from check_beginning(recipe, model, {"peft_type": "IA3"}, ".ia3_l", known)
+    yield from check_beginning(recipe, model, {"peft_type": "IA3"}, _parts(method, model, known))
+
+
+def _parts(method: IA3, model: ModelFacts, known: tuple[str, ...]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The vector of each target module, as PEFT saves it."""
+    patterns = method.feedforward_modules
+    scaled = set(feed_forward(known) if patterns == "auto" else meant(patterns, known))
+    sides = {name: model.sides(name) for name in known}
+    return {
+        name: {"ia3_l": (1, inputs) if name in scaled else (outputs, 1)} for name, (outputs, inputs) in sides.items()
+    }
 
 
 def _targets(method: IA3, linear: tuple[str, ...]) -> tuple[str, ...]:

@@ -56,7 +56,18 @@ def check(recipe: Recipe, method: LayerNorm, model: ModelFacts) -> Iterator[Diag
         message = f"the model has no norms of single rows ({model.model_type}); those over batches are not tuned so"
         yield recipe.finding("R205", "/method", message, 'use the method "full", "freeze" or "head"')
     yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
-    yield from check_beginning(recipe, model, {"peft_type": "LN_TUNING"}, ".ln_tuning_layers.", known)
+    parts = {name: _copy(model, name) for name in known}
+    yield from check_beginning(recipe, model, {"peft_type": "LN_TUNING"}, parts)
+
+
+def _copy(model: ModelFacts, name: str) -> dict[str, tuple[int, ...]]:
+    """The trained copy of a norm, as PEFT saves it; old files call scales gamma and biases beta."""
+    stored = {"weight": ("weight", "gamma"), "bias": ("bias", "beta")}
+    shapes = {
+        own: next((model.shapes[f"{name}.{old}"] for old in names if f"{name}.{old}" in model.shapes), None)
+        for own, names in stored.items()
+    }
+    return {f"ln_tuning_layers.{own}": shape for own, shape in shapes.items() if shape is not None}
 
 
 def resolve(method: LayerNorm, model: ModelFacts) -> tuple[LayerNorm, tuple[Choice, ...]]:

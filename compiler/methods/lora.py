@@ -84,7 +84,21 @@ def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagno
         yield recipe.finding("R230", "/method/initialization", message, f'write "rank": {method.rank + 1}')
     said = {"peft_type": "LORA", "use_dora": method.type == "dora", "r": method.rank, "lora_alpha": scale(method)}
     said["use_rslora"] = method.rank_stabilized
-    yield from check_beginning(recipe, model, said, ".lora_A.", _targets(method, model))
+    yield from check_beginning(recipe, model, said, _parts(method, model))
+    if method.from_ is not None and recipe.wrote("/method/initialization") is not None:
+        message = 'nothing reads "initialization" beside "from", whose weights are the first values'
+        yield recipe.finding("R202", "/method/initialization", message, "remove one of them", key=True)
+
+
+def _parts(method: LowRank, model: ModelFacts) -> dict[str, dict[str, tuple[int, ...]]]:
+    """What is added to each target module, as PEFT saves it."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name in _targets(method, model):
+        outputs, inputs = model.sides(name)
+        found[name] = {"lora_A.weight": (method.rank, inputs), "lora_B.weight": (outputs, method.rank)}
+        if method.type == "dora":
+            found[name]["lora_magnitude_vector"] = (outputs,)
+    return found
 
 
 def scale(method: LowRank) -> float:

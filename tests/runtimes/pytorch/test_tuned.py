@@ -61,12 +61,14 @@ def facts(folder: Path) -> ModelFacts:
     return model_facts(open_model(str(folder), None, folder.parent, FACTS.sources))
 
 
-def planned(folder: Path, method: Method) -> tuple[Method, int | None]:
+def planned(folder: Path, method: Method) -> tuple[Method, int]:
     """The resolved method, and how many parameters it trains below the head."""
     model = facts(folder)
     module = methods.module_of(method)
     found, _ = module.resolve(method, model)
-    return found, module.tuned(found, model).parameters
+    count = module.tuned(found, model).parameters
+    assert count is not None
+    return found, count
 
 
 def trained(folder: Path, task: Task, method: Method) -> int:
