@@ -26,12 +26,13 @@ from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
-from runtimes.pytorch.methods import course_of, module_of
+from runtimes.pytorch.methods import course_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
+from runtimes.pytorch.resting import resting_modules
 from runtimes.pytorch.virtual import require_no_prefix
 
 STATE = "state.safetensors"
@@ -87,7 +88,7 @@ class TorchEngine:
         self.places = places_of(wrapped)
         self.groups = groups_of(step, self.places)
         self.unfrozen = frozenset(self.trained)
-        self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
+        self.resting = resting_modules(inner, step.method)
         self.course = course_of(step.method, self.model, step.num_steps)
         self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
         self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
@@ -209,10 +210,10 @@ class TorchEngine:
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
     def mode(self, *, training: bool) -> None:
-        """Dropout on or off; what is frozen never has any, unless its method says so."""
+        """Dropout on or off; what is at rest computes as in evaluation in both."""
         if self.objective.training != training:
             self.objective.train(training)
-            for module in self.frozen:
+            for module in self.resting:
                 module.eval()
 
     @contextlib.contextmanager
@@ -305,14 +306,6 @@ class TorchEngine:
             return torch.cuda.max_memory_allocated(self.device)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def frozen_modules(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The largest modules without a trained parameter: they compute as in evaluation, without dropout."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        return (model,)
-    children = (child for child in model.children() if next(child.parameters(), None) is not None)
-    return tuple(frozen for child in children for frozen in frozen_modules(child))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -40,7 +40,7 @@ class MethodModule(Protocol):
     """What a method's module holds."""
 
     DROPS_IN_FROZEN: bool
-    """Whether modules without a trained parameter have dropout in training."""
+    """Whether modules without a trained parameter have dropout in training; batch norms among them are at rest."""
 
     def wrap(
         self, model: PreTrainedModel, head: tuple[str, ...], method: Method, task_type: str, model_id: str
