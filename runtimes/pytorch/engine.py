@@ -108,7 +108,8 @@ class TorchEngine:
     ) -> PendingTorchStep:
         """One optimizer step. Raises OutOfMemory with parameters and moments unchanged."""
         if self.step.unfreeze_every:
-            self._unfreeze(number)
+            with self._frees_memory():
+                self._unfreeze(number)
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         if self.masks:
             self.masks.seed(seed)
