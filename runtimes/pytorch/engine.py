@@ -151,11 +151,12 @@ class TorchEngine:
             move([self.average[name] for name in names], [self.trained[name] for name in names], None)
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Inside, the weights are their average, where one is kept."""
+    def _answering(self) -> Iterator[None]:
+        """Inside, the weights are those that are saved: their average, where one is kept."""
         self._exchange()
         try:
-            yield
+            with contextlib.nullcontext() if self.course is None else self.course.answering():
+                yield
         finally:
             self._exchange()
 
@@ -206,7 +207,7 @@ class TorchEngine:
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
         self.mode(training=False)
-        with self._averaged(), self._frees_memory(), torch.inference_mode():
+        with self._frees_memory(), self._answering(), torch.inference_mode():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
@@ -237,7 +238,7 @@ class TorchEngine:
     # --- state and files
 
     def save_state(self, folder: Path) -> None:
-        """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, optimizer/NAME/MOMENT."""
+        """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, method/NAME, optimizer/NAME/MOMENT."""
         tensors = {**self.state(), **self.moments()}
         save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / STATE)
 
@@ -250,20 +251,24 @@ class TorchEngine:
         if self.step.unfreeze_every:
             self._hold_moments({name.split("/")[1] for name in found if name.startswith("optimizer/")})
         with torch.no_grad():
-            for name, value in self.state().items():
+            for name, value in self._weights().items():
                 value.copy_(found[name])
+            if self.course is not None:
+                self.course.take_state({name: found[f"method/{name}"] for name in self.course.state()})
         for name, parameter in self.trained.items():
             take_moments(self.optimizer, parameter, found, f"optimizer/{name}/")
 
     def state(self) -> dict[str, Tensor]:
-        """All that training changes but moments, by its name in the file; the tensors themselves."""
+        """All that training changes but moments, by its name in the file."""
+        course = {} if self.course is None else self.course.state()
+        return {**self._weights(), **{f"method/{name}": value for name, value in course.items()}}
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Parameters, buffers and averages by their names in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
         state |= {f"buffers/{name}": value for name, value in self.model.named_buffers() if name in persistent}
-        state |= {f"average/{name}": value for name, value in self.average.items()}
-        if self.course is not None:
-            state |= {f"method/{name}": value for name, value in self.course.state().items()}
-        return state
+        return state | {f"average/{name}": value for name, value in self.average.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """The moments of what is trained, by their names in the file."""
@@ -275,12 +280,8 @@ class TorchEngine:
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
-        with (
-            self._averaged(),
-            folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)),
-        ):
-            if self.course is not None:
-                self.course.before_saving()
+        head = tasks.module_of(self.step.task).head(self.step.task)
+        with self._answering(), folded(self.trained, self.last_layer, head):
             save_pretrained(self.model, folder)
 
     @property

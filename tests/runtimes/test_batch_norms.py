@@ -36,7 +36,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden_sizes=[16, 16, 16],
         neck_hidden_sizes=[8, 8, 8, 8, 8, 8, 16],
         num_attention_heads=2,
-        num_labels=len(LABELS),
     )
     folder = tmp_path_factory.mktemp("mobilevit") / "model"
     with quiet():
