@@ -85,5 +85,16 @@ def test_a_saved_adapter_answers_as_the_engine_does(runtime: Runtime, model: Pat
     np.testing.assert_allclose(scores(batch()), own, rtol=1e-5, atol=1e-6 * float(np.abs(own).max()))
 
 
+def test_a_checkpoint_moves_to_pytorch(runtime: Runtime, model: Path, tmp_path: Path) -> None:
+    trained(runtime, UPDATES, model, tmp_path).save_state(tmp_path)
+    found = load_file(tmp_path / "state.safetensors")
+    other = trained("pytorch", UPDATES, model, tmp_path)
+    other.load_state(tmp_path)
+    other.save_state(tmp_path)
+    again = load_file(tmp_path / "state.safetensors")
+    assert found.keys() == again.keys()
+    assert all(np.array_equal(value, again[name]) for name, value in found.items())
+
+
 def test_means_follow_the_rows_where_all_is_tuned(model: Path, tmp_path: Path) -> None:
     assert moved_means(trained("pytorch", Full(), model, tmp_path), model, tmp_path) != set()
