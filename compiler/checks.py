@@ -43,11 +43,6 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_moments(recipe)
 
 
-def _unread(recipe: Recipe, pointer: str, reason: str, hint: str) -> Diagnostic:
-    name = pointer.rpartition("/")[2]
-    return recipe.finding("R202", pointer, f'nothing reads "{name}" {reason}', hint, key=True)
-
-
 def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
     """Metrics belong to the task, stand once, and name a positive class only where one is scored."""
     known = tasks.module_of(recipe.task).METRICS
@@ -66,7 +61,7 @@ def check_metrics(recipe: Recipe) -> Iterator[Diagnostic]:
         wrote_positive = recipe.wrote(f"{pointer}/positive") is not None
         if wrote_positive and isinstance(metric, OfClasses) and metric.average != "binary":
             reason = f'with average "{metric.average}"'
-            yield _unread(recipe, f"{pointer}/positive", reason, 'set average to "binary"')
+            yield recipe.unread(f"{pointer}/positive", reason, 'set average to "binary"')
 
 
 def check_loss(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -83,7 +78,7 @@ def check_columns(recipe: Recipe) -> Iterator[Diagnostic]:
     for role in recipe.dataset.columns:
         if role not in roles:
             reason = f'with the task "{recipe.task.type}"'
-            yield _unread(recipe, f"/dataset/columns/{role}", reason, did_you_mean(role, roles, noun="its columns"))
+            yield recipe.unread(f"/dataset/columns/{role}", reason, did_you_mean(role, roles, noun="its columns"))
 
 
 def check_distinct_columns(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -103,30 +98,28 @@ def check_distinct_columns(recipe: Recipe) -> Iterator[Diagnostic]:
 def check_length(recipe: Recipe) -> Iterator[Diagnostic]:
     """A training is as long as its epochs or its max_steps, not both."""
     if recipe.training.epochs is not None and recipe.training.max_steps is not None:
-        yield _unread(recipe, "/training/epochs", "with max_steps", "keep one of epochs and max_steps")
+        yield recipe.unread("/training/epochs", "with max_steps", "keep one of epochs and max_steps")
 
 
 def check_max_length(recipe: Recipe) -> Iterator[Diagnostic]:
     """Tokens are counted where a model reads tokens."""
     if recipe.wrote("/training/max_length") is not None and tasks.reads(recipe.task) == "image":
         reason = f'with the task "{recipe.task.type}"'
-        yield _unread(
-            recipe, "/training/max_length", reason, "remove it: the image processor says how large images are"
-        )
+        yield recipe.unread("/training/max_length", reason, "remove it: the image processor says how large images are")
 
 
 def check_balance(recipe: Recipe) -> Iterator[Diagnostic]:
     """Rows are balanced where they have classes."""
     if recipe.training.balance is not None and not tasks.module_of(recipe.task).STRATIFIES:
         reason = f'with the task "{recipe.task.type}"'
-        yield _unread(recipe, "/training/balance", reason, "remove it: its rows have no classes")
+        yield recipe.unread("/training/balance", reason, "remove it: its rows have no classes")
 
 
 def check_packing(recipe: Recipe) -> Iterator[Diagnostic]:
     """Rows are packed where the task can keep them apart."""
     if recipe.wrote("/training/packing") is not None and tasks.module_of(recipe.task).PACKING == "none":
         reason = f'with the task "{recipe.task.type}"'
-        yield _unread(recipe, "/training/packing", reason, "remove it: each of its rows is a sequence of its own")
+        yield recipe.unread("/training/packing", reason, "remove it: each of its rows is a sequence of its own")
 
 
 def check_micro_batch(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -140,19 +133,19 @@ def check_micro_batch(recipe: Recipe) -> Iterator[Diagnostic]:
 def check_split_keys(recipe: Recipe) -> Iterator[Diagnostic]:
     """Keys about drawing rows stand only where rows are drawn."""
     if recipe.dataset.revision is not None and recipe.dataset.id is None:
-        yield _unread(recipe, "/dataset/revision", "without id", "add the id of the hub dataset")
+        yield recipe.unread("/dataset/revision", "without id", "add the id of the hub dataset")
     for name in ("train", "validation", "test"):
         split: Split | None = getattr(recipe.dataset, name)
         pointer = f"/dataset/{name}"
         if split is None:
             continue
         if split.stratify is not None and split.fraction is None:
-            yield _unread(recipe, f"{pointer}/stratify", "without fraction", "remove it, or draw a fraction")
+            yield recipe.unread(f"{pointer}/stratify", "without fraction", "remove it, or draw a fraction")
         elif split.stratify is not None and not tasks.module_of(recipe.task).STRATIFIES:
             reason = f'with the task "{recipe.task.type}"'
-            yield _unread(recipe, f"{pointer}/stratify", reason, "remove it: its rows have no classes")
+            yield recipe.unread(f"{pointer}/stratify", reason, "remove it: its rows have no classes")
         if split.seed is not None and split.fraction is None and split.rows is None:
-            yield _unread(recipe, f"{pointer}/seed", "without fraction or rows", "remove it")
+            yield recipe.unread(f"{pointer}/seed", "without fraction or rows", "remove it")
 
 
 def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -161,7 +154,7 @@ def check_selection(recipe: Recipe) -> Iterator[Diagnostic]:
     if recipe.dataset.validation is None:
         for key in ("early_stopping", "evaluate_every"):
             if recipe.wrote(f"/training/{key}") is not None and getattr(training, key) is not None:
-                yield _unread(recipe, f"/training/{key}", "without validation rows", "add /dataset/validation")
+                yield recipe.unread(f"/training/{key}", "without validation rows", "add /dataset/validation")
         if training.keep == "best":
             message = "without validation rows no checkpoint is the best one"
             yield recipe.finding("R210", "/training/keep", message, "add /dataset/validation, or keep the last")
@@ -254,16 +247,16 @@ def check_generation(recipe: Recipe) -> Iterator[Diagnostic]:
     if recipe.wrote("/generation") is None:
         return
     if not tasks.module_of(recipe.task).WRITES:
-        yield _unread(recipe, "/generation", f'with the task "{recipe.task.type}"', "remove it: it writes no text")
+        yield recipe.unread("/generation", f'with the task "{recipe.task.type}"', "remove it: it writes no text")
         return
     yield from check_few_shot(recipe)
     if not generation.samples:
         keys = ("top_k", "top_p") if generation.few_shot and asks_for_texts(recipe) else ("top_k", "top_p", "seed")
         for key in keys:
             if recipe.wrote(f"/generation/{key}") is not None:
-                yield _unread(recipe, f"/generation/{key}", "without temperature", "add a temperature, or remove it")
+                yield recipe.unread(f"/generation/{key}", "without temperature", "add a temperature, or remove it")
     elif generation.num_beams > 1:
-        yield _unread(recipe, "/generation/num_beams", "with temperature", "keep one of them: beams are not drawn")
+        yield recipe.unread("/generation/num_beams", "with temperature", "keep one of them: beams are not drawn")
     for index, stop in enumerate(generation.stop):
         if not stop:
             message = "the empty text is in every answer, so each would end at once"
@@ -276,10 +269,10 @@ def check_few_shot(recipe: Recipe) -> Iterator[Diagnostic]:
     if recipe.wrote(pointer) is None:
         return
     if tasks.module_of(recipe.task).ARCHITECTURES != ("decoder",):
-        yield _unread(recipe, pointer, f'with the task "{recipe.task.type}"', "remove it: its models read one text")
+        yield recipe.unread(pointer, f'with the task "{recipe.task.type}"', "remove it: its models read one text")
     elif not asks_for_texts(recipe):
         hint = 'add a metric of written texts ("rouge", for example) and held-out rows, or remove it'
-        yield _unread(recipe, pointer, "where no written text is measured", hint)
+        yield recipe.unread(pointer, "where no written text is measured", hint)
 
 
 def asks_for_texts(recipe: Recipe) -> bool:
@@ -303,12 +296,12 @@ def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
             hint = 'write {"format": "onnx"}, or use a method that is merged: "lora"'
             yield recipe.finding("R218", pointer, message, hint)
         if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:
-            yield _unread(recipe, f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
+            yield recipe.unread(f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
         if export.is_exact and recipe.wrote(f"{pointer}/max_metric_drop") is not None:
-            yield _unread(recipe, f"{pointer}/max_metric_drop", "where nothing is rounded", "remove it")
+            yield recipe.unread(f"{pointer}/max_metric_drop", "where nothing is rounded", "remove it")
 
 
 def check_unread_gate(recipe: Recipe) -> Iterator[Diagnostic]:
     """The gate's settings are read only where there is an export."""
     if not recipe.export and recipe.wrote("/verify") is not None:
-        yield _unread(recipe, "/verify", "without an export", 'add "export": ["onnx"]')
+        yield recipe.unread("/verify", "without an export", 'add "export": ["onnx"]')

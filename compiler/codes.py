@@ -68,7 +68,8 @@ CODES: dict[str, Code] = {
         "listed twice",
         "Two metrics have the same name in the report, two exports would write the same, two targets are the same "
         "column, a kind of parameters is left out of the decay twice, or two stages have the same name. Remove one, or "
-        "give it another name.",
+        "give it another name. Names of stages, and of tasks that share a model, are those of folders: they differ in "
+        "more than case.",
     ),
     "R204": Code(
         "freezing leaves nothing to tune",
@@ -92,8 +93,9 @@ CODES: dict[str, Code] = {
     "R232": Code(
         "an adapter that a training can't begin with",
         "method.from names a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them. Its "
-        "type, rank, scale and target modules must be those of the recipe's method: its weights are the first values "
-        "in place of drawn ones. The message names what differs.",
+        "type, rank, scale, target modules and modules_to_save must be those of the recipe's method, and its weights "
+        "must have the shapes that the model asks for: they are the first values in place of drawn ones. The message "
+        "names what differs.",
     ),
     "R231": Code(
         "a module that would be trained twice",
@@ -357,8 +359,9 @@ CODES: dict[str, Code] = {
     ),
     "R311": Code(
         "texts stand twice",
-        "Held-out texts that train has as well, or texts that repeat in train; equal but for case and "
-        "spaces. Held-out ones raise the metrics without merit: remove them from one side.",
+        "Held-out texts that train has as well, or that an earlier stage or another task of the same model is trained "
+        "on; or texts that repeat in train; equal but for case and spaces. Held-out ones raise the metrics without "
+        "merit: remove them from one side.",
     ),
     "R312": Code(
         "a label that is not declared",
@@ -400,8 +403,9 @@ CODES: dict[str, Code] = {
         "a stage can't start from the model before it",
         "A stage starts from the whole model that the one before it left, its head included. A method whose parameters "
         "are not merged leaves none, so it can only be the last stage's; one that draws new weights starts from none, "
-        "so it can only be the first's. A stage that classifies or measures leaves the head of its task, so language "
-        "models are tuned before it and not after.",
+        "so it can only be the first's. After it, a method that is planned by the shapes of weights needs some of the "
+        "same shapes in the model's folder. A stage that classifies or measures leaves the head of its task, so "
+        "language models are tuned before it and not after.",
     ),
     "R401": Code(
         "access is refused",

@@ -6,7 +6,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]
 
 from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order
@@ -54,9 +54,20 @@ class Node:
             return {key: item.plain() for key, item in self.value.items()}
         return self.value
 
+    @property
+    def members(self) -> Mapping[str, Node]:
+        """What an object has by its keys; nothing of another value."""
+        return self.value if isinstance(self.value, Mapping) else {}
+
     def get(self, key: str) -> Node | None:
         """The member of an object, or None."""
-        return self.value.get(key) if isinstance(self.value, Mapping) else None
+        return self.members.get(key)
+
+    def without(self, *keys: str) -> Node:
+        """An object without some of its keys; another value as it is."""
+        if not isinstance(self.value, Mapping):
+            return self
+        return replace(self, value={key: value for key, value in self.value.items() if key not in keys})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +98,23 @@ class Document:
                 return node.at
             pointer = pointer.rpartition("/")[0]
 
+    def without(self, pointer: str) -> Document:
+        """The document without the key that a pointer into its objects ends in."""
+        return replace(self, root=_without(self.root, tokens(pointer)))
+
     def key_at(self, pointer: str) -> Place:
         """The place of the key that a pointer ends in."""
         parent, _, last = pointer.rpartition("/")
         node = self.find(parent)
         return node.keys.get(unescape(last), self.at(pointer)) if node else self.at(pointer)
+
+
+def _without(node: Node, path: list[str]) -> Node:
+    head, *rest = path
+    child = node.get(head)
+    if child is None or not rest:
+        return node.without(head)
+    return replace(node, value={**node.members, head: _without(child, rest)})
 
 
 def tokens(pointer: str) -> list[str]:

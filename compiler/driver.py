@@ -11,16 +11,17 @@ from compiler.checks import check_placement
 from compiler.diagnostics import Diagnostic, RecipeError, in_order, stop_on_error
 from compiler.document import Document
 from compiler.facts import DataFacts, Facts, FactSource, Left, ModelFacts
+from compiler.leaks import check_leaks
 from compiler.placement import Placement, Runtime, Target, place
 from compiler.plan import Plan
 from compiler.planning import plan
 from compiler.planning_together import plan_together
 from compiler.reading import ReadStage, read_several, read_stages
 from compiler.recipe import Recipe
-from compiler.resolve import ResolvedRecipe, resolve
-from compiler.stages import StageText, told
+from compiler.resolve import ResolvedRecipe, check_facts, resolve
+from compiler.stages import StageText, read_by_none, told
 from compiler.tasks.multi_task import is_multi_task
-from compiler.together import check_leaks, check_models, collected, gathered, projected, shared_training
+from compiler.together import check_leaks_between, check_models, collected, gathered, projected, shared_training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class CompiledStage:
     data: DataFacts
     resolved: ResolvedRecipe
     placement: Placement
+    unread: tuple[Diagnostic, ...]  # keys beside the stages that nothing in this one reads
     findings: tuple[Diagnostic, ...]
     parts: Mapping[str, CompiledStage] = field(default_factory=dict)  # of several tasks, each as if it were alone
 
@@ -101,6 +103,7 @@ def compile_recipe(document: Document, facts: FactSource, target: Target, runtim
         except RecipeError as error:
             found = [*map(stage.text.located, error.diagnostics), *_further(read[number + 1 :], facts)]
             raise RecipeError(in_order(found)) from None
+    stop_on_error(read_by_none([(stage.text, stage.unread) for stage in stages]))
     return Compiled(stages=tuple(stages), plan=plan(*(stage.resolved for stage in stages)))
 
 
@@ -121,7 +124,7 @@ def compile_together(document: Document, facts: FactSource, target: Target, runt
     parts = collected({name: partial(alone, name) for name in recipes})
     plans = {name: (recipes[name], plan(part.resolved)) for name, part in parts.items()}
     first = next(iter(parts.values()))
-    findings = [*(one for part in parts.values() for one in part.findings), *check_leaks(recipes, found)]
+    findings = [*(one for part in parts.values() for one in part.findings), *check_leaks_between(recipes, found)]
     stage = replace(first, findings=in_order(findings), parts=parts)
     return Compiled(stages=(stage,), plan=plan_together(whole, plans, shared))
 
@@ -131,14 +134,22 @@ def _compiled(
 ) -> CompiledStage:
     """A stage that starts from the model that those before it left. Raises RecipeError about its own document."""
     left = Left(model=before[-1].left, tasks=tuple(each.resolved.task for each in before)) if before else None
-    return _compiled_with(stage, facts.gather(stage.recipe, left), before, target, runtime)
+    compiled = _compiled_with(stage, facts.gather(stage.recipe, left), before, target, runtime)
+    others = {_called(each.text): each.data for each in before}
+    leaks = check_leaks(compiled.recipe, compiled.data, _called(stage.text), others)
+    return replace(compiled, findings=(*compiled.findings, *map(stage.text.located, leaks)))
+
+
+def _called(stage: StageText) -> str:
+    return f'the stage "{stage.name}"'
 
 
 def _compiled_with(
     stage: ReadStage, found: Facts, before: Sequence[CompiledStage], target: Target, runtime: Runtime | None
 ) -> CompiledStage:
-    recipe = replace(stage.recipe, task=found.task)
-    stop_on_error(check_head(recipe, found.model, before))
+    stop_on_error(check_head(replace(stage.recipe, task=found.task), found.model, before))
+    stage = _as_read(replace(stage, recipe=replace(stage.recipe, task=found.task)), found)
+    recipe = stage.recipe
     resolved = resolve(recipe, found.model, found.data, target)
     training = resolved.training
     return CompiledStage(
@@ -154,8 +165,17 @@ def _compiled_with(
             runtime or recipe.runtime,
             gradient_checkpointing=training.gradient_checkpointing,
         ),
+        unread=stage.unread,
         findings=tuple(map(stage.text.located, found.findings)),
     )
+
+
+def _as_read(stage: ReadStage, found: Facts) -> ReadStage:
+    """The stage without what stands beside the stages and nothing reads in this one, now that its facts are known."""
+    if stage.text.own is None:
+        return stage
+    wrong = check_facts(stage.recipe, found.model, found.data)
+    return stage.without(tuple(each for each in wrong if stage.text.is_unread(each)))
 
 
 def check_head(recipe: Recipe, model: ModelFacts, before: Sequence[CompiledStage]) -> Iterator[Diagnostic]:

@@ -49,12 +49,13 @@ class ModelFacts:
     hidden_size: int
     vocab_size: int
     max_positions: int | None  # tokens that a row can have; None without a limit
-    num_parameters: int
+    num_parameters: int | None  # None where its shapes are not known
     dtype: str  # of most parameters: float32, bfloat16
-    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files
+    shapes: Mapping[str, tuple[int, ...]]  # of each weight, by its name in the files; empty where they are not known
     labels: tuple[str, ...] | None  # of its own classification head, in order
     files: Mapping[str, str]  # name -> sha256
     has_tokenizer: bool  # a tokenizer.json
+    batch_norms: tuple[str, ...] = ()  # modules that normalise over batches, by their names in the files
     token_labels: tuple[str, ...] | None = None  # of its own head for each token, in order
     architecture: Architecture = "encoder"
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
@@ -65,9 +66,19 @@ class ModelFacts:
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
 
     @property
+    def has_shapes(self) -> bool:
+        """Whether the shapes of its weights are known: of weights that are drawn anew they may not be."""
+        return self.num_parameters is not None
+
+    @property
     def linear_modules(self) -> tuple[str, ...]:
         """Modules with a matrix, by their names in the weight files; without embeddings and heads."""
         return weights.linear_modules(self.shapes)
+
+    @property
+    def norm_modules(self) -> tuple[str, ...]:
+        """Modules that normalise single rows, by their names in the weight files; without heads."""
+        return weights.norm_modules(self.shapes, self.batch_norms)
 
     def sides(self, name: str) -> tuple[int, int]:
         """The outputs and the inputs of a linear module."""
@@ -77,7 +88,7 @@ class ModelFacts:
     @property
     def linear_inputs(self) -> Mapping[str, int]:
         """The inputs of each linear module."""
-        return {name: self.shapes[f"{name}.weight"][1] for name in self.linear_modules}
+        return {name: self.sides(name)[1] for name in self.linear_modules}
 
     @property
     def head_has_bias(self) -> bool:
@@ -104,7 +115,14 @@ class SplitFacts:
     lengths: tuple[int, ...] | None  # lengths[n]: how many rows have n tokens; None without a tokenizer
     values: tuple[ValueFacts, ...] = ()  # of each number that a row is answered with; none where it is with others
     target_lengths: tuple[int, ...] | None = None  # of texts to write, as of rows; None where there are none
-    digests: frozenset[int] = field(default=frozenset(), compare=False, repr=False)  # of the rows' texts or images
+    digests: bytes = field(default=b"", compare=False, repr=False)  # of the rows' texts or images, 8 each
+
+    def num_in(self, other: SplitFacts) -> int:
+        """How many rows have a text or an image that a row of another split has."""
+        import numpy as np
+
+        own, theirs = (np.frombuffer(split.digests, np.uint64) for split in (self, other))
+        return int(np.isin(own, theirs).sum())
 
     @property
     def longest_row(self) -> int:

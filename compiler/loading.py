@@ -80,7 +80,7 @@ def _extended(root: Node, path: Path, chain: tuple[Path, ...], project: Project)
         except RecipeError as error:
             found += error.diagnostics
     stop_on_error(found)
-    return functools.reduce(merge, [*layers, _without(root, "extends")])
+    return functools.reduce(merge, [*layers, root.without("extends")])
 
 
 def _base(folder: Path, written: Node, pointer: str, chain: tuple[Path, ...], project: Project) -> Node:
@@ -100,11 +100,6 @@ def _base(folder: Path, written: Node, pointer: str, chain: tuple[Path, ...], pr
     if not is_file(target):
         raise wrong("R006", f"no file {shown_path(target)}", "paths are relative to the file that writes them")
     return _load(target, chain, project).root
-
-
-def _without(node: Node, key: str) -> Node:
-    assert isinstance(node.value, Mapping)
-    return Node({k: v for k, v in node.value.items() if k != key}, node.at, node.folder, node.keys)
 
 
 def merge(base: Node, over: Node, shape: Any = ROOT) -> Node:
@@ -148,16 +143,12 @@ def set_value(document: Document, override: str) -> Document:
         )
         raise _not_settable(place, pointer, message, hint)
     value = _override_value(text, place)
-    if value.value == {} and _members(document, pointer):
-        hint = f"set what is in it: --set {pointer}/{next(iter(_members(document, pointer)))}=..."
+    there = document.find(pointer)
+    if value.value == {} and there is not None and there.members:
+        hint = f"set what is in it: --set {pointer}/{next(iter(there.members))}=..."
         raise _not_settable(place, pointer, "an object merges into what is there: an empty one changes nothing", hint)
     root = _with_default(document, path, place)
-    return Document(expand(merge(root, expand(_overlay(root, path, value, "")))), document.file)
-
-
-def _members(document: Document, pointer: str) -> Mapping[str, Node]:
-    node = document.find(pointer)
-    return node.value if node is not None and isinstance(node.value, Mapping) else {}
+    return Document(merge(root, expand(_overlay(root, path, value, ""))), document.file)
 
 
 def _with_default(document: Document, path: list[str], place: Place) -> Node:

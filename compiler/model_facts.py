@@ -26,6 +26,11 @@ _HALVES = {"encoder": _ENCODER_LAYERS, "decoder": _DECODER_LAYERS}
 _HIDDEN_SIZE = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 # Of embeddings, which some models project to their hidden size.
 _SIZES = (*_HIDDEN_SIZE, "embedding_size", "input_embedding_size", "word_embed_proj_dim")
+_WIDTHS = (
+    *("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim", "d_ff", "n_inner"),
+    "moe_intermediate_size",
+)
+_UNUSABLE = frozenset(["R402", "R404", "R406"])  # weights that are missing, pickled or broken
 _VOCABULARIES = ("vocab_size", "decoder_vocab_size")
 _SAVE_AGAIN = "save the model again with save_pretrained"
 _UNBOUNDED = 1_000_000  # tokens; tokenizers write 1e30 for "no limit"
@@ -147,13 +152,14 @@ _KNOWN_TYPES = (
 def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
     """What the compiler knows of a model. Raises SourceError when it can't be used.
 
-    Where its weights are not read, nothing is known of them, and there need be none.
+    Where its weights are not read, there need be none; those that fit its config.json say what shapes others have.
     """
     config = _config(files)
     flat = _flat(config)
     _check_padding(flat, files)
-    weight_files, tensors = _weights(files) if reads_weights else ((), {})
+    weight_files, tensors = _weights(files) if reads_weights else ((), _fitting(flat, files))
     _check_shapes(flat, tensors, files)
+    held = tensors if reads_weights else {}
     has_tokenizer = TOKENIZER in files.names
     for name in _tokenizer_files(files.names) if has_tokenizer else ():
         files.local(name)  # beside each other, as tasks look for them
@@ -168,14 +174,15 @@ def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
         hidden_size=_whole(_half(flat, "encoder"), _HIDDEN_SIZE) or 0,
         vocab_size=_whole(_half(flat, "decoder"), ("vocab_size",)) or 0,
         max_positions=_max_positions(flat, files),
-        num_parameters=weights.num_parameters(tensors),
-        dtype=weights.dtype(tensors),
+        num_parameters=weights.num_parameters(tensors) if tensors or reads_weights else None,
+        dtype=weights.dtype(held),
         shapes=weights.shapes(tensors),
-        labels=_labels(config, tensors, _CLASSIFIER[architecture_of(config)]),
+        batch_norms=weights.batch_norms(tensors),
+        labels=_labels(config, held, _CLASSIFIER[architecture_of(config)]),
         files={name: files.sha256(name) for name in sorted(set(read))},
         has_tokenizer=has_tokenizer,
         architecture=architecture_of(config),
-        token_labels=_labels(config, tensors, "ForTokenClassification") if config.get("architectures") else None,
+        token_labels=_labels(config, held, "ForTokenClassification") if config.get("architectures") else None,
         max_target_positions=_max_target_positions(flat),
         packs=keeps_rows_apart(config),
         padding=flat.get("pad_token_id"),
@@ -296,13 +303,18 @@ def _layers_said(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> It
     """Of each half, where they are fewer: more of them are left out, as layers that predict further tokens are."""
     if "depths" in config or "num_hidden_groups" in config:
         return  # stages of layers; layers that share their weights
+    for half, said, stored in _layers(config, tensors):
+        if said is not None and 0 < stored < said:
+            yield f"{{}} {half} layers".replace("  ", " "), (said,), stored
+
+
+def _layers(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, int | None, int]]:
+    """Of each half its name, the layers that config.json says, and those that the weights have."""
     stacks = weights.stacks(tensors)
     for half, keys in _HALVES.items() if config.get("is_encoder_decoder") is True else {"": _NUM_LAYERS}.items():
         own = _half(config, half)
-        said = _whole(own, keys if own is config else _NUM_LAYERS)
         found = [count for stem, count in stacks.items() if not half or _half_of(stem) == half]
-        if said is not None and found and max(found) < said:
-            yield f"{{}} {half} layers".replace("  ", " "), (said,), max(found)
+        yield half, _whole(own, keys if own is config else _NUM_LAYERS), max(found, default=0)
 
 
 def _half_of(name: str) -> str:
@@ -342,6 +354,45 @@ def _weights(files: Files) -> tuple[tuple[str, ...], dict[str, Tensor]]:
         message = f"the weights of the model {files.source.id} can't be read: {error}"
         raise SourceError("R406", message, "download or save them again") from None
     return names, tensors
+
+
+def _fitting(config: Mapping[str, Any], files: Files) -> Mapping[str, Tensor]:
+    """The tensors beside a configuration, where all that it says of their shapes is so; else none.
+
+    Weights that are to be drawn anew need no file: one that is missing, broken or of another model says nothing.
+    """
+    try:
+        _, tensors = _weights(files)
+    except SourceError as error:
+        if error.code not in _UNUSABLE:
+            raise
+        return {}
+    return tensors if _fit(config, tensors) else {}
+
+
+def _fit(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether weights have the layers and sizes of a configuration; not where these are said in another way."""
+    shapes = weights.shapes(tensors)
+    if "depths" in config or any(said != stored for _, said, stored in _layers(config, tensors)):
+        return False
+    halves = [_half(config, half) for half in _HALVES]
+    sides = {side for shape in shapes.values() for side in shape}
+    widths = {value for half in halves for key in _WIDTHS if (value := _whole(half, (key,))) is not None}
+    keys = {shape[0] for name, shape in shapes.items() if name.endswith("k_proj.weight")}
+    return (
+        all(stored in said for _, said, stored in _embeddings_said(config, tensors))
+        and widths <= sides
+        and (not keys or (said := _keys_said(config)) is None or keys == {said})
+    )
+
+
+def _keys_said(config: Mapping[str, Any]) -> int | None:
+    """The size of a layer's keys, where config.json says of how many heads they are."""
+    heads, hidden = _whole(config, ("num_attention_heads",)), _whole(config, _HIDDEN_SIZE)
+    groups, size = _whole(config, ("num_key_value_heads",)), _whole(config, ("head_dim",))
+    if heads is None or hidden is None or groups is None:
+        return None
+    return groups * (size or hidden // heads)
 
 
 def _shards(files: Files) -> tuple[str, ...]:

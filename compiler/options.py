@@ -23,10 +23,6 @@ def check_options(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_noise(recipe)
 
 
-def _unread(recipe: Recipe, key: str, reason: str, hint: str) -> Diagnostic:
-    return recipe.finding("R202", f"/training/{key}", f'nothing reads "{key}" {reason}', hint, key=True)
-
-
 def _written(recipe: Recipe, *keys: str) -> Iterator[str]:
     """Those of some options that a recipe asks for."""
     for key in keys:
@@ -41,7 +37,7 @@ def check_decay(recipe: Recipe) -> Iterator[Diagnostic]:
         return
     decay = training.weight_decay
     if decay == 0 or (decay == "auto" and not isinstance(training.optimizer, AdamW)):
-        yield _unread(recipe, "decay_excludes", "without weight_decay", "add a weight_decay, or remove it")
+        yield recipe.unread("/training/decay_excludes", "without weight_decay", "add a weight_decay, or remove it")
     for index, kind in enumerate(training.decay_excludes):
         pointer = f"/training/decay_excludes/{index}"
         if kind in training.decay_excludes[:index]:
@@ -57,14 +53,16 @@ def check_head(recipe: Recipe) -> Iterator[Diagnostic]:
         return
     for key in _written(recipe, "head_lr_multiplier", "unfreeze_every"):
         reason = f'with the task "{recipe.task.type}"'
-        yield _unread(recipe, key, reason, "remove it: the model's own output layer is no head of the task")
+        yield recipe.unread(
+            f"/training/{key}", reason, "remove it: the model's own output layer is no head of the task"
+        )
 
 
 def check_noise(recipe: Recipe) -> Iterator[Diagnostic]:
     """Noise is put on the embeddings of tokens."""
     if recipe.training.neftune_alpha is not None and tasks.reads(recipe.task) == "image":
         reason = f'with the task "{recipe.task.type}"'
-        yield _unread(recipe, "neftune_alpha", reason, "remove it: its noise is for embeddings of tokens")
+        yield recipe.unread("/training/neftune_alpha", reason, "remove it: its noise is for embeddings of tokens")
 
 
 def check_rates(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
@@ -74,13 +72,14 @@ def check_rates(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         return  # it can't be said what it trains
     method, _ = module.resolve(recipe.method, model)
     tuned = module.tuned(method, model)
-    if not tuned.parameters:
+    no_layers = model.has_shapes and not model.num_layers
+    if tuned.parameters == 0:
         for key in _written(recipe, "layer_decay", "unfreeze_every", "head_lr_multiplier"):
             reason = f'with the method "{recipe.method.type}"'
-            yield _unread(recipe, key, reason, "remove it: the head alone is trained, at learning_rate")
-    elif not (model.num_layers and (not tuned.modules or any(is_in_layer(f"{name}.") for name in tuned.modules))):
+            yield recipe.unread(f"/training/{key}", reason, "remove it: the head alone is trained, at learning_rate")
+    elif no_layers or (tuned.modules and not any(is_in_layer(f"{name}.") for name in tuned.modules)):
         for key in _written(recipe, "layer_decay", "unfreeze_every"):
-            yield _unread(recipe, key, "where no numbered layer is trained", "remove it")
+            yield recipe.unread(f"/training/{key}", "where no numbered layer is trained", "remove it")
 
 
 def check_unfreezing(recipe: Recipe, per_epoch: int, num_steps: int) -> Iterator[Diagnostic]:

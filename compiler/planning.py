@@ -73,7 +73,7 @@ def _steps(recipe: ResolvedRecipe, before: str | None, *, merges: bool) -> Itera
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
         yield ExportModel(
             id=f"export{suffix}",
-            inputs=tuple(dict.fromkeys((model_step, _id("train", recipe)))),
+            inputs=(model_step,),
             task=recipe.task,
             export=export,
             model=recipe.model,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.checks import check_recipe
-from compiler.diagnostics import stop_on_error
+from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.document import Document
 from compiler.recipe import Recipe
-from compiler.stages import StageText, check_common, check_order, check_stages, of_each, read_by_some, stages_of, told
+from compiler.stages import StageText, check_common, check_order, check_stages, of_each, read_by_none, stages_of, told
 from compiler.tasks.multi_task import MultiRecipe, is_multi_task
 from compiler.together import check_several
 from compiler.validate import check_shape, validate, validate_several
@@ -20,6 +20,15 @@ class ReadStage:
 
     text: StageText
     recipe: Recipe
+    unread: tuple[Diagnostic, ...] = ()  # keys beside the stages that nothing in this one reads
+
+    def without(self, unread: tuple[Diagnostic, ...]) -> ReadStage:
+        """The stage as if these keys, which nothing in it reads, did not stand beside the stages."""
+        if not unread:
+            return self
+        found = (*self.unread, *unread)
+        recipe = validate(self.text.without(found))
+        return replace(self, recipe=replace(recipe, task=self.recipe.task), unread=found)
 
 
 def read_several(document: Document) -> MultiRecipe:
@@ -46,5 +55,9 @@ def read_stages(document: Document) -> tuple[ReadStage, ...]:
     texts = stages_of(document)
     recipes = of_each(texts, lambda stage: validate(stage.document))
     found = [(text, tuple(check_recipe(recipe))) for text, recipe in zip(texts, recipes, strict=True)]
-    stop_on_error([*told(read_by_some(found)), *check_common(document, texts), *check_order(texts, recipes)])
-    return tuple(ReadStage(text=text, recipe=recipe) for text, recipe in zip(texts, recipes, strict=True))
+    unread = [(text, tuple(each for each in own if text.is_unread(each))) for text, own in found]
+    rest = [(text, tuple(each for each in own if not text.is_unread(each))) for text, own in found]
+    stop_on_error([*told(rest), *read_by_none(unread), *check_common(document, texts), *check_order(texts, recipes)])
+    return tuple(
+        ReadStage(text=text, recipe=recipe).without(own) for (text, own), recipe in zip(unread, recipes, strict=True)
+    )

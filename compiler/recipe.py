@@ -436,6 +436,11 @@ class Recipe:
         found = Diagnostic(code=code, at=at, pointer=pointer, message=message, hint=hint, severity=severity)
         return replace(found, pointer=self.pointer(pointer))
 
+    def unread(self, pointer: str, reason: str, hint: str) -> Diagnostic:
+        """The finding that nothing reads the key which a JSON Pointer ends in, and why."""
+        name = pointer.rpartition("/")[2]
+        return self.finding("R202", pointer, f'nothing reads "{name}" {reason}', hint, key=True)
+
     def pointer(self, pointer: str) -> str:
         """The JSON Pointer into the file of what a recipe of one task has under a pointer."""
         own = pointer.replace(_LOSS, "/loss", 1) if pointer.startswith(_LOSS) else pointer

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 from compiler.document import Node
-from compiler.recipe import Recipe
-from compiler.tasks.multi_task import MultiRecipe, is_multi_task
-from compiler.typed import fields, members, records, tag
+from compiler.tasks.multi_task import ROOT
+from compiler.typed import below, members, records, tag
 
 
 def expand(root: Node) -> Node:
-    """The recipe with every shorthand written out; what has no known shape stays as it is."""
-    return _record(MultiRecipe if is_multi_task(root) else Recipe, root)
+    """A recipe, or what is merged on one, with every shorthand written out; what has no known shape stays as it is."""
+    return _expand(ROOT, root)
 
 
 def _expand(shape: Any, node: Node) -> Node:
@@ -22,7 +23,7 @@ def _expand(shape: Any, node: Node) -> Node:
     if owners and isinstance(node.value, str):
         return _written_out(owners, node)
     if owners and isinstance(node.value, Mapping):
-        return _record(_owner(owners, node), node)
+        return _record(_owners(owners, node), node, node.value)
     if isinstance(node.value, Mapping):
         return _mapping(shape, node, node.value)
     if isinstance(node.value, tuple):
@@ -48,17 +49,17 @@ def _written_out(owners: tuple[type, ...], node: Node) -> Node:
     return Node({key: node}, node.at, node.folder, {key: node.at}) if key else node
 
 
-def _owner(owners: tuple[type, ...], node: Node) -> type | None:
-    for owner in owners:
-        named = tag(owner)
-        if named is None or ((child := node.get(named[0])) is not None and child.value == named[1]):
-            return owner
-    return None
+def _owners(owners: tuple[type, ...], node: Node) -> tuple[type, ...]:
+    """What an object may be of: as its tag says; any of them where only a file that it is merged on has the tag."""
+    named = tag(owners[0])
+    written = node.get(named[0]) if named else None
+    if named is None or written is None:
+        return owners
+    return tuple(owner for owner in owners if tag(owner) == (named[0], written.value))
 
 
-def _record(owner: type | None, node: Node) -> Node:
-    if owner is None or not isinstance(node.value, Mapping):
+def _record(owners: tuple[type, ...], node: Node, value: Mapping[str, Node]) -> Node:
+    if not owners:
         return node
-    shapes = {f.name: f.shape for f in fields(owner)}
-    expanded = {key: _expand(shapes[key], child) if key in shapes else child for key, child in node.value.items()}
-    return dataclasses.replace(node, value=expanded)
+    shape = functools.reduce(operator.or_, owners)
+    return dataclasses.replace(node, value={key: _expand(below(shape, key), child) for key, child in value.items()})

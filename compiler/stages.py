@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -14,6 +15,7 @@ from compiler.loading import merge
 from compiler.recipe import Recipe, Stage
 from compiler.typed import fields
 
+ONE_FOLDER = "on disks of macOS and Windows they would share a folder"
 _OF_STAGES = tuple(f.name for f in fields(Stage) if f.name != "name")
 _ONLY_IN_STAGES = ("task", "dataset")
 _OF_THE_LAST = ("export", "verify")
@@ -44,6 +46,20 @@ class StageText:
     def is_common(self, found: Diagnostic) -> bool:
         """Whether a finding about the stage's document is about what stands beside the stages."""
         return self.own is not None and self.located(found).pointer == found.pointer
+
+    def is_unread(self, found: Diagnostic) -> bool:
+        """Whether a finding is that nothing in the stage reads what stands beside the stages; another one may."""
+        return found.code == "R202" and self.is_common(found)
+
+    def has_common(self, pointer: str) -> bool:
+        """Whether the stage has what stands beside the stages under a pointer, and does not say all of it otherwise."""
+        node, own = self.document.find(pointer), Document(self.own or self.document.root, self.document.file)
+        inside = walk(node, pointer) if node is not None else ()
+        return any(own.find(place) is None for place, value in inside if not value.members)
+
+    def without(self, unread: Iterable[Diagnostic]) -> Document:
+        """Its document without the keys that findings say nothing reads."""
+        return functools.reduce(Document.without, (each.pointer for each in unread), self.document)
 
     def _wrote(self, pointer: str) -> bool:
         """Whether the stage, and not what is common to all, says what stands under a pointer or nearest above it."""
@@ -76,18 +92,12 @@ def stages_of(document: Document) -> tuple[StageText, ...]:
 
 
 def _stage(document: Document, number: int, item: Node, *, last: bool) -> StageText:
-    assert isinstance(item.value, Mapping), "its shape was checked"
-    left_out = {"stages", *_ONLY_IN_STAGES, *(() if last else _OF_THE_LAST)}
-    own = _without(item, {"name"})
-    whole = merge(_without(document.root, left_out), own)
+    left_out = ("stages", *_ONLY_IN_STAGES, *(() if last else _OF_THE_LAST))
+    own = item.without("name")
+    whole = merge(document.root.without(*left_out), own)
     root = Node(whole.value, item.at, document.root.folder, whole.keys)  # paths start where the recipe's do
-    name = str(item.value["name"].value)
+    name = str(item.members["name"].value)
     return StageText(name=name, pointer=f"/stages/{number}", own=own, document=Document(root, document.file))
-
-
-def _without(node: Node, left_out: set[str]) -> Node:
-    assert isinstance(node.value, Mapping), "a recipe and a stage are objects"
-    return replace(node, value={key: value for key, value in node.value.items() if key not in left_out})
 
 
 def check_stages(document: Document) -> Iterator[Diagnostic]:
@@ -99,13 +109,17 @@ def check_stages(document: Document) -> Iterator[Diagnostic]:
         if document.find(f"/{key}") is not None:
             message, hint = f'nothing reads "{key}" beside "stages"', "put it into the stages that it is for"
             yield Diagnostic(code="R202", at=document.key_at(f"/{key}"), pointer=f"/{key}", message=message, hint=hint)
-    seen: dict[object, int] = {}
-    for number, item in enumerate(written.value):
-        name = item.get("name")
-        if name is not None and seen.setdefault(name.value, number) != number:
-            message = f'the stage "{name.value}" stands twice, first as item {seen[name.value]}'
-            pointer = f"/stages/{number}/name"
-            yield Diagnostic(code="R203", at=name.at, pointer=pointer, message=message, hint="give it another name")
+    names = [item.members["name"] for item in written.value]
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names):
+        first = seen.setdefault(str(name.value).casefold(), number)
+        if first == number:
+            continue
+        message = f'the stage "{name.value}" stands twice, first as item {first}'
+        if name.value != names[first].value:
+            message = f'the stages "{names[first].value}" and "{name.value}" differ only in case: {ONE_FOLDER}'
+        pointer = f"/stages/{number}/name"
+        yield Diagnostic(code="R203", at=name.at, pointer=pointer, message=message, hint="give it another name")
 
 
 def check_common(document: Document, stages: Sequence[StageText]) -> Iterator[Diagnostic]:
@@ -148,16 +162,21 @@ Found = Sequence[tuple[StageText, tuple[Diagnostic, ...]]]
 """What was found about the document of each stage."""
 
 
-def read_by_some(found: Found) -> Found:
-    """The findings but for those that nothing reads a common key in one stage, where another one reads it."""
-    by_none = set.intersection(*({each.pointer for each in own if _is_unread(stage, each)} for stage, own in found))
-    first, findings = found[0]
-    unread = tuple(each for each in findings if _is_unread(first, each) and each.pointer in by_none)
-    return [(stage, (*(each for each in own if not _is_unread(stage, each)), *unread)) for stage, own in found]
+def read_by_none(found: Found) -> tuple[Diagnostic, ...]:
+    """Of the findings that nothing reads a common key, those about what no stage that has it reads; each once."""
+    unread = [(stage, {each.pointer: each for each in reversed(own) if stage.is_unread(each)}) for stage, own in found]
+    first = {pointer: each for _, own in reversed(unread) for pointer, each in own.items()}
+    return tuple(
+        each
+        for pointer, each in first.items()
+        if all(own.keys() & {*_with_parents(pointer)} for stage, own in unread if stage.has_common(pointer))
+    )
 
 
-def _is_unread(stage: StageText, found: Diagnostic) -> bool:
-    return found.code == "R202" and stage.is_common(found)
+def _with_parents(pointer: str) -> Iterator[str]:
+    while pointer:
+        yield pointer
+        pointer = pointer.rpartition("/")[0]
 
 
 def told(found: Found) -> tuple[Diagnostic, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from math import ceil
 from typing import TypeVar
 
@@ -14,10 +13,12 @@ from compiler.checks import check_recipe
 from compiler.diagnostics import Diagnostic, RecipeError, counted, in_order
 from compiler.document import Document, Node, escape
 from compiler.facts import Facts, FactSource
+from compiler.leaks import check_leaks
 from compiler.lengths import auto_length
 from compiler.moments import wanted
 from compiler.recipe import NAME, AdamW, Recipe, Training
 from compiler.resolve import DEFAULT_EPOCHS
+from compiler.stages import ONE_FOLDER
 from compiler.tasks.multi_task import METHODS, MultiRecipe, Proportional, RoundRobin, Sampling, Temperature
 from compiler.typed import read_record
 
@@ -57,18 +58,13 @@ def _recipe_of(whole: MultiRecipe, name: str) -> Recipe:
 
 def _projected(root: Node, own: Node) -> Node:
     """The root of a recipe of one task: what the tasks share, and its own, each where it was written."""
-    shared, of_task = _members(root, "$schema", "task", "training"), _members(own, "loss", "weight")
+    shared, of_task = root.without("$schema", "task", "training").members, own.without("loss", "weight").members
     training = root.get("training") or Node({}, own.at, own.folder)
-    settings, keys = _members(training, *_OF_ONE), dict(training.keys)
+    settings, keys = dict(training.without(*_OF_ONE).members), dict(training.keys)
     if (loss := own.get("loss")) is not None:
         settings["loss"], keys["loss"] = loss, own.keys.get("loss", loss.at)
     own_training = Node(settings, training.at, training.folder, keys)
     return Node({**shared, **of_task, "training": own_training}, root.at, root.folder, {**root.keys, **own.keys})
-
-
-def _members(node: Node, *without: str) -> dict[str, Node]:
-    assert isinstance(node.value, Mapping), "the schema says so"
-    return {key: value for key, value in node.value.items() if key not in without}
 
 
 # --- findings about the recipe alone
@@ -98,8 +94,12 @@ def check_names(whole: MultiRecipe) -> Iterator[Diagnostic]:
     if len(names) < 2:
         message = f"several tasks are at least two, found {len(names)}"
         yield _finding(whole, "R260", TASKS, message, "add a task, or write the one as /task itself")
+    seen: dict[str, str] = {}
     for name in names:
         pointer = f"{TASKS}/{escape(name)}"
+        if (first := seen.setdefault(name.casefold(), name)) != name:
+            message = f'the tasks "{first}" and "{name}" differ only in case: {ONE_FOLDER}'
+            yield _finding(whole, "R203", pointer, message, "give it another name", key=True)
         if not re.fullmatch(NAME, name):
             message = "a task's name has other characters than letters, digits, dot, dash, underscore"
             yield _finding(whole, "R260", pointer, message, "rename it: its folder is called so", key=True)
@@ -181,19 +181,11 @@ def check_models(whole: MultiRecipe, found: Mapping[str, Facts]) -> Iterator[Dia
         yield _finding(whole, "R410", "/model/id", message, "choose an encoder: bert, roberta, distilbert, ...")
 
 
-def check_leaks(recipes: Mapping[str, Recipe], found: Mapping[str, Facts]) -> Iterator[Diagnostic]:
+def check_leaks_between(recipes: Mapping[str, Recipe], found: Mapping[str, Facts]) -> Iterator[Diagnostic]:
     """The held-out rows of a task are not among those that another one is trained on."""
-    for name, facts in found.items():
-        for split, (other, theirs) in product(facts.data.splits, found.items()):
-            train = theirs.data.split("train")
-            if split.rows.split == "train" or other == name or train is None:
-                continue
-            if count := len(split.digests & train.digests):
-                rows = f"{counted(count, f'{split.rows.split} row')} of {name} stand{'s' if count == 1 else ''}"
-                message = f"{rows} in train of {other}: the model has read {'it' if count == 1 else 'them'}"
-                hint = "draw the rows of both alike: the same fraction and seed, and no stratify where one has classes"
-                pointer = f"/dataset/{split.rows.split}"
-                yield recipes[name].finding("R311", pointer, message, hint, severity="warning")
+    for name, recipe in recipes.items():
+        others = {other: facts.data for other, facts in found.items() if other != name}
+        yield from check_leaks(recipe, found[name].data, name, others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

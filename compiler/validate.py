@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from compiler.diagnostics import Diagnostic, RecipeError, did_you_mean, nearest, stop_on_error
-from compiler.document import Document, Node, escape, tokens
+from compiler.document import Document, escape, tokens
 from compiler.recipe import Recipe, Stage
 from compiler.schema import recipe_schema
 from compiler.tasks import TASKS, Task, module_of
@@ -53,7 +53,7 @@ def _plain(document: Document) -> dict[str, Any]:
 
 def check_shape(document: Document) -> Document:
     """The document, which has extended others. Raises RecipeError with every fault of its shape at once."""
-    root = _without_extends(document.root)
+    root = document.root.without("extends")
     if not isinstance(root.value, Mapping):
         message = f"a recipe is an object, found {_found(root.plain())}"
         raise RecipeError([Diagnostic(code="R102", at=root.at, message=message, hint="see `recipe init --help`")])
@@ -61,12 +61,6 @@ def check_shape(document: Document) -> Document:
     validator = Draft202012Validator(recipe_schema())
     stop_on_error(d for error in validator.iter_errors(root.plain()) for d in _diagnostics(_fault(error), shaped))
     return shaped
-
-
-def _without_extends(root: Node) -> Node:
-    if not isinstance(root.value, Mapping) or "extends" not in root.value:
-        return root
-    return Node({k: v for k, v in root.value.items() if k != "extends"}, root.at, root.folder, root.keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def linear_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not _embeds(name) and not is_in_head(name)))
 
 
-def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+def norm_modules(shapes: Mapping[str, tuple[int, ...]], batch_norms: Collection[str]) -> tuple[str, ...]:
     """The modules with a vector as `.weight`, in the names of the file; without those over batches, and without heads.
 
     Old files call it gamma.
@@ -143,8 +143,13 @@ def norm_modules(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         for name, shape in shapes.items()
         if name.endswith((".weight", ".gamma")) and len(shape) == 1
     ]
-    own = (name for name in names if f"{name}.running_mean" not in shapes and not is_in_head(name))
+    own = (name for name in names if name not in batch_norms and not is_in_head(name))
     return tuple(sorted(own))
+
+
+def batch_norms(names: Iterable[str]) -> tuple[str, ...]:
+    """The modules that normalise over batches: a file has their running means."""
+    return tuple(name.removesuffix(".running_mean") for name in names if name.endswith(".running_mean"))
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -89,7 +89,10 @@ class Engine(Protocol):
         ...
 
     def save_state(self, folder: Path) -> None:
-        """Writes trainable parameters, their average, buffers and optimizer moments as safetensors with torch names."""
+        """Writes safetensors with torch names: trainable parameters, their average, buffers and optimizer moments.
+
+        And what the method goes on from, where it does more than an optimizer does.
+        """
         ...
 
     def load_state(self, folder: Path) -> None:

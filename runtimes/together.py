@@ -13,11 +13,26 @@ from safetensors.numpy import save
 
 from compiler.adapter_names import is_of_head
 from compiler.files import write_bytes, write_json
+from compiler.moments import wanted
+from compiler.plan import TrainTogether
+from compiler.tasks.multi_task import METHODS
 from compiler.weights import INDEX, SINGLE
 
 SHARED, OWN = "shared.safetensors", "own.safetensors"
 PARTS = "parts"
 Tensors = dict[str, Any]
+
+
+def assert_trainable(step: TrainTogether) -> None:
+    """That the compiler let no method or option through that several tasks have no place for.
+
+    Their engines are those of one task each, which would take it up and say nothing.
+    """
+    for name, part in step.parts.items():
+        assert part.method.type in METHODS, f"{name}: {part.method.type}"
+        assert not wanted(part.optimizer), f"{name}: {part.optimizer}"
+        options = (part.packing, part.unfreeze_every, part.neftune_alpha, part.ema_decay)
+        assert options == ("none", 0, 0.0, 0.0), f"{name}: {options}"
 
 
 def part_folder(folder: Path, part: str) -> Path:

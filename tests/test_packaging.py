@@ -34,6 +34,17 @@ def test_the_wheel_holds_compiler_and_runtimes_and_nothing_else(wheel: zipfile.Z
     assert names == {"compiler", "runtimes", about}
 
 
+@pytest.mark.parametrize("half", ["compiler", "runtimes"])
+def test_the_tree_of_the_readme_has_every_file_of_a_half_and_no_other(half: str) -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    [tree] = re.findall(rf"^    {half}/ .*\n((?:      .*\n)+)", readme, re.MULTILINE)
+    files = {path.name for path in (PROJECT / half).glob("*.py")} - {"__init__.py"}
+    below = {path.name for path in (PROJECT / half).glob("*/**/*.py")}
+    named = set(re.findall(r"\w+\.py", tree))
+    assert files - named == set()
+    assert named - files - below == set()
+
+
 def test_the_wheel_holds_every_committed_source(wheel: zipfile.ZipFile) -> None:
     sources = {
         str(path.relative_to(PROJECT)) for half in ("compiler", "runtimes") for path in PROJECT.glob(f"{half}/**/*.py")

@@ -190,7 +190,7 @@ def summary(compiled: CompiledStage) -> str:
     """A line about what a recipe or a stage would do."""
     training = compiled.resolved.training
     parts = [f"{name}: {_rows(part)}" for name, part in compiled.parts.items()]
-    count = compiled.model.num_parameters  # 0 where the weights are drawn anew
+    count = compiled.model.num_parameters  # None where the weights are drawn anew
     size = f", {count / 1e6:.1f}M parameters" if count else ""
     return (
         f"ok: {'; '.join(parts) or _rows(compiled)}; "

@@ -163,8 +163,8 @@ def _tuned(step: Step) -> list[str]:
 
 def _tuned_by(tuned: Tuned) -> list[str]:
     total, trained = tuned.total, tuned.parameters
-    if not total:
-        return ["tuned all parameters; how many is known when the model is built"]
+    if not total or trained is None:
+        return ["tuned by the method; how many parameters is known when the model is built"]
     counts = Counter(LAYER.sub(".*.", name) for name in tuned.modules)
     times = {name: f" ({count} times)" if count > 1 else "" for name, count in counts.items()}
     return [

@@ -409,9 +409,7 @@ def _facts(recipe: Recipe, located: Mapping[SplitName, SplitFiles], reader: _Rea
                 if reader.target_lengths is not None
                 else None,
                 values=reader.rows.values(targets[source][rows]),
-                digests=frozenset(np.asarray(reader.tables[source].digests, np.uint64)[rows].tolist())
-                if recipe.within
-                else frozenset(),
+                digests=np.asarray(reader.tables[source].digests, np.uint64)[rows].tobytes(),
             )
         )
     overlaps = tuple(_overlaps(rules, reader.tables, chosen))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
-from compiler.methods.interface import Tuned
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.lora import check_targets, chosen
 from compiler.methods.targets import PATTERNS, check_saved, meant
 from compiler.placement import Runtime
@@ -69,6 +69,9 @@ RUNTIMES: tuple[Runtime, ...] = ("pytorch",)
 
 def check(recipe: Recipe, method: AdaLoRA, model: ModelFacts) -> Iterator[Diagnostic]:
     """Targets as for lora; ranks are left to be taken, and steps to take them in."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     yield from check_targets(recipe, method.target_modules, model)
     yield from check_saved(recipe, method.modules_to_save, _modules(method, model), model.shapes)
     if method.target_rank >= method.initial_rank:

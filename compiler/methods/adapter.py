@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic, nearest
 from compiler.groups import LAYER
-from compiler.methods.interface import Tuned
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -104,6 +104,9 @@ def width(outputs: int, reduction_factor: int) -> int:
 
 def check(recipe: Recipe, method: Adapter, model: ModelFacts) -> Iterator[Diagnostic]:
     """Adapters stand after projections that the model has, and each has a unit at least."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     if method.target_modules == "auto":
         if not _placed(method, model):
             message = f"it is not known after which layers of the model ({model.model_type}) adapters stand"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
-from compiler.methods.interface import Tuned, num_parameters
+from compiler.methods.interface import Tuned, num_parameters, unknown_shapes
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 from compiler.weights import is_above_layers, is_bias
@@ -33,6 +33,9 @@ RUNTIMES = EVERY_RUNTIME
 
 def check(recipe: Recipe, method: BitFit, model: ModelFacts) -> Iterator[Diagnostic]:
     """The model has biases."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     if not _biases(model):
         message = f"the model ({model.model_type}) has no biases in its layers"
         yield recipe.finding("R234", "/method", message, 'use the method "lora"')

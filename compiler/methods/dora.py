@@ -39,4 +39,5 @@ def tuned(method: DoRA, model: ModelFacts) -> Tuned:
     """As lora, and a length for each output of an updated module."""
     found = lora.tuned(method, model)
     lengths = sum(model.sides(name)[0] for name in meant(method.target_modules, model.linear_modules))
+    assert found.parameters is not None, "the shapes are known"
     return replace(found, parameters=found.parameters + lengths)

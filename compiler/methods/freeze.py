@@ -70,6 +70,8 @@ def resolve(method: Freeze, model: ModelFacts) -> tuple[Freeze, tuple[Choice, ..
 
 def tuned(method: Freeze, model: ModelFacts) -> Tuned:
     """The layers from `layers` on, and what stands beside the layers."""
+    if not model.has_shapes:
+        return Tuned(modules=(), parameters=None, total=None)
     numbers = layers_of(model.shapes)
     left_out = {name for name, number in numbers.items() if number >= model.num_layers}  # layers that nothing loads
     unread = frozen(method, model.shapes) | left_out

@@ -14,7 +14,7 @@ from compiler.diagnostics import Diagnostic
 from compiler.groups import is_in_layer
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
-from compiler.methods.interface import Tuned
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, matches, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -77,6 +77,9 @@ def feed_forward(modules: tuple[str, ...]) -> tuple[str, ...]:
 
 def check(recipe: Recipe, method: IA3, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every pattern must name a linear module; feed-forward modules are among the targets."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     linear = model.linear_modules
     if method.target_modules == "auto":
         if not keys_and_values(linear):
@@ -91,7 +94,17 @@ def check(recipe: Recipe, method: IA3, model: ModelFacts) -> Iterator[Diagnostic
         pointer = "/method/feedforward_modules"
         yield from check_patterns(recipe, pointer, method.feedforward_modules, known, "target module")
     yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
-    yield from check_beginning(recipe, model, {"peft_type": "IA3"}, ".ia3_l", known)
+    yield from check_beginning(recipe, model, {"peft_type": "IA3"}, _parts(method, model, known))
+
+
+def _parts(method: IA3, model: ModelFacts, known: tuple[str, ...]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The vector of each target module, as PEFT saves it."""
+    patterns = method.feedforward_modules
+    scaled = set(feed_forward(known) if patterns == "auto" else meant(patterns, known))
+    sides = {name: model.sides(name) for name in known}
+    return {
+        name: {"ia3_l": (1, inputs) if name in scaled else (outputs, 1)} for name, (outputs, inputs) in sides.items()
+    }
 
 
 def _targets(method: IA3, linear: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ class Tuned:
     """What a method trains of a model, its task head apart: modules by their names in the files; none for all."""
 
     modules: tuple[str, ...]
-    parameters: int  # that are trained
-    total: int  # parameters of the model as it is stored
+    parameters: int | None  # that are trained; None where the model's shapes are not known
+    total: int | None  # parameters of the model as it is stored
 
 
 class MethodModule(Protocol):
@@ -46,6 +46,19 @@ class MethodModule(Protocol):
     def tuned(self, method: Any, model: ModelFacts) -> Tuned:
         """What a resolved method trains of the model."""
         ...
+
+
+def unknown_shapes(recipe: Recipe, fitting: str = 'use the method "full", "freeze" or "head"') -> Diagnostic:
+    """What is said of a method that is planned by the shapes of weights, after a stage that draws others.
+
+    `fitting`: what to do where the weights have no files.
+    """
+    message = (
+        f'the method "{recipe.method.type}" is planned by the shapes of weights: an earlier stage draws them anew, and '
+        "beside its config.json are none that fit it"
+    )
+    hint = f"{fitting}, or begin with a folder that has weights of its configuration"
+    return recipe.finding("R240", "/method", message, hint)
 
 
 def num_parameters(shapes: Mapping[str, tuple[int, ...]], names: Iterable[str]) -> int:

@@ -10,11 +10,10 @@ from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
-from compiler.methods.interface import Tuned, num_parameters
+from compiler.methods.interface import Tuned, num_parameters, unknown_shapes
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
-from compiler.weights import norm_modules
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
@@ -45,7 +44,10 @@ RUNTIMES = EVERY_RUNTIME
 
 def check(recipe: Recipe, method: LayerNorm, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every pattern must name a norm of the model."""
-    norms = norm_modules(model.shapes)
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
+    norms = model.norm_modules
     known = norms
     if method.target_modules != "auto":
         known = meant(method.target_modules, norms)
@@ -54,21 +56,32 @@ def check(recipe: Recipe, method: LayerNorm, model: ModelFacts) -> Iterator[Diag
         message = f"the model has no norms of single rows ({model.model_type}); those over batches are not tuned so"
         yield recipe.finding("R205", "/method", message, 'use the method "full", "freeze" or "head"')
     yield from check_saved(recipe, method.modules_to_save, known, model.shapes)
-    yield from check_beginning(recipe, model, {"peft_type": "LN_TUNING"}, ".ln_tuning_layers.", known)
+    parts = {name: _copy(model, name) for name in known}
+    yield from check_beginning(recipe, model, {"peft_type": "LN_TUNING"}, parts)
+
+
+def _copy(model: ModelFacts, name: str) -> dict[str, tuple[int, ...]]:
+    """The trained copy of a norm, as PEFT saves it; old files call scales gamma and biases beta."""
+    stored = {"weight": ("weight", "gamma"), "bias": ("bias", "beta")}
+    shapes = {
+        own: next((model.shapes[f"{name}.{old}"] for old in names if f"{name}.{old}" in model.shapes), None)
+        for own, names in stored.items()
+    }
+    return {f"ln_tuning_layers.{own}": shape for own, shape in shapes.items() if shape is not None}
 
 
 def resolve(method: LayerNorm, model: ModelFacts) -> tuple[LayerNorm, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     if method.target_modules != "auto":
         return method, ()
-    patterns = every(norm_modules(model.shapes))
+    patterns = every(model.norm_modules)
     choice = Choice(pointer="/method/target_modules", value=patterns, reason="every norm outside of heads")
     return replace(method, target_modules=patterns), (choice,)
 
 
 def tuned(method: LayerNorm, model: ModelFacts) -> Tuned:
     """The norms, with their biases where they have some."""
-    modules = meant(method.target_modules, norm_modules(model.shapes))
+    modules = meant(method.target_modules, model.norm_modules)
     own = set(modules)
     count = num_parameters(model.shapes, (name for name in model.shapes if name.rpartition(".")[0] in own))
     return targets.tuned(model, modules, count, method.modules_to_save)

@@ -11,7 +11,7 @@ from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
-from compiler.methods.interface import Tuned
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.targets import PATTERNS, check_patterns, check_saved, inside_layers, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -74,6 +74,9 @@ RUNTIMES = EVERY_RUNTIME
 
 def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagnostic]:
     """Every target must name a linear module of the model; what is beside must fit."""
+    if not model.has_shapes:
+        yield unknown_shapes(recipe)
+        return
     yield from check_targets(recipe, method.target_modules, model)
     yield from check_saved(recipe, method.modules_to_save, _targets(method, model), model.shapes)
     if method.initialization == "orthogonal" and method.rank % 2:
@@ -81,7 +84,21 @@ def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagno
         yield recipe.finding("R230", "/method/initialization", message, f'write "rank": {method.rank + 1}')
     said = {"peft_type": "LORA", "use_dora": method.type == "dora", "r": method.rank, "lora_alpha": scale(method)}
     said["use_rslora"] = method.rank_stabilized
-    yield from check_beginning(recipe, model, said, ".lora_A.", _targets(method, model))
+    yield from check_beginning(recipe, model, said, _parts(method, model))
+    if method.from_ is not None and recipe.wrote("/method/initialization") is not None:
+        message = 'nothing reads "initialization" beside "from", whose weights are the first values'
+        yield recipe.finding("R202", "/method/initialization", message, "remove one of them", key=True)
+
+
+def _parts(method: LowRank, model: ModelFacts) -> dict[str, dict[str, tuple[int, ...]]]:
+    """What is added to each target module, as PEFT saves it."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name in _targets(method, model):
+        outputs, inputs = model.sides(name)
+        found[name] = {"lora_A.weight": (method.rank, inputs), "lora_B.weight": (outputs, method.rank)}
+        if method.type == "dora":
+            found[name]["lora_magnitude_vector"] = (outputs,)
+    return found
 
 
 def scale(method: LowRank) -> float:

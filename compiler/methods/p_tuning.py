@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
-from compiler.methods.interface import Tuned
+from compiler.methods import virtual
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.virtual import VirtualTokens, check_virtual, check_whole_texts, embedding_size
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -38,6 +39,8 @@ def check(recipe: Recipe, method: PTuning, model: ModelFacts) -> Iterator[Diagno
     """Virtual tokens stand before texts, and leave them room."""
     yield from check_virtual(recipe, method, model)
     yield from check_whole_texts(recipe, method, model)
+    if method.hidden_size == "auto" and not model.has_shapes:
+        yield unknown_shapes(recipe, "say hidden_size")
 
 
 def resolve(method: PTuning, model: ModelFacts) -> tuple[PTuning, tuple[Choice, ...]]:
@@ -55,4 +58,4 @@ def tuned(method: PTuning, model: ModelFacts) -> Tuned:
     size, hidden = embedding_size(model), method.hidden_size
     network = size * hidden + hidden + hidden * hidden + hidden + hidden * size + size
     count = method.num_virtual_tokens * size + network
-    return Tuned(modules=("prompt_embeddings",), parameters=count, total=model.num_parameters)
+    return virtual.tuned(model, count)

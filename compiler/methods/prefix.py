@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from compiler import tasks
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
-from compiler.methods.interface import Tuned
+from compiler.methods import virtual
+from compiler.methods.interface import Tuned, unknown_shapes
 from compiler.methods.virtual import VirtualTokens, check_virtual
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
@@ -50,6 +51,8 @@ def check(recipe: Recipe, method: Prefix, model: ModelFacts) -> Iterator[Diagnos
     if recipe.training.gradient_checkpointing:
         message = "a layer that is computed again is given no cache, and would not see the prefix"
         yield recipe.finding("R250", "/training/gradient_checkpointing", message, "leave it out")
+    if method.projection and method.hidden_size == "auto" and not model.has_shapes:
+        yield unknown_shapes(recipe, "say hidden_size")
     if not method.projection and recipe.wrote("/method/hidden_size") is not None:
         message = 'nothing reads "hidden_size" without projection'
         yield recipe.finding("R202", "/method/hidden_size", message, 'add "projection": true, or remove it', key=True)
@@ -83,7 +86,7 @@ def tuned(method: Prefix, model: ModelFacts) -> Tuned:
         assert method.hidden_size != "auto", "resolved"
         network = size * method.hidden_size + method.hidden_size + method.hidden_size * made + made
         count = method.num_virtual_tokens * size + network
-    return Tuned(modules=("prompt_embeddings",), parameters=count, total=model.num_parameters)
+    return virtual.tuned(model, count)
 
 
 def keys_size(model: ModelFacts) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
+from compiler.methods import virtual
 from compiler.methods.interface import Tuned
 from compiler.methods.virtual import VirtualTokens, check_virtual, check_whole_texts, embedding_size
 from compiler.placement import EVERY_RUNTIME
@@ -45,4 +46,4 @@ def resolve(method: Prompt, model: ModelFacts) -> tuple[Prompt, tuple[Choice, ..
 def tuned(method: Prompt, model: ModelFacts) -> Tuned:
     """A vector for each virtual token, beside the model."""
     count = method.num_virtual_tokens * embedding_size(model)
-    return Tuned(modules=("prompt_embeddings",), parameters=count, total=model.num_parameters)
+    return virtual.tuned(model, count)

@@ -93,8 +93,17 @@ def _holds(module: str, name: str) -> bool:
 
 def tuned(model: ModelFacts, modules: Iterable[str], parameters: int, saved: Iterable[str]) -> Tuned:
     """What is trained where `parameters` are added to some modules, and modules that patterns mean are saved whole."""
-    whole = meant(saved, modules_of(model.shapes))
-    names = [name for name in model.shapes if any(_holds(module, name) for module in whole) and not is_in_head(name)]
+    names = saved_parameters(model, saved)
     held = dict.fromkeys(name.rpartition(".")[0] for name in names)
     count = parameters + num_parameters(model.shapes, names)
     return Tuned(modules=tuple(dict.fromkeys((*modules, *held))), parameters=count, total=model.num_parameters)
+
+
+def saved_parameters(model: ModelFacts, patterns: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The parameters of the modules that patterns mean, with their shapes; those of heads apart."""
+    whole = meant(patterns, modules_of(model.shapes))
+    return {
+        name: shape
+        for name, shape in model.shapes.items()
+        if not is_in_head(name) and any(_holds(module, name) for module in whole)
+    }

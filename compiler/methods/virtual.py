@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from compiler import tasks
 from compiler.diagnostics import Diagnostic
+from compiler.methods.interface import Tuned
 from compiler.typed import About
 from compiler.weights import word_embeddings
 
@@ -75,6 +76,13 @@ def check_whole_texts(recipe: Recipe, method: VirtualTokens, model: ModelFacts) 
     if model.architecture == "decoder" and tasks.module_of(recipe.task).PACKING == "none":
         message = f"a decoder ({model.model_type}) finds the last token by its id, and is given vectors here"
         yield recipe.finding("R250", "/method", message, 'choose an encoder, or use the method "prefix"')
+
+
+def tuned(model: ModelFacts, count: int) -> Tuned:
+    """What is trained: so many numbers beside the model, where its sizes are known."""
+    return Tuned(
+        modules=("prompt_embeddings",), parameters=count if model.has_shapes else None, total=model.num_parameters
+    )
 
 
 def embedding_size(model: ModelFacts) -> int:

@@ -40,7 +40,7 @@ from runtimes.pytorch.fresh import begun_with
 from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
-from runtimes.together import part_folder
+from runtimes.together import assert_trainable, part_folder
 from runtimes.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
@@ -89,6 +89,7 @@ def _load(
 
 def load_together(step: TrainTogether, model_folder: Path, folder: Path, placement: Placement) -> TogetherEngine:
     """The engine of several tasks. What belongs to one of them is kept in `folder`."""
+    assert_trainable(step)
     parts: dict[str, MlxEngine] = {}
     for name, part in step.parts.items():
         own = part_folder(folder, name)

@@ -26,12 +26,13 @@ from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import folded
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.low_rank import fuse
-from runtimes.pytorch.methods import course_of, module_of
+from runtimes.pytorch.methods import course_of
 from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
+from runtimes.pytorch.resting import resting_modules
 from runtimes.pytorch.virtual import require_no_prefix
 
 STATE = "state.safetensors"
@@ -87,7 +88,7 @@ class TorchEngine:
         self.places = places_of(wrapped)
         self.groups = groups_of(step, self.places)
         self.unfrozen = frozenset(self.trained)
-        self.frozen = () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(inner)
+        self.resting = resting_modules(inner, step.method)
         self.course = course_of(step.method, self.model, step.num_steps)
         self.optimizer = new_optimizer(step, self.trained, self.groups) if optimizer is None else optimizer
         self.average = {name: value.detach().clone() for name, value in self.trained.items() if step.ema_decay}
@@ -107,7 +108,8 @@ class TorchEngine:
     ) -> PendingTorchStep:
         """One optimizer step. Raises OutOfMemory with parameters and moments unchanged."""
         if self.step.unfreeze_every:
-            self._unfreeze(number)
+            with self._frees_memory():
+                self._unfreeze(number)
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         if self.masks:
             self.masks.seed(seed)
@@ -149,11 +151,12 @@ class TorchEngine:
             move([self.average[name] for name in names], [self.trained[name] for name in names], None)
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Inside, the weights are their average, where one is kept."""
+    def _answering(self) -> Iterator[None]:
+        """Inside, the weights are those that are saved: their average, where one is kept."""
         self._exchange()
         try:
-            yield
+            with contextlib.nullcontext() if self.course is None else self.course.answering():
+                yield
         finally:
             self._exchange()
 
@@ -204,15 +207,15 @@ class TorchEngine:
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
         self.mode(training=False)
-        with self._averaged(), self._frees_memory(), torch.inference_mode():
+        with self._frees_memory(), self._answering(), torch.inference_mode():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 
     def mode(self, *, training: bool) -> None:
-        """Dropout on or off; what is frozen never has any, unless its method says so."""
+        """Dropout on or off; what is at rest computes as in evaluation in both."""
         if self.objective.training != training:
             self.objective.train(training)
-            for module in self.frozen:
+            for module in self.resting:
                 module.eval()
 
     @contextlib.contextmanager
@@ -235,7 +238,7 @@ class TorchEngine:
     # --- state and files
 
     def save_state(self, folder: Path) -> None:
-        """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, optimizer/NAME/MOMENT."""
+        """Writes state.safetensors: parameters/NAME, buffers/NAME, average/NAME, method/NAME, optimizer/NAME/MOMENT."""
         tensors = {**self.state(), **self.moments()}
         save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / STATE)
 
@@ -248,20 +251,24 @@ class TorchEngine:
         if self.step.unfreeze_every:
             self._hold_moments({name.split("/")[1] for name in found if name.startswith("optimizer/")})
         with torch.no_grad():
-            for name, value in self.state().items():
+            for name, value in self._weights().items():
                 value.copy_(found[name])
+            if self.course is not None:
+                self.course.take_state({name: found[f"method/{name}"] for name in self.course.state()})
         for name, parameter in self.trained.items():
             take_moments(self.optimizer, parameter, found, f"optimizer/{name}/")
 
     def state(self) -> dict[str, Tensor]:
-        """All that training changes but moments, by its name in the file; the tensors themselves."""
+        """All that training changes but moments, by its name in the file."""
+        course = {} if self.course is None else self.course.state()
+        return {**self._weights(), **{f"method/{name}": value for name, value in course.items()}}
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Parameters, buffers and averages by their names in the file; the tensors themselves."""
         state: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.trained.items()}
         persistent = self.model.state_dict().keys()
         state |= {f"buffers/{name}": value for name, value in self.model.named_buffers() if name in persistent}
-        state |= {f"average/{name}": value for name, value in self.average.items()}
-        if self.course is not None:
-            state |= {f"method/{name}": value for name, value in self.course.state().items()}
-        return state
+        return state | {f"average/{name}": value for name, value in self.average.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """The moments of what is trained, by their names in the file."""
@@ -273,12 +280,8 @@ class TorchEngine:
 
     def save_model(self, folder: Path) -> None:
         """Writes a transformers folder, or a PEFT folder for an adapter."""
-        with (
-            self._averaged(),
-            folded(self.trained, self.last_layer, tasks.module_of(self.step.task).head(self.step.task)),
-        ):
-            if self.course is not None:
-                self.course.before_saving()
+        head = tasks.module_of(self.step.task).head(self.step.task)
+        with self._answering(), folded(self.trained, self.last_layer, head):
             save_pretrained(self.model, folder)
 
     @property
@@ -305,14 +308,6 @@ class TorchEngine:
             return torch.cuda.max_memory_allocated(self.device)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def frozen_modules(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The largest modules without a trained parameter: they compute as in evaluation, without dropout."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        return (model,)
-    children = (child for child in model.children() if next(child.parameters(), None) is not None)
-    return tuple(frozen for child in children for frozen in frozen_modules(child))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -83,7 +83,16 @@ def _hold_otherwise(optimizer: Any, parameter: nn.Parameter, *, exactly: bool) -
     for index, group in enumerate(optimizer.param_groups):
         for place, member in enumerate(group["params"]):
             if member is parameter:
-                optimizer.init_state(group, parameter, index, place)
+                _begin(optimizer, group, parameter, index, place)
+
+
+def _begin(optimizer: Any, group: Any, parameter: nn.Parameter, index: int, place: int) -> None:
+    """Lets an optimizer make its moments of a parameter: all of them or, where there is no room, none."""
+    try:
+        optimizer.init_state(group, parameter, index, place)
+    except RuntimeError:
+        optimizer.state.pop(parameter, None)
+        raise
 
 
 def moments_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:

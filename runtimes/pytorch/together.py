@@ -19,7 +19,7 @@ from runtimes.pytorch.models import Wrapped, wrapped_model
 from runtimes.pytorch.optimizers import new_optimizer
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
-from runtimes.together import entry_name, folders_of, part_folder, state_name, store_once
+from runtimes.together import assert_trainable, entry_name, folders_of, part_folder, state_name, store_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class PendingPart:
     def result(self) -> StepResult:
         """The figures; waits for the device."""
         found = self.pending.result()
+        assert found.losses.keys() == {LOSS}, "the methods of several tasks add no term to the loss"
         return StepResult(losses={self.name: found.losses[LOSS]}, grad_norm=found.grad_norm)
 
 
@@ -143,6 +144,7 @@ def load_together(
     step: TrainTogether, model_folder: Path, folder: Path, device: str = "cpu", *, gradient_checkpointing: bool = False
 ) -> TogetherEngine:
     """The engine of several tasks. A head's first values are kept in `folder`, where its task's own are."""
+    assert_trainable(step)
     wrapped = {name: _wrapped(part, model_folder, part_folder(folder, name)) for name, part in step.parts.items()}
     engine = TogetherEngine(step, wrapped, torch.device(device))
     if gradient_checkpointing:

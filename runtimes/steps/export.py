@@ -15,7 +15,7 @@ from runtimes.steps.models import saved_by
 
 def execute(step: ExportModel, context: Context) -> Iterator[Any]:
     """Writes the format's files and export.json."""
-    source, *_ = step.inputs
+    [source] = step.inputs
     written = export.module_of(step.export).write(step.export, step.task, saved_by(source, context), context.folder)
     write_json(context.folder / "export.json", written.facts)
     yield Said(step=step.id, message=written.says)

@@ -15,7 +15,7 @@ from runtimes.steps.models import saved_by
 
 def execute(step: ExportTogether, context: Context) -> Iterator[Any]:
     """Writes the format's files and export.json."""
-    source, *_ = step.inputs
+    [source] = step.inputs
     first = next(iter(step.parts.values()))
     parts = {name: (part.task, saved_by(source, context, name)) for name, part in step.parts.items()}
     written = export.together_module_of(first.export).write_together(first.export, parts, context.folder)

@@ -41,11 +41,10 @@ def base_of(train: Train, context: Context) -> Path:
 
 
 def saved_by(step_id: str, context: Context, part: str = "") -> SavedModel:
-    """The model that a train or merge step left, which is among the inputs of the context; of a part, that task's."""
+    """The model that a train or merge step left, which the context's own comes after; of a part, that task's."""
     folder, step = context.inputs[step_id], context.plan.step(step_id)
     if isinstance(step, Merge):
         [train_id] = step.inputs
-        known = train_id in context.inputs
-        return SavedModel(folder / "model" / part, before=saved_by(train_id, context, part) if known else None)
+        return SavedModel(folder / "model" / part, before=saved_by(train_id, context, part))
     train = train_of(context.plan, step_id, part)
     return trained_model(train, folder, base_of(train, context), part)

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
+from safetensors.numpy import load_file
+
 from compiler.hashes import sha256_of
 from tests.cli.conftest import invoke
 from tests.staged import CHAT, COMMON, MOODS, TEMPLATE, WIKI, write
@@ -233,6 +235,19 @@ def test_hidden_words_and_then_labels_on_an_encoder(tmp_path: Path) -> None:
     assert moods["metrics"]["accuracy"] > 0.9 > moods["baseline"]["majority"]["accuracy"]
     choices = {choice["pointer"]: choice["value"] for choice in report(found)["choices"]}
     assert (choices["/stages/0/model"], choices["/stages/1/model"]) == ("head kept", "new head")
+
+
+def test_low_rank_updates_stand_beside_weights_that_were_drawn(tmp_path: Path) -> None:
+    """Layers have rates of their own in both stages; the weights in the folder say what shapes there are."""
+    decay = {"max_steps": 4, "layer_decay": 0.9}
+    words = {**WIKI, "name": "words", "method": "scratch", "training": decay}
+    labels = {"name": "moods", "task": "text-classification", "dataset": MOODS, "method": "lora", "training": decay}
+    found = run(write(tmp_path / "project", words, labels, save=save_masked_encoder, export=["onnx"]))
+    assert report(found)["gate_passed"] is True
+    [drawn, beside] = [step for step in json.loads((found / "plan.json").read_text())["steps"] if "tuned" in step]
+    assert drawn["tuned"]["parameters"] is None
+    [name, *_] = beside["tuned"]["modules"]
+    assert any(name in key for key in load_file(found / "adapter" / "adapter_model.safetensors"))
 
 
 def test_labels_in_two_stages_keep_their_head(tmp_path: Path) -> None:

@@ -147,6 +147,17 @@ def test_a_model_is_described_from_its_config_and_header(project):
     assert model.has_tokenizer
 
 
+def test_norms_over_batches_are_told_by_their_running_means_which_are_no_parameters(project):
+    shapes = ("weight", "bias", "running_mean", "running_var")
+    norm = {f"normalization__{name}": (4,) for name in shapes}
+    write_model(project.mirror / MODEL, tensors=bert_tensors(**norm))
+    model = project.gather().model
+    assert model.batch_norms == ("normalization",)
+    assert model.norm_modules == ("embeddings.LayerNorm",)
+    assert {"normalization.weight", "normalization.bias"} <= model.shapes.keys()
+    assert not {"normalization.running_mean", "normalization.running_var"} & model.shapes.keys()
+
+
 def test_linear_modules_are_the_matrices_but_for_embeddings_and_heads(project):
     write_model(project.mirror / MODEL, tensors=bert_tensors(classifier__weight=(2, 4), lm_head__weight=(6, 4)))
     assert project.gather().model.linear_modules == (
@@ -325,6 +336,42 @@ def test_a_configuration_of_another_model_than_the_weights_is_named(project, con
 def test_weights_that_fit_otherwise_are_taken(project, config):
     write_model(project.mirror / MODEL, {**BERT, **config})
     project.gather()
+
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 1,
+    "hidden_size": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        (BERT, True),
+        ({**BERT, "num_hidden_layers": 1}, False),  # a pretrained model leaves the rest out
+        ({**BERT, "intermediate_size": 16}, False),
+        ({**BERT, "num_hidden_layers": 12, "num_hidden_groups": 2}, True),  # layers share their weights
+        ({**BERT, "depths": [1, 1]}, False),  # its layers are counted in another way
+        ({"model_type": "bert"}, False),  # it says nothing
+    ],
+)
+def test_weights_beside_a_model_that_is_drawn_anew_say_its_shapes_where_they_fit(project, config, fits):
+    write_model(project.mirror / MODEL, config)
+    model = project.gather(method="scratch").model
+    assert (model.has_shapes, bool(model.shapes), bool(model.linear_modules)) == (fits, fits, fits)
+    assert (model.labels, model.architectures, set(model.files)) == (None, (), {"config.json", "tokenizer.json"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"), [({}, True), ({"num_key_value_heads": 1}, False), ({"head_dim": 4}, False)]
+)
+def test_weights_beside_a_model_that_is_drawn_anew_have_its_heads(project, changes, fits):
+    tensors = {f"model.layers.0.self_attn.{name}_proj.weight": np.zeros((4, 8), np.float32) for name in "kv"}
+    write_model(project.mirror / MODEL, {**LLAMA, **changes}, tensors)
+    assert project.gather(method="scratch").model.has_shapes is fits
 
 
 def test_each_half_of_an_encoder_decoder_has_its_layers(project):

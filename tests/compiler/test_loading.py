@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from compiler.diagnostics import Diagnostic, Place, RecipeError
 from compiler.document import Document
 from compiler.loading import load, load_text, set_value
+from compiler.reading import read_several
 
 Write = Callable[[str, object], Path]
 
@@ -88,6 +89,57 @@ def test_another_tag_replaces_the_object(write: Write) -> None:
 def test_an_object_without_a_tag_merges_into_the_tagged_one(write: Write) -> None:
     over: dict[str, object] = {"method": {"rank": 16}}
     assert merged(write, {"method": "lora"}, over) == {"method": {"type": "lora", "rank": 16}}
+
+
+BASE_OF_SEVERAL: dict[str, Any] = {
+    "recipe": 1,
+    "name": "several",
+    "model": "m",
+    "task": {
+        "type": "multi-task",
+        "sampling": {"type": "temperature", "temperature": 3},
+        "tasks": {
+            "a": {"task": "text-classification", "dataset": {"train": {"path": "a.jsonl", "rows": 9}}, "loss": "focal"},
+            "b": {"task": "text-regression", "dataset": {"train": "b.jsonl"}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("over", "pointer", "expected"),
+    [
+        ({"tasks": {"a": {"metrics": ["accuracy"]}}}, "/tasks/a/metrics", [{"type": "accuracy"}]),
+        ({"tasks": {"a": {"loss": "focal"}}}, "/tasks/a/loss", {"type": "focal"}),
+        ({"tasks": {"b": {"loss": "mae"}}}, "/tasks/b/loss", {"type": "mae"}),
+        ({"tasks": {"b": {"task": "text-classification"}}}, "/tasks/b/task", {"type": "text-classification"}),
+        ({"sampling": "round-robin"}, "/sampling", {"type": "round-robin"}),
+        ({"sampling": "temperature"}, "/sampling", {"type": "temperature", "temperature": 3}),
+        ({"loss_weights": "uncertainty"}, "/loss_weights", {"type": "uncertainty"}),
+        ({"tasks": {"a": {"dataset": {"train": "c.jsonl"}}}}, "/tasks/a/dataset/train", {"path": "c.jsonl", "rows": 9}),
+        ({"tasks": {"a": {"dataset": {"test": "t.jsonl"}}}}, "/tasks/a/dataset/test", {"path": "t.jsonl"}),
+    ],
+)
+def test_shorthand_in_a_task_of_several_is_written_out_before_it_is_merged(
+    write: Write, over: dict[str, Any], pointer: str, expected: object
+) -> None:
+    """The type, without which it is a recipe of several tasks nowhere, stands in the other file: base or extension."""
+    kind = {"type": "multi-task"}
+    part = {**BASE_OF_SEVERAL, "task": {key: value for key, value in BASE_OF_SEVERAL["task"].items() if key != "type"}}
+    for base, child in ((BASE_OF_SEVERAL, over), (part, kind | over)):
+        write("base.json", base)
+        document = load(write("r.json", {"extends": "base.json", "task": child}))
+        found = document.find(f"/task{pointer}")
+        assert found is not None
+        assert found.plain() == expected
+        assert read_several(document).name == "several"
+
+
+def test_shorthand_in_a_task_without_its_type_is_written_out(write: Write) -> None:
+    base = {"task": {"type": "text-generation", "template": {"name": "chatml", "variables": {"a": "b"}}}}
+    assert merged(write, base, {"task": {"template": "model"}}) == {
+        "task": {"type": "text-generation", "template": {"name": "model", "variables": {"a": "b"}}}
+    }
 
 
 def test_a_tag_on_an_object_without_one_keeps_its_keys_so_that_none_is_lost_silently(write: Write) -> None:

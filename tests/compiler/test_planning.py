@@ -50,6 +50,11 @@ def test_the_plan_of_a_recipe_is_the_committed_one() -> None:
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_an_export_comes_after_the_model_that_it_writes_and_no_other() -> None:
+    assert planned(**LORA).step("export").inputs == ("merge",)
+    assert planned(export=["onnx"]).step("export").inputs == ("train",)
+
+
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [

@@ -137,7 +137,7 @@ def test_the_plan_is_one_graph_in_which_a_stage_starts_from_what_the_one_before_
         "train-three": ("prepare-three", "train-two"),
         "evaluate-three": ("prepare-three", "train-three"),
         "merge-three": ("train-three",),
-        "export": ("merge-three", "train-three"),
+        "export": ("merge-three",),
         "verify": ("prepare-three", "train-three", "merge-three", "export"),
         "package": ("prepare-three", "merge-three", "evaluate-three", "export", "verify"),
     }
@@ -249,6 +249,88 @@ def test_a_finding_about_a_common_value_names_the_stage(project: Path) -> None:
 def test_a_target_module_is_looked_for_in_each_stage(project: Path) -> None:
     wrong = {"type": "lora", "target_modules": ["qurey"]}
     assert findings(project, FIRST, {**SECOND, "method": wrong}) == [("R205", "/stages/1/method/target_modules/0")]
+
+
+def test_held_out_rows_that_an_earlier_stage_was_trained_on_are_said_in_the_later_one(project: Path) -> None:
+    """All 60 rows differ. The first stage trains on all of them; the second holds out half, the third as the second."""
+    whole = {"train": "rows.jsonl", "validation": None, "test": None}
+    half = {**whole, "test": {"fraction": 0.5}}
+    three = {**SECOND, "name": "three", "dataset": half}
+    path = write(project, {**FIRST, "dataset": whole}, {**SECOND, "dataset": half}, three)
+    first, second = compiled(path).findings
+    assert (first.code, first.severity, first.pointer) == ("R311", "warning", "/stages/1/dataset/test")
+    assert first.message == '30 test rows of the stage "two" stand in train of the stage "one": the model has read them'
+    assert (second.code, second.pointer) == ("R311", "/stages/2/dataset/test")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [lines[each.at.line - 1].strip() for each in (first, second)] == ['"test": {'] * 2
+
+
+def test_rows_that_all_stages_hold_out_are_read_by_none(project: Path) -> None:
+    drawn = {"train": "rows.jsonl", "validation": {"fraction": 0.2}, "test": {"fraction": 0.5}}
+    path = write(project, {**FIRST, "dataset": drawn}, {**SECOND, "dataset": drawn})
+    assert compiled(path).findings == ()
+
+
+HEAD, FULL = {**FIRST, "method": "head"}, {**SECOND, "method": "full"}
+NUMBERS = {"name": "three", "task": "text-regression", "dataset": {"train": "numbers.jsonl"}}
+
+
+@pytest.mark.parametrize("settings", [{"rows": 5}, {}])
+def test_what_is_of_the_last_stage_alone_is_read_in_it_or_nowhere(project: Path, settings: dict[str, Any]) -> None:
+    assert findings(project, FIRST, SECOND, verify=settings) == [("R202", "/verify")]
+    assert compiled(write(project, FIRST, SECOND, verify=settings, export=["onnx"])).findings == ()
+
+
+def test_a_common_value_is_read_where_no_stage_says_it_otherwise() -> None:
+    """The only stage that has the common balance is one of numbers; the other one's is its own."""
+    own = {**SECOND, "training": {"balance": "weights"}}
+    with pytest.raises(RecipeError) as caught:
+        texts(NUMBERS, own, training={"balance": "oversample"})
+    assert [(each.code, each.pointer) for each in caught.value.diagnostics] == [("R202", "/training/balance")]
+
+
+def test_a_key_is_read_nowhere_where_another_stage_does_not_read_the_whole_around_it() -> None:
+    writes = {"name": "two", "task": "text-generation", "dataset": ROWS, "metrics": ["exact-match"]}
+    with pytest.raises(RecipeError) as caught:
+        texts(FIRST, writes, generation={"max_new_tokens": 4, "top_p": 0.5})
+    assert [(each.code, each.pointer) for each in caught.value.diagnostics] == [("R202", "/generation/top_p")]
+
+
+@pytest.mark.parametrize("stages", [(HEAD, FULL), ({**FULL, "name": "one"}, {**HEAD, "name": "two"})])
+@pytest.mark.parametrize("option", [{"layer_decay": 0.5}, {"unfreeze_every": 1}, {"head_lr_multiplier": 3.0}])
+def test_a_common_key_is_read_where_one_stage_reads_it_as_its_model_is(
+    project: Path, stages: tuple[dict[str, Any], ...], option: dict[str, Any]
+) -> None:
+    common = compiled(write(project, *stages, training=option))
+    own = [{**stage, "training": option} if stage["method"] == "full" else stage for stage in stages]
+    assert common.plan.keys() == compiled(write(project, *own)).plan.keys()
+
+
+def test_a_common_key_that_no_stage_reads_is_said_once(project: Path) -> None:
+    stages = ({**HEAD, "name": "one"}, {**HEAD, "name": "two"})
+    with pytest.raises(RecipeError) as caught:
+        planned(project, *stages, training={"layer_decay": 0.5})
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R202", "/training/layer_decay")
+    assert found.message == 'nothing reads "layer_decay" with the method "head"'
+
+
+def test_a_key_that_one_stage_s_task_and_another_s_model_do_not_read_is_read_nowhere(project: Path) -> None:
+    (project / "model" / "tokenizer_config.json").write_text(json.dumps({"mask_token": "good"}), encoding="utf-8")
+    one = {"name": "one", "task": "continued-pretraining", "dataset": ROWS}
+    assert planned(project, one, HEAD | {"name": "two"}).stages == ("one", "two")
+    assert findings(project, one, HEAD | {"name": "two"}, training={"head_lr_multiplier": 2.0}) == [
+        ("R202", "/training/head_lr_multiplier")
+    ]
+
+
+def test_what_a_stage_does_not_read_has_no_effect_in_it(project: Path) -> None:
+    rows = [{"text": f"good {number}", "target": number / 7} for number in range(60)]
+    (project / "numbers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plain = compiled(write(project, NUMBERS, SECOND))
+    balanced = compiled(write(project, NUMBERS, SECOND, training={"balance": "oversample"}))
+    assert [stage.resolved.training.draw for stage in balanced.stages] == ["every", "oversample"]
+    assert balanced.plan.keys()["train-three"] == plain.plan.keys()["train-three"]
 
 
 UNMERGED = [

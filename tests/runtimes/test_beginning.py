@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +229,70 @@ def test_an_adapter_that_can_t_be_read_is_named(project: Project) -> None:
         compiled(project, {"type": "ia3", "from": "broken"})
 
 
+def varied(project: Project, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """An adapter as that of a method, with other weights, in varied/NAME of the project."""
+    folder = project.folder / "varied" / name
+    shutil.copytree(project.folder / name / "adapter", folder, dirs_exist_ok=True)
+    file = folder / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+
+
+def wider(end: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Every weight with this end of its name, with more numbers in each row; or more of them."""
+    return lambda found: {
+        name: np.repeat(value, 2, axis=-1) if name.endswith(end) else value for name, value in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("lora", wider("lora_A.weight"), r"lora_A\.weight has the shape \[4, 64\] and not \[4, 32\]"),
+        ("lora", wider("word_embeddings.weight"), r"word_embeddings\.weight has the shape \[77, 64\] and not"),
+        ("lora", lambda found: {name: value for name, value in found.items() if "embeddings" not in name},
+         r"it lacks embeddings\.word_embeddings\.weight"),
+        ("lora", lambda found: {**found, "base_model.model.bert.pooler.dense.weight": np.zeros((32, 32), np.float32)},
+         r"it has bert\.pooler\.dense\.weight besides"),
+        ("dora", wider("lora_magnitude_vector"), r"lora_magnitude_vector has the shape \[64\] and not \[32\]"),
+        ("dora", lambda found: {name: value for name, value in found.items() if not name.endswith("lora_B.weight")},
+         r"it lacks encoder\.layer\.0\..*\.lora_B\.weight"),
+        ("ia3", wider("output.dense.ia3_l"), r"output\.dense\.ia3_l has the shape \[1, 96\] and not \[1, 48\]"),
+        ("layer-norm", wider("ln_tuning_layers.bias"), r"ln_tuning_layers\.bias has the shape \[64\] and not \[32\]"),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_other_shapes_is_refused_while_the_recipe_is_checked(
+    project: Project, name: str, change: Callable[[dict[str, Any]], dict[str, Any]], said: str
+) -> None:
+    varied(project, name, change)
+    with pytest.raises(RecipeError, match=said) as caught:
+        compiled(project, {**METHODS[name], "from": f"varied/{name}"})
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R232", "/method/from")
+
+
+def test_a_head_of_other_labels_is_no_hindrance(project: Project) -> None:
+    varied(
+        project,
+        "ia3",
+        lambda found: {name: np.repeat(v, 3, 0) if "classifier" in name else v for name, v in found.items()},
+    )
+    assert train_step(compiled(project, {**METHODS["ia3"], "from": "varied/ia3"}).plan).adapter is not None
+
+
+@pytest.mark.parametrize("first", ["kaiming", "gaussian"])
+def test_first_values_are_not_told_twice(project: Project, first: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        compiled(project, {**METHODS["lora"], "initialization": first, "from": "lora/adapter"})
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R202", "/method/initialization")
+
+
 def test_an_adapter_without_a_saved_module_is_refused_before_training(project: Project, tmp_path: Path) -> None:
-    method = {**METHODS["ia3"], "modules_to_save": ["pooler"], "from": "ia3/adapter"}
+    """While the recipe is checked; and by the engine, where names that only the model knows could part."""
+    method = {**METHODS["ia3"], "modules_to_save": ["pooler"]}
+    with pytest.raises(RecipeError, match=r"it lacks pooler\.dense\.") as refused:
+        compiled(project, {**method, "from": "ia3/adapter"})
+    assert [each.code for each in refused.value.diagnostics] == ["R232"]
     step = train_step(compiled(project, method).plan)
     with pytest.raises(RunError, match=r"it lacks base_model\.model\.bert\.pooler\.dense") as caught:
         backend("pytorch").load_engine(

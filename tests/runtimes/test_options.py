@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the torch extra")
 
+import torch
 from safetensors.numpy import load_file
 
-from compiler.methods import LoRA
+from compiler.methods import AdaLoRA, Full, LoRA, Method, Prompt
 from compiler.placement import Runtime
 from compiler.plan import Train
 from compiler.recipe import SGD, AdamW
@@ -33,6 +35,23 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "average": {"ema_decay": 0.8},
 }
 ALL: Mapping[str, Any] = {key: value for options in OPTIONS.values() for key, value in options.items()}
+METHODS: Mapping[str, Method] = {
+    "full": Full(),
+    "lora": LoRA(rank=2, alpha=4.0, target_modules=("query", "value")),
+    "prompt": Prompt(num_virtual_tokens=4),
+}
+# All updates lose ranks from the first step on, so that none is unfrozen later.
+ADALORA: Mapping[str, Any] = {
+    **ALL,
+    "unfreeze_every": 0,
+    "num_steps": 8,
+    "method": AdaLoRA(initial_rank=4, target_rank=2, alpha=8.0, target_modules=("query", "value")),
+}
+# With all of the weights each option alone; beside frozen ones all of them at once.
+CASES = [
+    *(("full", options) for options in [*OPTIONS.values(), ALL, {**ALL, "optimizer": SGD(momentum=0.9)}]),
+    *((method, ALL) for method in METHODS if method != "full"),
+]
 State = dict[str, np.ndarray[Any, Any]]
 
 
@@ -47,12 +66,22 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Features:
 
 
 @pytest.fixture(scope="module")
-def graphs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An engine of MLX whose graphs serve all steps that differ in their updates alone."""
+def graphs_of(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """From a method to an engine of MLX whose graphs serve all steps that differ in their updates alone."""
     pytest.importorskip("mlx.core", reason="needs the mlx extra")
-    step = step_of()
-    init = tmp_path_factory.mktemp("graphs") / "init.safetensors"
-    return backend("mlx").load_engine(step, model, init, placed("mlx"))
+
+    @cache
+    def traced(method: str) -> Any:
+        init = tmp_path_factory.mktemp("graphs") / "init.safetensors"
+        return backend("mlx").load_engine(step_of(method=METHODS[method]), model, init, placed("mlx"))
+
+    return traced
+
+
+@pytest.fixture(scope="module")
+def graphs(graphs_of: Callable[[str], Any]) -> Any:
+    """The same with all of the weights."""
+    return graphs_of("full")
 
 
 def step_of(**changes: Any) -> Train:
@@ -88,12 +117,13 @@ def steps(engine: Engine, rows: Features, step: Train, numbers: range) -> list[t
 # --- both engines
 
 
-@pytest.mark.parametrize("options", [*OPTIONS.values(), ALL, {**ALL, "optimizer": SGD(momentum=0.9)}], ids=str)
+@pytest.mark.parametrize(("method", "options"), CASES, ids=str)
 def test_mlx_updates_as_pytorch_does(
-    options: Mapping[str, Any], graphs: Any, model: Path, rows: Features, tmp_path: Path
+    method: str, options: Mapping[str, Any], graphs_of: Any, model: Path, rows: Features, tmp_path: Path
 ) -> None:
-    step = step_of(**options)
-    plain, torchs, mlx = load(step_of(), model, tmp_path), load(step, model, tmp_path), like(graphs, step)
+    bare = step_of(method=METHODS[method])
+    step = replace(bare, **options)
+    plain, torchs, mlx = load(bare, model, tmp_path), load(step, model, tmp_path), like(graphs_of(method), step)
     expected, found = (steps(engine, rows, step, range(8)) for engine in (torchs, mlx))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     theirs, ours = state_of(torchs, tmp_path), state_of(mlx, tmp_path)
@@ -110,12 +140,21 @@ def test_mlx_updates_as_pytorch_does(
 
 
 @pytest.mark.parametrize("name", ["pytorch", "mlx"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("at", [1, 3, 7])
 def test_a_resumed_training_has_the_same_bits(
-    name: Runtime, at: int, graphs: Any, model: Path, rows: Features, tmp_path: Path
+    name: Runtime, method: str, at: int, model: Path, rows: Features, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    step = step_of(**ALL)
-    whole, before, after = (like(graphs, step) if name == "mlx" else load(step, model, tmp_path) for _ in range(3))
+    step = step_of(method=METHODS[method], **ALL)
+    make = partial(load, step, model, tmp_path)
+    if name == "mlx":
+        make = partial(like, request.getfixturevalue("graphs_of")(method), step)
+    resume_to_the_bit(make, rows, step, at, tmp_path)
+
+
+def resume_to_the_bit(make: Callable[[], Engine], rows: Features, step: Train, at: int, tmp_path: Path) -> None:
+    """Eight steps, and as many with a pause after some, leave the same state."""
+    whole, before, after = (make() for _ in range(3))
     steps(whole, rows, step, range(8))
     expected = state_of(whole, tmp_path)
     steps(before, rows, step, range(at))
@@ -128,6 +167,28 @@ def test_a_resumed_training_has_the_same_bits(
         assert np.array_equal(found[key], value), key
     whole.load_state(tmp_path)  # back to it, as the loop does for the best checkpoint
     assert all(np.array_equal(value, found[key]) for key, value in state_of(whole, tmp_path).items())
+
+
+def test_adalora_resumes_to_the_bit_beside_the_options_that_it_has(model: Path, rows: Features, tmp_path: Path) -> None:
+    step = step_of(**ADALORA)
+    resume_to_the_bit(partial(load, step, model, tmp_path), rows, step, 3, tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("method", [*METHODS, "adalora"])
+def test_a_training_on_cuda_resumes(method: str, model: Path, rows: Features, tmp_path: Path) -> None:
+    """What is loaded is what was saved, to the bit; the steps after it are equal but for the order of sums."""
+    step = step_of(**(ADALORA if method == "adalora" else {**ALL, "method": METHODS[method]}))
+    init, placement = tmp_path / "init.safetensors", placed("pytorch", "cuda")
+    whole, after = (backend("pytorch").load_engine(step, model, init, placement) for _ in range(2))
+    steps(whole, rows, step, range(3))
+    saved = state_of(whole, tmp_path)
+    after.load_state(tmp_path)
+    loaded = state_of(after, tmp_path)
+    assert saved.keys() == loaded.keys()
+    assert all(np.array_equal(value, loaded[name]) for name, value in saved.items())
+    expected = steps(whole, rows, step, range(3, 8))
+    np.testing.assert_allclose(steps(after, rows, step, range(3, 8)), expected, rtol=1e-4)
 
 
 def test_a_checkpoint_of_a_part_of_the_layers_moves_between_the_engines(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ pytest.importorskip("mlx.core", reason="needs the mlx extra")
 
 from safetensors.numpy import load_file
 
+from compiler.methods import AdaLoRA, Prefix, Scratch
 from compiler.placement import Runtime
 from compiler.plan import TrainTogether
+from compiler.recipe import AdamW
 from runtimes import steps
 from runtimes.backends import backend
 from runtimes.features import Features
@@ -172,6 +175,28 @@ def test_what_tasks_share_is_stored_once_and_a_copy_of_a_folder_is_whole(tmp_pat
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert model.config.num_labels == 1
+
+
+BESIDE_ONE: dict[str, dict[str, Any]] = {
+    "adalora": {"method": AdaLoRA(alpha=24.0, target_modules=("query",))},
+    "scratch": {"method": Scratch()},
+    "prefix": {"method": Prefix()},
+    "ema_decay": {"ema_decay": 0.9},
+    "unfreeze_every": {"unfreeze_every": 2},
+    "neftune_alpha": {"neftune_alpha": 5.0},
+    "packing": {"packing": "whole"},
+    "8-bit": {"optimizer": AdamW(state="8-bit")},
+}
+
+
+def test_what_only_one_task_has_is_not_trained_in_silence_where_the_compiler_lets_it_through(tmp_path: Path) -> None:
+    """Each engine would take it up for its own task: a penalty would be lost, an average be of one part alone."""
+    made = Prepared(tmp_path / "p", **TWENTY)
+    for changes, runtime in product(BESIDE_ONE.values(), ("pytorch", "mlx")):
+        parts = {name: replace(part, **changes) for name, part in made.step.parts.items()}
+        step = replace(made.step, parts=parts)
+        with pytest.raises(AssertionError, match="sentiment: "):
+            backend(runtime).load_together(step, made.folder / "model", tmp_path, placed(runtime))
 
 
 # --- the loop

@@ -32,14 +32,13 @@ from runtimes.mlx.trace.names import names_in_model
 from runtimes.mlx.weights import stored_value, weight_files
 from runtimes.packing import SEGMENTS, packed_columns
 from runtimes.pytorch.embedding_noise import embedding_noise
-from runtimes.pytorch.engine import frozen_modules
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
-from runtimes.pytorch.methods import module_of
 from runtimes.pytorch.models import Loaded, compute_buffers, computed_parameters, head_of, save_pretrained, wrap
 from runtimes.pytorch.objective import Objective, read_outputs, results_of
 from runtimes.pytorch.places import places_of
 from runtimes.pytorch.quiet import quiet
+from runtimes.pytorch.resting import resting_modules
 from runtimes.pytorch.virtual import answering_for_rows
 from runtimes.tasks import Head
 
@@ -108,7 +107,7 @@ def trace_step(
     objective = Objective(step, wrapped.model, embedding_noise(step, wrapped.inner))
     inputs = inputs_of(step.task, wrapped.inner, packed=step.packing != "none")
     objective.train()
-    for module in () if module_of(step.method.type).DROPS_IN_FROZEN else frozen_modules(wrapped.inner):
+    for module in resting_modules(wrapped.inner, step.method):
         module.eval()
     train = graph_of(_training(objective, inputs), inputs, "inner.model")
     plain = inputs_of(step.task, wrapped.inner)

@@ -1,14 +1,16 @@
 """How each tuning method wraps a model: one module each, imported on use.
 
 A module has `wrap(model, head, method, task_type, model_id) -> nn.Module`, `new_parameters(model) -> list[New]` for
-what wrapping added, and `DROPS_IN_FROZEN`.
+what wrapping added, and `DROPS_IN_FROZEN`. One whose method does more than an optimizer does has
+`course(model, method, num_steps) -> Course` as well.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Protocol, cast
+from contextlib import AbstractContextManager
+from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -40,7 +42,7 @@ class MethodModule(Protocol):
     """What a method's module holds."""
 
     DROPS_IN_FROZEN: bool
-    """Whether modules without a trained parameter have dropout in training."""
+    """Whether modules without a trained parameter have dropout in training; batch norms among them are at rest."""
 
     def wrap(
         self, model: PreTrainedModel, head: tuple[str, ...], method: Method, task_type: str, model_id: str
@@ -64,19 +66,32 @@ class Course(Protocol):
         """What follows a step of the optimizer, while its gradients are there."""
         ...
 
-    def before_saving(self) -> None:
-        """What the model needs before it is saved."""
+    def answering(self) -> AbstractContextManager[None]:
+        """A context in which the model is what its files are: it is evaluated and saved there, and trained outside."""
         ...
 
     def state(self) -> Mapping[str, Tensor]:
-        """What it goes on from after an interruption: the tensors themselves, under the same names at every step."""
+        """What it goes on from after an interruption, under the same names at every step."""
+        ...
+
+    def take_state(self, found: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` gave. Raises KeyError when it is of another model."""
+        ...
+
+
+@runtime_checkable
+class CourseModule(MethodModule, Protocol):
+    """What the module of a method holds that has a course."""
+
+    def course(self, model: nn.Module, method: Method, num_steps: int) -> Course:
+        """What goes along with the steps of a wrapped model."""
         ...
 
 
 def course_of(method: Method, model: nn.Module, num_steps: int) -> Course | None:
-    """What goes along with the steps of a wrapped model, by the method's `course(model, method, num_steps)`."""
-    begin = getattr(module_of(method.type), "course", None)
-    return None if begin is None else cast(Course, begin(model, method, num_steps))
+    """What goes along with the steps of a wrapped model; None where its method has nothing."""
+    module = module_of(method.type)
+    return module.course(model, method, num_steps) if isinstance(module, CourseModule) else None
 
 
 def module_of(name: str) -> MethodModule:

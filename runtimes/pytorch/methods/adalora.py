@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import peft
@@ -55,18 +57,23 @@ def new_parameters(model: nn.Module) -> list[New]:
 
 
 class Course:
-    """What AdaLoRA does beside the optimizer: a term of the loss, and ranks that are taken after each step."""
+    """What AdaLoRA does beside the optimizer: a term of the loss, and ranks that are taken after each step.
+
+    What is decided by is on the host, so that no step waits for the device but those that take ranks.
+    """
 
     def __init__(self, model: nn.Module, method: AdaLoRA, num_steps: int) -> None:
         self.weight = method.orthogonal_weight
         self.model: AdaLoraModel = cast(Any, model).base_model
         self.configuration = cast(peft.AdaLoraConfig, self.model.peft_config["default"])
-        self.configuration.tinit, self.configuration.tfinal = method.phases(num_steps)
+        first, last = method.phases(num_steps)
+        self.configuration.tinit, self.configuration.tfinal = first, last
+        self.settled = num_steps - last  # the step after which no more ranks are taken
         self.configuration.total_step = num_steps
         self.updates = {name: value for name, value in self.model.model.named_parameters() if _is_update(name)}
-        first = next(iter(self.updates.values()))
-        self.count = torch.zeros((), device=first.device)
-        self.kept = {name: torch.ones_like(value) for name, value in self.updates.items() if "lora_E" in name}
+        self.count = 0  # steps so far
+        self.kept = {name: [True] * len(value) for name, value in self.updates.items() if "lora_E" in name}
+        self._taken: dict[str, Tensor] = {}  # the ranks that are not kept, on the device; made when they are needed
         self._fill()
 
     def penalty(self) -> Tensor:
@@ -83,30 +90,64 @@ class Course:
     def after_step(self) -> None:
         """Counts a step of the optimizer, whose gradients are still there, and takes ranks."""
         self.count += 1
+        if self.count > self.settled:
+            self._take()  # as PEFT does then, which would move what is kept to the device in each step
+            return
         self._say()
-        self.model.update_and_allocate(int(self.count.item()))  # type: ignore[no-untyped-call]
-        pattern = self.configuration.rank_pattern or {}
-        for name, values in pattern.items():
-            self.kept[name].copy_(torch.tensor(values).reshape(self.kept[name].shape))
+        self.model.update_and_allocate(self.count)  # type: ignore[no-untyped-call]
+        self._keep(self.configuration.rank_pattern or {})
         self._fill()
 
-    def before_saving(self) -> None:
-        """Takes what has grown again of ranks that were taken, which no file of PEFT has."""
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Inside, the model is what its files are: what has grown again of ranks that were taken is in none of them."""
         self._say()
-        allocator: Any = self.model.rankallocator
-        allocator.mask_using_rank_pattern(self.model.model, self.configuration.rank_pattern)
+        held = {name: self.updates[name].data for name in self.kept}
+        try:
+            for name, value in held.items():
+                self.updates[name].data = value.clone()
+            self._take()
+            yield
+        finally:
+            for name, value in held.items():
+                self.updates[name].data = value
 
     def state(self) -> dict[str, Tensor]:
-        """All that it goes on from, the tensors themselves."""
+        """All that it goes on from."""
+        kept = {f"kept/{name}": torch.tensor(ranks) for name, ranks in self.kept.items()}
+        return {"count": torch.tensor(self.count), **kept, **self._averages()}
+
+    def take_state(self, found: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` gave. Raises KeyError when it is of another model."""
+        self.count = int(found["count"].item())
+        self._keep({name: found[f"kept/{name}"].tolist() for name in self.kept})
+        for name, value in self._averages().items():
+            value.copy_(found[name])
+
+    def _averages(self) -> dict[str, Tensor]:
+        """PEFT's own averages, the tensors themselves."""
         allocator = self.model.rankallocator
-        averages = {"importance": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc, "kept": self.kept}
-        found = {f"{kind}/{name}": value for kind, values in averages.items() for name, value in values.items()}
-        return {"count": self.count, **found}
+        averages = {"importance": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc}
+        return {f"{kind}/{name}": value for kind, values in averages.items() for name, value in values.items()}
+
+    def _keep(self, kept: Mapping[str, list[bool]]) -> None:
+        """Takes note of the ranks that are kept."""
+        for name, ranks in kept.items():
+            if ranks != self.kept[name]:
+                self.kept[name] = ranks
+                self._taken.pop(name, None)
+
+    def _take(self) -> None:
+        """Makes the ranks zero that are not kept."""
+        for name, ranks in self.kept.items():
+            value = self.updates[name].data
+            if name not in self._taken:
+                self._taken[name] = ~torch.tensor(ranks, device=value.device)[:, None]
+            value.masked_fill_(self._taken[name], 0.0)
 
     def _say(self) -> None:
         """Tells PEFT which ranks are left: what it knew is of another process, or under the names of its files."""
-        left = {name: value.flatten().bool().tolist() for name, value in self.kept.items()}
-        self.configuration.rank_pattern = left
+        self.configuration.rank_pattern = {name: [*ranks] for name, ranks in self.kept.items()}
 
     def _fill(self) -> None:
         """Averages that are not there yet, or no more, are zero, so that a state has the same names at every step."""

@@ -17,7 +17,7 @@ def wrap(model: PreTrainedModel, head: tuple[str, ...], method: LayerNorm, task:
     """A PEFT model: trained copies of the norms and of the head."""
     saved = saved_modules(model, head, method.modules_to_save)
     configuration = peft.LNTuningConfig(
-        target_modules=expression(model, targets(model, saved, method.target_modules, _is_norm)),
+        target_modules=expression(model, targets(model, saved, method.target_modules, is_norm)),
         modules_to_save=list(saved),
         task_type=task_type(task),
         base_model_name_or_path=model_id,
@@ -30,6 +30,7 @@ def new_parameters(model: nn.Module) -> list[New]:
     return []
 
 
-def _is_norm(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, nn.Parameter) and weight.ndim == 1
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises single rows: by its class, as other modules have vectors as well."""
+    kind, weight = type(module).__name__.lower(), getattr(module, "weight", None)
+    return "norm" in kind and "batchnorm" not in kind and isinstance(weight, nn.Parameter) and weight.ndim == 1

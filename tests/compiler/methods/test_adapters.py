@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from compiler import weights
 from compiler.diagnostics import RecipeError
 from compiler.methods import IA3, LoRA
 from compiler.methods.ia3 import feed_forward, keys_and_values
 from compiler.methods.targets import every, inside_layers, matches
-from compiler.weights import linear_modules, norm_modules
+from compiler.weights import Tensor, linear_modules, norm_modules
 from tests.handmade import MODEL, planned, resolved
 
 Shapes = dict[str, tuple[int, ...]]
@@ -36,8 +37,8 @@ def test_a_pattern_means_the_end_of_a_name_and_a_star_no_dot(pattern: str, modul
     assert matches(pattern, module) is meant
 
 
-def stored(architecture: str) -> Shapes:
-    """The weights of a tiny model as its files name them."""
+def tensors_of(architecture: str) -> dict[str, Tensor]:
+    """What the header of a tiny model's file says."""
     pytest.importorskip("torch", reason="needs the torch extra")
     import torch
     from transformers import AutoModel, AutoModelForSeq2SeqLM
@@ -50,7 +51,21 @@ def stored(architecture: str) -> Shapes:
     with weightless():
         model = (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel).from_config(config)
     values = {name: value.to(torch.device("meta")) for name, value in model.state_dict().items()}
-    return {name: tuple(value.shape) for name, value in revert_weight_conversion(model, values).items()}
+    return {
+        name: Tensor("F32" if value.is_floating_point() else "I64", tuple(value.shape))
+        for name, value in revert_weight_conversion(model, values).items()
+    }
+
+
+def stored(architecture: str) -> Shapes:
+    """The weights of a tiny model as the compiler knows them."""
+    return weights.shapes(tensors_of(architecture))
+
+
+def norms_of(architecture: str) -> tuple[str, ...]:
+    """The norms of a tiny model that layer-norm may train."""
+    found = tensors_of(architecture)
+    return norm_modules(weights.shapes(found), weights.batch_norms(found))
 
 
 LINEAR = {
@@ -136,12 +151,14 @@ NORMS = {"bert": 5, "distilbert": 5, "albert": 3, "llama": 5, "qwen3": 9, "gpt2"
 @pytest.mark.parametrize("architecture", NORMS)
 def test_layer_norm_s_auto_is_every_norm(architecture: str) -> None:
     """Two layers with two norms each, two more in qwen3's attention, and one outside; ALBERT's layers are one."""
-    assert len(norm_modules(stored(architecture))) == NORMS[architecture]
+    assert len(norms_of(architecture)) == NORMS[architecture]
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "layer-norm", "adalora"])
 def test_a_resnet_has_nothing_for_adapters_and_is_told_what_fits(method: str) -> None:
-    facts = replace(MODEL, shapes=stored("resnet"), model_type="resnet", architecture="encoder")
+    held = tensors_of("resnet")
+    shapes, over_batches = weights.shapes(held), weights.batch_norms(held)
+    facts = replace(MODEL, shapes=shapes, batch_norms=over_batches, model_type="resnet", architecture="encoder")
     with pytest.raises(RecipeError) as caught:
         resolved(facts, method=method)
     [found] = caught.value.diagnostics

@@ -99,6 +99,14 @@ def test_a_layer_that_no_group_size_divides_stays_and_is_said() -> None:
     assert made.reason.endswith("encoder.layer.0.dt")
 
 
+def test_layers_that_are_stored_the_other_way_round_are_held_by_their_inputs() -> None:
+    """GPT-2's hold [inputs, outputs]: 64 is divided, and 96 would not be."""
+    facts = replace(MODEL, model_type="gpt2", shapes={"h.0.attn.c_attn.weight": (64, 96)})
+    assert facts.linear_inputs == {"h.0.attn.c_attn": 64}
+    found = resolved(facts, **QLORA)
+    assert not [made for made in found.choices if made.pointer == "/method/group_size"]
+
+
 def test_a_method_that_runs_everywhere_has_no_finding() -> None:
     assert not list(check_placement(read(method="lora"), CPU, "mlx"))
     assert json.loads(planned(method="lora").text())["steps"]

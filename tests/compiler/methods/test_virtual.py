@@ -120,10 +120,14 @@ def test_an_encoder_decoder_that_takes_none_is_refused(tmp_path: Path, method: s
     assert ("bart, encoder-decoder, mt5, t5" in found.hint) == (method != "prefix")
 
 
-def test_noise_on_tokens_is_read_by_nothing_where_an_encoder_is_given_vectors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["bart", "t5"])
+@pytest.mark.parametrize("method", ["prompt", "p-tuning"])
+def test_noise_on_tokens_is_read_by_nothing_where_an_encoder_is_given_vectors(
+    tmp_path: Path, method: str, encoder: str
+) -> None:
     training = {**RECIPE["training"], "neftune_alpha": 5.0}
-    pairs = language({"source": "snippet", "target": "sentiment"}, "text-to-text", method="prompt", training=training)
-    [found] = findings(tmp_path, "bart", SEQUENCE, **pairs)
+    pairs = language({"source": "snippet", "target": "sentiment"}, "text-to-text", method=method, training=training)
+    [found] = findings(tmp_path, encoder, SEQUENCE, **pairs)
     assert (found.code, found.pointer) == ("R202", "/training/neftune_alpha")
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ pytest.importorskip("torch", reason="needs the torch extra")
 
 import torch
 from safetensors.numpy import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from compiler.methods import AdaLoRA
+from compiler.placement import DeviceKind
 from compiler.plan import Train
 from runtimes.backends import backend
 from runtimes.errors import RunError
@@ -45,11 +48,13 @@ def rows(project: Project) -> Features:
     return prepared(project)
 
 
-def begun(project: Project, folder: Path, **changes: float) -> TorchEngine:
+def begun(
+    project: Project, folder: Path, *, ema_decay: float = 0.0, device: DeviceKind = "cpu", **changes: float
+) -> TorchEngine:
     step = train_step(project)
     assert isinstance(step.method, AdaLoRA)
-    varied: Train = replace(step, method=replace(step.method, **changes))  # type: ignore[arg-type]
-    return load_engine(varied, project.model, folder / "init.safetensors", placed())
+    varied: Train = replace(step, method=replace(step.method, **changes), ema_decay=ema_decay)  # type: ignore[arg-type]
+    return load_engine(varied, project.model, folder / "init.safetensors", placed(device=device))
 
 
 def walk(engine: TorchEngine, rows: Features, start: int, end: int) -> None:
@@ -60,7 +65,7 @@ def walk(engine: TorchEngine, rows: Features, start: int, end: int) -> None:
 def ranks(engine: TorchEngine) -> dict[str, int]:
     """How many ranks of each update are left."""
     assert isinstance(engine.course, Course)
-    return {name: int(value.sum()) for name, value in engine.course.kept.items()}
+    return {name: sum(ranks) for name, ranks in engine.course.kept.items()}
 
 
 def test_all_ranks_stay_at_first_and_the_budget_is_kept_in_the_end(
@@ -87,6 +92,77 @@ def test_all_ranks_stay_at_first_and_the_budget_is_kept_in_the_end(
     saved = trained_model(engine.step, tmp_path, project.model)
     scores = backend("pytorch").scores(engine.step.task, saved, "cpu")
     assert scores(batch)[batch.positions] == pytest.approx(engine.evaluate(batch).outputs[batch.positions], abs=2e-6)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.8])
+def test_what_is_saved_between_two_times_of_taking_ranks_is_what_was_evaluated(
+    project: Project, rows: Features, tmp_path: Path, ema_decay: float
+) -> None:
+    """Ranks are taken after 9 steps; after 11, they have grown again, and an average still has what they were."""
+    engine = begun(project, tmp_path, interval=3, ema_decay=ema_decay)
+    walk(engine, rows, 0, 11)
+    assert isinstance(engine.course, Course)
+    grown = [
+        value[~torch.tensor(engine.course.kept[name])]
+        for name, value in engine.course.updates.items()
+        if name in engine.course.kept
+    ]
+    assert torch.cat(grown).abs().max() > 1e-3
+    batch = unpacked(micro_batches(rows, engine.step, 0)[0])
+    before, states = engine.evaluate(batch).outputs[batch.positions], []
+    for place in (tmp_path / "before", tmp_path / "after"):
+        place.mkdir()
+        engine.save_state(place)
+        states.append((place / "state.safetensors").read_bytes())
+        (place / "adapter").mkdir()
+        engine.save_model(place / "adapter")
+    assert states[0] == states[1]
+    assert np.array_equal(engine.evaluate(batch).outputs[batch.positions], before)
+    saved = trained_model(engine.step, tmp_path / "after", project.model)
+    scores = backend("pytorch").scores(engine.step.task, saved, "cpu")
+    assert scores(batch)[batch.positions] == pytest.approx(before, abs=2e-6)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the numbers that are asked of tensors, each of which waits where the device is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("start", "waits"), [(0, 0), (4, 1), (15, 0)])
+def test_only_a_step_that_takes_ranks_asks_for_a_number(
+    project: Project, rows: Features, tmp_path: Path, start: int, waits: int
+) -> None:
+    """In between, the threshold below which ranks are taken."""
+    engine = begun(project, tmp_path)
+    walk(engine, rows, 0, start)
+    assert isinstance(engine.course, Course)
+    for value in engine.trained.values():
+        value.grad = torch.ones_like(value)
+    with Waits() as counted:
+        engine.course.after_step()
+    assert counted.count == waits
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_step_that_takes_no_ranks_does_not_wait_for_cuda(project: Project, rows: Features, tmp_path: Path) -> None:
+    engine = begun(project, tmp_path, device="cuda")
+    assert isinstance(engine.course, Course)
+    for end in (1, 16):  # before any are taken, and when no more are
+        walk(engine, rows, engine.course.count, end)
+        for value in engine.trained.values():
+            value.grad = torch.ones_like(value)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            engine.course.after_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("at", [1, 7, 14, 17])

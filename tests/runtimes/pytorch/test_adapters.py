@@ -27,6 +27,7 @@ from runtimes.features import Features
 from runtimes.protocol import Batch
 from runtimes.pytorch.backend import load_engine
 from runtimes.pytorch.engine import TorchEngine
+from runtimes.pytorch.methods import layer_norm
 from runtimes.saved import SavedModel, trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, unpacked
 from tests.conformance.subjects import CAUSAL, FACTS, Project, Subject, write
@@ -238,3 +239,21 @@ def test_what_scales_a_layer_does_not_decay(project: Project, tmp_path: Path) ->
     decays = {id(value): group["weight_decay"] for group in engine.optimizer.param_groups for value in group["params"]}
     scales = [decays[id(value)] for name, value in engine.trained.items() if "ia3_l" in name]
     assert set(scales) == {0.0}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        torch.nn.BatchNorm2d(4),
+        torch.nn.PReLU(4),
+        torch.nn.Linear(4, 4),
+        torch.nn.LayerNorm(4, elementwise_affine=False),
+    ],
+)
+def test_layer_norm_finds_no_norm_in_what_only_looks_like_one(module: torch.nn.Module) -> None:
+    assert not layer_norm.is_norm(module)
+
+
+@pytest.mark.parametrize("module", [torch.nn.LayerNorm(4), torch.nn.RMSNorm(4), torch.nn.GroupNorm(2, 4)])
+def test_layer_norm_finds_norms_of_single_rows(module: torch.nn.Module) -> None:
+    assert layer_norm.is_norm(module)

@@ -40,7 +40,7 @@ from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.protocol import Batch, OutOfMemory
 from runtimes.pytorch.engine import TorchEngine, load
-from runtimes.pytorch.models import merge
+from runtimes.pytorch.models import merge, wrapped_model
 from runtimes.pytorch.quiet import quiet
 from runtimes.reports import EvaluationReport, StepReport
 from runtimes.tasks import text_classification
@@ -110,9 +110,13 @@ def whole(found: Features, step: Train, numbers: Sequence[int], size: int = 0, f
     return [collate(found, part, grid=step.lengths, weigh=weigh(step), fill_to=fill_to) for part in parts]
 
 
-def do_step(subject: TorchEngine, batches: list[Batch], rate: float = 0.1, seed: int = 0) -> tuple[float, float]:
+def do_step(
+    subject: TorchEngine, batches: list[Batch], rate: float = 0.1, seed: int = 0, number: int = 0
+) -> tuple[float, float]:
     denominator = float(sum(batch.weights.sum() for batch in batches))
-    pending = subject.train_step(batches, denominators={"loss": denominator}, learning_rates=(rate,), seed=seed)
+    pending = subject.train_step(
+        batches, denominators={"loss": denominator}, learning_rates=(rate,), seed=seed, number=number
+    )
     result = pending.result()
     return result.losses["loss"], result.grad_norm
 
@@ -553,6 +557,52 @@ def test_out_of_memory_leaves_no_trace(encoder: Path, rows: Features, tmp_path: 
     assert all(value.grad is None for value in subject.trained.values())
     small = whole(rows, step, range(20), 4)
     assert do_step(subject, small) == do_step(other, small)
+
+
+class Short(torch.optim.Optimizer):
+    """Descent with momentum that is made in two pieces, and has no room for some of them."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"lr": 0.0})
+        self.room = 1000  # parameters
+
+    def init_state(self, group: Any, parameter: torch.nn.Parameter, index: int, place: int) -> None:
+        self.state[parameter]["first"] = torch.zeros_like(parameter)
+        if self.room == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.room -= 1
+        self.state[parameter]["second"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for value in group["params"]:
+                if value.grad is not None:
+                    state = self.state[value]
+                    state["second"] += state["first"].add_(value.grad)
+                    value.sub_(group["lr"] * state["second"])
+
+
+def test_out_of_memory_for_what_is_unfrozen_leaves_a_step_that_can_be_done_again(
+    encoder: Path, rows: Features, tmp_path: Path
+) -> None:
+    step = train_step(unfreeze_every=1)
+    found = []
+    for room in (3, 1000):
+        wrapped = wrapped_model(step, encoder, tmp_path / "init.safetensors")
+        optimizer = Short([{"params": list(wrapped.model.parameters()), "rate": 1.0}])
+        subject = TorchEngine(step, wrapped, torch.device("cpu"), optimizer)
+        do_step(subject, whole(rows, step, range(8)))
+        optimizer.room = room
+        if room == 3:
+            before = values(subject)
+            with pytest.raises(OutOfMemory, match="memory"):
+                do_step(subject, whole(rows, step, range(8)), number=1)
+            assert all(torch.equal(value, before[name]) for name, value in values(subject).items())
+            optimizer.room = 1000
+        found.append((do_step(subject, whole(rows, step, range(8), 4), number=1), values(subject)))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
 
 
 def test_other_errors_of_torch_are_not_taken_for_full_memory(encoder: Path, rows: Features, tmp_path: Path) -> None:

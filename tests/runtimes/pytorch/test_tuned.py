@@ -66,7 +66,9 @@ def planned(folder: Path, method: Method) -> tuple[Method, int]:
     model = facts(folder)
     module = methods.module_of(method)
     found, _ = module.resolve(method, model)
-    return found, module.tuned(found, model).parameters
+    count = module.tuned(found, model).parameters
+    assert count is not None
+    return found, count
 
 
 def trained(folder: Path, task: Task, method: Method) -> int:
