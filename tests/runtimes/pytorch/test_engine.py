@@ -435,6 +435,7 @@ def test_an_adapter_names_its_base_by_id_and_its_head(encoder: Path, rows: Featu
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "config.json",
     ]
 
 
