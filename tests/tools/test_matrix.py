@@ -27,6 +27,7 @@ from tests.conformance.subjects import (
     runtimes_of,
     shared_methods,
     task_names,
+    tunes,
     variants_of,
 )
 from tools import matrix
@@ -73,7 +74,12 @@ def test_every_cell_of_the_table_was_run(result: dict[str, Any]) -> None:
 
 def test_the_table_has_every_task_with_each_loss_and_with_each_method() -> None:
     found = {(subject.task, subject.loss, subject.method) for subject in every_method()}
-    usual = {(task, loss_names(task)[0], method) for task in task_names() for method in shared_methods()}
+    usual = {
+        (task, loss_names(task)[0], method)
+        for task in task_names()
+        for method in shared_methods()
+        if tunes(method, task)
+    }
     losses = {(task, loss, method) for task in task_names() for loss in loss_names(task) for method in STAND_FOR_ALL}
     assert found == usual | losses
 
@@ -88,13 +94,17 @@ def test_each_way_of_a_task_beside_its_usual_one_has_every_loss_and_method_too()
 def test_every_task_and_method_goes_through_the_gate_on_each_runtime_that_runs_it() -> None:
     found = {(subject.task, subject.method, runtime) for subject, runtime in every_gate()}
     assert found == {
-        (task, method, runtime) for task in task_names() for method in method_names() for runtime in runtimes_of(method)
+        (task, method, runtime)
+        for task in task_names()
+        for method in method_names()
+        if tunes(method, task)
+        for runtime in runtimes_of(method)
     }
 
 
 def test_hidden_tokens_are_learnt_with_every_method_and_by_every_encoder() -> None:
     subjects = every_masked()
-    assert {subject.method for subject in subjects} == {*method_names()}
+    assert {*method_names()} - {subject.method for subject in subjects} == {"prefix"}  # R250 says why
     assert {subject.encoder for subject in subjects if subject.method == "full"} == {*ENCODERS}
 
 
