@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,18 +50,7 @@ def load_source(
     transformers would fill a missing head with random numbers and go on.
     """
     _check_folder(model_folder)
-    with quiet():
-        try:
-            model, info = getattr(transformers, auto_class).from_pretrained(
-                model_folder,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SourceError(f"{model_folder}: {auto_class} can't load it: {first_line(error)}") from error
+    model, info = _read(model_folder, auto_class, attn_implementation=attention)
     if missing := sorted(info["missing_keys"]):
         raise SourceError(
             f"{model_folder}: the weights lack {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}",
@@ -93,20 +83,8 @@ def _check_folder(model_folder: Path) -> None:
 
 def _load_base(base_folder: Path, adapter_folder: Path, head: Head, attention: str | None) -> Any:
     """The base model, float32; whatever its folder lacks must be in the adapter's."""
-    with quiet():
-        try:
-            model, info = getattr(transformers, head.auto_class).from_pretrained(
-                base_folder,
-                dtype=torch.float32,
-                **head.config,
-                attn_implementation=attention,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SourceError(f"{base_folder}: {head.auto_class} can't load it: {first_line(error)}") from error
+    options = {**head.config, "attn_implementation": attention, "ignore_mismatched_sizes": True}
+    model, info = _read(base_folder, head.auto_class, **options)
     random = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     brought = _adapter_names(adapter_folder)
     if lacking := sorted(name for name in random if name not in brought):
@@ -115,6 +93,23 @@ def _load_base(base_folder: Path, adapter_folder: Path, head: Head, attention: s
             "save the adapter with its head (peft's modules_to_save)",
         )
     return model
+
+
+def _read(folder: Path, auto_class: str, **options: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The model of a folder in float32, and what transformers says of its loading. Raises SourceError."""
+    with quiet():
+        try:
+            model, info = getattr(transformers, auto_class).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SourceError(f"{folder}: {auto_class} can't load it: {first_line(error)}") from error
+    return model, info
 
 
 def _adapter_names(adapter_folder: Path) -> set[str]:
