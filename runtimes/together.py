@@ -8,9 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.numpy import save
-
 from compiler.adapter_names import is_of_head
 from compiler.files import write_bytes, write_json
 from compiler.moments import wanted
@@ -57,6 +54,8 @@ def store_once(folders: Sequence[Path]) -> None:
 
     A copy of a folder is whole, as the link is a file there. Folders of adapters stay as they are.
     """
+    from safetensors.numpy import save
+
     files = [folder / SINGLE for folder in folders]
     equal = _equal_names(files) if all(file.exists() for file in files) else frozenset()
     if not equal:
@@ -92,6 +91,8 @@ def _is_equal(one: Any, other: Any) -> bool:
 
 
 def _read(file: Path) -> Tensors:
+    from safetensors import safe_open  # here: who reads a bundle has no such package
+
     with safe_open(file, framework="np") as opened:
         return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
 
