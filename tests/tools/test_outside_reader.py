@@ -59,7 +59,7 @@ def test_the_pipeline_of_a_chat_model_writes_what_the_bundle_writes(tmp_path: Pa
         "dataset": {
             "train": {"path": "rows.jsonl", "rows": 100},
             "validation": None,
-            "test": {"fraction": 0.13},
+            "test": {"fraction": 0.2},
         },
         "model": "./model",
         "training": {"max_steps": 20, "batch_size": 4, "max_length": 256, "learning_rate": 1e-2},
