@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -54,6 +54,22 @@ class Definitions:
             self.found[name] = {}
             self.found[name] = _record(owner, self)
         return {"$ref": f"#/$defs/{name}"}
+
+    def union(self, tags: Sequence[tuple[type, str]], name: str) -> Schema:
+        """A reference to the schema of an object that is one of several dataclasses, as its key `name` says."""
+        words = [word for _, word in tags]
+        union = f"{self.name(tags[0][0])}Or{len(tags) - 1}Others"
+        if union not in self.found:
+            self.found[union] = {
+                **self.required([name]),
+                "properties": {name: {"enum": words}},
+                "allOf": [
+                    {"if": {"properties": {name: {"const": word}}, "required": [name]}, "then": self.ref(owner)}
+                    for owner, word in tags
+                ],
+            }
+        assert self.found[union]["properties"][name]["enum"] == words, "two unions would have one name"
+        return {"$ref": f"#/$defs/{union}"}
 
     def required(self, names: list[str]) -> Schema:
         """That an object has these keys, where it has to be whole."""
@@ -194,16 +210,7 @@ def _objects(owners: tuple[type, ...], definitions: Definitions) -> Schema:
     if not tags:
         [owner] = owners
         return {"type": "object", **definitions.ref(owner)}
-    name = _tag_name(owners)
-    return {
-        "type": "object",
-        **definitions.required([name]),
-        "properties": {name: {"enum": [word for _, word in tags]}},
-        "allOf": [
-            {"if": {"properties": {name: {"const": word}}, "required": [name]}, "then": definitions.ref(owner)}
-            for owner, word in tags
-        ],
-    }
+    return {"type": "object", **definitions.union(tags, _tag_name(owners))}
 
 
 def _plain(shape: Any, about: About, definitions: Definitions) -> tuple[str, Schema]:

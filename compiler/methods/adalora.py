@@ -10,8 +10,8 @@ from compiler.auto import Auto, Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.interface import Tuned, unknown_shapes
-from compiler.methods.lora import check_targets, chosen
-from compiler.methods.targets import PATTERNS, check_saved, meant
+from compiler.methods.lora import LinearTargets, UpdateDropout, check_targets, updated, with_targets
+from compiler.methods.targets import SavedModules
 from compiler.placement import Runtime
 from compiler.typed import About
 
@@ -31,18 +31,9 @@ class AdaLoRA:
         float | Literal["auto"],
         About("Scale: an update counts alpha / initial_rank. auto: an update counts twice.", above=0),
     ] = "auto"
-    dropout: Annotated[float, About("Dropout before each update.", minimum=0, below=1)] = 0.0
-    target_modules: Annotated[
-        tuple[str, ...] | Literal["auto", "all-linear"],
-        About(
-            f"Linear layers to update, {PATTERNS}. auto: all inside the layers; all-linear: those outside as well.",
-            nonempty=True,
-        ),
-    ] = "auto"
-    modules_to_save: Annotated[
-        tuple[str, ...],
-        About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
-    ] = ()
+    dropout: UpdateDropout = 0.0
+    target_modules: LinearTargets = "auto"
+    modules_to_save: SavedModules = ()
     initial_share: Annotated[
         float, About("Share of the steps, at the beginning, in which all ranks stay.", minimum=0, below=1)
     ] = 0.1
@@ -72,8 +63,7 @@ def check(recipe: Recipe, method: AdaLoRA, model: ModelFacts) -> Iterator[Diagno
     if not model.has_shapes:
         yield unknown_shapes(recipe)
         return
-    yield from check_targets(recipe, method.target_modules, model)
-    yield from check_saved(recipe, method.modules_to_save, _modules(method, model), model.shapes)
+    yield from check_targets(recipe, method, model)
     if method.target_rank >= method.initial_rank:
         message = f"the target rank {method.target_rank} is not below the initial rank {method.initial_rank}"
         yield recipe.finding("R230", "/method/target_rank", message, f"at most {method.initial_rank - 1}, or use lora")
@@ -85,10 +75,6 @@ def check(recipe: Recipe, method: AdaLoRA, model: ModelFacts) -> Iterator[Diagno
         yield recipe.finding("R230", "/training/unfreeze_every", message, "leave it out, or use lora")
 
 
-def _modules(method: AdaLoRA, model: ModelFacts) -> tuple[str, ...]:
-    return meant(chosen(method.target_modules, model.linear_modules)[0], model.linear_modules)
-
-
 def resolve(method: AdaLoRA, model: ModelFacts) -> tuple[AdaLoRA, tuple[Choice, ...]]:
     """The method as it runs, and what was chosen for it."""
     choices: list[Choice] = []
@@ -96,15 +82,12 @@ def resolve(method: AdaLoRA, model: ModelFacts) -> tuple[AdaLoRA, tuple[Choice, 
         alpha = 2.0 * method.initial_rank
         method = replace(method, alpha=alpha)
         choices.append(Choice(pointer="/method/alpha", value=alpha, reason="twice the initial rank"))
-    patterns, reason = chosen(method.target_modules, model.linear_modules)
-    if reason:
-        method = replace(method, target_modules=patterns)
-        choices.append(Choice(pointer="/method/target_modules", value=patterns, reason=reason))
-    return method, tuple(choices)
+    method, targeted = with_targets(method, model)
+    return method, (*choices, *targeted)
 
 
 def tuned(method: AdaLoRA, model: ModelFacts) -> Tuned:
     """The linear modules with an update: a rank has a number for each input and output, and one for itself."""
-    modules = _modules(method, model)
+    modules = updated(method, model)
     sides = sum(1 + sum(model.sides(name)) for name in modules)
     return targets.tuned(model, modules, method.initial_rank * sides, method.modules_to_save)

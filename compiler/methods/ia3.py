@@ -15,7 +15,7 @@ from compiler.groups import is_in_layer
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned, unknown_shapes
-from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, matches, meant
+from compiler.methods.targets import PATTERNS, SavedModules, check_patterns, check_saved, every, matches, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -51,10 +51,7 @@ class IA3:
         tuple[str, ...] | Literal["auto"],
         About("Those of the target modules whose inputs are scaled, not their outputs. auto: the feed-forward ones."),
     ] = "auto"
-    modules_to_save: Annotated[
-        tuple[str, ...],
-        About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
-    ] = ()
+    modules_to_save: SavedModules = ()
     from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
 
 

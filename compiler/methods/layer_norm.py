@@ -11,7 +11,7 @@ from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned, num_parameters, unknown_shapes
-from compiler.methods.targets import PATTERNS, check_patterns, check_saved, every, meant
+from compiler.methods.targets import PATTERNS, SavedModules, check_patterns, check_saved, every, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
@@ -29,10 +29,7 @@ class LayerNorm:
         tuple[str, ...] | Literal["auto"],
         About(f"Norms to train, {PATTERNS}. auto: all outside of heads.", nonempty=True),
     ] = "auto"
-    modules_to_save: Annotated[
-        tuple[str, ...],
-        About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
-    ] = ()
+    modules_to_save: SavedModules = ()
     from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
 
 

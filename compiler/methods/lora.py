@@ -12,20 +12,29 @@ from compiler.diagnostics import Diagnostic
 from compiler.methods import targets
 from compiler.methods.beginning import BEGUN, FROM, check_beginning
 from compiler.methods.interface import Tuned, unknown_shapes
-from compiler.methods.targets import PATTERNS, check_patterns, check_saved, inside_layers, meant
+from compiler.methods.targets import PATTERNS, SavedModules, check_patterns, check_saved, inside_layers, meant
 from compiler.placement import EVERY_RUNTIME
 from compiler.typed import About
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
+    from compiler.methods.adalora import AdaLoRA
     from compiler.recipe import Recipe
 
+UpdateDropout = Annotated[float, About("Dropout before each update.", minimum=0, below=1)]
+LinearTargets = Annotated[
+    tuple[str, ...] | Literal["auto", "all-linear"],
+    About(
+        f"Linear layers to update, {PATTERNS}. auto: all inside the layers; all-linear: those outside as well.",
+        nonempty=True,
+    ),
+]
 LATER: dict[str, Any] = {"later": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowRank:
-    """What the methods that train low-rank updates have in common."""
+    """What the methods have in common whose low-rank updates keep their rank."""
 
     type: str
     rank: Annotated[int, About("Rank of each update.", minimum=1)] = 8
@@ -42,19 +51,9 @@ class LowRank:
             "of an orthonormal matrix, whose product is zero; an even rank."
         ),
     ] = field(default="kaiming", metadata=LATER)
-    dropout: Annotated[float, About("Dropout before each update.", minimum=0, below=1)] = 0.0
-    target_modules: Annotated[
-        tuple[str, ...] | Literal["auto", "all-linear"],
-        About(
-            f"Linear layers to update, {PATTERNS}. auto: all inside the layers; all-linear: those outside as well.",
-            nonempty=True,
-        ),
-    ] = "auto"
-    modules_to_save: Annotated[
-        tuple[str, ...],
-        About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}."),
-    ] = field(default=(), metadata=LATER)
-
+    dropout: UpdateDropout = 0.0
+    target_modules: LinearTargets = "auto"
+    modules_to_save: SavedModules = field(default=(), metadata=LATER)
     from_: Annotated[str | None, About(FROM)] = field(default=None, metadata=BEGUN)
 
 
@@ -77,8 +76,7 @@ def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagno
     if not model.has_shapes:
         yield unknown_shapes(recipe)
         return
-    yield from check_targets(recipe, method.target_modules, model)
-    yield from check_saved(recipe, method.modules_to_save, _targets(method, model), model.shapes)
+    yield from check_targets(recipe, method, model)
     if method.initialization == "orthogonal" and method.rank % 2:
         message = f"orthogonal first values need an even rank, this is {method.rank}"
         yield recipe.finding("R230", "/method/initialization", message, f'write "rank": {method.rank + 1}')
@@ -93,7 +91,7 @@ def check(recipe: Recipe, method: LowRank, model: ModelFacts) -> Iterator[Diagno
 def _parts(method: LowRank, model: ModelFacts) -> dict[str, dict[str, tuple[int, ...]]]:
     """What is added to each target module, as PEFT saves it."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name in _targets(method, model):
+    for name in updated(method, model):
         outputs, inputs = model.sides(name)
         found[name] = {"lora_A.weight": (method.rank, inputs), "lora_B.weight": (outputs, method.rank)}
         if method.type == "dora":
@@ -107,10 +105,9 @@ def scale(method: LowRank) -> float:
     return auto if method.alpha == "auto" else method.alpha
 
 
-def check_targets(
-    recipe: Recipe, patterns: tuple[str, ...] | Literal["auto", "all-linear"], model: ModelFacts
-) -> Iterator[Diagnostic]:
-    """Every pattern names a linear module; and there are some where the recipe leaves it open."""
+def check_targets(recipe: Recipe, method: LowRank | AdaLoRA, model: ModelFacts) -> Iterator[Diagnostic]:
+    """Every pattern names a linear module; there are some where the recipe leaves it open; none is saved besides."""
+    patterns = method.target_modules
     if not isinstance(patterns, str):
         linear = model.linear_modules
         yield from check_patterns(recipe, "/method/target_modules", patterns, linear, "linear module")
@@ -120,23 +117,35 @@ def check_targets(
     elif patterns == "auto" and not inside_layers(model.linear_modules):
         message = "no linear module was found inside numbered layers of the model"
         yield recipe.finding("R205", "/method/target_modules", message, 'name target_modules, or write "all-linear"')
+    yield from check_saved(recipe, method.modules_to_save, updated(method, model), model.shapes)
 
 
-def chosen(
-    patterns: tuple[str, ...] | Literal["auto", "all-linear"], modules: tuple[str, ...]
-) -> tuple[tuple[str, ...], str]:
+def _chosen(method: LowRank | AdaLoRA, modules: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """The patterns of target modules among all linear ones, and why; no reason where the recipe names them."""
     inside = inside_layers(modules)
-    if not isinstance(patterns, str):
-        return patterns, ""
-    if patterns == "auto":
+    if not isinstance(method.target_modules, str):
+        return method.target_modules, ""
+    if method.target_modules == "auto":
         return inside, "every linear module inside the layers"
     reached = set(meant(inside, modules))
     return (*inside, *(name for name in modules if name not in reached)), "every linear module outside of heads"
 
 
-def _targets(method: LowRank, model: ModelFacts) -> tuple[str, ...]:
-    return meant(chosen(method.target_modules, model.linear_modules)[0], model.linear_modules)
+def updated(method: LowRank | AdaLoRA, model: ModelFacts) -> tuple[str, ...]:
+    """The linear modules beside which there are updates."""
+    return meant(_chosen(method, model.linear_modules)[0], model.linear_modules)
+
+
+U = TypeVar("U", bound="LowRank | AdaLoRA")
+
+
+def with_targets(method: U, model: ModelFacts) -> tuple[U, tuple[Choice, ...]]:
+    """The method with its target modules named, and why these."""
+    patterns, reason = _chosen(method, model.linear_modules)
+    if not reason:
+        return method, ()
+    choice = Choice(pointer="/method/target_modules", value=patterns, reason=reason)
+    return replace(method, target_modules=patterns), (choice,)
 
 
 def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
@@ -146,15 +155,12 @@ def resolve(method: M, model: ModelFacts) -> tuple[M, tuple[Choice, ...]]:
         reason = "twice the root of the rank" if method.rank_stabilized else "twice the rank"
         choices.append(Choice(pointer="/method/alpha", value=scale(method), reason=reason))
         method = replace(method, alpha=scale(method))
-    patterns, reason = chosen(method.target_modules, model.linear_modules)
-    if reason:
-        method = replace(method, target_modules=patterns)
-        choices.append(Choice(pointer="/method/target_modules", value=patterns, reason=reason))
-    return method, tuple(choices)
+    method, targeted = with_targets(method, model)
+    return method, (*choices, *targeted)
 
 
 def tuned(method: LowRank, model: ModelFacts) -> Tuned:
     """The linear modules with an update: `rank` times their inputs and outputs each; and the modules to save."""
-    modules = _targets(method, model)
+    modules = updated(method, model)
     sides = sum(sum(model.sides(name)) for name in modules)
     return targets.tuned(model, modules, method.rank * sides, method.modules_to_save)

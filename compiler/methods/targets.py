@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from compiler.diagnostics import Diagnostic, nearest
 from compiler.groups import LAYER
 from compiler.methods.interface import Tuned, num_parameters
+from compiler.typed import About
 from compiler.weights import is_in_head
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from compiler.recipe import Recipe
 
 PATTERNS = "by their names, the ends of these, or patterns in which * stands for any part of a name between dots"
+SavedModules = Annotated[
+    tuple[str, ...], About(f"Further modules that are trained in full and saved with the adapter, {PATTERNS}.")
+]
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 

@@ -164,7 +164,7 @@ def wrap(
     beside = () if head.pretrained and methods.module_of(step.method).SAVES == "adapter" else loaded.head
     model = method.wrap(loaded.model, beside, step.method, head.peft_task, step.model.id)
     added = method.new_parameters(model)
-    values = initial_values([*heads, *added], step.seed, init_file, stored or partial(_held, model))
+    values = initial_values([*heads, *added], step.seed, init_file, stored or partial(_value_of, model))
     places = _places(model, bare)
     found = {place: values[new.name] for new in heads for place in places[new.name]}
     layer = last and LastLayer(places[last.weight][-1], last.bias and places[last.bias][-1])
@@ -182,7 +182,7 @@ def _begun(step: Train, model: nn.Module, head: Sequence[str], adapter: Path) ->
     return adapters.begun(model, adapter, head, keep_head=step.keep_adapter_head)
 
 
-def _held(model: nn.Module, name: str) -> npt.NDArray[np.float32]:
+def _value_of(model: nn.Module, name: str) -> npt.NDArray[np.float32]:
     return model.get_parameter(name).detach().float().numpy()
 
 

@@ -63,14 +63,20 @@ def export(
     """
     inputs = _inputs(model, TRACED_LENGTHS, shapes)
     axes: dict[str, Axes] = {name: (AXES[0], *(shapes or {}).get(name, AXES[1:])) for name in inputs}
-    graph = _trace(model, inputs, axes, opset)
+    return write_whole(_trace(model, inputs, axes, opset), axes, out, opset, _inputs(model, PROBED_LENGTHS, shapes))
+
+
+def write_whole(
+    graph: onnx_ir.Model, axes: Mapping[str, Axes], out: Path, opset: int | None, probe: Mapping[str, torch.Tensor]
+) -> ExportFacts:
+    """Facts about a graph that is written to `out` with its weights inside, once it has run on the inputs `probe`."""
     name_axes(graph, axes)
     strip(graph)
     check_opset(graph, opset)
     check_size(graph)
     with new_file(out) as file:
         file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
-        check_runs(file, _inputs(model, PROBED_LENGTHS, shapes))
+        check_runs(file, probe)
     return facts(graph, num_bytes=out.stat().st_size)
 
 

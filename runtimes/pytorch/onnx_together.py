@@ -23,18 +23,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from runtimes.export.facts import ExportFacts
-from runtimes.pytorch.onnx import AXES, PROBED_LENGTHS, trace_inputs
-from runtimes.pytorch.onnx_graph import (
-    Axes,
-    check_opset,
-    check_runs,
-    check_size,
-    exported,
-    facts,
-    name_axes,
-    new_file,
-    strip,
-)
+from runtimes.pytorch.onnx import AXES, PROBED_LENGTHS, trace_inputs, write_whole
+from runtimes.pytorch.onnx_graph import Axes, exported
 
 
 class SideBySide(nn.Module):
@@ -68,14 +58,7 @@ def export_together(models: Mapping[str, PreTrainedModel], out: Path, *, opset: 
     graph = exported(SideBySide(models, tuple(inputs)).eval(), type(first).__name__, inputs, dims, opset)
     name_outputs(graph, tuple(models))
     once(graph)
-    name_axes(graph, axes)
-    strip(graph)
-    check_opset(graph, opset)
-    check_size(graph)
-    with new_file(out) as file:
-        file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
-        check_runs(file, trace_inputs(first, PROBED_LENGTHS))
-    return facts(graph, num_bytes=out.stat().st_size)
+    return write_whole(graph, axes, out, opset, trace_inputs(first, PROBED_LENGTHS))
 
 
 def once(graph: onnx_ir.Model) -> None:

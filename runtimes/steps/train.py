@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from runtimes.features import Features
 from runtimes.learnt import write_learnt
 from runtimes.loop import train
 from runtimes.protocol import LOSS, Engine
-from runtimes.reports import EvaluationReport, ResumeReport, StepReport
+from runtimes.reports import EvaluationReport, Report, ResumeReport, StepReport
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for
@@ -42,13 +42,7 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
     engine = back.load_engine(step, base, context.folder / "init.safetensors", context.placement, begun)
     prepared = prepared_for(step, context)
     validation = Features(prepared / "validation") if step.evaluate_every else None
-    journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
-    if checkpoints.steps(context.folder / checkpoints.FOLDER):
-        yield from moved(step, journal)
-    else:
-        journal.begin()
-    stopped: dict[str, Any] = {}
-    for report in train(
+    reports = train(
         engine,
         Features(prepared / "train"),
         validation,
@@ -56,19 +50,34 @@ def execute(step: Train, context: Context) -> Iterator[Any]:
         folder=context.folder,
         micro_batch_size=context.placement.micro_batch_size,
         stop=context.stop,
-    ):
-        journal.note(report)
-        stopped = to_json(report)
-        yield report
+    )
+    summary = yield from recorded(step, reports, context)
     if validation is not None:
         fit(step, engine, validation, context)
     with new_folder(context.folder / trained_folder(step)) as folder, writes(context.folder):
         engine.save_model(folder)
         copy_tokenizer(base, folder, step.task)
-    write_json(context.folder / "train.json", facts(engine, journal, stopped, context))
+    write_json(context.folder / "train.json", facts(engine, summary, context))
 
 
-def facts(engine: Engine, journal: Journal, stopped: Mapping[str, Any], context: Context) -> dict[str, Any]:
+def recorded(
+    step: Train | TrainTogether, reports: Iterator[Report], context: Context
+) -> Generator[Any, None, dict[str, Any]]:
+    """Yields the reports of a training, which begins or goes on with the first; keeps them, and returns their sums."""
+    journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
+    if checkpoints.steps(context.folder / checkpoints.FOLDER):
+        yield from _moved(step, journal)
+    else:
+        journal.begin()
+    stopped: dict[str, Any] = {}
+    for report in reports:
+        journal.note(report)
+        stopped = to_json(report)
+        yield report
+    return {"stopped": stopped, **journal.summary()}
+
+
+def facts(engine: Engine, summary: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """What train.json says of a training that is over."""
     trained, total = engine.num_parameters
     held, in_float32 = engine.frozen_bytes
@@ -79,8 +88,7 @@ def facts(engine: Engine, journal: Journal, stopped: Mapping[str, Any], context:
         "memory_limit_gib": context.placement.memory_gib,
         "gradient_checkpointing": context.placement.gradient_checkpointing,
         "compiled_graphs": engine.num_graphs,
-        "stopped": stopped,
-        **journal.summary(),
+        **summary,
     }
 
 
@@ -94,7 +102,7 @@ def fit(step: Train, engine: Engine, validation: Features, context: Context, par
     write_learnt(step.task, task, part_folder(context.folder, part))
 
 
-def moved(step: Train | TrainTogether, journal: Journal) -> Iterator[Said]:
+def _moved(step: Train | TrainTogether, journal: Journal) -> Iterator[Said]:
     """Says so when the training goes on on another engine than before."""
     before = journal.engines()
     if before and before[-1]["engine"] != journal.engine:

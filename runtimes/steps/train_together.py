@@ -7,15 +7,13 @@ from typing import Any
 
 from compiler.files import new_folder, write_json
 from compiler.plan import Train, TrainTogether
-from runtimes import checkpoints
 from runtimes.backends import backend
-from runtimes.events import to_json
 from runtimes.features import Features
 from runtimes.loop import train_together
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for
-from runtimes.steps.train import Journal, copy_tokenizer, facts, fit, moved
+from runtimes.steps.train import copy_tokenizer, facts, fit, recorded
 from runtimes.writing import writes
 
 
@@ -24,23 +22,15 @@ def execute(step: TrainTogether, context: Context) -> Iterator[Any]:
     base = base_of(step.first, context)
     engine = backend(context.placement.engine).load_together(step, base, context.folder, context.placement)
     rows = {name: _rows(part, context) for name, part in step.parts.items()}
-    journal = Journal(context.folder / ".reports.jsonl", context.placement.engine)
-    if checkpoints.steps(context.folder / checkpoints.FOLDER):
-        yield from moved(step, journal)
-    else:
-        journal.begin()
-    stopped: dict[str, Any] = {}
-    for report in train_together(
+    reports = train_together(
         engine,
         rows,
         step,
         folder=context.folder,
         micro_batch_size=context.placement.micro_batch_size,
         stop=context.stop,
-    ):
-        journal.note(report)
-        stopped = to_json(report)
-        yield report
+    )
+    summary = yield from recorded(step, reports, context)
     for name, (_, validation) in rows.items():
         if validation is not None:
             fit(step.parts[name], engine, validation, context, name)
@@ -48,7 +38,7 @@ def execute(step: TrainTogether, context: Context) -> Iterator[Any]:
         engine.save_model(folder)
         for name, part in step.parts.items():
             copy_tokenizer(base, folder / name, part.task)
-    write_json(context.folder / "train.json", facts(engine, journal, stopped, context))
+    write_json(context.folder / "train.json", facts(engine, summary, context))
 
 
 def _rows(part: Train, context: Context) -> tuple[Features, Features | None]:
