@@ -23,7 +23,7 @@ class ExportFacts:
 
 
 GRAPH = "model.onnx"
-ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+ENCODER, DECODER = "encoder_model.onnx", "decoder_model_merged.onnx"
 
 
 def graph_names(*, encodes: bool) -> tuple[str, ...]:
