@@ -171,7 +171,9 @@ class _Target(nn.Module):
             found = [given[identifier(f"past_key_values.{name}")] for name in _cached(half, self.num_layers)]
             return found[::2], found[1::2]
 
-        mask = nn.functional.pad(given["encoder_attention_mask"], (self.num_virtual, 0), value=1)
+        mask = given["encoder_attention_mask"]
+        if self.num_virtual:
+            mask = nn.functional.pad(mask, (self.num_virtual, 0), value=1)
         layers = [ChosenLayer(pair, given[CACHED]) for pair in zip(*kept("encoder"), strict=True)]
         found = chosen(self.model, given["input_ids"], mask, kept("decoder"), given["encoder_hidden_states"], layers)
         own = [tensor for pair in zip(found.keys, found.values, strict=True) for tensor in pair]
