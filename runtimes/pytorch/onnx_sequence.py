@@ -2,8 +2,8 @@
 
 The names are those of optimum and transformers.js. The encoder's graph takes input_ids and attention_mask and gives
 last_hidden_state. The decoder's graph is one for first and later tokens. It takes input_ids, encoder_attention_mask,
-encoder_hidden_states, use_cache_branch, past_key_values.{i}.encoder.* of the source and past_key_values.{i}.decoder.* of
-what was written, of any length, none included. It gives logits of every new token, present.{i}.decoder.*, and
+encoder_hidden_states, use_cache_branch, and past_key_values.{i}.encoder.* of the source and .{i}.decoder.* of what was
+written, of any length, none included. It gives logits of every new token, present.{i}.decoder.*, and
 present.{i}.encoder.*, which the first step computes and later ones read (onnx_source.py).
 """
 
@@ -143,7 +143,11 @@ def trace_inputs(axes: Mapping[str, Axes], sizes: Mapping[str, int]) -> dict[str
 
 def _size(axis: str | int, sizes: Mapping[str, int]) -> int:
     """The size of an axis that is called by a number, a name, or a sum of the two."""
-    return axis if isinstance(axis, int) else sum(sizes[part] if part in sizes else int(part) for part in axis.split(" + "))
+    return (
+        axis
+        if isinstance(axis, int)
+        else sum(sizes[part] if part in sizes else int(part) for part in axis.split(" + "))
+    )
 
 
 class _Source(nn.Module):

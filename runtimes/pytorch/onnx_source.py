@@ -89,38 +89,51 @@ def _branch(graph: onnx_ir.Graph, key: onnx_ir.Node, value: onnx_ir.Node, projec
     shaping = _only_for(graph, {*choices}, projections)
     result = attention[-1].outputs[0]
 
-    later = [*_cloned(attention, kept, ".cached")]
+    steps = [*_cloned(attention, kept, ".cached")]
     nothing = [*_nothing(graph, kept.values())]
-    else_branch = onnx_ir.Graph(
+    later = onnx_ir.Graph(
         [],
-        [later[-1].outputs[0], *(node.outputs[0] for node in nothing)],
-        nodes=[*later, *nothing],
+        [steps[-1].outputs[0], *(node.outputs[0] for node in nothing)],
+        nodes=[*steps, *nothing],
         name=f"{result.name}.later",
     )
-    chosen, *present = (onnx_ir.Value(name=f"{found.name}.chosen") for found in (result, *computed.values()))
-    then_outputs = [result, *computed.values()]
-    for outer, inner in zip((chosen, *present), then_outputs, strict=True):
-        outer.type = inner.type
-    chosen.shape = result.shape
-    for outer, inner in zip(present, computed.values(), strict=True):
+    found = [result, *computed.values()]
+    chosen = [_chosen(value) for value in found]
+    for outer, inner in zip(chosen[1:], found[1:], strict=True):
         outer.shape = _with_tokens(inner, "computed source")
-    result.replace_all_uses_with(chosen)
-    for at, output in enumerate(graph.outputs):
-        for outer, inner in zip(present, computed.values(), strict=True):
-            if output is inner:
-                graph.outputs[at] = outer
-                outer.name, inner.name = inner.name, f"{inner.name}.computed"
-    place = onnx_ir.node("Identity", [key.inputs[0]])  # stands for the `If`, whose branches are not built yet
-    graph.insert_before(attention[-1], place)
-    moved = [*shaping, *attention]
-    graph.remove([*reversed(moved)])
+    result.replace_all_uses_with(chosen[0])
+    _put_out(graph, dict(zip(found[1:], chosen[1:], strict=True)))
+
+    place = _after(attention[-1])
+    graph.remove([*attention, *shaping])
     for node in choices:
         node.outputs[0].replace_all_uses_with(computed[node.outputs[0]])
         graph.remove(node)
-    then_branch = onnx_ir.Graph([], then_outputs, nodes=moved, name=f"{result.name}.first")
-    branches = {"then_branch": else_branch, "else_branch": then_branch}
-    graph.insert_before(place, onnx_ir.node("If", [key.inputs[0]], branches, outputs=[chosen, *present]))
-    graph.remove(place)
+    first = onnx_ir.Graph([], found, nodes=[*shaping, *attention], name=f"{result.name}.first")
+    branches = {"then_branch": later, "else_branch": first}
+    graph.insert_before(place, onnx_ir.node("If", [key.inputs[0]], branches, outputs=chosen))
+
+
+def _chosen(value: onnx_ir.Value) -> onnx_ir.Value:
+    """What an `If` makes of a value in its branches."""
+    found = onnx_ir.Value(name=f"{value.name}.chosen", type=value.type)
+    found.shape = value.shape
+    return found
+
+
+def _put_out(graph: onnx_ir.Graph, instead: Mapping[onnx_ir.Value, onnx_ir.Value]) -> None:
+    """Has the graph give other values by the names of those that it gave."""
+    for at, output in enumerate(graph.outputs):
+        if output in instead:
+            graph.outputs[at] = instead[output]
+            instead[output].name, output.name = output.name, f"{output.name}.computed"
+
+
+def _after(node: onnx_ir.Node) -> onnx_ir.Node:
+    """The node that comes next: attention is never the last."""
+    graph = node.graph
+    assert isinstance(graph, onnx_ir.Graph), "a node of the traced graph"
+    return graph[graph.index(node) + 1]
 
 
 def _input(node: onnx_ir.Node, at: int) -> onnx_ir.Value:
@@ -146,9 +159,7 @@ def _attention(graph: onnx_ir.Graph, key: onnx_ir.Value, value: onnx_ir.Value) -
     return found
 
 
-def _only_for(
-    graph: onnx_ir.Graph, readers: set[onnx_ir.Node], projections: set[onnx_ir.Node]
-) -> list[onnx_ir.Node]:
+def _only_for(graph: onnx_ir.Graph, readers: set[onnx_ir.Node], projections: set[onnx_ir.Node]) -> list[onnx_ir.Node]:
     """The nodes after the projections that nothing but `readers` needs, in their order."""
     found: list[onnx_ir.Node] = []
     needed = {*readers}
@@ -172,9 +183,7 @@ def _cloned(
     values = dict(given)
     for node in nodes:
         inputs = [values.get(value, value) if value is not None else None for value in node.inputs]
-        copy = onnx_ir.Node(
-            node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs)
-        )
+        copy = onnx_ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs))
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             _name_like(new, old, f"{old.name}{suffix}")
             values[old] = new
