@@ -124,7 +124,7 @@ def generation_config(folder: Path, generation: Generation, ends: Sequence[int],
     config, base = _read(folder / "config.json"), _read(folder / GENERATION)
     decoder = config.get("decoder")
     told = {**config, **(decoder if isinstance(decoder, dict) else {}), **base}
-    kept = {name: base[name] for name in ("bos_token_id", "transformers_version") if name in base}
+    kept: dict[str, Any] = {name: base[name] for name in ("bos_token_id", "transformers_version") if name in base}
     neutral = {name: value for name, value in _NEUTRAL.items() if told.get(name) not in (None, value)}
     start = config.get("decoder_start_token_id")
     return {
