@@ -35,6 +35,15 @@ def labels(folder: Path) -> Path:
     return write_project(folder, num_rows=NUM_ROWS, training=TRAINING)
 
 
+PRECISIONS = ("int8", "fp16", "int4")
+
+
+def precisions(folder: Path) -> Path:
+    """Texts that are good or bad, by graphs in fewer bits."""
+    export = [{"format": "onnx", "precision": name, "max_metric_drop": 0.5} for name in PRECISIONS]
+    return write_project(folder, num_rows=NUM_ROWS, training=TRAINING, export=export)
+
+
 def label_sets(folder: Path) -> Path:
     """Texts with any number of labels."""
     sets = {"positive": ["praise", "short"], "negative": ["blame"]}
@@ -135,6 +144,7 @@ def photos(folder: Path) -> Path:
 PROJECTS: Mapping[str, Callable[[Path], Path]] = {
     "labels": labels,
     "label-sets": label_sets,
+    "precisions": precisions,
     "tags": tags,
     "asked": asked,
     "masked": masked,
