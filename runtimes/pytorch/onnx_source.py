@@ -205,7 +205,9 @@ def _constant(graph: onnx_ir.Graph, name: str, number: int) -> onnx_ir.Value:
     if name not in graph.initializers:
         tensor = onnx_ir.tensor(np.array([number], np.int64), name=name)
         graph.register_initializer(
-            onnx_ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype))
+            onnx_ir.Value(
+                name=name, const_value=tensor, shape=onnx_ir.Shape([1]), type=onnx_ir.TensorType(tensor.dtype)
+            )
         )
     return graph.initializers[name]
 
