@@ -55,7 +55,7 @@ def write_client_files(
     `inputs`: those of the graphs. Raises OSError or ValueError for files that can't be read.
     """
     reader = open_reader(step.task, folder, max_length=step.max_length, root=Path())
-    _merge(folder / "config.json", {"transformers.js_config": dict(_loading(folder, graphs, precision))})
+    _merge(folder / "config.json", {"transformers.js_config": dict(loading(folder, graphs, precision))})
     if not isinstance(reader, Encoder):
         write_json(folder / PROCESSOR, image_processor(folder))
         return
@@ -73,7 +73,7 @@ def _cuts(step: Package) -> bool:
     return not head.cached or head.encodes
 
 
-def _loading(folder: Path, graphs: Sequence[str], precision: str) -> Iterator[tuple[str, Any]]:
+def loading(folder: Path, graphs: Sequence[str], precision: str) -> Iterator[tuple[str, Any]]:
     """Which files transformers.js opens."""
     if precision in DTYPES:
         yield "dtype", DTYPES[precision]

@@ -96,7 +96,7 @@ def written(folder: Path) -> Path:
     )
 
 
-def pairs(folder: Path, model: str) -> Path:
+def pairs(folder: Path, model: str, method: str = "full") -> Path:
     """Texts that are made of others by an encoder-decoder."""
     folder.mkdir(parents=True)
     save_model(folder / "model", model, SEQUENCE)
@@ -114,7 +114,8 @@ def pairs(folder: Path, model: str) -> Path:
             "columns": {"source": "en", "target": "said"},
         },
         "model": "./model",
-        "training": TRAINING,
+        "method": method,
+        "training": {**TRAINING, "max_steps": 120},
         "generation": {"max_new_tokens": 8, "rows": 10},
         "export": ["onnx"],
     }
@@ -151,6 +152,7 @@ PROJECTS: Mapping[str, Callable[[Path], Path]] = {
     "written": written,
     "photos": photos,
     "t5": lambda folder: pairs(folder, "t5"),
+    "t5-prompt": lambda folder: pairs(folder, "t5", "prompt"),
     "bart": lambda folder: pairs(folder, "bart"),
     "marian": lambda folder: pairs(folder, "marian"),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("torch", reason="needs the torch extra")
@@ -17,7 +18,8 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
 from runtimes.answers import writing_of
 from runtimes.bundle import Bundle, open_bundle
-from runtimes.export.facts import ENCODER
+from runtimes.client_files import loading
+from runtimes.export.facts import ENCODER, GRAPH, data_file
 from runtimes.manifest import read_manifest
 from runtimes.tokens import Encoder
 from tests.asked import asked_rows
@@ -206,7 +208,7 @@ def test_a_chat_is_answered_with_the_same_text_through_the_template_in_the_bundl
     assert written == [answer["text"].strip() for answer in expected]
 
 
-@pytest.mark.parametrize("model", ["t5", "marian", "bart"])
+@pytest.mark.parametrize("model", ["t5", "t5-prompt", "marian", "bart"])
 def test_an_encoder_decoder_writes_the_same_tokens(bundles: Bundles, model: str) -> None:
     bundle = bundles(model)
     asked, expected, ends = tokens_of(bundle, [{"source": text} for text in snippets()])
@@ -235,6 +237,20 @@ def test_the_precision_of_a_bundle_is_opened_without_being_named(bundles: Bundle
     sure = [place for place, one in enumerate(expected) if one["score"] > 0.5 + ROUNDED]
     assert [found[place][0]["label"] for place in sure] == [expected[place]["label"] for place in sure]
     assert len(sure) > NUM_ROWS // 2
+
+
+def test_weights_beside_their_graph_are_found(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(bundles("labels"), tmp_path / "bundle"))
+    graph = onnx.load(bundle / GRAPH)
+    name = data_file(bundle / GRAPH).name
+    onnx.save(graph, bundle / GRAPH, save_as_external_data=True, location=name, size_threshold=64)
+    told = dict(loading(bundle, [GRAPH], "fp32"))
+    assert told == {"use_external_data_format": {"model.onnx": 1}}
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**config, "transformers.js_config": told}))
+    rows = [[text] for text in snippets()]
+    one, two = (ask(folder, pipeline="text-classification", rows=rows) for folder in (bundle, bundles("labels")))
+    assert one == two
 
 
 def test_a_file_that_is_not_there_is_not_looked_for_elsewhere(bundles: Bundles, tmp_path: Path) -> None:
