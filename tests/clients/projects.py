@@ -13,7 +13,17 @@ import numpy as np
 from tests.asked import write_asked
 from tests.conformance.subjects import SEQUENCE, save_model
 from tests.tagged import write_tagged
-from tests.tiny import BAD, GOOD, prompts, rows, save_masked_encoder, write_language_project, write_project
+from tests.tiny import (
+    BAD,
+    COMMON,
+    GOOD,
+    prompts,
+    rows,
+    save_masked_encoder,
+    save_tokenizer,
+    write_language_project,
+    write_project,
+)
 
 TRAINING: Mapping[str, Any] = {"max_steps": 40, "learning_rate": 5e-3, "batch_size": 16, "keep": "last"}
 NUM_ROWS = 160
@@ -26,7 +36,9 @@ def name_special_tokens(model: Path) -> None:
     file = model / "tokenizer.json"
     tokenizer = json.loads(file.read_text(encoding="utf-8"))
     kinds = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    tokenizer["added_tokens"] = [{"id": number, "content": word, **kinds} for number, word in enumerate(SPECIAL)]
+    number_of = tokenizer["model"]["vocab"]
+    tokenizer["added_tokens"] = [{"id": number_of[word], "content": word, **kinds} for word in SPECIAL]
+    tokenizer["added_tokens"].sort(key=lambda token: token["id"])
     file.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
@@ -96,10 +108,35 @@ def written(folder: Path) -> Path:
     )
 
 
-def pairs(folder: Path, model: str, method: str = "full") -> Path:
+def save_marian(folder: Path) -> None:
+    """A random Marian whose weights are so large that what it writes depends on what it reads."""
+    import torch
+    from transformers import MarianMTModel
+
+    from runtimes.pytorch.quiet import quiet
+    from tests.runtimes.pairs import MODELS, PAD
+
+    config = MODELS["marian"][1]()
+    config.vocab_size = config.decoder_vocab_size = save_tokenizer(folder, (*COMMON, *GOOD, *BAD), PAD)
+    torch.manual_seed(1)
+    with quiet():
+        MarianMTModel(config).save_pretrained(folder)
+
+
+def save_t5(folder: Path) -> None:
+    """A random T5."""
+    save_model(folder, "t5", SEQUENCE)
+
+
+def save_bart(folder: Path) -> None:
+    """A random BART."""
+    save_model(folder, "bart", SEQUENCE)
+
+
+def pairs(folder: Path, save: Callable[[Path], None], method: str = "full") -> Path:
     """Texts that are made of others by an encoder-decoder."""
     folder.mkdir(parents=True)
-    save_model(folder / "model", model, SEQUENCE)
+    save(folder / "model")
     told = {"positive": "the movie is good", "negative": "bad plot"}
     lines = [json.dumps({"en": row["snippet"], "said": told[row["sentiment"]]}) for row in rows(NUM_ROWS)]
     (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -151,10 +188,10 @@ PROJECTS: Mapping[str, Callable[[Path], Path]] = {
     "masked": masked,
     "written": written,
     "photos": photos,
-    "t5": lambda folder: pairs(folder, "t5"),
-    "t5-prompt": lambda folder: pairs(folder, "t5", "prompt"),
-    "bart": lambda folder: pairs(folder, "bart"),
-    "marian": lambda folder: pairs(folder, "marian"),
+    "t5": lambda folder: pairs(folder, save_t5),
+    "t5-prompt": lambda folder: pairs(folder, save_t5, "prompt"),
+    "bart": lambda folder: pairs(folder, save_bart),
+    "marian": lambda folder: pairs(folder, save_marian),
 }
 
 
