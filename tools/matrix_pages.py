@@ -83,8 +83,8 @@ def _summary(result: Mapping[str, Any]) -> Iterator[str]:
         ),
     )
     yield ""
-    yield "Each task with each method: the worst gradient between the engines, where the gate passed on both; or the one"
-    yield "engine that has the method, where its gate passed."
+    yield "Each task with each method: the worst gradient between the engines, where the gate passed on both; or the"
+    yield "one engine that has the method, where its gate passed."
     yield ""
     header, *lines = _methods(cells)
     yield from _markdown(header, lines)
