@@ -264,8 +264,10 @@ CODES: dict[str, Code] = {
     ),
     "R218": Code(
         "an export that the task or the method does not have",
-        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
-        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
+        "For MLX, a model that writes token after token becomes a folder for mlx-lm, which runs it from its weights "
+        "alone: layers beside them that are not merged into them have no place there. Every other model becomes a "
+        "function, but encoder-decoders and several tasks in one model, which have none. All of these are exported to "
+        "ONNX.",
     ),
     "R219": Code(
         "a stop text that ends every answer",

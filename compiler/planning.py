@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods, tasks
+from compiler.functions import is_function, shapes_of
 from compiler.generation import Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import length_grid
@@ -77,9 +78,10 @@ def _steps(recipe: ResolvedRecipe, before: str | None, *, merges: bool) -> Itera
             task=recipe.task,
             export=export,
             model=recipe.model,
+            shapes=shapes_of(recipe.task, recipe.training.max_length) if is_function(export, recipe.task) else None,
         )
         yield _verify(recipe, recipe.held_out, model_step, suffix, export)
-        if isinstance(export, Onnx):
+        if isinstance(export, Onnx) or is_function(export, recipe.task):
             yield _package(recipe, model_step, suffix)
 
 

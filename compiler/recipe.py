@@ -341,10 +341,18 @@ class Onnx:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlx:
-    """A folder that mlx-lm opens, for language models on Apple silicon."""
+    """For Apple silicon: a folder that mlx-lm opens, or a function for MLX in a bundle."""
 
-    format: Annotated[Literal["mlx"], About("A folder that mlx-lm opens, of a language model.")] = "mlx"
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales.")] = "fp32"
+    format: Annotated[
+        Literal["mlx"],
+        About(
+            "Of a language model that writes, a folder that mlx-lm opens; of other models a function for MLX, and the "
+            "bundle around it, which needs mlx, tokenizers and numpy."
+        ),
+    ] = "mlx"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales; and what is computed in.")
+    ] = "fp32"
     bits: Annotated[Literal[4, 8] | None, About("Bits of a quantized weight; null for none.")] = None
     group_size: Annotated[GroupSize, About("Inputs of a layer that share a scale.")] = 64
     max_metric_drop: Annotated[

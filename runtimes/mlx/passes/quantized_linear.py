@@ -10,7 +10,7 @@ from runtimes.mlx.graph import Graph, Node, Parameter, Ref
 
 OP = "mlx.quantized_linear"
 SCALES, BIASES = ".scales", ".biases"  # behind the name of the weight, which the codes keep
-_LINEAR = "aten.linear.default"
+LINEAR = "aten.linear.default"
 
 
 def linear_weights(graph: Graph) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def _quantized(node: Node, weights: Collection[str], bits: int, group_size: int)
 def _weight(node: Node) -> str | None:
     """The name of the weight of a linear product."""
     match node.args:
-        case (_, Ref(name), *_) if node.op == _LINEAR:
+        case (_, Ref(name), *_) if node.op == LINEAR:
             return name
         case _:
             return None
