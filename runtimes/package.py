@@ -17,7 +17,7 @@ from runtimes import tasks
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
-from runtimes.export.session import open_session
+from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, require_passed
 from runtimes.inputs import files_of
 from runtimes.learnt import learnt
@@ -135,8 +135,17 @@ def _copy_own(step: Package, parts: Parts, folder: Path) -> None:
 
 def _inputs(graphs: Sequence[str], folder: Path) -> tuple[str, ...]:
     """What the graphs are given, each once."""
-    sessions = (open_session(folder / name, results=()) for name in graphs)
-    return tuple(dict.fromkeys(name for session in sessions for name in session.inputs))
+    return tuple(dict.fromkeys(name for graph in graphs for name in _inputs_of(folder / graph)))
+
+
+def _inputs_of(graph: Path) -> tuple[str, ...]:
+    if graph.suffix == Path(FUNCTION).suffix:
+        from runtimes.mlx.functions import open_function
+
+        return open_function(graph).inputs
+    from runtimes.export.session import open_session
+
+    return open_session(graph, results=()).inputs
 
 
 def _head_config(task: Task) -> dict[str, Any]:

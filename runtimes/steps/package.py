@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from compiler.plan import Package
+from compiler.plan import ExportModel, Package, Step
+from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.events import Said
 from runtimes.export.facts import graph_names
+from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
@@ -33,10 +36,10 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     _, model_step, evaluate, export, verify = step.inputs
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
-    head = tasks.module_of(step.task).head(step.task)
     return Parts(
         written=context.inputs[export],
-        graphs=graph_names(encodes=head.encodes),
+        graphs=_graphs(context.plan.step(export), step.task),
+        precision=_precision(context.inputs[export]),
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
@@ -45,3 +48,16 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
         baseline=evaluation["baseline"],
         part=part,
     )
+
+
+def _graphs(exported: Step, task: Task) -> tuple[str, ...]:
+    """The files that an export step wrote."""
+    if isinstance(exported, ExportModel) and exported.shapes is not None:
+        return (FUNCTION,)
+    return graph_names(encodes=tasks.module_of(task).head(task).encodes)
+
+
+def _precision(written: Path) -> str:
+    """The precision that an export says it has."""
+    facts = json.loads((written / "export.json").read_text(encoding="utf-8"))
+    return str(facts.get("precision", "fp32"))
