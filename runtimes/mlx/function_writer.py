@@ -32,7 +32,7 @@ from runtimes.mlx.functions import FAILURES, function_scores
 from runtimes.mlx.graph import Argument as GraphArgument
 from runtimes.mlx.graph import Graph, Ref
 from runtimes.mlx.lower import lower
-from runtimes.mlx.passes.quantized_linear import LINEAR, OP, linear_weights
+from runtimes.mlx.passes.quantized_linear import LINEAR, UNTRAINED, linear_weights, untrained
 from runtimes.mlx.quantization import Quantization
 from runtimes.mlx.rounding import kind_of, require_update
 from runtimes.mlx.weights import Weights, inner_name
@@ -49,6 +49,7 @@ def write(export: Mlx, task: Task, saved: SavedModel, shapes: Shapes, out: Path,
     left = require_update(export, saved)
     held = None if export.bits is None else partial(_quantization, export.bits, export.group_size)
     graph, weights = backend.load_saved(task, saved, dtype=_TORCH[export.precision], whole=True, rounded=held)
+    graph = untrained(graph)
     described = Described(
         arguments=_arguments(graph, task, saved, shapes),
         by_token=_has_tokens(graph),
@@ -150,8 +151,8 @@ def _written_by_mlx() -> Iterator[None]:
 
 def _layers(graph: Graph) -> dict[str, int]:
     """How many linear products read codes, and how many there are."""
-    products = [node.op for node in graph.nodes if node.op in (OP, LINEAR)]
-    return {"quantized_layers": products.count(OP), "layers": len(products)}
+    products = [node.op for node in graph.nodes if node.op in (UNTRAINED, LINEAR)]
+    return {"quantized_layers": products.count(UNTRAINED), "layers": len(products)}
 
 
 def _in_layers(facts: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from compiler.groups import is_in_layer
 from runtimes.mlx.graph import Graph, Node, Parameter, Ref
 
 OP = "mlx.quantized_linear"
+UNTRAINED = "mlx.quantized_product"
+"""The same, where nothing is differentiated."""
 SCALES, BIASES = ".scales", ".biases"  # behind the name of the weight, which the codes keep
 LINEAR = "aten.linear.default"
 
@@ -38,6 +40,12 @@ def quantize_linear(graph: Graph, weights: Collection[str], *, bits: int, group_
         parameters |= {name + SCALES: groups, name + BIASES: groups}
     nodes = (_quantized(node, weights, bits, group_size) for node in graph.nodes)
     return replace(graph, parameters=parameters, nodes=tuple(nodes))
+
+
+def untrained(graph: Graph) -> Graph:
+    """The graph with products that have no gradients."""
+    nodes = (replace(node, op=UNTRAINED) if node.op == OP else node for node in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _quantized(node: Node, weights: Collection[str], bits: int, group_size: int) -> Node:
