@@ -288,11 +288,9 @@ def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
         if not isinstance(export, Mlx):
             continue
         pointer = f"/export/{index}"
-        if tasks.module_of(recipe.task).ARCHITECTURES == ("encoder-decoder",):
-            message = (
-                f'MLX has neither a folder nor a function of an encoder-decoder, and the task is "{recipe.task.type}"'
-            )
-            yield recipe.finding("R218", pointer, message, 'write {"format": "onnx"}')
+        if tasks.module_of(recipe.task).ARCHITECTURES == ("encoder-decoder",) and not export.is_exact:
+            message = f'a function that writes has float32 weights, and the task is "{recipe.task.type}"'
+            yield recipe.finding("R218", pointer, message, "remove precision and bits")
         elif tasks.is_language_model(recipe.task) and _stays_an_adapter(recipe):
             message = f'a folder for mlx-lm has no place for what the method "{recipe.method.type}" adds to the model'
             hint = 'write {"format": "onnx"}, or use a method that is merged: "lora"'

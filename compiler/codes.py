@@ -266,8 +266,8 @@ CODES: dict[str, Code] = {
         "an export that the task or the method does not have",
         "For MLX, a model that writes token after token becomes a folder for mlx-lm, which runs it from its weights "
         "alone: layers beside them that are not merged into them have no place there. Every other model becomes a "
-        "function, but encoder-decoders and several tasks in one model, which have none. All of these are exported to "
-        "ONNX.",
+        "function, that of an encoder-decoder in float32; several tasks in one model have none. What has no place is "
+        "exported to ONNX.",
     ),
     "R219": Code(
         "a stop text that ends every answer",

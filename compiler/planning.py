@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods, tasks
-from compiler.functions import is_function, shapes_of
+from compiler.functions import Shapes, is_function, shapes_of
 from compiler.generation import Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import length_grid
@@ -78,11 +78,22 @@ def _steps(recipe: ResolvedRecipe, before: str | None, *, merges: bool) -> Itera
             task=recipe.task,
             export=export,
             model=recipe.model,
-            shapes=shapes_of(recipe.task, recipe.training.max_length) if is_function(export, recipe.task) else None,
+            shapes=_shapes(recipe, export),
         )
         yield _verify(recipe, recipe.held_out, model_step, suffix, export)
-        if isinstance(export, Onnx) or is_function(export, recipe.task):
+        if _has_bundle(recipe, export):
             yield _package(recipe, model_step, suffix)
+
+
+def _has_bundle(recipe: ResolvedRecipe, export: Export) -> bool:
+    """Whether an export is packaged: a folder for mlx-lm has all that its reader needs."""
+    return isinstance(export, Onnx) or is_function(export, recipe.task)
+
+
+def _shapes(recipe: ResolvedRecipe, export: Export) -> Shapes | None:
+    if not is_function(export, recipe.task):
+        return None
+    return shapes_of(recipe.task, recipe.training.max_length, recipe.generation)
 
 
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
@@ -180,7 +191,7 @@ def _verify(
         task=recipe.task,
         split=split,
         metrics=_unwritten(recipe, recipe.metrics) or _unwritten(recipe, tasks.module_of(recipe.task).DEFAULT_METRICS),
-        generation=_greedy(recipe.generation) if isinstance(export, Onnx) else None,
+        generation=_greedy(recipe.generation) if _has_bundle(recipe, export) else None,
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
         max_excused=recipe.verify.max_excused,

@@ -152,7 +152,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *metric_choices,
             *generation_choices,
             *group_choices(recipe, model),
-            *function_choices(recipe, task.task, training.max_length),
+            *function_choices(recipe, task.task, training.max_length, generation),
         ),
     )
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from runtimes.export.sequence import OnnxSequenceDecoder
     from runtimes.export.session import Session
     from runtimes.mlx.functions import FunctionSession
+    from runtimes.mlx.sequence_functions import SequenceFunction
 
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
@@ -158,7 +159,7 @@ class Bundle:
         return (self.manifest.part,) if self.manifest.part else self.head.results
 
     @cached_property
-    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder | FunctionSession:
+    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         if holds_function(self.manifest):
             return self._function()
@@ -178,7 +179,7 @@ class Bundle:
             return onnx_sequence_decoder(self.folder, start_id=start, threads=self.threads, max_positions=most)
         return onnx_decoder(self.folder / GRAPH, threads=self.threads, max_positions=most)
 
-    def _function(self) -> FunctionSession:
+    def _function(self) -> FunctionSession | SequenceFunction:
         """The function, which has to be the one that was sealed: MLX trusts what it reads."""
         try:
             from runtimes.mlx.functions import failure, open_function
@@ -189,7 +190,12 @@ class Bundle:
         file = self.folder / FUNCTION
         if sha256_of(file, None) != self.manifest.files[FUNCTION]:
             raise failure(file, "is not the one that was sealed: its hash differs")
-        return open_function(file)
+        if not self.head.encodes:
+            return open_function(file)
+        from runtimes.mlx.sequence_functions import sequence_function
+
+        start = self.head.config["decoder_start_token_id"]
+        return sequence_function(file, start_id=start, max_positions=positions_of(read_json(self.folder, CONFIG)))
 
 
 def holds_function(manifest: Manifest) -> bool:

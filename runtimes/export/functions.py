@@ -9,7 +9,7 @@ from compiler.functions import Shapes
 
 FUNCTION = "mlx/model.mlxfn"
 """The file of a function, from the folder of an export or a bundle."""
-ROWS, TOKENS = "batch", "tokens"
+ROWS, TOKENS, WRITTEN = "batch", "tokens", "labels"
 """The axes that take several sizes."""
 
 
@@ -28,13 +28,15 @@ class Described:
     """What a function says of itself, in its own file."""
 
     arguments: Mapping[str, Argument]
+    results: tuple[str, ...]  # of an encoder-decoder, what the traces give that read; else the outputs alone
     by_token: bool  # whether each token of a row has outputs of its own
     shapes: Shapes
     precision: str
 
-    def size(self, axis: int | str, num_rows: int, length: int) -> int:
-        """The size of an axis in a trace."""
-        return {ROWS: num_rows, TOKENS: length}[axis] if isinstance(axis, str) else axis
+
+def sized(own: Argument, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of an argument whose axes have these sizes."""
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in own.axes)
 
 
 def portions(num_rows: int, batch_sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:

@@ -152,7 +152,7 @@ def load_saved(
     of the weights are held quantized. Raises RunError E406, E408 and E502.
     """
     stored = weight_files(saved.folder)
-    adapter = _adapter_folder(saved)
+    adapter = adapter_folder(saved)
     files = (*stored, *(() if adapter is None else (adapter / ADAPTER,)))
     graph, names = trace_saved(saved.folder, task, headers(stored), adapter, dtype=dtype, whole=whole)
     require_lowered(graph)
@@ -164,7 +164,8 @@ def load_saved(
     return graph, weights
 
 
-def _adapter_folder(saved: SavedModel) -> Path | None:
+def adapter_folder(saved: SavedModel) -> Path | None:
+    """The folder of an adapter that is not merged, whose method is known; None where there is none."""
     return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
@@ -190,7 +191,7 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     from runtimes.mlx.decoding import mlx_decoder
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
-    adapter, held = _adapter_folder(saved), _held(saved)
+    adapter, held = adapter_folder(saved), _held(saved)
     if torch_backend.encodes(saved.folder):
         return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     before = torch_backend.virtual_of(task, saved)

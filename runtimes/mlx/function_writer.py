@@ -5,9 +5,7 @@ All traces of a file share its weights. Each computes in the precision of the we
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,20 +13,18 @@ from typing import Any
 
 import mlx.core as mx
 
-from compiler.files import new_folder
 from compiler.functions import Shapes
 from compiler.recipe import Mlx
 from compiler.tasks import Task
 from compiler.typed import to_json
 from runtimes import tasks
-from runtimes.errors import RunError, first_line
+from runtimes.errors import RunError
 from runtimes.export import Stage, Written
-from runtimes.export.functions import FUNCTION, Argument, Described
-from runtimes.inputs import columns_of, open_reader
+from runtimes.export.functions import FUNCTION, ROWS, TOKENS, Described
 from runtimes.mlx import backend
 from runtimes.mlx.devices import use_nearest
-from runtimes.mlx.dtypes import DTYPES
-from runtimes.mlx.functions import FAILURES, function_scores
+from runtimes.mlx.function_file import Function, arguments_of, write_traces
+from runtimes.mlx.functions import function_scores, given_arrays
 from runtimes.mlx.graph import Argument as GraphArgument
 from runtimes.mlx.graph import Graph, Ref
 from runtimes.mlx.lower import lower
@@ -51,15 +47,13 @@ def write(export: Mlx, task: Task, saved: SavedModel, shapes: Shapes, out: Path,
     graph, weights = backend.load_saved(task, saved, dtype=_TORCH[export.precision], whole=True, rounded=held)
     graph = untrained(graph)
     described = Described(
-        arguments=_arguments(graph, task, saved, shapes),
+        arguments=arguments_of(graph.inputs, task, saved, shapes),
+        results=tuple(graph.outputs),
         by_token=_has_tokens(graph),
         shapes=shapes,
         precision=kind_of(export),
     )
-    with new_folder((out / FUNCTION).parent) as folder:
-        file = folder / Path(FUNCTION).name
-        _export(file, graph, weights, described)
-        size = file.stat().st_size
+    size = write_traces(_function(graph, weights), _examples(described), described, out)
     facts: dict[str, Any] = {
         "exporter": f"mlx {version('mlx')}",
         "num_bytes": size,
@@ -92,24 +86,6 @@ def _quantization(bits: int, group_size: int, graph: Graph) -> Quantization:
     return Quantization(bits=bits, group_size=group_size, weights=tuple(inner_name(name) for name in names))
 
 
-def _arguments(graph: Graph, task: Task, saved: SavedModel, shapes: Shapes) -> dict[str, Argument]:
-    """What the function is given, and what its rows are filled up with."""
-    longest = max(shapes.lengths, default=1)
-    columns = {
-        column.name: column
-        for column in columns_of(task, open_reader(task, saved.reading, max_length=longest, root=Path()))
-    }
-    return {
-        name: Argument(
-            dtype=given.dtype,
-            axes=given.axes,
-            padding=columns[name].padding if name in columns else 0,
-            optional=name in columns and columns[name].optional,
-        )
-        for name, given in graph.inputs.items()
-    }
-
-
 def _has_tokens(graph: Graph) -> bool:
     """Whether the second axis of the outputs is free, as that of the tokens is."""
     outputs: GraphArgument = graph.outputs["outputs"]
@@ -117,36 +93,22 @@ def _has_tokens(graph: Graph) -> bool:
     return shape is not None and len(shape) > 1 and isinstance(shape[1], str)
 
 
-def _export(file: Path, graph: Graph, weights: Weights, described: Described) -> None:
+def _function(graph: Graph, weights: Weights) -> Function:
     run = lower(graph)
-    mx.eval(weights.parameters, weights.buffers)  # what is not computed yet would be computed in every call
+    mx.eval(weights.parameters, weights.buffers)
 
     def function(**given: mx.array) -> list[mx.array]:
         outputs, _ = run(weights.parameters, weights.buffers, given, None)
         return [outputs["outputs"]]
 
-    with _written_by_mlx(), mx.exporter(str(file), function, metadata=json.dumps(to_json(described))) as trace:
-        for examples in _examples(described):
-            trace(**examples)
+    return function
 
 
 def _examples(described: Described) -> Iterator[Mapping[str, mx.array]]:
     """Arguments in each of the shapes."""
     for num_rows in described.shapes.batch_sizes:
         for length in described.shapes.lengths or (0,):
-            yield {
-                name: mx.zeros([described.size(axis, num_rows, length) for axis in own.axes], DTYPES[own.dtype])
-                for name, own in described.arguments.items()
-            }
-
-
-@contextmanager
-def _written_by_mlx() -> Iterator[None]:
-    try:
-        yield
-    except FAILURES as error:
-        message = f"MLX can't write the model as a function: {first_line(error)}"
-        raise RunError("E501", message, 'export it with {"format": "onnx"}') from error
+            yield given_arrays(described, {}, {ROWS: num_rows, TOKENS: length})
 
 
 def _layers(graph: Graph) -> dict[str, int]:

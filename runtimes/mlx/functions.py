@@ -9,7 +9,7 @@ compiler.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from compiler.typed import read
 from runtimes.errors import RunError, first_line
-from runtimes.export.functions import ROWS, TOKENS, Argument, Described, portions
+from runtimes.export.functions import ROWS, TOKENS, Argument, Described, portions, sized
 from runtimes.gate import ScoreFunction
 from runtimes.mlx.dtypes import DTYPES
 from runtimes.protocol import Batch
@@ -52,7 +52,8 @@ class FunctionSession:
         found, start = [], 0
         for taken, size in portions(num_rows, self.described.shapes.batch_sizes):
             rows = {name: values[start : start + taken] for name, values in inputs.items()}
-            found.append(self._call(rows, size, length)[:taken])
+            [result] = call(self, given_arrays(self.described, rows, {ROWS: size, TOKENS: length}))
+            found.append(np.array(result, dtype=np.float32)[:taken])
             start += taken
         whole = np.concatenate(found)
         return whole[:, :num_tokens] if self.described.by_token else whole
@@ -68,26 +69,35 @@ class FunctionSession:
         return sizes[ROWS], sizes.get(TOKENS, 0)
 
     def _length(self, num_tokens: int) -> int:
-        """The shortest length that was traced and holds so many tokens. Raises RunError E604."""
         lengths = self.described.shapes.lengths
-        found = next((length for length in lengths if length >= num_tokens), None)
-        if found is None and lengths:
-            raise failure(self.file, f"takes {lengths[-1]} tokens of a row, not {num_tokens}")
-        return found or 0
+        return length_of(self, lengths, num_tokens) if lengths else 0
 
-    def _call(self, rows: Arrays, num_rows: int, length: int) -> npt.NDArray[np.float32]:
-        given = {
-            name: mx.array(_filled(rows.get(name), own, self._shape(own, num_rows, length)), DTYPES[own.dtype])
-            for name, own in self.described.arguments.items()
-        }
-        try:
-            [result] = self.inner(**given)
-            return np.array(result, dtype=np.float32)
-        except FAILURES as error:
-            raise failure(self.file, f"does not run: {first_line(error)}") from error
 
-    def _shape(self, own: Argument, num_rows: int, length: int) -> tuple[int, ...]:
-        return tuple(self.described.size(axis, num_rows, length) for axis in own.axes)
+def call(session: FunctionSession, given: Mapping[str, mx.array]) -> tuple[mx.array, ...]:
+    """The computed results of a function. Raises RunError E604 for arrays that fit no trace."""
+    try:
+        found = session.inner(**given)
+        mx.eval(found)
+    except FAILURES as error:
+        raise failure(session.file, f"does not run: {first_line(error)}") from error
+    return found
+
+
+def length_of(session: FunctionSession, lengths: Sequence[int], num_tokens: int) -> int:
+    """The shortest length that was traced and holds so many tokens. Raises RunError E604."""
+    for length in lengths:
+        if length >= num_tokens:
+            return length
+    raise failure(session.file, f"takes {lengths[-1]} tokens of a row, not {num_tokens}")
+
+
+def given_arrays(described: Described, rows: Arrays, sizes: Mapping[str, int]) -> dict[str, mx.array]:
+    """The arguments of a trace of these sizes, those of its axes that it has."""
+    return {
+        name: mx.array(_filled(rows.get(name), own, sized(own, sizes)), DTYPES[own.dtype])
+        for name, own in described.arguments.items()
+        if all(axis in sizes for axis in own.axes if isinstance(axis, str))
+    }
 
 
 def _filled(values: npt.NDArray[Any] | None, own: Argument, shape: tuple[int, ...]) -> npt.NDArray[Any]:
