@@ -45,8 +45,6 @@ from runtimes.verify_writing import compare_written
 from runtimes.windows import windows_of
 
 BATCH_SIZES = (1, 32)
-EXACT = "fp32"
-"""The precision in which no weight is rounded."""
 
 
 def verify_bundle(
@@ -90,34 +88,15 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     # What the rows should be answered with is not known before the labels are: outputs don't depend on it.
     table = bundle.encode([Example(row=row.row, target=0) for row in golden])
     yield _compare_inputs(bundle, table, golden)
-    source = _source_outputs(bundle, golden)
-    outputs = {size: _outputs(bundle, table, size) if golden else source for size in batch_sizes}
-    found = outputs[batch_sizes[-1]] if batch_sizes else source
-    if bundle.manifest.precision == EXACT:
-        yield from _compare_exactly(bundle, golden, table, source, outputs)
-    yield _compare_golden_metrics(bundle, golden, source, found)
-    if bundle.manifest.generation is not None:
-        decoder = cast(Decoder[Any], bundle.graph)
-        yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.tolerance)
-    if rows is not None:
-        yield compare_rows(bundle, rows)
-
-
-def _outputs(bundle: Bundle, table: Table, batch_size: int) -> Ragged:
-    """What the bundle gives all rows of a table, so many at once."""
-    return outputs_of(bundle.run, table, np.arange(len(table)), rows_at_once(bundle.head, batch_size))
-
-
-def _compare_exactly(
-    bundle: Bundle, golden: Sequence[Golden], table: Table, source: Ragged, outputs: Mapping[int, Ragged]
-) -> Iterator[Check]:
-    """Each output and decision against the trained model's. Where weights are rounded, metrics alone are compared."""
-    found = source
-    for size, found in outputs.items():
+    source = found = _source_outputs(bundle, golden)
+    for size in _sizes(bundle, batch_sizes):
+        found = (
+            outputs_of(bundle.run, table, np.arange(len(golden)), rows_at_once(bundle.head, size)) if golden else source
+        )
         yield compare_outputs(
             source.values,
             found.values,
-            bundle.manifest.tolerance,
+            bundle.manifest.tolerance if size == 1 else bundle.manifest.batch_tolerance,
             name=f"outputs_batch_{size}",
             rows=source.rows,
             units=bundle.head.units,
@@ -125,6 +104,17 @@ def _compare_exactly(
     decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:
         yield _compare_decisions(bundle, golden, source, found, decide, table.targets)
+    yield _compare_golden_metrics(bundle, golden, source, found)
+    if bundle.manifest.generation is not None:
+        decoder = cast(Decoder[Any], bundle.graph)
+        yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.batch_tolerance)
+    if rows is not None:
+        yield compare_rows(bundle, rows)
+
+
+def _sizes(bundle: Bundle, batch_sizes: Sequence[int]) -> Sequence[int]:
+    """Sizes of batches; what decides comes last. A rounded graph's golden answers are those of each row alone."""
+    return batch_sizes if bundle.manifest.precision == "fp32" else sorted(batch_sizes, reverse=True)
 
 
 def _compare_names(bundle: Bundle) -> Findings:
@@ -194,9 +184,11 @@ def _settled(bundle: Bundle, source: Ragged, found: Ragged) -> Ragged:
     excused_P = np.zeros(len(source.values), bool)
     decide = module.decider(bundle.task)
     if decide is not None:
-        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, decide)
+        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.batch_tolerance, decide)
         excused_P = differ_P & tied_P
-    return Ragged(module.settle(bundle.task, source.values, found.values, excused_P, manifest.tolerance), found.offsets)
+    return Ragged(
+        module.settle(bundle.task, source.values, found.values, excused_P, manifest.batch_tolerance), found.offsets
+    )
 
 
 def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:

@@ -32,7 +32,7 @@ from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
 from runtimes.gate import ScoreFunction
 from runtimes.mlx.devices import use_nearest
-from runtimes.mlx.rounding import TYPES, kind_of, require_update
+from runtimes.mlx.rounding import TYPES, require_update
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.saved import SavedModel
@@ -57,7 +57,7 @@ def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
         utils.save_config(config, folder / "config.json")
         copy_tokenizer(saved.folder, folder)
     size = sum(file.stat().st_size for file in (out / FOLDER).glob("*.safetensors"))
-    kind = kind_of(export)
+    kind = export.held
     facts: dict[str, Any] = {"exporter": f"mlx-lm {version('mlx-lm')}", "num_bytes": size}
     facts["survives"] = left and to_json(left)
     if export.bits is not None:

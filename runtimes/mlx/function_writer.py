@@ -30,7 +30,7 @@ from runtimes.mlx.graph import Graph, Ref
 from runtimes.mlx.lower import lower
 from runtimes.mlx.passes.quantized_linear import LINEAR, UNTRAINED, linear_weights, untrained
 from runtimes.mlx.quantization import Quantization
-from runtimes.mlx.rounding import kind_of, require_update
+from runtimes.mlx.rounding import require_update
 from runtimes.mlx.weights import Weights, inner_name
 from runtimes.saved import SavedModel
 
@@ -51,7 +51,7 @@ def write(export: Mlx, task: Task, saved: SavedModel, shapes: Shapes, out: Path,
         results=tuple(graph.outputs),
         by_token=_has_tokens(graph),
         shapes=shapes,
-        precision=kind_of(export),
+        precision=export.held,
     )
     size = write_traces(_function(graph, weights), _examples(described), described, out)
     facts: dict[str, Any] = {
@@ -71,10 +71,10 @@ def stages(export: Mlx, task: Task, saved: SavedModel, written: Path, device: st
     """The lowered graph in float32, where the function has rounded weights, and the function."""
     reading = tasks.module_of(task).head(task).reading
     deployed = partial(function_scores, written / FUNCTION, reading)
+    function = Stage("mlx", deployed, exact=export.is_exact, files=(written / FUNCTION,))
     if export.is_exact:
-        return [Stage("mlx", deployed)]
-    whole = partial(backend.scores, task, saved, device)
-    return [Stage(_WHOLE, whole), Stage("mlx", deployed, exact=False)]
+        return [function]
+    return [Stage(_WHOLE, partial(backend.scores, task, saved, device), files=saved.weights), function]
 
 
 def _quantization(bits: int, group_size: int, graph: Graph) -> Quantization:

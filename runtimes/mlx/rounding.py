@@ -16,11 +16,6 @@ from runtimes.survival import Floats, Left, survival
 TYPES = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 
-def kind_of(export: Mlx) -> str:
-    """The precision of an export in a word or two."""
-    return export.precision if export.bits is None else f"{export.bits} bits"
-
-
 def require_update(export: Mlx, saved: SavedModel) -> Left | None:
     """The part of the update that rounding leaves; None where nothing was changed, or where that is not known.
 
@@ -30,7 +25,7 @@ def require_update(export: Mlx, saved: SavedModel) -> Left | None:
         return None
     left = survival(backend.changes(saved.before, saved.folder), {"export": partial(_rounded, export)}).get("export")
     if left is not None and left.lost:
-        message = f"{left} of what was tuned is left in {kind_of(export)}: rounding takes it away or drowns it"
+        message = f"{left} of what was tuned is left in {export.held}: rounding takes it away or drowns it"
         hint = "export it with more bits or another precision, train longer, or with a higher learning rate"
         raise RunError("E503", message, hint)
     return left

@@ -72,7 +72,9 @@ def stages(export: Mlx, task: Task, saved: SavedModel, written: Path, device: st
     opened = partial(
         sequence_function, written / FUNCTION, start_id=head.config["decoder_start_token_id"], max_positions=most
     )
-    return [Stage("mlx", lambda: _scores(opened(), head.reading), decoder=opened)]
+    return [
+        Stage("mlx", lambda: _scores(opened(), head.reading), decoder=opened, files=(written / FUNCTION,)),
+    ]
 
 
 def _scores(function: SequenceFunction, reading: Reading) -> ScoreFunction:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from compiler.plan import ExportModel, Package, Step
+from compiler.plan import ExportModel, Package, Quantize, Step
+from compiler.recipe import Held, Mlx
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.events import Said
@@ -36,10 +36,11 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     _, model_step, evaluate, export, verify = step.inputs
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
+    graphs, precision = _graphs(context.plan.step(export), step.task)
     return Parts(
         written=context.inputs[export],
-        graphs=_graphs(context.plan.step(export), step.task),
-        precision=_precision(context.inputs[export]),
+        graphs=graphs,
+        precision=precision,
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
@@ -50,14 +51,13 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     )
 
 
-def _graphs(exported: Step, task: Task) -> tuple[str, ...]:
-    """The files that an export step wrote."""
-    if isinstance(exported, ExportModel) and exported.shapes is not None:
-        return (FUNCTION,)
-    return graph_names(encodes=tasks.module_of(task).head(task).encodes)
-
-
-def _precision(written: Path) -> str:
-    """The precision that an export says it has."""
-    facts = json.loads((written / "export.json").read_text(encoding="utf-8"))
-    return str(facts.get("precision", "fp32"))
+def _graphs(written: Step, task: Task) -> tuple[tuple[str, ...], Held]:
+    """The files that a step wrote, and their precision."""
+    match written:
+        case ExportModel(export=Mlx() as export):
+            return (FUNCTION,), export.held
+        case Quantize(export=export):
+            precision: Held = export.precision
+        case _:
+            precision = "fp32"
+    return graph_names(encodes=tasks.module_of(task).head(task).encodes, precision=precision), precision
