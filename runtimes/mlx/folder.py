@@ -90,10 +90,11 @@ def stages(export: Mlx, task: Task, saved: SavedModel, written: Path, device: st
     """mlx-lm with the saved weights, where the folder has rounded ones, and the folder."""
     reading = tasks.module_of(task).head(task).reading
     deployed = partial(_scores, written / FOLDER, reading, device)
+    files = tuple(sorted((written / FOLDER).glob("*.safetensors")))
+    folder = Stage("mlx", deployed, exact=export.is_exact, files=files)
     if export.is_exact:
-        return [Stage("mlx", deployed)]
-    whole = partial(_scores, saved.folder, reading, device)
-    return [Stage("mlx-lm", whole), Stage("mlx", deployed, exact=False)]
+        return [folder]
+    return [Stage("mlx-lm", partial(_scores, saved.folder, reading, device), files=saved.weights), folder]
 
 
 def _scores(folder: Path, reading: Reading, device: str) -> ScoreFunction:
