@@ -116,7 +116,8 @@ def open_function(file: Path) -> FunctionSession:
     MLX trusts what it reads, so that a damaged file may end the process: compare its hash before.
     """
     try:
-        inner, text = mx.import_function(str(file), return_metadata=True)
+        imported: Any = mx.import_function(str(file), return_metadata=True)
+        inner, text = imported
         described = read(Described, json.loads(text))
     except FAILURES as error:
         raise failure(file, f"does not load: {first_line(error)}") from error

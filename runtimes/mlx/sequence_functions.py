@@ -82,7 +82,7 @@ class SequenceFunction:
             results = call(self.session, given_arrays(self.session.described, own, {ROWS: size, TOKENS: length}))
             parts.append(tuple(result[: len(own[MASK])] for result in results))
         names = self.session.described.results
-        source = {name: mx.concatenate(each) for name, each in zip(names, zip(*parts, strict=True), strict=True)}
+        source = {name: mx.concatenate([*each]) for name, each in zip(names, zip(*parts, strict=True), strict=True)}
         mask = np.pad(mask_BT, ((0, 0), (0, length - mask_BT.shape[1])))
         return behind_virtual(mask, source[names[0]].shape[2]), source
 

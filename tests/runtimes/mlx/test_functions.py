@@ -128,9 +128,9 @@ def test_a_function_reads_images(tmp_path: Path) -> None:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        num_labels=2,
         initializer_range=0.2,
     )
+    config.num_labels = 2
     save_image_processor(tmp_path / "model", config, 8)
     with quiet():
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "model")
