@@ -105,7 +105,7 @@ def test_a_receiver_verifies_a_bundle(project: Path, number: int) -> None:
     rows = ("--data", project / "rows.jsonl")
     done = invoke("verify", project / "runs" / "tiny" / f"bundle-{number}", *rows)
     assert done.exit_code == 0, done.output
-    assert ("outputs_batch_32" in done.output) == (number == 1)
+    assert "outputs_batch_32" in done.output
 
 
 def test_a_receiver_needs_mlx_tokenizers_and_numpy_alone(bundle: Path) -> None:
@@ -145,11 +145,16 @@ def test_a_function_of_other_weights_is_caught_by_what_it_answers(bundle: Path) 
     def scaled(**given: mx.array) -> list[mx.array]:
         return [1.01 * inner(**given)[0]]
 
-    names = described["arguments"]
+    shapes = described["shapes"]
+    examples = [
+        {name: mx.zeros((rows, length), mx.int64) for name in described["arguments"]}
+        for rows in shapes["batch_sizes"]
+        for length in shapes["lengths"]
+    ]
+    mx.eval([inner(**example) for example in examples])  # else its arrays are yet to be loaded, and can't be written
     with mx.exporter(str(bundle / "other.mlxfn"), scaled, metadata=text) as trace:
-        for rows in described["shapes"]["batch_sizes"]:
-            for length in described["shapes"]["lengths"]:
-                trace(**{name: mx.zeros((rows, length), mx.int64) for name in names})
+        for example in examples:
+            trace(**example)
     (bundle / "other.mlxfn").replace(bundle / FUNCTION)
     seal(bundle, read_manifest(bundle))
     verified = invoke("verify", bundle)
