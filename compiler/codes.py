@@ -257,7 +257,7 @@ CODES: dict[str, Code] = {
     ),
     "E604": Code(
         "the graph does not run",
-        "onnxruntime refuses to load or run the graph.",
+        "onnxruntime refuses to load or run the graph, or MLX the function.",
     ),
     "E605": Code(
         "rows that don't fit",
