@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 pytest.importorskip("mlx.core", reason="needs the mlx extra")
 pytest.importorskip("torch", reason="needs the torch extra")
 
+import peft
 import torch
 import transformers
 
 from compiler.functions import BATCH_SIZES, Shapes, shapes_of
+from compiler.methods import Prompt
 from compiler.recipe import Mlx
 from compiler.tasks import (
     ContinuedPretraining,
@@ -38,7 +41,7 @@ from runtimes.mlx.functions import open_function
 from runtimes.protocol import Batch
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import torch_scores
-from runtimes.saved import SavedModel
+from runtimes.saved import Adapter, SavedModel
 from tests.runtimes.tiny import batch_of
 from tests.tiny import save_image_processor, save_tokenizer
 
@@ -140,6 +143,24 @@ def test_a_function_reads_images(tmp_path: Path) -> None:
     assert "traced at 1, 4, 16 rows, " in says
     pixels = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
     assert difference(saved, task, tmp_path, batch_of({"pixel_values": pixels})) < TOLERANCE
+
+
+def test_virtual_tokens_stand_before_each_row_of_a_function(tmp_path: Path) -> None:
+    base = save(tmp_path / "base", CLASSES, "bert").folder
+    head = tasks.module_of(CLASSES).head(CLASSES)
+    torch.manual_seed(0)
+    with quiet():
+        model = getattr(transformers, head.auto_class).from_pretrained(base)
+        config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=5, modules_to_save=["classifier"])
+        peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copyfile(base / name, tmp_path / "adapter" / name)
+    saved = SavedModel(base, Adapter(tmp_path / "adapter", Prompt()))
+    written(saved, CLASSES, tmp_path)
+    given = batch(3, 5)
+    assert difference(saved, CLASSES, tmp_path, given) < TOLERANCE
+    plain = torch_scores(SavedModel(base), head)(given)
+    assert np.abs(torch_scores(saved, head)(given) - plain).max() > 1e-3  # they are read
 
 
 @pytest.mark.parametrize(
