@@ -32,6 +32,7 @@ from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.features import Ragged
 from runtimes.gate import (
+    Agreement,
     Check,
     Decide,
     Decisions,
@@ -44,6 +45,7 @@ from runtimes.gate import (
     compare_each_decision,
     compare_metrics,
     compare_outputs,
+    compare_rounded,
 )
 from runtimes.golden import Golden, spread, write_golden
 from runtimes.inputs import Row, fingerprint, identities, portable_row
@@ -61,6 +63,8 @@ GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
 WRITTEN = "written.jsonl"
 BATCH_SIZE = 16
+LEAST_AGREEMENT = 0.95
+"""Share of the decisions that must stay when weights are rounded, where no metric says what that costs."""
 
 NoiseFunction = Callable[[Iterable[Batch]], Noise]
 WriteFunction = Callable[[Sequence[Row], Sequence[int]], Sequence[Written]]
@@ -94,7 +98,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """The report, the golden rows as the trained model answered them, and the answers of every stage by its name."""
+    """The report, the golden rows as the source answered them, and the answers of every stage by its name.
+
+    The source is the first stage: the trained model, or one as it was found.
+    """
 
     report: Report
     golden: tuple[Golden, ...]
@@ -117,11 +124,11 @@ def verify_export(
     out: Path,
     write: WriteFunction | None = None,
 ) -> Verified:
-    """The verdict over the stages, trained first; writes it, the rows that disagree and the golden rows to `out`.
+    """The verdict over the stages, the source first; writes it, the rows that disagree and the golden rows to `out`.
 
     One stage is in memory at a time. `write`: what the source writes for some rows, where the task writes texts; the
     last stage is forced along it. `noise`: the float32 noise of the saved model. A failed check raises nothing: see
-    gate.require_passed. Raises RunError E605 when there are no held-out rows.
+    gate.require_passed. A step without metrics measures none. Raises RunError E605 when there are no held-out rows.
     """
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
@@ -177,7 +184,8 @@ def _compare(
         for source, target in pairwise(answers)
     ]
     held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
-    golden = tuple(_golden_rows(rows, answers["trained"].alone))
+    first = next(iter(answers))
+    golden = tuple(_golden_rows(rows, answers[first].alone))
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
         tolerance=allowed,
@@ -188,7 +196,7 @@ def _compare(
         held_out=Figures(
             rows=len(rows.numbers),
             sha256=digest_of_rows(held_out),
-            metrics=stages["trained"],
+            metrics=stages[first],
         ),
         golden=Figures(
             rows=len(rows.golden),
@@ -196,7 +204,7 @@ def _compare(
             metrics=_measure(
                 step,
                 rows.targets.take(rows.golden),
-                answers["trained"].alone.take(np.arange(len(rows.golden))),
+                answers[first].alone.take(np.arange(len(rows.golden))),
             ),
         ),
         stages=stages,
@@ -228,8 +236,9 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
             yield replace(found, name="decisions_probes")
         differ_P, tied_P = compare_each_decision(one, two, allowed, decide)
         excused_P = differ_P & tied_P
-    settled = Ragged(module.settle(step.task, one, two, excused_P, allowed), source.rows.offsets)
-    yield compare_metrics(_measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), 0.0)
+    if step.metrics:
+        settled = Ragged(module.settle(step.task, one, two, excused_P, allowed), source.rows.offsets)
+        yield compare_metrics(_measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), 0.0)
 
 
 def _decided(
@@ -243,9 +252,25 @@ def _decided(
 
 
 def _rounded(step: VerifyExport, rows: Rows, source: Answers, other: Answers) -> Iterator[Check]:
-    """Over an edge on which weights are rounded, outputs differ and metrics may fall a little."""
+    """Over an edge on which weights are rounded, outputs differ and metrics may fall a little.
+
+    Without metrics most decisions have to stay.
+    """
+    if not step.metrics:
+        yield agreement(step, rows, source, other)
+        return
     before, after = _measure(step, rows.targets, source.rows), _measure(step, rows.targets, other.rows)
     yield compare_metrics(before, after, step.max_metric_drop)
+
+
+def agreement(step: VerifyExport, rows: Rows, source: Answers, other: Answers, note: str = "") -> Agreement:
+    """How far two stages answer alike on the rows, where weights are rounded between them."""
+    module, one, two = tasks.module_of(step.task), source.rows.values, other.rows.values
+    if len(one) == len(two):
+        at = asked(module.head(step.task), rows.table.targets.take(rows.places), len(one))
+        one, two = one[at], two[at]
+    decide = module.decider(step.task)
+    return compare_rounded(one, two, LEAST_AGREEMENT, decide, num_rows=len(rows.numbers), note=note)
 
 
 def _with_written(
@@ -265,7 +290,7 @@ def _with_written(
 def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """The step's metrics by name; none where there are not as many outputs as the task has."""
     module = tasks.module_of(step.task)
-    if outputs.values.shape[1] != module.head(step.task).num_outputs:
+    if not step.metrics or outputs.values.shape[1] != module.head(step.task).num_outputs:
         return {}
     return module.score(step.task, step.metrics, targets, outputs)
 
@@ -289,7 +314,7 @@ def _write(verified: Verified, rows: Rows, out: Path) -> None:
     """Writes verification.json, disagreements.jsonl, golden.jsonl and held_out.npy, the trained model's outputs."""
     write_golden(out / GOLDEN, verified.golden)
     with new_file(out / HELD_OUT) as file:
-        np.save(file, verified.answers["trained"].rows.values)
+        np.save(file, next(iter(verified.answers.values())).rows.values)
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows))
     write_text(out / DISAGREEMENTS, "".join(lines))
     write_json(out / VERIFICATION, to_json(verified.report))

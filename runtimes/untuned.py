@@ -1,0 +1,228 @@
+"""A model that was not tuned here: what it is compared on, and its export through the gate into a bundle.
+
+The steps are those of a recipe's plan without the ones that tune: export, verify, package. Nothing of them is kept but
+the bundle; where the gate fails, what was written stays beside its place, for whoever looks for the fault.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from compiler.files import write_json
+from compiler.generation import Generation
+from compiler.metrics import Metric
+from compiler.plan import ExportModel, ModelFiles, Package, Plan, VerifyExport
+from compiler.recipe import Export, Mlx, Verify
+from compiler.tasks import Task
+from compiler.tasks import module_of as compiler_module_of
+from runtimes import export, tasks
+from runtimes.answers import writing_of
+from runtimes.backends import backend
+from runtimes.comparison import HeldOut
+from runtimes.events import Said, StepFinished, StepStarted
+from runtimes.export.facts import graph_names
+from runtimes.gate import report_lines, require_passed
+from runtimes.inputs import Row, open_reader
+from runtimes.package import Parts, package
+from runtimes.sample_rows import sample_rows
+from runtimes.saved import SavedModel
+from runtimes.store import RECORDED, versions_of
+from runtimes.tasks.interface import InputReader
+from runtimes.tokens import Encoder
+from runtimes.verify import NoiseFunction, WriteFunction, verify_export
+from runtimes.verify_writing import write_source
+from runtimes.windows import windows_of
+
+SOURCE = "source"
+"""The stage that others are compared with: the model as it was found, in float32."""
+ENGINE, DEVICE = "pytorch", "cpu"
+TOKENS_WRITTEN = 32
+"""Of each text that the source writes for the gate: enough to go around the cache many times."""
+FAILED = ".failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A model as it was found, the task that its head answers, and the rows to compare on."""
+
+    name: str
+    files: ModelFiles
+    folder: Path
+    task: Task
+    max_length: int
+    columns: Mapping[str, str]
+    rows: Sequence[Row] | None  # by role; None: those that are made up
+    metrics: tuple[Metric, ...]  # none where the rows have no answers
+    verify: Verify
+
+    @property
+    def saved(self) -> SavedModel:
+        """The model on disk."""
+        return SavedModel(self.folder)
+
+    @property
+    def generation(self) -> Generation | None:
+        """How it writes, where it does."""
+        return Generation(few_shot=0) if compiler_module_of(self.task).WRITES else None
+
+    def reader(self) -> InputReader:
+        """What its rows are read with."""
+        return open_reader(self.task, self.folder, max_length=self.max_length, root=Path())
+
+    def held_out(self, reader: InputReader) -> HeldOut:
+        """The rows, long ones in windows where the task reads them so."""
+        rows = sample_rows(self.task, reader) if self.rows is None else self.rows
+        windows = [part for parts in windows_of(self.task, rows, reader) for part in parts]
+        return HeldOut(task=self.task, rows=windows, answered=bool(self.metrics))
+
+    def verifying(self, exported: Export, drop: float) -> VerifyExport:
+        """What the gate asks. `drop`: of a metric, over an edge that rounds."""
+        return VerifyExport(
+            id="verify",
+            inputs=("export",),
+            task=self.task,
+            split="test",
+            metrics=self.metrics,
+            rows=self.verify.rows or 0,
+            tolerance_factor=self.verify.tolerance_factor,
+            max_excused=self.verify.max_excused,
+            generation=self.generation and replace(self.generation, max_new_tokens=TOKENS_WRITTEN),
+            max_metric_drop=drop,
+            export=exported,
+            model=self.files,
+        )
+
+    def source(self) -> export.Stage:
+        """The model as a stage."""
+        return export.Stage(SOURCE, partial(backend(ENGINE).scores, self.task, self.saved, DEVICE))
+
+    def noise(self) -> NoiseFunction:
+        """The float32 noise of its outputs."""
+        return partial(backend(ENGINE).float32_noise, self.task, self.saved)
+
+    def write(self, step: VerifyExport, reader: InputReader) -> WriteFunction | None:
+        """What it writes for some rows, where it writes."""
+        if step.generation is None or not isinstance(reader, Encoder):
+            return None
+        writing = writing_of(self.task, reader, step.generation, self.folder)
+        return lambda rows, numbers: write_source(
+            writing, backend(ENGINE).decoder(self.task, self.saved, DEVICE), rows, numbers
+        )
+
+
+def plan_of(found: Found, exported: Export) -> Plan:
+    """The steps of an export, with their keys: what the model and the choices are, and not the rows."""
+    drop = exported.max_metric_drop if isinstance(exported, Mlx) else 0.0
+    assert drop != "auto", "resolved"
+    write = ExportModel(id="export", inputs=(), task=found.task, export=exported, model=found.files)
+    bundle = Package(
+        id="package",
+        inputs=("export", "verify"),
+        name=found.name,
+        task=found.task,
+        tokenizer=found.files,
+        max_length=found.max_length,
+        columns=found.columns,
+        generation=found.generation,
+    )
+    verify = found.verifying(exported, drop)
+    packaged = () if isinstance(exported, Mlx) else (bundle,)
+    return Plan(name=found.name, target="cpu", steps=(write, verify, *packaged), choices=())
+
+
+def export_found(found: Found, plan: Plan, out: Path) -> Iterator[Any]:
+    """The events of an export into the folder `out`, which appears whole, and only when the gate has passed.
+
+    Raises RunError when a step fails, GateError E602 when the gate does: then the graph and the gate's findings are in
+    the folder of `out`'s name and `.failed`.
+    """
+    keys = plan.keys()
+    with _work_folder(out) as work:
+        for step in plan.steps:
+            yield StepStarted(step=step.id, key=keys[step.id])
+            start = time.monotonic()
+            match step:
+                case ExportModel():
+                    yield from _write(step, found, work)
+                case VerifyExport():
+                    yield from _verify(step, found, work, out)
+                case Package():
+                    yield from _package(step, found, work, out, keys[step.id])
+            yield StepFinished(step=step.id, key=keys[step.id], seconds=time.monotonic() - start)
+        if not any(isinstance(step, Package) for step in plan.steps):
+            (work / "export" / "mlx").rename(out)
+
+
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.", suffix=".part"))
+    try:
+        for name in ("export", "verify"):
+            (work / name).mkdir()
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
+    written = export.module_of(step.export).write(step.export, step.task, found.saved, work / "export")
+    write_json(work / "export" / "export.json", written.facts)
+    yield Said(step=step.id, message=written.says)
+
+
+def _verify(step: VerifyExport, found: Found, work: Path, out: Path) -> Iterator[Any]:
+    reader = found.reader()
+    held_out = found.held_out(reader)
+    yield Said(step=step.id, message=said_of_rows(found, len(held_out)))
+    verified = verify_export(
+        step,
+        held_out=held_out,
+        encoder=reader,
+        stages=[
+            found.source(),
+            *export.module_of(step.export).stages(step.export, step.task, found.saved, work / "export", DEVICE),
+        ],
+        noise=found.noise(),
+        out=work / "verify",
+        write=found.write(step, reader),
+    )
+    for line in report_lines(verified.verification):
+        yield Said(step=step.id, message=line)
+    if not verified.verification.passed:
+        kept = out.with_name(out.name + FAILED)
+        shutil.rmtree(kept, ignore_errors=True)
+        work.rename(kept)
+        hint = f"the graph, verification.json and disagreements.jsonl, which lists the rows, are in {kept}"
+        require_passed(verified.verification, code="E602", hint=hint)
+
+
+def said_of_rows(found: Found, count: int) -> str:
+    """What is compared on, and what that can't show."""
+    if found.metrics:
+        return f"{count:,} rows with answers"
+    kind = "rows that were made up" if found.rows is None else "rows without answers"
+    give = "rows with answers in --data would measure them"
+    return f"{count:,} {kind}: outputs and decisions are compared, no metric is measured ({give})"
+
+
+def _package(step: Package, found: Found, work: Path, out: Path, key: str) -> Iterator[Any]:
+    head = tasks.module_of(step.task).head(step.task)
+    parts = Parts(
+        graphs=tuple(work / "export" / name for name in graph_names(encodes=head.encodes)),
+        model_folder=found.folder,
+        tokenizer_folder=found.folder,
+        verify_folder=work / "verify",
+        key=key,
+        versions=versions_of(RECORDED),
+    )
+    verification = package(step, parts, out)
+    yield Said(step=step.id, message=f"verified as its receiver will: {report_lines(verification)[-1]}")
