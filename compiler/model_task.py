@@ -15,7 +15,6 @@ from compiler.lengths import LONGEST, NO_TOKENS
 from compiler.metrics import Metric
 from compiler.tasks import (
     TASKS,
-    ContinuedPretraining,
     ImageClassification,
     QuestionAnswering,
     SequenceToSequence,

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compiler.diagnostics import counted
 from compiler.files import write_json
 from compiler.generation import Generation
 from compiler.metrics import Metric
@@ -182,7 +183,7 @@ def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
 def _verify(step: VerifyExport, found: Found, work: Path, out: Path) -> Iterator[Any]:
     reader = found.reader()
     held_out = found.held_out(reader)
-    yield Said(step=step.id, message=said_of_rows(found, len(held_out)))
+    yield Said(step=step.id, message=said_of_rows(found))
     verified = verify_export(
         step,
         held_out=held_out,
@@ -205,19 +206,20 @@ def _verify(step: VerifyExport, found: Found, work: Path, out: Path) -> Iterator
         require_passed(verified.verification, code="E602", hint=hint)
 
 
-def said_of_rows(found: Found, count: int) -> str:
+def said_of_rows(found: Found) -> str:
     """What is compared on, and what that can't show."""
-    if found.metrics:
-        return f"{count:,} rows with answers"
-    kind = "rows that were made up" if found.rows is None else "rows without answers"
-    give = "rows with answers in --data would measure them"
-    return f"{count:,} {kind}: outputs and decisions are compared, no metric is measured ({give})"
+    if found.rows is not None and found.metrics:
+        return f"compared on {counted(len(found.rows), 'row')} with answers"
+    kind = "rows that are made up" if found.rows is None else f"{counted(len(found.rows), 'row')} without answers"
+    give = "rows with answers in --data would measure some"
+    return f"compared on {kind}: outputs and decisions alone, no metric is measured ({give})"
 
 
 def _package(step: Package, found: Found, work: Path, out: Path, key: str) -> Iterator[Any]:
     head = tasks.module_of(step.task).head(step.task)
     parts = Parts(
-        graphs=tuple(work / "export" / name for name in graph_names(encodes=head.encodes)),
+        written=work / "export",
+        graphs=graph_names(encodes=head.encodes),
         model_folder=found.folder,
         tokenizer_folder=found.folder,
         verify_folder=work / "verify",
