@@ -33,14 +33,19 @@ SENTENCES = (
     "def area(radius): return 3.14159 * radius ** 2",
     "Shares of the Oslo company fell by 4.2 % on Tuesday after it lowered its outlook for the year.",
     "Mix the flour with the butter, add an egg and a little salt, and let the dough rest for an hour in the cold.",
-    ("The committee met on the 3rd of May; it heard two witnesses, read their reports, and put off its decision until "
-    "the figures for the second quarter are known."),
+    (
+        "The committee met on the 3rd of May; it heard two witnesses, read their reports, and put off its decision until "
+        "the figures for the second quarter are known."
+    ),
     "Thank you so much! You made my mother's birthday :-)",
     "The patient reports pain in the left knee since a fall two weeks ago, no fever, no swelling.",
     "Rain in the north, sun in the south, and a strong wind along the whole coast until Friday evening.",
-    ("When the lighthouse was built, in 1874, the nearest village had forty houses, one well and no road. Stones were "
-    "brought by boat in summer and on sledges in winter, and it took the masons five years to finish the tower. The "
-    "first keeper, a former sailor, wrote down the weather of every day for thirty years; his books are still there."),
+    (
+        "When the lighthouse was built, in 1874, the nearest village had forty houses, one well and no road. Stones "
+        "were brought by boat in summer and on sledges in winter, and it took the masons five years to finish the "
+        "tower. The first keeper, a former sailor, wrote down the weather of every day for thirty years; his books "
+        "are still there."
+    ),
     "Is it red, or is it green? It is neither: it is somewhere between the two, like rust on old copper.",
     "Turn left at the bridge, go on for three hundred metres, and ring at the second door.",
     "The new battery holds twice as much as the old one and weighs a third less, its maker says.",

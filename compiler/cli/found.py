@@ -15,10 +15,6 @@ from compiler.cli.rows import GivenRow, file_rows, refused
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import did_you_mean
-from compiler.hub import Sources, open_model
-from compiler.model_facts import model_facts
-from compiler.model_task import answered_by, written_task
-from compiler.plan import ModelFiles
 from compiler.recipe import Verify
 from compiler.tasks import Task
 
@@ -85,6 +81,10 @@ def find(
 
     Nothing but configurations and the headers of weights has been read until the rows are known to fit.
     """
+    from compiler.hub import Sources, open_model
+    from compiler.model_facts import model_facts
+    from compiler.model_task import answered_by
+    from compiler.plan import ModelFiles
     from runtimes.untuned import Found
 
     sources = Sources(mirror=mirror_folder(), cache=cache_folder(), offline=offline())
@@ -170,8 +170,12 @@ def _unanswered(task: Task, columns: Mapping[str, str], data: Path) -> str:
 
 
 def _task(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Task | None:
+    if value is None:
+        return None
+    from compiler.model_task import written_task
+
     try:
-        return None if value is None else written_task(value)
+        return written_task(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
