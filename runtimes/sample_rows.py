@@ -34,8 +34,8 @@ SENTENCES = (
     "Shares of the Oslo company fell by 4.2 % on Tuesday after it lowered its outlook for the year.",
     "Mix the flour with the butter, add an egg and a little salt, and let the dough rest for an hour in the cold.",
     (
-        "The committee met on the 3rd of May; it heard two witnesses, read their reports, and put off its decision until "
-        "the figures for the second quarter are known."
+        "The committee met on the 3rd of May; it heard two witnesses, read their reports, and put off its decision "
+        "until the figures for the second quarter are known."
     ),
     "Thank you so much! You made my mother's birthday :-)",
     "The patient reports pain in the left knee since a fall two weeks ago, no fever, no swelling.",
