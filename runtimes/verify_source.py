@@ -28,11 +28,11 @@ from runtimes.comparison import Rows, batches, choose, encoded, mixed_order
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.export import Stage
+from runtimes.export.bits import Rounding, rounding_of
 from runtimes.export.decoding import Answering, decoder_scores, onnx_decoder
 from runtimes.export.facts import graph_names
 from runtimes.export.foreign import ForeignGraph, open_foreign
 from runtimes.export.places import Graphs, find_graphs
-from runtimes.export.rounding import Rounding, rounding_of
 from runtimes.features import TARGETS
 from runtimes.gate import Check, Edge, Findings, Metrics, ScoreFunction, Verification, compare_each
 from runtimes.inputs import files_of, fingerprint, open_reader, parts_of
