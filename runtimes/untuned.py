@@ -20,14 +20,17 @@ from compiler.diagnostics import counted
 from compiler.files import write_json
 from compiler.generation import Generation
 from compiler.metrics import Metric
-from compiler.plan import ExportModel, ModelFiles, Package, Plan, VerifyExport
-from compiler.recipe import Export, Mlx, Verify
-from compiler.tasks import Task
+from compiler.plan import ExportModel, ModelFiles, Package, Plan, Quantize, VerifyExport
+from compiler.precisions import drop_of
+from compiler.recipe import Export, Mlx, Onnx, Verify
+from compiler.tasks import Example, Task
 from compiler.tasks import module_of as compiler_module_of
+from compiler.typed import to_json
 from runtimes import export, tasks
 from runtimes.answers import writing_of
 from runtimes.backends import backend
-from runtimes.comparison import HeldOut
+from runtimes.comparison import HeldOut, encoded
+from runtimes.costs import cost_lines
 from runtimes.events import Said, StepFinished, StepStarted
 from runtimes.export.facts import graph_names
 from runtimes.gate import report_lines, require_passed
@@ -35,11 +38,11 @@ from runtimes.inputs import Row, open_reader
 from runtimes.package import Parts, package
 from runtimes.sample_rows import sample_rows
 from runtimes.saved import SavedModel
+from runtimes.steps.quantize import quantized
 from runtimes.store import RECORDED, versions_of
 from runtimes.tasks.interface import InputReader
 from runtimes.tokens import Encoder
-from runtimes.verify import NoiseFunction, WriteFunction, verify_export
-from runtimes.verify_writing import write_source
+from runtimes.verify import NoiseFunction, Writer, verify_export
 from runtimes.windows import windows_of
 
 SOURCE = "source"
@@ -84,11 +87,11 @@ class Found:
         windows = [part for parts in windows_of(self.task, rows, reader) for part in parts]
         return HeldOut(task=self.task, rows=windows, answered=bool(self.metrics))
 
-    def verifying(self, exported: Export, drop: float) -> VerifyExport:
-        """What the gate asks. `drop`: of a metric, over an edge that rounds."""
+    def verifying(self, exported: Export, drop: float, written: tuple[str, ...] = ()) -> VerifyExport:
+        """What the gate asks. `drop`: of a metric, over an edge that rounds; `written`: the steps that wrote."""
         return VerifyExport(
             id="verify",
-            inputs=("export",),
+            inputs=written,
             task=self.task,
             split="test",
             metrics=self.metrics,
@@ -103,30 +106,40 @@ class Found:
 
     def source(self) -> export.Stage:
         """The model as a stage."""
-        return export.Stage(SOURCE, partial(backend(ENGINE).scores, self.task, self.saved, DEVICE))
+        scores = partial(backend(ENGINE).scores, self.task, self.saved, DEVICE)
+        return export.Stage(SOURCE, scores, files=self.saved.weights)
 
     def noise(self) -> NoiseFunction:
         """The float32 noise of its outputs."""
         return partial(backend(ENGINE).float32_noise, self.task, self.saved)
 
-    def write(self, step: VerifyExport, reader: InputReader) -> WriteFunction | None:
-        """What it writes for some rows, where it writes."""
+    def writer(self, step: VerifyExport, reader: InputReader) -> Writer | None:
+        """How it writes, where it does."""
         if step.generation is None or not isinstance(reader, Encoder):
             return None
         writing = writing_of(self.task, reader, step.generation, self.folder)
-        return lambda rows, numbers: write_source(
-            writing, backend(ENGINE).decoder(self.task, self.saved, DEVICE), rows, numbers
-        )
+        return Writer(writing, partial(backend(ENGINE).decoder, self.task, self.saved, DEVICE))
 
 
 def plan_of(found: Found, exported: Export) -> Plan:
     """The steps of an export, with their keys: what the model and the choices are, and not the rows."""
-    drop = exported.max_metric_drop if isinstance(exported, Mlx) else 0.0
-    assert drop != "auto", "resolved"
-    write = ExportModel(id="export", inputs=(), task=found.task, export=exported, model=found.files)
+    rounds = isinstance(exported, Onnx) and not exported.is_exact
+    whole = exported.whole if isinstance(exported, Onnx) and rounds else exported
+    write = ExportModel(id="export", inputs=(), task=found.task, export=whole, model=found.files)
+    quantize = (
+        (
+            Quantize(
+                id="quantize", inputs=("export",), task=found.task, export=replace(exported, max_metric_drop="auto")
+            ),
+        )
+        if isinstance(exported, Onnx) and rounds
+        else ()
+    )
+    written = tuple(step.id for step in (write, *quantize))
+    verify = found.verifying(exported, drop_of(exported), written)
     bundle = Package(
         id="package",
-        inputs=("export", "verify"),
+        inputs=(written[-1], "verify"),
         name=found.name,
         task=found.task,
         tokenizer=found.files,
@@ -134,9 +147,8 @@ def plan_of(found: Found, exported: Export) -> Plan:
         columns=found.columns,
         generation=found.generation,
     )
-    verify = found.verifying(exported, drop)
     packaged = () if isinstance(exported, Mlx) else (bundle,)
-    return Plan(name=found.name, target="cpu", steps=(write, verify, *packaged), choices=())
+    return Plan(name=found.name, target="cpu", steps=(write, *quantize, verify, *packaged), choices=())
 
 
 def export_found(found: Found, plan: Plan, out: Path) -> Iterator[Any]:
@@ -153,10 +165,12 @@ def export_found(found: Found, plan: Plan, out: Path) -> Iterator[Any]:
             match step:
                 case ExportModel():
                     yield from _write(step, found, work)
+                case Quantize():
+                    yield Said(step=step.id, message=_quantize(step, found, work))
                 case VerifyExport():
-                    yield from _verify(step, found, work, out)
+                    yield from _verify(step, plan, found, work, out)
                 case Package():
-                    yield from _package(step, found, work, out, keys[step.id])
+                    yield from _package(step, plan, found, work, out)
             yield StepFinished(step=step.id, key=keys[step.id], seconds=time.monotonic() - start)
         if not any(isinstance(step, Package) for step in plan.steps):
             (work / "export" / "mlx").rename(out)
@@ -167,7 +181,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.", suffix=".part"))
     try:
-        for name in ("export", "verify"):
+        for name in ("export", "quantize", "verify"):
             (work / name).mkdir()
         yield work
     finally:
@@ -180,7 +194,24 @@ def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
     yield Said(step=step.id, message=written.says)
 
 
-def _verify(step: VerifyExport, found: Found, work: Path, out: Path) -> Iterator[Any]:
+def _quantize(step: Quantize, found: Found, work: Path) -> str:
+    """Rounds the graph; what int8-static sees the ranges on are the rows that are given."""
+    rows = None
+    if step.export.precision == "int8-static":
+        reader = found.reader()
+        rows = encoded(step.task, [Example(row=row) for row in found.held_out(reader).rows], reader)
+    return quantized(step, work / "export", work / "quantize", rows)
+
+
+def _stages(step: VerifyExport, plan: Plan, found: Found, work: Path) -> Iterator[export.Stage]:
+    """What was written, and as it was rounded."""
+    for name in step.inputs:
+        match plan.step(name):
+            case ExportModel(export=written) | Quantize(export=written):
+                yield from export.module_of(written).stages(written, step.task, found.saved, work / name, DEVICE)
+
+
+def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path) -> Iterator[Any]:
     reader = found.reader()
     held_out = found.held_out(reader)
     yield Said(step=step.id, message=said_of_rows(found))
@@ -188,15 +219,13 @@ def _verify(step: VerifyExport, found: Found, work: Path, out: Path) -> Iterator
         step,
         held_out=held_out,
         encoder=reader,
-        stages=[
-            found.source(),
-            *export.module_of(step.export).stages(step.export, step.task, found.saved, work / "export", DEVICE),
-        ],
+        stages=[found.source(), *_stages(step, plan, found, work)],
         noise=found.noise(),
         out=work / "verify",
-        write=found.write(step, reader),
+        writer=found.writer(step, reader),
     )
-    for line in report_lines(verified.verification):
+    report = to_json(verified.report)
+    for line in (*cost_lines(report["costs"], report["stages"]), *report_lines(verified.verification)):
         yield Said(step=step.id, message=line)
     if not verified.verification.passed:
         kept = out.with_name(out.name + FAILED)
@@ -215,15 +244,17 @@ def said_of_rows(found: Found) -> str:
     return f"compared on {kind}: outputs and decisions alone, no metric is measured ({give})"
 
 
-def _package(step: Package, found: Found, work: Path, out: Path, key: str) -> Iterator[Any]:
-    head = tasks.module_of(step.task).head(step.task)
+def _package(step: Package, plan: Plan, found: Found, work: Path, out: Path) -> Iterator[Any]:
+    head, written = tasks.module_of(step.task).head(step.task), plan.step(step.inputs[0])
+    precision = written.export.precision if isinstance(written, Quantize) else "fp32"
     parts = Parts(
-        written=work / "export",
-        graphs=graph_names(encodes=head.encodes),
+        written=work / written.id,
+        graphs=graph_names(encodes=head.encodes, precision=precision),
+        precision=precision,
         model_folder=found.folder,
         tokenizer_folder=found.folder,
         verify_folder=work / "verify",
-        key=key,
+        key=plan.keys()[step.id],
         versions=versions_of(RECORDED),
     )
     verification = package(step, parts, out)

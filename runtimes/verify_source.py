@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from compiler import tasks as compiler_tasks
+from compiler.precisions import DROPS
 from compiler.recipe import Onnx
 from compiler.tasks import Example, TextGeneration
 from compiler.templates import OWN, TemplateError, read_template
@@ -28,7 +29,7 @@ from runtimes.comparison import Rows, batches, choose, encoded, mixed_order
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.export import Stage
-from runtimes.export.bits import Rounding, rounding_of
+from runtimes.export.bits import FRACTIONS, Rounding, rounding_of
 from runtimes.export.decoding import Answering, decoder_scores, onnx_decoder
 from runtimes.export.facts import graph_names
 from runtimes.export.foreign import ForeignGraph, open_foreign
@@ -43,7 +44,6 @@ from runtimes.untuned import SOURCE, Found
 from runtimes.verify import BATCH_SIZE, agreement, verify_export
 
 TARGET = "bundle"
-_DROPS: Mapping[int, float] = {16: 0.01, 8: 0.02, 4: 0.1}  # by bits of the weights
 _PAST = "past_key_values."
 
 
@@ -99,7 +99,7 @@ def verify_source(found: Found, asked: Asked) -> Verification:
             stages=[found.source(), stage],
             noise=found.noise(),
             out=Path(out),
-            write=found.write(step, reader),
+            writer=found.writer(step, reader),
         )
     [edge] = verified.verification.edges
     compared = edge.checks
@@ -296,4 +296,4 @@ def _json(file: Path) -> Mapping[str, Any]:
 
 def _drop(rounding: Rounding | None) -> float:
     """What rounded weights may cost, where nobody says it."""
-    return 0.0 if rounding is None else _DROPS[rounding.bits]
+    return 0.0 if rounding is None else DROPS[None if rounding.bits == FRACTIONS else rounding.bits]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +11,14 @@ from compiler.checks import resolved_export
 from compiler.cli.found import find, found_options, said_of
 from compiler.recipe import Export, Mlx, Onnx
 from compiler.tasks import Task
+from compiler.typed import ShapeError, read
+
+if TYPE_CHECKING:
+    from runtimes.untuned import Found
 
 EXAMPLES = (
     "Examples:  recipe export ./my-classifier    recipe export org/name --data rows.jsonl --column text=snippet "
-    "--column label=sentiment -o bundle    recipe export org/name --format mlx --bits 4"
+    "--column label=sentiment --precision int8 -o bundle    recipe export org/name --format mlx --bits 4"
 )
 
 
@@ -24,7 +28,10 @@ EXAMPLES = (
     "--format", "form", type=click.Choice(["onnx", "mlx"]), default="onnx", show_default=True, help="What is written."
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="Of the weights. Default: the format's, fp32."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int8-static", "int4"]),
+    help="Of the weights, as in a recipe: bf16 is for mlx, whole numbers are for onnx. int8-static needs --data. "
+    "Default: fp32.",
 )
 @click.option("--bits", type=click.Choice(["4", "8"]), help="With --format mlx: bits of a quantized weight.")
 @click.option("--opset", type=click.IntRange(18, 23), help="With --format onnx: the ONNX operator set.")
@@ -65,6 +72,7 @@ def export(
 
     require_format(written)
     found = find(model, **options)
+    refuse_static(written, found)
     out = output or Path(f"{found.name}-{form}{'' if precision in (None, 'fp32') else f'-{precision}'}")
     refuse_there(out)
     from compiler.cli.progress import display
@@ -86,14 +94,32 @@ def asked(form: str, precision: str | None, bits: str | None, opset: int | None,
     """The export that the command line asks for, with nothing left open. Raises UsageError."""
     if form == "onnx":
         _refuse(form, bits=bits)
-        if precision not in (None, "fp32"):
-            raise click.UsageError(f"the format onnx is not written in {precision}")
-        return resolved_export(Onnx(opset=opset or "auto"))
-    _refuse(form, opset=opset)
-    drop_asked = "auto" if drop is None else drop
-    return resolved_export(
-        Mlx(precision=precision or "fp32", bits=int(bits) if bits else None, max_metric_drop=drop_asked)  # type: ignore[arg-type]  # click has checked the words
-    )
+        value: dict[str, object] = {"format": form, "opset": opset, "precision": precision, "max_metric_drop": drop}
+    else:
+        _refuse(form, opset=opset)
+        number = int(bits) if bits else None
+        value = {"format": form, "bits": number, "precision": precision, "max_metric_drop": drop}
+    try:
+        asked_for: Export = read(Export, {key: each for key, each in value.items() if each is not None})  # type: ignore[arg-type]  # a union is no class to mypy
+    except ShapeError:
+        raise click.UsageError(f"the format {form} is not written in {precision}") from None
+    if asked_for.is_exact and drop is not None:
+        raise click.UsageError("nothing reads --max-metric-drop where nothing is rounded")
+    return resolved_export(asked_for)
+
+
+def refuse_static(written: Export, found: Found) -> None:
+    """Raises UsageError where there is nothing on which int8-static could see ranges."""
+    from runtimes import tasks
+
+    if not isinstance(written, Onnx) or written.precision != "int8-static":
+        return
+    if tasks.module_of(found.task).head(found.task).cached:
+        raise click.UsageError(
+            "int8-static is not for what writes token after token: --precision int8 has weights alone"
+        )
+    if found.rows is None:
+        raise click.UsageError("int8-static sees the ranges of numbers on rows: give some with --data")
 
 
 def _refuse(form: str, **options: object) -> None:

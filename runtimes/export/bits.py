@@ -30,6 +30,8 @@ QUANTIZED = BLOCKWISE | frozenset(
         "QuantizeLinear",
     ]
 )
+FRACTIONS = 16
+"""Bits of weights that are fractions still."""
 _MOST = 0.5  # of the weights' numbers; from here on a graph counts as one of 16 bits
 
 
@@ -37,7 +39,7 @@ _MOST = 0.5  # of the weights' numbers; from here on a graph counts as one of 16
 class Rounding:
     """How many bits the weights of a graph have, and what shows it."""
 
-    bits: int  # 4, 8 or 16
+    bits: int  # 4, 8 or 16; the fewest where they differ
     shown_by: str
 
 
@@ -50,21 +52,31 @@ def rounding_of(files: Sequence[Path]) -> Rounding | None:
             "E402", f"graphs are read by onnx: {error}", 'install it: pip install "recipec[onnx]"'
         ) from error
     operators: Counter[str] = Counter()
+    bits: set[int] = set()
     halves = numbers = 0
     for file in files:
         try:
             model = onnx.load(file, load_external_data=False)
         except Exception as error:  # protobuf's errors share no base with onnx's
             raise RunError("E604", f"{file}: not an ONNX graph: {first_line(error)}", "export it again") from error
-        operators.update(node.op_type for node in _nodes(model.graph))
+        for node in _nodes(model.graph):
+            operators[node.op_type] += 1
+            bits.add(_bits(node))
         for weight in model.graph.initializer:
             size = _size(weight.dims)
             numbers += size
             halves += size * (weight.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16))
     if quantized := {name: count for name, count in operators.items() if name in QUANTIZED}:
         shown = ", ".join(f"{count} {name}" for name, count in sorted(quantized.items()))
-        return Rounding(bits=4 if BLOCKWISE & quantized.keys() else 8, shown_by=shown)
-    return Rounding(bits=16, shown_by="weights of 16 bits") if halves > _MOST * numbers else None
+        return Rounding(bits=min(bits), shown_by=shown)
+    return Rounding(bits=FRACTIONS, shown_by="weights of 16 bits") if halves > _MOST * numbers else None
+
+
+def _bits(node: Any) -> int:
+    """Bits of a node's weights, as its kind says, or its attribute where it holds them in blocks."""
+    if node.op_type in BLOCKWISE:
+        return next((int(each.i) for each in node.attribute if each.name == "bits"), 4)
+    return 8 if node.op_type in QUANTIZED else FRACTIONS
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
