@@ -69,12 +69,12 @@ def test_a_gate_that_fails_leaves_no_bundle_and_what_was_written_apart(
     model: Path, rows: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
-    done = recipe("export", model, "--data", rows, *COLUMNS, "-o", out, "--tolerance-factor", "1e-9")
+    done = recipe("export", model, "--data", rows, "--column", "snippet", "--precision", "int4", "-o", out)
     assert done.exit_code == 3, done.output
-    assert "error[E602]" in done.output
+    assert "error[E602]: onnx -> onnx-int4: agreement" in done.output
     assert not out.exists()
     failed = tmp_path / "bundle.failed"
-    assert (failed / "export" / "onnx" / "model.onnx").is_file()
+    assert (failed / "quantize" / "onnx" / "model_q4.onnx").is_file()
     assert (failed / "verify" / "disagreements.jsonl").is_file()
     assert str(failed) in done.output
 
@@ -159,9 +159,33 @@ def test_a_place_that_is_taken_is_left_alone(model: Path, recipe: Recipe, tmp_pa
     refuse_there(tmp_path / "empty")
 
 
+def test_whole_numbers_by_ranges_are_exported_with_what_they_cost(
+    model: Path, rows: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    static = ("--precision", "int8-static", "--max-metric-drop", "0.2")
+    done = recipe("export", model, "--data", rows, *COLUMNS, *static, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "onnx -> onnx-int8-static: metrics" in done.output
+    assert "MiB" in done.output
+    assert manifest_of(out)["precision"] == "int8-static"
+    assert recipe("verify", out).exit_code == 0
+
+
+def test_ranges_are_seen_on_rows_that_have_to_be_given(model: Path, recipe: Recipe) -> None:
+    done = recipe("export", model, "--precision", "int8-static")
+    assert done.exit_code == 2
+    assert "give some with --data" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--bits", "4"], "nothing reads --bits"), (["--format", "mlx", "--opset", "18"], "nothing reads --opset")],
+    [
+        (["--precision", "bf16"], "the format onnx is not written in bf16"),
+        (["--max-metric-drop", "0.1"], "nothing reads --max-metric-drop where nothing is rounded"),
+        (["--bits", "4"], "nothing reads --bits"),
+        (["--format", "mlx", "--opset", "18"], "nothing reads --opset"),
+    ],
 )
 def test_an_option_that_nothing_reads_is_refused(model: Path, recipe: Recipe, arguments: list[str], said: str) -> None:
     done = recipe("export", model, *arguments)
