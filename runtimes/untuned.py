@@ -18,26 +18,27 @@ from typing import Any
 
 from compiler.diagnostics import counted
 from compiler.files import write_json
+from compiler.functions import is_function, shapes_of
 from compiler.generation import Generation
 from compiler.metrics import Metric
 from compiler.plan import ExportModel, ModelFiles, Package, Plan, Quantize, VerifyExport
 from compiler.precisions import drop_of
-from compiler.recipe import Export, Mlx, Onnx, Verify
+from compiler.recipe import Export, Onnx, Verify
 from compiler.tasks import Example, Task
 from compiler.tasks import module_of as compiler_module_of
 from compiler.typed import to_json
-from runtimes import export, tasks
+from runtimes import export
 from runtimes.answers import writing_of
 from runtimes.backends import backend
 from runtimes.comparison import HeldOut, encoded
 from runtimes.costs import cost_lines
 from runtimes.events import Said, StepFinished, StepStarted
-from runtimes.export.facts import graph_names
 from runtimes.gate import report_lines, require_passed
 from runtimes.inputs import Row, open_reader
 from runtimes.package import Parts, package
 from runtimes.sample_rows import sample_rows
 from runtimes.saved import SavedModel
+from runtimes.steps.package import graphs_of
 from runtimes.steps.quantize import quantized
 from runtimes.store import RECORDED, versions_of
 from runtimes.tasks.interface import InputReader
@@ -125,7 +126,9 @@ def plan_of(found: Found, exported: Export) -> Plan:
     """The steps of an export, with their keys: what the model and the choices are, and not the rows."""
     rounds = isinstance(exported, Onnx) and not exported.is_exact
     whole = exported.whole if isinstance(exported, Onnx) and rounds else exported
-    write = ExportModel(id="export", inputs=(), task=found.task, export=whole, model=found.files)
+    function = is_function(exported, found.task)
+    shapes = shapes_of(found.task, found.max_length, found.generation) if function else None
+    write = ExportModel(id="export", inputs=(), task=found.task, export=whole, model=found.files, shapes=shapes)
     quantize = (
         (
             Quantize(
@@ -147,7 +150,7 @@ def plan_of(found: Found, exported: Export) -> Plan:
         columns=found.columns,
         generation=found.generation,
     )
-    packaged = () if isinstance(exported, Mlx) else (bundle,)
+    packaged = (bundle,) if function or isinstance(exported, Onnx) else ()
     return Plan(name=found.name, target="cpu", steps=(write, *quantize, verify, *packaged), choices=())
 
 
@@ -189,7 +192,11 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 
 def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
-    written = export.module_of(step.export).write(step.export, step.task, found.saved, work / "export")
+    if step.shapes is None:
+        written = export.module_of(step.export).write(step.export, step.task, found.saved, work / "export")
+    else:
+        module = export.function_module_of(step.export)
+        written = module.write_function(step.export, step.task, found.saved, step.shapes, work / "export", DEVICE)
     write_json(work / "export" / "export.json", written.facts)
     yield Said(step=step.id, message=written.says)
 
@@ -245,11 +252,11 @@ def said_of_rows(found: Found) -> str:
 
 
 def _package(step: Package, plan: Plan, found: Found, work: Path, out: Path) -> Iterator[Any]:
-    head, written = tasks.module_of(step.task).head(step.task), plan.step(step.inputs[0])
-    precision = written.export.precision if isinstance(written, Quantize) else "fp32"
+    written = plan.step(step.inputs[0])
+    graphs, precision = graphs_of(written, step.task)
     parts = Parts(
         written=work / written.id,
-        graphs=graph_names(encodes=head.encodes, precision=precision),
+        graphs=graphs,
         precision=precision,
         model_folder=found.folder,
         tokenizer_folder=found.folder,

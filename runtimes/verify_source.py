@@ -24,7 +24,7 @@ from compiler.tasks import Example, TextGeneration
 from compiler.templates import OWN, TemplateError, read_template
 from runtimes import tasks
 from runtimes.answers import writing_of
-from runtimes.bundle import CONFIG, open_bundle
+from runtimes.bundle import CONFIG, holds_function, open_bundle
 from runtimes.comparison import Rows, batches, choose, encoded, mixed_order
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
@@ -146,6 +146,10 @@ def _graphs_of_ours(bundle: Path) -> tuple[str, ...]:
             "E611", message, f"name its file, and the task's output: --bundle {bundle}/onnx/model.onnx --output NAME"
         )
     manifest = read_manifest(bundle)
+    if holds_function(manifest):
+        raise RunError(
+            "E611", f"{bundle} holds a function for MLX and no graph", f"verify it by itself: recipe verify {bundle}"
+        )
     encodes = tasks.module_of(manifest.task).head(manifest.task).encodes
     return graph_names(encodes=encodes, precision=manifest.precision)
 

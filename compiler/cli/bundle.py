@@ -57,7 +57,7 @@ def predict(
 ) -> None:
     """Answer texts or images with BUNDLE: a bundle's folder, or a run.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone.
     """
     typed = {"text": texts, "image": images}
     if [bool(texts), bool(images), source is not None].count(True) != 1:
@@ -271,8 +271,8 @@ def verify(
 ) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone. With --source the model itself is asked, by PyTorch, and
-    what is compared may be any ONNX graph: --data has the rows, with answers or without.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. With --source the model itself is
+    asked, by PyTorch, and what is compared may be any ONNX graph: --data has the rows, with answers or without.
     """
     refuse_unread(bundle, other, options)
     if bundle is None or other is not None:

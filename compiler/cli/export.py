@@ -9,6 +9,7 @@ import click
 
 from compiler.checks import resolved_export
 from compiler.cli.found import find, found_options, said_of
+from compiler.functions import is_function
 from compiler.recipe import Export, Mlx, Onnx
 from compiler.tasks import Task
 from compiler.typed import ShapeError, read
@@ -139,6 +140,6 @@ def next_lines(written: Export, task: Task, out: Path) -> list[str]:
     """What a user does next with what was written."""
     from compiler import tasks
 
-    if isinstance(written, Mlx):
+    if isinstance(written, Mlx) and not is_function(written, task):
         return [f"mlx-lm: {out}", f"next: mlx_lm.generate --model {out} --prompt '...'"]
     return [f"bundle: {out}", f"next: recipe predict {out} --{tasks.reads(task)} '...'"]
