@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
-from runtimes.export.decoding import ort_value
 from runtimes.export.facts import DECODER, ENCODER
-from runtimes.export.session import Session, failure, open_session
+from runtimes.export.session import Session, failure, open_session, ort_value
 from runtimes.virtual import behind_virtual
 
 _PAST, _PRESENT, _OWN = "past_key_values.", "present.", ".decoder."
