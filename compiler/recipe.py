@@ -336,7 +336,17 @@ class Onnx:
     """An ONNX graph in float32, in a bundle that needs onnxruntime, tokenizers and numpy."""
 
     format: Annotated[Literal["onnx"], About("An ONNX graph in float32 and the bundle around it.")] = "onnx"
-    opset: Annotated[int | Literal["auto"], About("The ONNX operator set. auto: 18.", minimum=18, maximum=23)] = "auto"
+    opset: Annotated[
+        int | Literal["auto"],
+        About("The ONNX operator set. auto: 18, and 22 of what onnxruntime-genai writes.", minimum=18, maximum=23),
+    ] = "auto"
+    exporter: Annotated[
+        Literal["auto", "genai", "transformers"],
+        About(
+            "What writes the graph. genai: onnxruntime-genai's builder, of decoders that it is known to write right, "
+            "with grouped-query attention; the bundle then opens in onnxruntime-genai. auto: genai where it can."
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

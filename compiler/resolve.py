@@ -14,6 +14,7 @@ from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
+from compiler.genai import check_exported, exporter_choices, settled_export
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
@@ -140,7 +141,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         tuned=methods.module_of(method).tuned(method, model),
         training=training,
         metrics=metrics,
-        exports=tuple(resolved_export(export) for export in recipe.export),
+        exports=tuple(resolved_export(settled_export(export, recipe, model)) for export in recipe.export),
         verify=recipe.verify,
         generation=generation,
         choices=(
@@ -151,6 +152,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *metric_choices,
             *generation_choices,
             *group_choices(recipe, model),
+            *exporter_choices(recipe, model),
         ),
     )
 
@@ -172,6 +174,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_unfreezing(recipe, per_epoch, _num_steps(recipe, per_epoch))
     yield from check_few_shot(recipe, model, data)
     yield from check_groups(recipe, model)
+    yield from check_exported(recipe, model)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

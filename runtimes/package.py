@@ -14,14 +14,19 @@ from compiler.plan import Package
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
+from runtimes.answers import CONFIGURATIONS, writing_of
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
+from runtimes.decoded import eos_ids
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
+from runtimes.export.genai import CONFIG as GENAI_CONFIG
+from runtimes.export.genai import pointing_at, writing_as
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
-from runtimes.inputs import files_of
+from runtimes.inputs import files_of, open_reader
 from runtimes.learnt import learnt
-from runtimes.manifest import Manifest, TogetherManifest, seal
+from runtimes.manifest import Manifest, TogetherManifest, read_json, seal
+from runtimes.tokens import Encoder
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
 from runtimes.verify import WRITTEN as VERIFIED_WRITTEN
@@ -41,6 +46,7 @@ class Parts:
     precision: str = "fp32"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    genai: Path | None = None  # what onnxruntime-genai reads before the graph, where its builder wrote that
     part: str = ""  # of several tasks in one graph, the output of this one
 
 
@@ -88,6 +94,30 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     _copy_shared(step, parts, folder)
     _copy_own(step, parts, folder)
+    if parts.genai is not None:
+        write_json(folder / GENAI_CONFIG, _genai(step, parts, parts.genai, folder))
+
+
+def _genai(step: Package, parts: Parts, config_file: Path, folder: Path) -> dict[str, Any]:
+    """What onnxruntime-genai reads of the bundle: its graph, and the recipe's way of writing."""
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        [graph] = parts.graphs
+        encoder = open_reader(step.task, folder, max_length=step.max_length, root=Path())
+    except (OSError, ValueError) as error:
+        raise _missing(error) from error
+    assert isinstance(encoder, Encoder), "it writes language models"
+    if step.generation is not None:
+        ends = writing_of(step.task, encoder, step.generation, folder).ends
+    else:
+        ends = eos_ids(*(read_json(folder, name) for name in CONFIGURATIONS if (folder / name).is_file()))
+    return writing_as(
+        pointing_at(config, graph.name),
+        step.generation,
+        max_length=step.max_length,
+        end_tokens=ends,
+        pad_id=encoder.pad_id,
+    )
 
 
 def _missing(error: OSError | ValueError) -> RunError:

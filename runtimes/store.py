@@ -23,7 +23,7 @@ from runtimes.errors import RunError
 
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
-    "export": ("torch", "mlx-lm", "transformers", "onnx", "onnxscript"),
+    "export": ("torch", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime-genai"),
     "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
@@ -38,6 +38,7 @@ RECORDED = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "onnxruntime-genai",
     "tokenizers",
     "numpy",
 )

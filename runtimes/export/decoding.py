@@ -86,9 +86,11 @@ class OnnxDecoder:
         return self.session.values(names, given)
 
 
-def onnx_decoder(
-    onnx_file: Path, *, threads: int = 0, max_positions: int | None = None
-) -> OnnxDecoder | GroupedDecoder:
+CachedDecoder = OnnxDecoder | GroupedDecoder
+"""What runs a graph of a decoder, as its attention asks."""
+
+
+def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None = None) -> CachedDecoder:
     """The decoder of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
 
     `max_positions`: tokens that a row may have, which config.json knows and the graph does not.

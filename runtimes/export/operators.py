@@ -1,4 +1,4 @@
-"""The operators of a graph, read from its file with nothing but the standard library: onnxruntime does not tell them."""
+"""The operators of a graph, read from its file by the standard library alone: onnxruntime does not tell them."""
 
 from __future__ import annotations
 

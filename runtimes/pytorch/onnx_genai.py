@@ -9,7 +9,6 @@ saved in. https://github.com/microsoft/onnxruntime-genai
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -78,11 +77,13 @@ def _stage(model_folder: Path, source: Path) -> None:
 def told(config: Mapping[str, Any]) -> dict[str, Any]:
     """A model's config.json as the builder has to read it.
 
-    Its weights are loaded as float32. Where all layers have a window, each is said to have one: the builder looks for it
-    by layer. Without an end token it does not start; which one ends an answer is written into genai_config.json later.
+    Its weights are loaded as float32. Where all layers have a window, each is said to have one: the builder looks for
+    it by layer. A Phi-3 whose positions were never stretched has as many as it began with.
     """
-    found = {**config, "dtype": "float32", "eos_token_id": config.get("eos_token_id") or 0}
+    found = {**config, "dtype": "float32"}
     found.pop("torch_dtype", None)
+    if config["model_type"] == "phi3":
+        found["original_max_position_embeddings"] = config["max_position_embeddings"]
     if config.get("sliding_window") and not config.get("layer_types") and config.get("use_sliding_window") is None:
         found["layer_types"] = ["sliding_attention"] * config["num_hidden_layers"]
     return found
@@ -93,7 +94,9 @@ def _build(source: Path, built: Path, cache: Path) -> None:
     try:
         from onnxruntime_genai.models import builder
     except ImportError as error:
-        raise RunError("E402", f"{_PACKAGE} can't be used: {error}", 'install it: pip install "recipec[onnx]"') from error
+        raise RunError(
+            "E402", f"{_PACKAGE} can't be used: {error}", 'install it: pip install "recipec[onnx]"'
+        ) from error
     given = ("", str(source), str(built), "fp32", "cpu", str(cache))
     with quiet():
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,16 @@ import torch
 import transformers
 
 from compiler.generation import Generation
-from runtimes.decoding import forced, generate, left_padded, scored
-from runtimes.errors import RunError
+from runtimes.decoding import left_padded
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import ExportFacts
-from runtimes.export.genai import CONFIG
 from runtimes.export.grouped import GroupedDecoder
 from runtimes.pytorch import onnx_genai as writer
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.quiet import quiet
 from runtimes.saved import SavedModel
-from runtimes.shared_prefix import SharedPrefix
 from tests.runtimes.decoders import PAD, assert_same_answers, prompts
-from tests.runtimes.mlx.architectures import DECODER, VOCABULARY, configuration
+from tests.runtimes.mlx.architectures import DECODER, configuration
 from tests.tiny import save_causal_tokenizer
 
 NEW = 12
@@ -77,7 +73,7 @@ def save(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
         made = getattr(transformers, model)(configuration(config, **settings))
         for parameter in made.parameters():
             if parameter.ndim == 1:
-                parameter += 0.2 * torch.randn_like(parameter)
+                parameter.add_(0.2 * torch.randn_like(parameter))
         made.to(dtype).save_pretrained(folder)
     return folder
 
