@@ -37,7 +37,8 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     head = tasks.module_of(step.task).head(step.task)
     genai = context.inputs[export] / CONFIG
     return Parts(
-        graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
+        written=context.inputs[export],
+        graphs=graph_names(encodes=head.encodes),
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],
