@@ -47,7 +47,6 @@ class Parts:
     precision: str = "fp32"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    genai: Path | None = None  # what onnxruntime-genai reads before the graph, where its builder wrote that
     part: str = ""  # of several tasks in one graph, the output of this one
 
 
@@ -95,14 +94,14 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     _copy_shared(step, parts, folder)
     _copy_own(step, parts, folder)
-    if parts.genai is not None:
-        write_json(folder / GENAI_CONFIG, _genai(step, parts, parts.genai, folder))
+    if (parts.written / GENAI_CONFIG).is_file():
+        write_json(folder / GENAI_CONFIG, _genai(step, parts, folder))
 
 
-def _genai(step: Package, parts: Parts, config_file: Path, folder: Path) -> dict[str, Any]:
-    """What onnxruntime-genai reads of the bundle: its graph, and the recipe's way of writing."""
+def _genai(step: Package, parts: Parts, folder: Path) -> dict[str, Any]:
+    """What onnxruntime-genai reads of the bundle, where its builder wrote it: the graph, and the way of writing."""
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config = json.loads((parts.written / GENAI_CONFIG).read_text(encoding="utf-8"))
         [graph] = parts.graphs
         encoder = open_reader(step.task, folder, max_length=step.max_length, root=Path())
     except (OSError, ValueError) as error:
@@ -113,7 +112,7 @@ def _genai(step: Package, parts: Parts, config_file: Path, folder: Path) -> dict
     else:
         ends = eos_ids(*(read_json(folder, name) for name in CONFIGURATIONS if (folder / name).is_file()))
     return writing_as(
-        pointing_at(config, graph.name),
+        pointing_at(config, graph),
         step.generation,
         max_length=step.max_length,
         end_tokens=ends,

@@ -10,7 +10,6 @@ from compiler.plan import Package
 from runtimes import tasks
 from runtimes.events import Said
 from runtimes.export.facts import graph_names
-from runtimes.export.genai import CONFIG
 from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
@@ -35,7 +34,6 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
-    genai = context.inputs[export] / CONFIG
     return Parts(
         written=context.inputs[export],
         graphs=graph_names(encodes=head.encodes),
@@ -45,6 +43,5 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
         key=context.key,
         versions=versions_of(RECORDED),
         baseline=evaluation["baseline"],
-        genai=genai if genai.is_file() else None,
         part=part,
     )
