@@ -14,19 +14,15 @@ from compiler.plan import Package
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
-from runtimes.answers import CONFIGURATIONS, writing_of
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
-from runtimes.decoded import eos_ids
+from runtimes.bundle_writing import tell_readers
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
-from runtimes.export.genai import CONFIG as GENAI_CONFIG
-from runtimes.export.genai import pointing_at, writing_as
 from runtimes.export.session import open_session
 from runtimes.gate import Verification, require_passed
-from runtimes.inputs import files_of, open_reader
+from runtimes.inputs import files_of
 from runtimes.learnt import learnt
-from runtimes.manifest import Manifest, TogetherManifest, read_json, seal
-from runtimes.tokens import Encoder
+from runtimes.manifest import Manifest, TogetherManifest, seal
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
 from runtimes.verify import WRITTEN as VERIFIED_WRITTEN
@@ -94,30 +90,12 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     _copy_shared(step, parts, folder)
     _copy_own(step, parts, folder)
-    if (parts.written / GENAI_CONFIG).is_file():
-        write_json(folder / GENAI_CONFIG, _genai(step, parts, folder))
-
-
-def _genai(step: Package, parts: Parts, folder: Path) -> dict[str, Any]:
-    """What onnxruntime-genai reads of the bundle, where its builder wrote it: the graph, and the way of writing."""
-    try:
-        config = json.loads((parts.written / GENAI_CONFIG).read_text(encoding="utf-8"))
-        [graph] = parts.graphs
-        encoder = open_reader(step.task, folder, max_length=step.max_length, root=Path())
-    except (OSError, ValueError) as error:
-        raise _missing(error) from error
-    assert isinstance(encoder, Encoder), "it writes language models"
-    if step.generation is not None:
-        ends = writing_of(step.task, encoder, step.generation, folder).ends
-    else:
-        ends = eos_ids(*(read_json(folder, name) for name in CONFIGURATIONS if (folder / name).is_file()))
-    return writing_as(
-        pointing_at(config, graph),
-        step.generation,
-        max_length=step.max_length,
-        end_tokens=ends,
-        pad_id=encoder.pad_id,
-    )
+    head = tasks.module_of(step.task).head(step.task)
+    if head.cached and not head.encodes:
+        try:
+            tell_readers(step, parts.written, parts.graphs[0], folder)
+        except (OSError, ValueError) as error:
+            raise _missing(error) from error
 
 
 def _missing(error: OSError | ValueError) -> RunError:

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -25,7 +26,7 @@ from runtimes.errors import RunError, first_line
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import ExportFacts
 from runtimes.export.genai import CONFIG, pointing_at
-from runtimes.pytorch.onnx_graph import ExportError, check_opset, facts, strip, write
+from runtimes.pytorch.onnx_graph import LARGEST_INSIDE, ExportError, check_opset, facts, strip, write
 from runtimes.pytorch.quiet import quiet
 
 EXPORTER = "onnxruntime_genai.models.builder"
@@ -33,7 +34,7 @@ OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 """No token of the hub is asked for; a layer with a window keeps all tokens, so that one way of caching serves all."""
 _PACKAGE = "onnxruntime-genai"
 _BUILT = "model.onnx"
-_AXES = {"batch_size": "batch", "sequence_length": "sequence", "past_sequence_length": "past"}
+_AXES = {"sequence_length": "sequence", "past_sequence_length": "past"}
 _AXES |= {"total_sequence_length": "past + sequence"}
 
 
@@ -44,10 +45,13 @@ class BuilderError(RunError):
         super().__init__("E505", message, hint)
 
 
-def export(model_folder: Path, out: Path, file: str, *, opset: int | None = None) -> ExportFacts:
+def export(
+    model_folder: Path, out: Path, file: str, *, opset: int | None = None, inside: int = LARGEST_INSIDE
+) -> ExportFacts:
     """Facts about the graph written to `file` in the folder `out`, float32, and its genai_config.json beside that.
 
-    Raises BuilderError when the builder fails, ExportError when what it wrote does not run.
+    Weights of more than `inside` bytes go into a data file. Raises BuilderError when the builder fails, ExportError
+    when what it wrote does not run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         source, built = Path(scratch) / "model", Path(scratch) / "built"
@@ -58,7 +62,7 @@ def export(model_folder: Path, out: Path, file: str, *, opset: int | None = None
         _settle(graph, config["model"]["decoder"]["head_size"])
         check_opset(graph, opset)
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-        found = facts(graph, num_bytes=write(graph, out / file, _check))
+        found = facts(graph, num_bytes=write(graph, out / file, _check, inside=inside))
     write_json(out / CONFIG, pointing_at(config, file))
     versions = ((_PACKAGE, metadata.version(_PACKAGE)), *found.versions)
     return replace(found, exporter=EXPORTER, versions=versions)
@@ -107,7 +111,10 @@ def _build(source: Path, built: Path, cache: Path) -> None:
 
 
 def _settle(graph: onnx_ir.Model, head_size: int) -> None:
-    """Names the axes as our own writer does, gives the cache its size, and takes out where the graph was made."""
+    """Names the axes, gives the cache its size, and takes out where the graph was made.
+
+    The batch keeps the name by which transformers.js knows it.
+    """
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         assert value.shape is not None, "the builder gives every input and output a shape"
         names = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
@@ -120,8 +127,6 @@ def _settle(graph: onnx_ir.Model, head_size: int) -> None:
 
 def _check(file: Path) -> None:
     """Two prompts, and a step after them, run. Raises ExportError."""
-    import numpy as np
-
     try:
         decoder = onnx_decoder(file, threads=1)
         mask_BT = np.array([[0, 1, 1], [1, 1, 1]])

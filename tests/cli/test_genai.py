@@ -104,6 +104,12 @@ def test_the_bundle_is_verified_and_answers_without_onnxruntime_genai(tuned: Pat
     assert "genai_config.json" in read_manifest(tuned / "bundle").files
 
 
+def test_other_readers_are_told_where_answers_end(tuned: Path) -> None:
+    told = json.loads((tuned / "bundle" / "generation_config.json").read_text(encoding="utf-8"))
+    assert told["eos_token_id"] == [2, 3]  # the model's, and the token that ends what is learnt
+    assert told["max_new_tokens"] == 6
+
+
 def test_onnxruntime_genai_writes_what_we_write_and_what_transformers_writes(tuned: Path) -> None:
     import onnxruntime_genai
     import torch
