@@ -121,12 +121,13 @@ def test_onnxruntime_genai_writes_what_we_write_and_what_transformers_writes(tun
     given = [[20, 8, 6], [7, 8, 9, 10, 11, 12, 13, 14], [30]]
     reader = onnxruntime_genai.Model(str(folder))
     bundle = open_bundle(folder, threads=1)
+    assert isinstance(bundle.graph, GroupedDecoder) and bundle.manifest.generation is not None
     config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
     ends = config["model"]["eos_token_id"]
     assert config["search"]["max_length"] == 48 + 6
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(tuned / "model").eval()
-    ours = generate(bundle.graph, given, bundle.manifest.generation, eos_ids=ends, pad_id=0)  # type: ignore[arg-type]
+    ours = generate(bundle.graph, given, bundle.manifest.generation, eos_ids=ends, pad_id=0)
     for ids, answer in zip(given, ours, strict=True):
         parameters = onnxruntime_genai.GeneratorParams(reader)
         parameters.set_search_options(max_length=len(ids) + 6)
