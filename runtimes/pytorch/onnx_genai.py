@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from compiler.files import write_json
 from compiler.tokenizer_files import CARRIED, TOKENIZER
@@ -121,7 +120,6 @@ def _settle(graph: onnx_ir.Model, head_size: int) -> None:
         if str(value.name).startswith(("past_key_values.", "present.")):
             names[-1] = head_size
         value.shape = onnx_ir.Shape([_AXES.get(name, name) if isinstance(name, str) else name for name in names])
-    RemoveUnusedNodesPass()(graph)
     strip(graph)
 
 
