@@ -27,6 +27,7 @@ from compiler.options import check_rates, check_unfreezing
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
+from compiler.precisions import check_static, precision_choices
 from compiler.recipe import AdamW, Excluded, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.rounding import check_groups, group_choices
 from compiler.tasks import ResolvedTask, Task
@@ -153,6 +154,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *generation_choices,
             *group_choices(recipe, model),
             *exporter_choices(recipe, model),
+            *precision_choices(recipe),
         ),
     )
 
@@ -175,6 +177,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_few_shot(recipe, model, data)
     yield from check_groups(recipe, model)
     yield from check_exported(recipe, model)
+    yield from check_static(recipe, model)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

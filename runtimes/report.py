@@ -16,7 +16,7 @@ from runtimes import tasks
 from runtimes.store import Receipt, Store
 
 Report = Mapping[str, Any]
-_EXPORTS = ("export", "export-together")
+_EXPORTS = ("export", "export-together", "quantize")
 # Kind of step -> the part of a report that it measures, and the file that it leaves.
 _MEASURED = {
     "prepare": ("data", "data.json"),
@@ -114,6 +114,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
     for name, gate in report["gates"].items():
         if gate:
             yield _gate_lines(name, gate)
+    yield _table_lines({name: gate for name, gate in report["gates"].items() if gate}, tuple(report.get("tasks", ())))
     seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
     yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
 
@@ -226,6 +227,22 @@ def few_shot_line(told: Mapping[str, Any], asked: str = "the untuned model") -> 
     rows = "train row" if wanted == 1 else "train rows"
     left_out = f"; before {fewer:,} of {total:,} prompts there was room for fewer" if fewer else ""
     return f"    few_shot: {asked}, {wanted} solved {rows} before each prompt{left_out}"
+
+
+def _table_lines(gates: Mapping[str, Mapping[str, Any]], parts: tuple[str, ...]) -> list[str]:
+    """What each stage of all gates costs and is worth; gates of older versions have no costs.
+
+    `parts`: several tasks, whose gates end in their names, and whose metrics stand beside each other.
+    """
+    from runtimes.costs import cost_lines
+
+    costs = {name: cost for gate in gates.values() for name, cost in gate.get("costs", {}).items()}
+    stages: dict[str, dict[str, float]] = {}
+    for gate_name, gate in gates.items():
+        whose = next((f"{part} " for part in parts if gate_name.endswith(f"-{part}")), "")
+        for name, figures in gate["stages"].items():
+            stages.setdefault(name, {}).update({f"{whose}{metric}": value for metric, value in figures.items()})
+    return [f"  {line}" for line in cost_lines(costs, stages)]
 
 
 def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:
