@@ -176,3 +176,24 @@ def test_naming_the_builder_for_heads_that_it_can_t_turn_is_an_error_with_its_pl
     assert found.exit_code == 1
     assert re.search(r"recipe\.json:\d+:\d+: error\[R241\] /export/0/exporter", found.output)
     assert "heads of a multiple of 16 numbers, and the model's have 8" in " ".join(found.output.split())
+
+
+def test_a_rounded_bundle_names_its_graph_and_opens_too(tuned: Path) -> None:
+    import onnxruntime_genai
+
+    folder = tuned.parents[1]
+    export = '[{"format": "onnx", "precision": "int8", "max_metric_drop": 1.0}]'
+    options = ("--runs", str(folder / "runs"), "--target", "cpu", "--set", f"/export={export}", "--set", "/name=int8")
+    found = recipe("run", str(folder / "recipe.json"), *options)
+    assert found.exit_code == 0, found.output
+    bundle = folder / "runs" / "int8" / "bundle"
+    config = json.loads((bundle / "genai_config.json").read_text(encoding="utf-8"))
+    assert config["model"]["decoder"]["filename"] == "onnx/model_int8.onnx"
+    assert isinstance(open_bundle(bundle, threads=1).graph, GroupedDecoder)
+    reader = onnxruntime_genai.Model(str(bundle))
+    parameters = onnxruntime_genai.GeneratorParams(reader)
+    parameters.set_search_options(max_length=6)
+    generator = onnxruntime_genai.Generator(reader, parameters)
+    generator.append_tokens(np.array([[20, 8, 6]], np.int32))
+    generator.generate_next_token()
+    assert generator.get_sequence(0).tolist()[:3] == [20, 8, 6]
