@@ -14,6 +14,7 @@ from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
+from compiler.functions import function_choices
 from compiler.genai import check_exported, exporter_choices, settled_export
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
@@ -154,6 +155,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *generation_choices,
             *group_choices(recipe, model),
             *exporter_choices(recipe, model),
+            *function_choices(recipe, task.task, training.max_length, generation),
             *precision_choices(recipe),
         ),
     )
