@@ -225,6 +225,12 @@ CODES: dict[str, Code] = {
         "The exporter can't write the model as a graph that runs at every batch size and length. The "
         "tuned model is kept.",
     ),
+    "E505": Code(
+        "onnxruntime-genai's builder failed",
+        "The builder knows the architecture and yet can't write this model, because of something in its configuration "
+        'or its tokenizer. The tuned model is kept; {"format": "onnx", "exporter": "transformers"} writes it another '
+        "way.",
+    ),
     "E502": Code(
         "a saved model is not whole",
         "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
@@ -419,6 +425,13 @@ CODES: dict[str, Code] = {
         "so it can only be the first's. After it, a method that is planned by the shapes of weights needs some of the "
         "same shapes in the model's folder. A stage that classifies or measures leaves the head of its task, so "
         "language models are tuned before it and not after.",
+    ),
+    "R241": Code(
+        "an exporter that can't write the model",
+        "The builder of onnxruntime-genai writes language models of the architectures that it is known to write right, "
+        "with heads whose size its attention takes, in the one operator set of its release. It has no place for "
+        "virtual tokens, nor for other additions that are not merged into the weights. `exporter` left out chooses by "
+        "itself.",
     ),
     "R401": Code(
         "access is refused",

@@ -38,6 +38,15 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFacts:
+    """The heads of a model's attention, from its config.json."""
+
+    size: int  # numbers of a head
+    rope: str = "default"  # how positions turn them
+    partial: bool = False  # whether positions turn only a part of each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """A pretrained model, from its config.json and the headers of its weights."""
 
@@ -61,6 +70,7 @@ class ModelFacts:
     max_target_positions: int | None = None  # tokens that an encoder-decoder can write; None without a limit
     packs: bool = False  # whether its attention keeps packed rows apart
     padding: int | None = 0  # the token that fills rows up, where config.json names one
+    heads: HeadFacts | None = None  # None where config.json does not say how many there are
     adapter: AdapterFacts | None = None  # that the recipe's method begins with
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine

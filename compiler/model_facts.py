@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compiler import weights
-from compiler.facts import AdapterFacts, ModelFacts
+from compiler.facts import AdapterFacts, HeadFacts, ModelFacts
 from compiler.hub import Files, FolderFiles, SourceError
 from compiler.images import PROCESSOR
 from compiler.positions import has_relative_positions, num_positions
@@ -30,6 +30,7 @@ _WIDTHS = (
     *("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim", "d_ff", "n_inner"),
     "moe_intermediate_size",
 )
+_ROPE = ("rope_parameters", "rope_scaling")
 _UNUSABLE = frozenset(["R402", "R404", "R406"])  # weights that are missing, pickled or broken
 _VOCABULARIES = ("vocab_size", "decoder_vocab_size")
 _SAVE_AGAIN = "save the model again with save_pretrained"
@@ -186,6 +187,7 @@ def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
         max_target_positions=_max_target_positions(flat),
         packs=keeps_rows_apart(config),
         padding=flat.get("pad_token_id"),
+        heads=_heads(flat),
         tokenizer_file=files.local(TOKENIZER) if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
     )
@@ -257,6 +259,18 @@ def keeps_rows_apart(config: Mapping[str, Any]) -> bool:
     flat = _flat(config)
     windows = flat.get("sliding_window") is not None and flat.get("use_sliding_window") is not False
     return flat["model_type"] in _PACKED and not windows
+
+
+def _heads(config: Mapping[str, Any]) -> HeadFacts | None:
+    """The heads of the attention, as releases of transformers before and after 5 say how positions turn them."""
+    count, hidden = _whole(config, ("num_attention_heads", "n_head")), _whole(config, _HIDDEN_SIZE)
+    size = _whole(config, ("head_dim",)) or (hidden // count if hidden and count else 0)
+    if not size:
+        return None
+    named = next((found for key in _ROPE if isinstance(found := config.get(key), Mapping)), {})
+    share = named.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    rope = named.get("rope_type", named.get("type", "default" if "rope_theta" in named or not named else "by layer"))
+    return HeadFacts(size=size, rope=str(rope), partial=share not in (None, 1, 1.0))
 
 
 def _half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -348,7 +348,17 @@ class Onnx:
     """An ONNX graph, in a bundle that needs onnxruntime, tokenizers and numpy."""
 
     format: Annotated[Literal["onnx"], About("An ONNX graph and the bundle around it.")] = "onnx"
-    opset: Annotated[int | Literal["auto"], About("The ONNX operator set. auto: 18.", minimum=18, maximum=23)] = "auto"
+    opset: Annotated[
+        int | Literal["auto"],
+        About("The ONNX operator set. auto: 18, and 22 of what onnxruntime-genai writes.", minimum=18, maximum=23),
+    ] = "auto"
+    exporter: Annotated[
+        Literal["auto", "genai", "transformers"],
+        About(
+            "What writes the graph. genai: onnxruntime-genai's builder, of decoders that it is known to write right, "
+            "with grouped-query attention; the bundle then opens in onnxruntime-genai. auto: genai where it can."
+        ),
+    ] = "auto"
     precision: Annotated[
         Precision,
         About(
@@ -373,7 +383,7 @@ class Onnx:
     @property
     def whole(self) -> Onnx:
         """The export in float32, which is rounded afterwards."""
-        return Onnx(opset=self.opset)
+        return Onnx(opset=self.opset, exporter=self.exporter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

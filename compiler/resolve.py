@@ -15,6 +15,7 @@ from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.functions import function_choices
+from compiler.genai import check_exported, exporter_choices, settled_export
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
@@ -142,7 +143,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
         tuned=methods.module_of(method).tuned(method, model),
         training=training,
         metrics=metrics,
-        exports=tuple(resolved_export(export) for export in recipe.export),
+        exports=tuple(resolved_export(settled_export(export, recipe, model)) for export in recipe.export),
         verify=recipe.verify,
         generation=generation,
         choices=(
@@ -153,6 +154,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *metric_choices,
             *generation_choices,
             *group_choices(recipe, model),
+            *exporter_choices(recipe, model),
             *function_choices(recipe, task.task, training.max_length, generation),
             *precision_choices(recipe),
         ),
@@ -176,6 +178,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_unfreezing(recipe, per_epoch, _num_steps(recipe, per_epoch))
     yield from check_few_shot(recipe, model, data)
     yield from check_groups(recipe, model)
+    yield from check_exported(recipe, model)
     yield from check_static(recipe, model)
 
 

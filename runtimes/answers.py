@@ -19,6 +19,8 @@ from runtimes.tasks.interface import Prompt, Side
 from runtimes.tokens import Encoder
 
 Row = Mapping[str, Any]
+CONFIGURATIONS = ("generation_config.json", "config.json")
+"""The files of a model that say what ends a text; the first that does counts."""
 PROMPT_CUT = "prompt_cut"
 """The key of an answer that says at which side its prompt was cut."""
 
@@ -94,9 +96,8 @@ class Writing:
 
 def writing_of(task: Task, encoder: Encoder, generation: Generation, folder: Path) -> Writing:
     """How the model in a folder writes. Its configurations say what ends an answer, and so does the task."""
-    configurations = (_json(folder / "generation_config.json"), _json(folder / "config.json"))
     own = tasks.writing_module_of(task).end_tokens(task, encoder)
-    ends = tuple(sorted({*eos_ids(*configurations), *own}))
+    ends = tuple(sorted({*eos_ids(*(_json(folder / name) for name in CONFIGURATIONS)), *own}))
     return Writing(task=task, encoder=encoder, generation=generation, ends=ends)
 
 

@@ -39,7 +39,7 @@ from runtimes.tokens import Encoder
 from runtimes.windows import of_rows, windows_of
 
 if TYPE_CHECKING:
-    from runtimes.export.decoding import OnnxDecoder
+    from runtimes.export.decoding import CachedDecoder
     from runtimes.export.sequence import OnnxSequenceDecoder
     from runtimes.export.session import Session
     from runtimes.mlx.functions import FunctionSession
@@ -164,7 +164,7 @@ class Bundle:
         return (self.manifest.part,) if self.manifest.part else self.head.results
 
     @cached_property
-    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction:
+    def graph(self) -> Session | CachedDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         if holds_function(self.manifest):
             return self._function()

@@ -21,6 +21,7 @@ from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, require_passed
+from runtimes.genai_files import write_genai
 from runtimes.inputs import files_of
 from runtimes.learnt import learnt
 from runtimes.manifest import Manifest, TogetherManifest, seal
@@ -93,6 +94,7 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     _copy_own(step, parts, folder)
     try:
         write_client_files(step, folder, parts.graphs, _inputs(parts.graphs, folder), parts.precision)
+        write_genai(step, parts.written, parts.graphs[0], folder)
     except (OSError, ValueError) as error:
         raise _missing(error) from error
 

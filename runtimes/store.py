@@ -23,7 +23,7 @@ from runtimes.errors import RunError
 
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
-    "export": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript"),
+    "export": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime-genai"),
     "quantize": ("onnx", "onnxruntime"),
     "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "mlx", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
@@ -39,6 +39,7 @@ RECORDED = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "onnxruntime-genai",
     "tokenizers",
     "numpy",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from compiler.functions import Shapes
-from compiler.recipe import Export
+from compiler.recipe import Export, Onnx
 from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
@@ -19,6 +19,7 @@ from runtimes.saved import SavedModel
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
 PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "mlx": ("mlx", "mlx_lm")}
+BUILDER = "onnxruntime_genai"
 MODULES: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx_format", "mlx": "runtimes.mlx.format"}
 
 
@@ -80,7 +81,8 @@ class TogetherModule(FormatModule, Protocol):
 
 def require_format(export: Export) -> None:
     """Nothing where a format's packages are installed: asked before hours of training. Raises RunError E402."""
-    missing = [name for name in PACKAGES[export.format] if importlib.util.find_spec(name) is None]
+    built = (BUILDER,) if isinstance(export, Onnx) and export.exporter == "genai" else ()
+    missing = [name for name in (*PACKAGES[export.format], *built) if importlib.util.find_spec(name) is None]
     if missing:
         extra = "onnx" if export.format == "onnx" else export.format
         hint = f'install it: pip install "recipec[{extra}]"'

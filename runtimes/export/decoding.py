@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
 from runtimes.export.facts import virtual_file
-from runtimes.export.session import Session, failure, open_session
+from runtimes.export.grouped import OPERATOR, GroupedDecoder
+from runtimes.export.operators import operators
+from runtimes.export.session import Session, failure, open_session, ort_value
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
@@ -26,6 +27,7 @@ from runtimes.virtual import VirtualCache, read_virtual
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, S, D], by the names of the inputs; never copied between steps."""
 _PAST, _PRESENT = "past_key_values.", "present."
+_DTYPES: Mapping[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class OnnxDecoder:
     session: Session
     sizes: Mapping[str, tuple[int, int]]
     """Of each input of the cache: H and D."""
+    dtype: type[np.floating]
+    """Of the cache."""
     max_positions: int | None
     before: VirtualCache
     """What stands before each row."""
@@ -67,9 +71,9 @@ class OnnxDecoder:
         """The cache before the first token of each row."""
         if self.before.layers:
             arrays = (array for layer in self.before.of_rows(num_rows) for array in layer)
-            return {name: ort_value(array) for name, array in zip(self.sizes, arrays, strict=True)}
+            return {name: ort_value(array.astype(self.dtype)) for name, array in zip(self.sizes, arrays, strict=True)}
         return {
-            name: ort_value(np.zeros((num_rows, num_heads, 0, size), np.float32))
+            name: ort_value(np.zeros((num_rows, num_heads, 0, size), self.dtype))
             for name, (num_heads, size) in self.sizes.items()
         }
 
@@ -82,27 +86,34 @@ class OnnxDecoder:
         return self.session.values(names, given)
 
 
-def ort_value(array: npt.NDArray[Any]) -> Any:
-    """An array as onnxruntime holds it."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+CachedDecoder = OnnxDecoder | GroupedDecoder
+"""What runs a graph of a decoder, as its attention asks."""
 
 
-def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None = None) -> OnnxDecoder:
+def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None = None) -> CachedDecoder:
     """The decoder of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
 
     `max_positions`: tokens that a row may have, which config.json knows and the graph does not.
     """
     session = open_session(onnx_file, threads=threads)
-    shapes = {value.name: value.shape for value in session.inner.get_inputs() if value.name.startswith(_PAST)}
-    if not shapes:
+    cached = {value.name: value for value in session.inner.get_inputs() if value.name.startswith(_PAST)}
+    if not cached:
         raise failure(onnx_file, f"keeps no cache: it has no inputs {_PAST}*")
-    sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
+    try:
+        sizes = {name: (int(value.shape[1]), int(value.shape[3])) for name, value in cached.items()}
+        dtype = _DTYPES[next(iter(cached.values())).type]
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise failure(onnx_file, f"does not say what its cache is: {error}") from error
+    if OPERATOR in operators(onnx_file):
+        return GroupedDecoder(session=session, sizes=sizes, dtype=dtype, max_positions=max_positions)
     try:
         pairs = [*sizes.values()]
         before = read_virtual(virtual_file(onnx_file), [*zip(pairs[::2], pairs[1::2], strict=True)])
     except (OSError, ValueError) as error:
         raise failure(onnx_file, f"can't begin: {error}") from error
-    return OnnxDecoder(session=session, sizes=sizes, max_positions=before.left(max_positions), before=before)
+    return OnnxDecoder(
+        session=session, sizes=sizes, dtype=dtype, max_positions=before.left(max_positions), before=before
+    )
 
 
 class Answering(Protocol):

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
-from runtimes.export.decoding import ort_value
 from runtimes.export.facts import graph_names
-from runtimes.export.session import Session, failure, open_session
+from runtimes.export.session import Session, failure, open_session, ort_value
 
 _PAST, _PRESENT, _OWN, _HIDDEN = "past_key_values.", "present.", ".decoder.", "last_hidden_state"
 

@@ -99,6 +99,11 @@ def onnx_scores(
     return scores
 
 
+def ort_value(array: npt.NDArray[Any]) -> Any:
+    """An array as onnxruntime holds it."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
 def failure(onnx_file: Path, message: str) -> RunError:
     """What a graph does wrong."""
     return RunError("E604", f"{onnx_file}: the graph {message}", "export it again")

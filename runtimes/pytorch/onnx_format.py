@@ -19,7 +19,7 @@ from runtimes.export.facts import GRAPH, ExportFacts, graph_names, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
-from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence, onnx_together
+from runtimes.pytorch import onnx, onnx_decoder, onnx_genai, onnx_sequence, onnx_together
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
 from runtimes.pytorch.onnx_graph import ExportError
@@ -30,10 +30,13 @@ from runtimes.virtual import write_virtual
 
 
 def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
-    """Writes the graph. Raises RunError E501."""
+    """Writes the graph. Raises RunError E501, E505 where another's exporter fails."""
     assert isinstance(export.opset, int), "resolved"
     module = tasks.module_of(task)
     head = module.head(task)
+    if export.exporter == "genai":
+        assert saved.adapter is None, "merged, or written by transformers"
+        return _written(onnx_genai.export(saved.folder, out, GRAPH, opset=export.opset))
     write_graph, place = _writer(head)
     if head.reading == "logits":
         shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
@@ -86,7 +89,7 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
     if not head.cached:
         return [stage(partial(onnx_scores, written / graph, results=head.results, reading=head.reading))]
     most = max_positions(AutoConfig.from_pretrained(saved.folder, local_files_only=True))
-    opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]
+    opened: Callable[[], decoding.CachedDecoder | OnnxSequenceDecoder]
     if head.encodes:
         start = head.config["decoder_start_token_id"]
         precision = export.precision

@@ -218,6 +218,7 @@ def write(graph: onnx_ir.Model, out: Path, check: Callable[[Path], object], *, i
         if _weight_bytes(graph) > inside:
             onnx_ir.save(graph, file, external_data=data_file(file).name)
         else:
+            onnx_ir.external_data.load_to_model(graph)
             file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
         check(file)
         data_file(out).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from compiler.plan import Quantize
 from runtimes import tasks
 from runtimes.batches import collate
 from runtimes.events import Said
+from runtimes.export import genai
 from runtimes.export.facts import graph_names, virtual_file
 from runtimes.export.rounding import Feed, Rounded, round_graph
 from runtimes.export.session import open_session
@@ -49,6 +50,8 @@ def quantized(step: Quantize, exported: Path, out: Path, rows: Table | None) -> 
         found.append(round_graph(step.export, graph, out / after, weights_alone=head.cached, rows=feeds))
         if virtual_file(graph).exists():
             shutil.copyfile(virtual_file(graph), virtual_file(out / after))
+    if (exported / genai.CONFIG).is_file():
+        shutil.copyfile(exported / genai.CONFIG, out / genai.CONFIG)
     whole = _together(found)
     facts = {**asdict(whole), "precision": step.export.precision, "versions": versions_of(_QUANTIZERS)}
     write_json(out / "export.json", facts)

@@ -53,7 +53,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def decoder(exported: Exported) -> OnnxDecoder:
-    return onnx_decoder(exported[1], threads=1, max_positions=64)
+    found = onnx_decoder(exported[1], threads=1, max_positions=64)
+    assert isinstance(found, OnnxDecoder)
+    return found
 
 
 @pytest.mark.parametrize("way", WAYS)
