@@ -13,6 +13,7 @@ import click
 from compiler.cli.bundle_together import answer_line, answered_together, columns_of, refuse_data, typed_texts
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
+from compiler.cli.serve import refuse_with_serve, refuse_without_serve, serve_bundle, serve_options
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
@@ -26,6 +27,7 @@ _ROWS_AT_ONCE = 1024
 
 @click.command(
     epilog="Examples:  recipe predict quickstart --text 'a joy'    recipe predict BUNDLE --input rows.jsonl -o a.jsonl"
+    "    recipe predict BUNDLE --serve --port 8000"
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, help="A text to answer. Can be repeated.")
@@ -42,6 +44,7 @@ _ROWS_AT_ONCE = 1024
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print answers as JSONL.")
 @runs_option
+@serve_options
 def predict(
     bundle: Path,
     texts: tuple[str, ...],
@@ -53,16 +56,20 @@ def predict(
     threads: int,
     as_json: bool,
     runs_folder: Path,
+    serve: bool,
+    **serving: Any,
 ) -> None:
     """Answer texts or images with BUNDLE: a bundle's folder, or a run.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime, numpy, and tokenizers or Pillow alone; with --serve also starlette and uvicorn.
     """
+    if serve:
+        refuse_with_serve(("texts", "images", "source", "column", "output", "batch_size", "as_json"))
+        serve_bundle(bundle_folder(bundle, runs_folder), threads, serving)
+        return
+    refuse_without_serve()
     typed = {"text": texts, "image": images}
-    if [bool(texts), bool(images), source is not None].count(True) != 1:
-        raise click.UsageError("give texts with --text, images with --image, or rows with --input")
-    if output is not None and source is not None and output.resolve() == source.resolve():
-        raise click.UsageError(f"{output} holds the rows: name another file for the answers")
+    check_sources(texts, images, source, output)
     if is_together(bundle_folder(bundle, runs_folder)):
         if images:
             raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
@@ -73,9 +80,8 @@ def predict(
     from runtimes import tasks
 
     opened = open_for(bundle, runs_folder, threads)
-    module = compiler_tasks.module_of(opened.task)
-    columns, required = dict(opened.manifest.columns), {*module.INPUTS} - {*module.OPTIONAL} | {*module.NAMED}
-    chief, *others = [role for role in module.INPUTS if role in columns and role in required] or module.INPUTS[:1]
+    columns = dict(opened.manifest.columns)
+    chief, *others = compiler_tasks.asked_roles(opened.task, columns)
     columns |= {chief: column} if column else {}
     read = compiler_tasks.reads(opened.task)
     if source is None and not typed[read]:
@@ -92,6 +98,14 @@ def predict(
             click.echo(line_of(answered))
         else:
             click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
+
+
+def check_sources(texts: tuple[str, ...], images: tuple[str, ...], source: Path | None, output: Path | None) -> None:
+    """Raises click's error unless there is one source of rows, and the answers go somewhere else."""
+    if [bool(texts), bool(images), source is not None].count(True) != 1:
+        raise click.UsageError("give texts with --text, images with --image, or rows with --input")
+    if output is not None and source is not None and output.resolve() == source.resolve():
+        raise click.UsageError(f"{output} holds the rows: name another file for the answers")
 
 
 def is_together(folder: Path) -> bool:
@@ -185,7 +199,8 @@ def answer(
     """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
     given, done = row_reader(bundle, columns), 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        predictions = bundle.predict([given(row) for row in portion], batch_size, first=done)
+        numbers = range(done, done + len(portion))
+        predictions = bundle.predict([given(row) for row in portion], batch_size, numbers=numbers)
         done += len(portion)
         for row, prediction in zip(portion, predictions, strict=True):
             yield {**row.values, "prediction": prediction}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,35 @@ def test_damage_that_was_sealed_again_is_caught_by_what_the_bundle_answers(
     assert check in failed
     assert "hashes" not in failed
     assert "error[E603]: manifest -> bundle: " in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--port", "8000", "--text", "a"], "--port goes with --serve"),
+        (["--max-rows", "9", "--text", "a"], "--max-rows goes with --serve"),
+        (["--serve", "--text", "a"], "--text does not go with --serve: rows are sent to POST /predict"),
+        (["--serve", "--json"], "--json does not go with --serve"),
+        (["--serve", "--max-batch", "0"], "0 is not in the range"),
+    ],
+)
+def test_options_of_a_server_and_of_rows_exclude_each_other(
+    bundle: Path, recipe, options: list[str], said: str
+) -> None:
+    done = recipe("predict", bundle, *options)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_a_folder_that_is_no_bundle_is_not_served(recipe, tmp_path: Path) -> None:
+    done = recipe("predict", tmp_path, "--serve", "--port", "0")
+    assert (done.exit_code, "E601" in done.output) == (4, True)
+
+
+def test_a_server_without_its_packages_names_the_extra_that_brings_them(recipe, bundle: Path, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "runtimes.endpoint", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = recipe("predict", bundle, "--serve", "--port", "0")
+    assert done.exit_code == 4
+    assert 'error[E402]: this needs the package "uvicorn"' in done.output
+    assert "pip install 'recipec[serve]'" in done.output

@@ -19,9 +19,11 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
 from compiler.plan import VerifyExport
 from runtimes import steps
+from runtimes.bundle_together import open_together
 from runtimes.errors import GateError
 from runtimes.manifest import read_manifest, read_together, seal
 from tests.cli.conftest import invoke
+from tests.serving import serving
 from tests.several import FACTS, MOODS, SENTIMENT, VALENCE, compiled, write_several
 from tests.tiny import BAD, GOOD
 
@@ -114,6 +116,21 @@ def test_rows_of_a_file_are_answered_as_texts_are(finished: Path, tmp_path: Path
     assert first["sentiment"]["label"] == "positive"
     wrong = invoke("predict", run, "--image", "x.png")
     assert (wrong.exit_code, "--text" in wrong.output) == (2, True)
+
+
+def test_a_server_answers_for_all_tasks(bundle: Path) -> None:
+    rows = [{"snippet": text} for text in TEXTS]
+    answers = open_together(bundle, threads=1).predict({name: [{"text": text} for text in TEXTS] for name in PARTS})
+    with serving(bundle) as running:
+        status, value = running.predict({"rows": rows})
+        typed = running.predict({"text": TEXTS[0]})
+        [facts, wrong] = [running.get("/metadata"), running.predict({"rows": [{"text": TEXTS[0]}]})]
+    assert (status, typed[0], facts[0], wrong[0]) == (200, 200, 200, 422)
+    for found, expected in zip(value["answers"], answers, strict=True):
+        assert found["prediction"]["sentiment"]["label"] == expected["sentiment"]["label"]
+        assert found["prediction"]["valence"]["value"] == pytest.approx(expected["valence"]["value"], abs=1e-5)
+    assert typed[1]["answers"][0]["snippet"] == TEXTS[0]
+    assert (facts[1]["task"], [*facts[1]["parts"]]) == ([*PARTS], [*PARTS])
 
 
 def test_a_receiver_verifies_each_task(bundle: Path) -> None:
