@@ -16,6 +16,7 @@ from compiler.balance import Draw
 from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
+from compiler.origin import NO_ORIGIN, Origin
 from compiler.packing import Packing
 from compiler.recipe import NAME, Excluded, Export, Loss, Optimizer
 from compiler.tasks import Task
@@ -264,6 +265,7 @@ class Package:
     max_length: int
     columns: Mapping[str, str]
     generation: Generation | None
+    origin: Origin = field(default=NO_ORIGIN, metadata=_LATER)  # for the card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,11 @@ from typing import Any, cast
 import numpy as np
 
 from compiler.data.texts import BadValueError, UnknownLabelError
+from compiler.origin import CARD
 from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
+from runtimes.card import compare_card
 from runtimes.comparison import asked, examples_of, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
@@ -40,7 +42,16 @@ from runtimes.gate import (
 from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
 from runtimes.inputs import Row, fingerprint, identities, parts_of
-from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest, read_together
+from runtimes.manifest import (
+    Manifest,
+    TogetherManifest,
+    broken,
+    check_hashes,
+    digest_of_rows,
+    read_json,
+    read_manifest,
+    read_together,
+)
 from runtimes.verify_writing import compare_written
 from runtimes.windows import windows_of
 
@@ -61,13 +72,14 @@ def verify_bundle(
     """
     manifest = read_manifest(folder)
     hashes = compare_each(check_hashes(folder, manifest), len(manifest.files), name="hashes")
+    card = () if manifest.part else _compare_card(folder, manifest, [manifest])
     try:
         checks = tuple(_checks(open_bundle(folder, threads=threads), rows, batch_sizes))
     except RunError as error:
         if hashes.passed or error.code == "E605":
             raise
         checks = ()  # the files are damaged, and the check of the hashes says which
-    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks)))
+    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *card, *checks)))
 
 
 def verify_together(folder: Path, *, threads: int = 0) -> Verification:
@@ -79,7 +91,15 @@ def verify_together(folder: Path, *, threads: int = 0) -> Verification:
         for name in manifest.parts
         for edge in verify_bundle(folder / name, threads=threads).edges
     ]
-    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes,)), *edges)
+    card = _compare_card(folder, manifest, [read_manifest(folder / name) for name in manifest.parts])
+    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *card)), *edges)
+
+
+def _compare_card(
+    folder: Path, manifest: Manifest | TogetherManifest, parts: Sequence[Manifest]
+) -> tuple[Findings, ...]:
+    """The card against the manifest; nothing where a bundle has none."""
+    return (compare_card(folder, manifest.name, parts),) if CARD in manifest.files else ()
 
 
 def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[int]) -> Iterator[Check]:

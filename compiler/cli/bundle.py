@@ -280,19 +280,27 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime, numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the sender's word:
+    nothing in a bundle proves where its model is from.
     """
+    from compiler.typed import to_json
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest, read_together
+    from runtimes.provenance import told_lines
     from runtimes.verify_bundle import verify_bundle, verify_together
 
     folder = bundle_folder(bundle, runs_folder)
     if is_together(folder):
+        parts = read_together(folder).parts
         if data is not None:
-            refuse_data(folder, read_together(folder).parts)
-        verification = verify_together(folder, threads=threads)
+            refuse_data(folder, parts)
+        verification, told = verify_together(folder, threads=threads), read_manifest(folder / parts[0])
     else:
-        rows = answered_rows(data, read_manifest(folder)) if data is not None else None
+        told = read_manifest(folder)
+        rows = answered_rows(data, told) if data is not None else None
         verification = verify_bundle(folder, rows, threads=threads)
-    click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
+    found = {**verification.to_json(), "senders_word": to_json(told.provenance)}
+    *checks, verdict = report_lines(verification)
+    lines = [*checks, *(printable(f"told  {line}") for line in told_lines(told.provenance)), verdict]
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")

@@ -14,6 +14,7 @@ from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
+from runtimes.steps.provenance import provenance_of
 from runtimes.store import RECORDED, versions_of
 
 
@@ -43,5 +44,6 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
         key=context.key,
         versions=versions_of(RECORDED),
         baseline=evaluation["baseline"],
+        provenance=provenance_of(step, context, evaluation, part),
         part=part,
     )

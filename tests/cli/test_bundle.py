@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from compiler.hashes import sha256_of
+
 
 @pytest.fixture
 def bundle(finished: Path, tmp_path: Path) -> Path:
@@ -82,6 +84,31 @@ def test_a_whole_bundle_is_verified(bundle: Path, recipe) -> None:
     done = recipe("verify", bundle)
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith("gate passed")
+
+
+def test_what_no_receiver_can_recompute_is_told_as_the_sender_s_word(bundle: Path, recipe) -> None:
+    done = recipe("verify", bundle)
+    told = [line for line in done.output.splitlines() if line.startswith("told  ")]
+    assert told[0] == "told  base model model, licence unknown"
+    assert told[1] == "told  full, 210 rows, 56 steps"
+    assert told[2] == "told  sha256 of 1 file of rows, 1 file of tuned weights"
+    assert told[3].startswith("told  the trained model on 60 test rows: accuracy 0.")
+    assert done.output.count("manifest -> bundle: card") == 1
+    word = json.loads(recipe("verify", bundle, "--json").output)["senders_word"]
+    assert [(used["split"], used["rows"]) for used in word["data"]] == [
+        ("train", 210),
+        ("validation", 30),
+        ("test", 60),
+    ]
+
+
+def test_the_hashes_of_weights_rows_and_base_are_those_of_the_files(finished: Path, bundle: Path) -> None:
+    word = json.loads((bundle / "manifest.json").read_text())["provenance"]
+    assert {digest for used in word["data"] for digest in used["files"]} == {sha256_of(finished / "rows.jsonl", None)}
+    base = finished / "model"
+    assert word["base_files"]["model.safetensors"] == sha256_of(base / "model.safetensors", None)
+    tuned = finished / "runs" / "tiny" / "model" / "model.safetensors"
+    assert word["weights"] == {"model/model.safetensors": sha256_of(tuned, None)}
 
 
 def test_a_bundle_is_measured_on_the_receivers_rows(finished: Path, bundle: Path, recipe, tmp_path: Path) -> None:
