@@ -135,13 +135,13 @@ def test_an_unknown_licence_is_said_and_not_guessed(manifest: Manifest) -> None:
 
 def test_a_folder_is_no_model_of_the_hub(manifest: Manifest) -> None:
     found = read_back([changed(manifest, origin=replace(PROVENANCE.origin, on_hub=False, base_model="base"))])
-    assert "base_model" not in found.data
+    assert data_of(found).base_model is None
     assert "Tuned from the folder base" in found.text
 
 
 def test_a_model_from_scratch_has_no_base(manifest: Manifest) -> None:
     found = read_back([changed(manifest, reads_base=False, trainings=(replace(TRAINING, method=Scratch()),))])
-    assert "base_model" not in found.data
+    assert data_of(found).base_model is None
     assert "Trained from scratch" in found.text
 
 
