@@ -84,6 +84,7 @@ def _results(manifest: Manifest) -> Iterator[EvalResult]:
             task_name=manifest.part or None,
             dataset_type=dataset,
             dataset_name=dataset,
+            dataset_config=manifest.part or None,  # the library joins what has all of these alike
             dataset_split=evaluated.split or None,
             metric_type=_HUB_METRICS.get(kind, kind),
             metric_name=name,

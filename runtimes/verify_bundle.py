@@ -79,7 +79,7 @@ def verify_bundle(
         if hashes.passed or error.code == "E605":
             raise
         checks = ()  # the files are damaged, and the check of the hashes says which
-    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *card, *checks)))
+    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks, *card)))
 
 
 def verify_together(folder: Path, *, threads: int = 0) -> Verification:

@@ -150,7 +150,7 @@ def test_a_model_that_was_only_converted_is_none_that_was_tuned(manifest: Manife
 
 
 def test_several_tasks_share_a_card(manifest: Manifest) -> None:
-    valence = replace(manifest, part="valence", task=TextRegression(), exported={"r2": 0.5})
+    valence = replace(manifest, part="valence", task=TextRegression(mean=0.0, deviation=1.0), exported={"r2": 0.5})
     mood = replace(manifest, part="mood")
     found = read_back([mood, valence])
     assert data_of(found).pipeline_tag == "text-classification"
@@ -211,7 +211,7 @@ def test_no_code_is_shown_that_could_not_run(manifest: Manifest) -> None:
     pair = replace(manifest, columns={**manifest.columns, "text_pair": "other"})
     assert "```python" not in body("name", [pair])
     assert "recipe predict . --input rows.jsonl" in body("name", [pair])
-    assert "```js" not in body("name", [replace(manifest, task=TextRegression())])
+    assert "```js" not in body("name", [replace(manifest, task=TextRegression(mean=0.0, deviation=1.0))])
 
 
 def test_a_rounded_bundle_says_so(manifest: Manifest) -> None:
