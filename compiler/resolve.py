@@ -28,7 +28,7 @@ from compiler.origin import Origin
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.precisions import check_static
+from compiler.precisions import check_static, precision_choices
 from compiler.recipe import AdamW, Excluded, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.rounding import check_groups, group_choices
 from compiler.tasks import ResolvedTask, Task
@@ -167,6 +167,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *metric_choices,
             *generation_choices,
             *group_choices(recipe, model),
+            *precision_choices(recipe),
         ),
     )
 
