@@ -17,6 +17,8 @@ import pytest
 pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from compiler.plan import VerifyExport
 from runtimes import steps
 from runtimes.bundle_together import open_together
@@ -116,6 +118,16 @@ def test_rows_of_a_file_are_answered_as_texts_are(finished: Path, tmp_path: Path
     assert first["sentiment"]["label"] == "positive"
     wrong = invoke("predict", run, "--image", "x.png")
     assert (wrong.exit_code, "--text" in wrong.output) == (2, True)
+
+
+def test_the_card_of_several_tasks_has_a_table_for_each(bundle: Path) -> None:
+    card = ModelCard.load(bundle / "README.md")
+    assert isinstance(card.data, ModelCardData)
+    assert {result.dataset_config for result in card.data.eval_results or ()} == {*PARTS}
+    assert all(f"\n{name}, on " in card.text and f"\n- **{name}**: " in card.text for name in PARTS)
+    told = read_manifest(bundle / "moods").provenance
+    assert {*told.weights} == {"adapter/adapter_model.safetensors", "model/model.safetensors"}
+    assert [training.method.type for training in told.trainings] == ["lora"]
 
 
 def test_a_server_answers_for_all_tasks(bundle: Path) -> None:
