@@ -72,14 +72,13 @@ def verify_bundle(
     """
     manifest = read_manifest(folder)
     hashes = compare_each(check_hashes(folder, manifest), len(manifest.files), name="hashes")
-    card = () if manifest.part else _compare_card(folder, manifest, [manifest])
     try:
         checks = tuple(_checks(open_bundle(folder, threads=threads), rows, batch_sizes))
     except RunError as error:
         if hashes.passed or error.code == "E605":
             raise
         checks = ()  # the files are damaged, and the check of the hashes says which
-    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks, *card)))
+    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks)))
 
 
 def verify_together(folder: Path, *, threads: int = 0) -> Verification:
@@ -128,6 +127,8 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     if bundle.manifest.generation is not None:
         decoder = cast(Decoder[Any], bundle.graph)
         yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.batch_tolerance)
+    if not bundle.manifest.part:
+        yield from _compare_card(bundle.folder, bundle.manifest, [bundle.manifest])
     if rows is not None:
         yield compare_rows(bundle, rows)
 
