@@ -61,7 +61,8 @@ def predict(
 ) -> None:
     """Answer texts or images with BUNDLE: a bundle's folder, or a run.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone; with --serve also starlette and uvicorn.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone; with --serve also starlette and
+    uvicorn.
     """
     if serve:
         refuse_with_serve(("texts", "images", "source", "column", "output", "batch_size", "as_json"))
@@ -280,8 +281,8 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the sender's word:
-    nothing in a bundle proves where its model is from.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
+    sender's word: nothing in a bundle proves where its model is from.
     """
     from compiler.typed import to_json
     from runtimes.gate import report_lines, require_passed

@@ -22,6 +22,7 @@ EXTRAS = {
     "image": (("pillow",), "tasks that read images"),
     "predict": (("onnxruntime",), "recipe predict and recipe verify on a bundle"),
     "serve": (("onnxruntime", "starlette", "uvicorn"), "recipe predict --serve: a bundle over HTTP"),
+    "predict-mlx": (("mlx",), "recipe predict and recipe verify on a bundle with a function for MLX"),
 }
 
 
