@@ -14,7 +14,7 @@ from compiler.origin import CARD, UNKNOWN, Origin
 from compiler.typed import to_json
 from compiler.windows import Windowed
 from runtimes import tasks
-from runtimes.export.facts import graph_names
+from runtimes.bundle import graphs_of, holds_function
 from runtimes.gate import Findings, Verification, compare_each
 from runtimes.manifest import Manifest
 from runtimes.provenance import Training
@@ -180,9 +180,10 @@ def _use(manifests: Sequence[Manifest]) -> Iterator[str]:
     yield ""
     yield f"Rows have {', '.join(f'`{column}`' for column in columns)}. In this folder:"
     yield ""
+    extra = "predict-mlx" if holds_function(first) else "predict"
     yield from _block(
         "sh",
-        'pip install "recipec[predict]"',
+        f'pip install "recipec[{extra}]"',
         "recipe verify .",
         f"recipe predict . {rows}",
         "recipe predict . --serve  # recipec[serve]",
@@ -195,7 +196,9 @@ def _snippets(manifest: Manifest, *, alone: bool) -> Iterator[str]:
     """How other runtimes open it. `alone`: a row is one text."""
     module = tasks.module_of(manifest.task)
     head, card = module.head(manifest.task), module.card(manifest.task)
-    graphs = graph_names(encodes=head.encodes, precision=manifest.precision)
+    if holds_function(manifest):
+        return
+    graphs = graphs_of(manifest)
     whole = alone and not head.cached and not isinstance(manifest.task, Windowed)
     if whole and {*manifest.inputs} <= _TOKENS:
         yield ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.origin import Licence
 from runtimes import tasks
+from runtimes.bundle import holds_function
 from runtimes.card import body
 from runtimes.manifest import Manifest
 from runtimes.provenance import Provenance
@@ -28,6 +29,7 @@ _HUB_METRICS: Mapping[str, str] = {
     "spearman": "spearmanr",
 }
 """Ours -> the hub's, where it has another word."""
+_JAVASCRIPT = "transformers.js"
 
 
 def card(name: str, manifests: Sequence[Manifest]) -> str:
@@ -40,14 +42,15 @@ def _metadata(name: str, manifests: Sequence[Manifest]) -> str:
 
     cards = [tasks.module_of(each.task).card(each.task) for each in manifests]
     tags = {each.pipeline_tag for each in cards}
+    kind = "mlx" if holds_function(manifests[0]) else "onnx"
     origin = manifests[0].provenance.origin
     results = [*chain.from_iterable(map(_results, manifests))]
     data = ModelCardData(
         **_licence(origin.licence),
         **_base(manifests[0].provenance),
-        library_name="transformers.js" if len(cards) == 1 and cards[0].pipeline else "onnx",
+        library_name=kind if holds_function(manifests[0]) or len(cards) > 1 or not cards[0].pipeline else _JAVASCRIPT,
         pipeline_tag=tags.pop() if len(tags) == 1 else None,
-        tags=[*dict.fromkeys(["onnx", "recipec", *(tag for each in cards for tag in each.tags)])],
+        tags=[*dict.fromkeys([kind, "recipec", *(tag for each in cards for tag in each.tags)])],
         datasets=[*origin.datasets] or None,
         metrics=[*dict.fromkeys(result.metric_type for result in results)] or None,
         model_name=name if results else None,

@@ -189,4 +189,4 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         provenance=parts.provenance,
         part=parts.part,
     )
-    return as_read(manifest)
+    return as_read(replace(manifest, files=dict.fromkeys(parts.graphs, "")))  # sealed later

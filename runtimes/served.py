@@ -19,7 +19,11 @@ Row = Mapping[str, object]
 
 
 class Served(Protocol):
-    """An opened bundle, whose graph is loaded."""
+    """An opened bundle."""
+
+    def load(self) -> None:
+        """Loads the graph, in the thread that is going to run it. Raises RunError."""
+        ...
 
     @property
     def text_column(self) -> str | None:
@@ -50,6 +54,10 @@ class OneTask:
 
     bundle: Bundle
     reader: RowReader = field(repr=False)
+
+    def load(self) -> None:
+        """Loads the graph."""
+        _ = self.bundle.graph
 
     @property
     def text_column(self) -> str | None:
@@ -111,6 +119,10 @@ class SeveralTasks:
     bundle: TogetherBundle
     parts: Mapping[str, OneTask]
 
+    def load(self) -> None:
+        """Loads the graph."""
+        _ = self.bundle.graph
+
     @property
     def text_column(self) -> str | None:
         """The column that all tasks read, where they read one text and the same."""
@@ -137,13 +149,10 @@ class SeveralTasks:
 
 
 def open_served(folder: Path, *, threads: int = 0) -> Served:
-    """The bundle in a folder, its graph loaded. `threads`: 0 for one a core. Raises RunError."""
+    """The bundle in a folder. `threads`: 0 for one a core. Raises RunError."""
     if not is_together(folder):
-        one = _one(open_bundle(folder, threads=threads))
-        _ = one.bundle.graph  # a server that is ready has it
-        return one
+        return _one(open_bundle(folder, threads=threads))
     manifest, opened = read_together(folder), open_together(folder, threads=threads)
-    _ = opened.graph
     parts = {name: _one(part) for name, part in opened.parts.items()}
     return SeveralTasks(name=manifest.name, plan_key=manifest.plan_key, bundle=opened, parts=parts)
 

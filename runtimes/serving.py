@@ -135,14 +135,16 @@ class _Asked:
 class Worker:
     """One thread that answers all requests, so that none of them takes cores from another.
 
-    `say` is told of failures that are not the request's.
+    `say` is told of failures that are not the request's. Raises RunError when the graph can't be loaded.
     """
 
     def __init__(self, served: Served, limits: Limits, say: Callable[[str], None] = lambda line: None) -> None:
         self._served, self._limits, self._say = served, limits, say
         self._queue: Queue[_Asked | None] = Queue()
         self._thread = Thread(target=self._work, name="answers", daemon=True)
+        self._loaded: Future[None] = Future()
         self._thread.start()
+        self._loaded.result()
 
     def submit(self, rows: Sequence[Row]) -> Future[list[dict[str, Any]]]:
         """The answers, when they are there: each row with its prediction. The future raises RequestError.
@@ -161,6 +163,12 @@ class Worker:
         self._thread.join()
 
     def _work(self) -> None:
+        try:
+            self._served.load()  # here: MLX runs a function in the thread that opened it
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits for it
+            self._loaded.set_exception(error)
+            return
+        self._loaded.set_result(None)
         while (first := self._queue.get()) is not None:
             self._answer(self._gathered(first))
 

@@ -84,12 +84,13 @@ def serve_bundle(folder: Path, threads: int, options: dict[str, Any]) -> None:
     served = open_served(folder, threads=threads)
     host = options["host"]
     with listen(host, options["port"]) as listener:
+        endpoint = Endpoint(served, limits_of(options), say, verbose=options["log_requests"])
         port = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         say(f"{served.facts()['name']}: ready at http://{shown}:{port}")
         if host not in _LOCAL:
             say("warning: whoever reaches this address may ask: there is no password")
-        lost = serve(Endpoint(served, limits_of(options), say, verbose=options["log_requests"]), listener)
+        lost = serve(endpoint, listener)
     if lost:
         say(f"stopped; requests that were not answered: {lost:,}")
         raise click.exceptions.Exit(EXIT_LOST)

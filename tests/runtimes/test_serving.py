@@ -28,6 +28,10 @@ class Reverser:
     def __post_init__(self) -> None:
         self.open.set()
 
+    def load(self) -> None:
+        if self.text_column == "gone":
+            raise RunError("E604", "the graph does not load", "export it again")
+
     def read(self, row: Mapping[str, object]) -> str:
         return text_of(row, "word")
 
@@ -206,6 +210,11 @@ def test_more_requests_than_may_wait_are_refused() -> None:
     served.open.set()
     worker.close()
     assert all(answers.result(0) for answers in waiting)
+
+
+def test_a_graph_that_does_not_load_is_said_at_once() -> None:
+    with pytest.raises(RunError, match="does not load"):
+        Worker(Reverser(text_column="gone"), Limits())
 
 
 def test_a_missing_column_is_named_with_the_nearest_one() -> None:
