@@ -14,6 +14,7 @@ from compiler.cli.bundle_together import answer_line, answered_together, columns
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
 from compiler.cli.serve import refuse_with_serve, refuse_without_serve, serve_bundle, serve_options
+from compiler.cli.verify_source import refuse_unread, source_options, verify_against
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
@@ -272,18 +273,31 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
     click.echo(f"wrote {counted(count, 'answer')} to {output}", err=True)
 
 
-@click.command(epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to measure on too.")
+@click.command(
+    epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json    "
+    "recipe verify --source org/name --bundle model_quantized.onnx --data rows.jsonl --column text=snippet"
+)
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@source_options
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
-def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:
+def verify(
+    bundle: Path | None, other: Path | None, threads: int, as_json: bool, runs_folder: Path, **options: Any
+) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
     Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
-    sender's word: nothing in a bundle proves where its model is from.
+    sender's word. With --source the model itself is asked, by PyTorch, and what is compared may be any ONNX graph:
+    --data has the rows, with answers or without.
     """
+    refuse_unread(bundle, other, options)
+    if bundle is None or other is not None:
+        assert other is not None, "asked for just now"
+        place = other if other.exists() and not (other / "plan.json").exists() else bundle_folder(other, runs_folder)
+        verify_against(place, threads, as_json=as_json, **options)
+        return
+    data: Path | None = options["data"]
     from compiler.typed import to_json
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest, read_together
