@@ -273,6 +273,30 @@ CODES: dict[str, Code] = {
         "a part of the bundle is missing",
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
+    "E620": Code(
+        "the server can't listen",
+        "Another program listens at that port, or the address is none of this machine's. `--port 0` takes any port "
+        "that is free.",
+    ),
+    "E621": Code(
+        "a request that can't be read",
+        "A request to POST /predict is a JSON object with `rows`, a list of objects as they stand in a file of rows, "
+        "or with `text`. It has at most --max-request-bytes and --max-rows.",
+    ),
+    "E622": Code(
+        "a row of a request that can't be answered",
+        "A column is missing or has another kind of value than the task reads; `row` counts from 0 in the request, "
+        "`key` is the column. GET /metadata lists the columns. Images stand in the row as data URIs: a path would "
+        "name a file of the server, and none is read.",
+    ),
+    "E623": Code(
+        "the server has too much to do",
+        "More requests wait than it holds in memory. Ask again later, ask for fewer rows at once, or start another.",
+    ),
+    "E624": Code(
+        "nothing at this address",
+        "The server answers GET /health, GET /metadata (also at /) and POST /predict.",
+    ),
     "R218": Code(
         "an export that the task or the method does not have",
         "For MLX, a model that writes token after token becomes a folder for mlx-lm, which runs it from its weights "

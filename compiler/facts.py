@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from compiler import weights
 from compiler.diagnostics import Diagnostic, Place, RecipeError, errors, in_order, stop_on_error
+from compiler.origin import NO_LICENCE, Licence
 
 if TYPE_CHECKING:
     from compiler.hub import Sources
@@ -72,6 +73,8 @@ class ModelFacts:
     padding: int | None = 0  # the token that fills rows up, where config.json names one
     heads: HeadFacts | None = None  # None where config.json does not say how many there are
     adapter: AdapterFacts | None = None  # that the recipe's method begins with
+    on_hub: bool = False  # whether its id is one of the hub
+    licence: Licence = NO_LICENCE  # as its own files say it
     tokenizer_file: Path | None = field(default=None, compare=False, repr=False)  # on this machine
     processor_file: Path | None = field(default=None, compare=False, repr=False)  # of images, on this machine
 

@@ -10,6 +10,7 @@ from compiler import weights
 from compiler.facts import AdapterFacts, HeadFacts, ModelFacts
 from compiler.hub import Files, FolderFiles, SourceError
 from compiler.images import PROCESSOR
+from compiler.origin import licence_of
 from compiler.positions import has_relative_positions, num_positions
 from compiler.tokenizer_files import BESIDE, TOKENIZER, VOCABULARIES
 from compiler.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, Tensor
@@ -188,6 +189,8 @@ def model_facts(files: Files, *, reads_weights: bool = True) -> ModelFacts:
         packs=keeps_rows_apart(config),
         padding=flat.get("pad_token_id"),
         heads=_heads(flat),
+        on_hub=files.source.kind != "path",
+        licence=licence_of(files),
         tokenizer_file=files.local(TOKENIZER) if has_tokenizer else None,
         processor_file=files.local(PROCESSOR) if has_processor else None,
     )

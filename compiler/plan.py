@@ -17,6 +17,7 @@ from compiler.functions import Shapes
 from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
+from compiler.origin import NO_ORIGIN, Origin
 from compiler.packing import Packing
 from compiler.recipe import NAME, Excluded, Export, Loss, Onnx, Optimizer
 from compiler.tasks import Task
@@ -278,6 +279,7 @@ class Package:
     max_length: int
     columns: Mapping[str, str]
     generation: Generation | None
+    origin: Origin = field(default=NO_ORIGIN, metadata=_LATER)  # for the card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,9 @@ _PREPARED_WITH = frozenset({"config.json", "tokenizer.json", PROCESSOR})  # conf
 
 def plan(*stages: ResolvedRecipe) -> Plan:
     """The plan of a resolved recipe, or of the stages of one; equal recipes give equal plans."""
-    last = stages[-1]
+    datasets = tuple(dict.fromkeys(name for stage in stages for name in stage.origin.datasets))
+    last = replace(stages[-1], origin=replace(stages[-1].origin, datasets=datasets))
+    stages = (*stages[:-1], last)
     choices = tuple(choice for stage in stages for choice in stage.choices)
     return Plan(name=last.name, target=last.target, steps=tuple(_all_steps(stages)), choices=choices)
 
@@ -225,6 +227,7 @@ def _package(recipe: ResolvedRecipe, model_step: str, written: str, suffix: str)
         max_length=recipe.training.max_length,
         columns=recipe.columns,
         generation=recipe.generation and replace(recipe.generation, few_shot=0),
+        origin=recipe.origin,
     )
 
 

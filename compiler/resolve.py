@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Literal, get_args
 
 from compiler import methods, tasks
@@ -25,6 +26,7 @@ from compiler.methods.virtual import VirtualTokens
 from compiler.metrics import UNRANKED, Metric, name_of
 from compiler.metrics.units import settled
 from compiler.options import check_rates, check_unfreezing
+from compiler.origin import Origin
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
@@ -96,6 +98,7 @@ class ResolvedRecipe:
     """A recipe with nothing left open, and the choices that were made."""
 
     name: str
+    origin: Origin
     stage: str = ""  # its name, where the recipe has several
     target: DeviceKind
     task: Task
@@ -117,6 +120,17 @@ class ResolvedRecipe:
     choices: tuple[Choice, ...]
 
 
+def _origin(recipe: Recipe, model: ModelFacts) -> Origin:
+    """What the tuned model's card says of what was there before; of a folder its name, not where it lies."""
+    return Origin(
+        description=recipe.description,
+        base_model=model.id if model.on_hub else PurePath(model.id).name,
+        on_hub=model.on_hub,
+        licence=model.licence,
+        datasets=(recipe.dataset.id,) if recipe.dataset.id else (),
+    )
+
+
 def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) -> ResolvedRecipe:
     """The recipe with every open value chosen. Raises RecipeError where model and recipe don't fit."""
     stop_on_error(check_facts(recipe, model, data))
@@ -129,6 +143,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
     own_files = {name: digest for name, digest in model.files.items() if not name.endswith(".safetensors")}
     return ResolvedRecipe(
         name=recipe.name,
+        origin=_origin(recipe, model),
         target=target.kind,
         task=task.task,
         columns=tasks.columns_of(recipe.task, recipe.dataset.columns),

@@ -80,14 +80,16 @@ class Bundle:
             compiler_tasks.texts_of(self.task, row)
             compiler_tasks.check_prompt(self.task, row, lambda: encoder.whole)
 
-    def predict(self, rows: Sequence[Row], batch_size: int = BATCH_SIZE, *, first: int = 0) -> list[Answer]:
+    def predict(
+        self, rows: Sequence[Row], batch_size: int = BATCH_SIZE, *, numbers: Sequence[int] | None = None
+    ) -> list[Answer]:
         """The task's natural answer for each row, given by role. Raises RunError when the graph does not run.
 
-        `first`: the number of the first row among all that are asked about; what is drawn is seeded by such numbers.
+        `numbers`: of each row among all that are asked about, by which what is drawn is seeded; 0, 1, 2, ... if None.
         """
         module = tasks.module_of(self.task)
         if self.manifest.generation is not None:
-            return self._write(rows, range(first, first + len(rows)))
+            return self._write(rows, range(len(rows)) if numbers is None else numbers)
         windows = windows_of(self.task, rows, self.encoder)
         each = self.outputs([Example(row=row) for parts in windows for row in parts], batch_size)
         outputs = of_rows(each, windows)

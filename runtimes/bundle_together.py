@@ -60,10 +60,11 @@ class TogetherBundle:
 
     def _run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """[B, C] the outputs of all tasks for a batch, side by side."""
-        return np.concatenate(self._session.each(batch.inputs), axis=1)
+        return np.concatenate(self.graph.each(batch.inputs), axis=1)
 
     @cached_property
-    def _session(self) -> Session:
+    def graph(self) -> Session:
+        """The graph, with the outputs of all tasks. Raises RunError."""
         try:
             from runtimes.export.session import open_session
         except ImportError as error:

@@ -19,6 +19,7 @@ from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes.errors import RunError
 from runtimes.gate import Verification
+from runtimes.provenance import NOTHING_TOLD, Provenance
 
 MANIFEST = "manifest.json"
 FORMAT = 4
@@ -58,6 +59,7 @@ class Manifest:
     gate: Verification  # the result at the time of export
     versions: Mapping[str, str]  # of the libraries that made it
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 by name
+    provenance: Provenance = field(default=NOTHING_TOLD, metadata={"later": True})
     part: str = field(default="", metadata={"later": True})
     """Of a graph of several tasks, the output of this one; the graph and the tokenizer are in the folder above."""
 
@@ -100,6 +102,11 @@ def _read(kind: type[M], folder: Path) -> M:
         return read(kind, value)
     except ValueError as error:
         raise broken(folder, f"{MANIFEST} does not fit: {error}") from error
+
+
+def as_read(manifest: Manifest) -> Manifest:
+    """The manifest as its receiver reads it, in whom 8 is 8.0 where it stands for a float."""
+    return read(Manifest, to_json(manifest))
 
 
 def seal(folder: Path, manifest: M) -> M:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compiler.files import new_folder, write_json
+from compiler.files import new_folder, write_json, write_text
+from compiler.origin import CARD
 from compiler.plan import Package
 from compiler.recipe import Held
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
+from runtimes.card_metadata import card
 from runtimes.client_files import write_client_files
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
@@ -24,7 +26,8 @@ from runtimes.gate import Verification, require_passed
 from runtimes.genai_files import write_genai
 from runtimes.inputs import files_of
 from runtimes.learnt import learnt
-from runtimes.manifest import Manifest, TogetherManifest, seal
+from runtimes.manifest import Manifest, TogetherManifest, as_read, seal
+from runtimes.provenance import NOTHING_TOLD, Provenance
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
 from runtimes.verify import WRITTEN as VERIFIED_WRITTEN
@@ -45,6 +48,7 @@ class Parts:
     precision: Held = "fp32"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    provenance: Provenance = NOTHING_TOLD
     part: str = ""  # of several tasks in one graph, the output of this one
 
 
@@ -58,7 +62,9 @@ def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Veri
     require_passed(report.verification, code="E602")
     with new_folder(out) as folder:
         _copy(step, parts, folder)
-        seal(folder, _manifest(step, parts, report, folder))
+        manifest = _manifest(step, parts, report, folder)
+        write_text(folder / CARD, card(step.name, [manifest]))
+        seal(folder, manifest)
         verification = verify_bundle(folder, threads=threads)
         require_passed(verification, code="E603")
     return verification
@@ -70,22 +76,24 @@ def package_together(steps: Mapping[str, Package], parts: Mapping[str, Parts], o
     with new_folder(out) as folder:
         _copy_shared(steps[first], parts[first], folder)
         shutil.copyfile(parts[first].model_folder / CONFIG, folder / CONFIG)
+        manifests = []
         for name, step in steps.items():
             (folder / name).mkdir()
-            _seal_part(step, parts[name], folder / name)
+            manifests.append(_seal_part(step, parts[name], folder / name))
+        write_text(folder / CARD, card(steps[first].name, manifests))
         seal(folder, TogetherManifest(name=steps[first].name, parts=tuple(steps), plan_key=key))
         verification = verify_together(folder)
         require_passed(verification, code="E603")
     return verification
 
 
-def _seal_part(step: Package, parts: Parts, folder: Path) -> None:
+def _seal_part(step: Package, parts: Parts, folder: Path) -> Manifest:
     """Writes what is one task's own into a folder in that of the graph."""
     report = read_report(parts.verify_folder)
     step = replace(step, task=learnt(step.task, parts.verify_folder))
     require_passed(report.verification, code="E602")
     _copy_own(step, parts, folder)
-    seal(folder, _manifest(step, parts, report, folder.parent))
+    return seal(folder, _manifest(step, parts, report, folder.parent))
 
 
 def _copy(step: Package, parts: Parts, folder: Path) -> None:
@@ -165,7 +173,7 @@ def _head_config(task: Task) -> dict[str, Any]:
 
 def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Manifest:
     edges = report.verification.edges
-    return Manifest(
+    manifest = Manifest(
         name=step.name,
         task=step.task,
         plan_key=parts.key,
@@ -185,5 +193,7 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         baseline=parts.baseline,
         gate=report.verification,
         versions=parts.versions,
+        provenance=parts.provenance,
         part=parts.part,
     )
+    return as_read(replace(manifest, files=dict.fromkeys(parts.graphs, "")))  # sealed later

@@ -17,9 +17,11 @@ import numpy as np
 
 from compiler import tasks as compiler_tasks
 from compiler.data.texts import BadValueError, UnknownLabelError
+from compiler.origin import CARD
 from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
+from runtimes.card import compare_card
 from runtimes.comparison import asked, examples_of, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
@@ -41,7 +43,16 @@ from runtimes.gate import (
 from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
 from runtimes.inputs import Row, fingerprint, identities, parts_of
-from runtimes.manifest import Manifest, broken, check_hashes, digest_of_rows, read_json, read_manifest, read_together
+from runtimes.manifest import (
+    Manifest,
+    TogetherManifest,
+    broken,
+    check_hashes,
+    digest_of_rows,
+    read_json,
+    read_manifest,
+    read_together,
+)
 from runtimes.verify_writing import compare_written
 from runtimes.windows import windows_of
 
@@ -80,7 +91,15 @@ def verify_together(folder: Path, *, threads: int = 0) -> Verification:
         for name in manifest.parts
         for edge in verify_bundle(folder / name, threads=threads).edges
     ]
-    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes,)), *edges)
+    card = _compare_card(folder, manifest, [read_manifest(folder / name) for name in manifest.parts])
+    return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *card)), *edges)
+
+
+def _compare_card(
+    folder: Path, manifest: Manifest | TogetherManifest, parts: Sequence[Manifest]
+) -> tuple[Findings, ...]:
+    """The card against the manifest; nothing where a bundle has none."""
+    return (compare_card(folder, manifest.name, parts),) if CARD in manifest.files else ()
 
 
 def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[int]) -> Iterator[Check]:
@@ -110,6 +129,8 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     if bundle.manifest.generation is not None:
         decoder = cast(Decoder[Any], bundle.graph)
         yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.batch_tolerance)
+    if not bundle.manifest.part:
+        yield from _compare_card(bundle.folder, bundle.manifest, [bundle.manifest])
     if rows is not None:
         yield compare_rows(bundle, rows)
 

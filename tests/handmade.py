@@ -28,6 +28,7 @@ RECIPE: dict[str, Any] = {
 MODEL = ModelFacts(
     id="org/model",
     revision="0123abc",
+    on_hub=True,
     model_type="bert",
     architectures=("BertModel",),
     num_layers=6,

@@ -13,6 +13,7 @@ import click
 from compiler.cli.bundle_together import answer_line, answered_together, columns_of, refuse_data, typed_texts
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
+from compiler.cli.serve import refuse_with_serve, refuse_without_serve, serve_bundle, serve_options
 from compiler.cli.verify_source import refuse_unread, source_options, verify_against
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
@@ -27,6 +28,7 @@ _ROWS_AT_ONCE = 1024
 
 @click.command(
     epilog="Examples:  recipe predict quickstart --text 'a joy'    recipe predict BUNDLE --input rows.jsonl -o a.jsonl"
+    "    recipe predict BUNDLE --serve --port 8000"
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, help="A text to answer. Can be repeated.")
@@ -43,6 +45,7 @@ _ROWS_AT_ONCE = 1024
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print answers as JSONL.")
 @runs_option
+@serve_options
 def predict(
     bundle: Path,
     texts: tuple[str, ...],
@@ -54,16 +57,21 @@ def predict(
     threads: int,
     as_json: bool,
     runs_folder: Path,
+    serve: bool,
+    **serving: Any,
 ) -> None:
     """Answer texts or images with BUNDLE: a bundle's folder, or a run.
 
-    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone; with --serve also starlette and
+    uvicorn.
     """
+    if serve:
+        refuse_with_serve(("texts", "images", "source", "column", "output", "batch_size", "as_json"))
+        serve_bundle(bundle_folder(bundle, runs_folder), threads, serving)
+        return
+    refuse_without_serve()
     typed = {"text": texts, "image": images}
-    if [bool(texts), bool(images), source is not None].count(True) != 1:
-        raise click.UsageError("give texts with --text, images with --image, or rows with --input")
-    if output is not None and source is not None and output.resolve() == source.resolve():
-        raise click.UsageError(f"{output} holds the rows: name another file for the answers")
+    check_sources(texts, images, source, output)
     if is_together(bundle_folder(bundle, runs_folder)):
         if images:
             raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
@@ -74,9 +82,8 @@ def predict(
     from runtimes import tasks
 
     opened = open_for(bundle, runs_folder, threads)
-    module = compiler_tasks.module_of(opened.task)
-    columns, required = dict(opened.manifest.columns), {*module.INPUTS} - {*module.OPTIONAL} | {*module.NAMED}
-    chief, *others = [role for role in module.INPUTS if role in columns and role in required] or module.INPUTS[:1]
+    columns = dict(opened.manifest.columns)
+    chief, *others = compiler_tasks.asked_roles(opened.task, columns)
     columns |= {chief: column} if column else {}
     read = compiler_tasks.reads(opened.task)
     if source is None and not typed[read]:
@@ -93,6 +100,14 @@ def predict(
             click.echo(line_of(answered))
         else:
             click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
+
+
+def check_sources(texts: tuple[str, ...], images: tuple[str, ...], source: Path | None, output: Path | None) -> None:
+    """Raises click's error unless there is one source of rows, and the answers go somewhere else."""
+    if [bool(texts), bool(images), source is not None].count(True) != 1:
+        raise click.UsageError("give texts with --text, images with --image, or rows with --input")
+    if output is not None and source is not None and output.resolve() == source.resolve():
+        raise click.UsageError(f"{output} holds the rows: name another file for the answers")
 
 
 def is_together(folder: Path) -> bool:
@@ -186,7 +201,8 @@ def answer(
     """Each row with its prediction, the task's natural answer, in order; memory does not grow with the rows."""
     given, done = row_reader(bundle, columns), 0
     while portion := list(islice(rows, _ROWS_AT_ONCE)):
-        predictions = bundle.predict([given(row) for row in portion], batch_size, first=done)
+        numbers = range(done, done + len(portion))
+        predictions = bundle.predict([given(row) for row in portion], batch_size, numbers=numbers)
         done += len(portion)
         for row, prediction in zip(portion, predictions, strict=True):
             yield {**row.values, "prediction": prediction}
@@ -271,8 +287,9 @@ def verify(
 ) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. With --source the model itself is
-    asked, by PyTorch, and what is compared may be any ONNX graph: --data has the rows, with answers or without.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
+    sender's word. With --source the model itself is asked, by PyTorch, and what is compared may be any ONNX graph:
+    --data has the rows, with answers or without.
     """
     refuse_unread(bundle, other, options)
     if bundle is None or other is not None:
@@ -281,17 +298,24 @@ def verify(
         verify_against(place, threads, as_json=as_json, **options)
         return
     data: Path | None = options["data"]
+    from compiler.typed import to_json
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest, read_together
+    from runtimes.provenance import told_lines
     from runtimes.verify_bundle import verify_bundle, verify_together
 
     folder = bundle_folder(bundle, runs_folder)
     if is_together(folder):
+        parts = read_together(folder).parts
         if data is not None:
-            refuse_data(folder, read_together(folder).parts)
-        verification = verify_together(folder, threads=threads)
+            refuse_data(folder, parts)
+        verification, told = verify_together(folder, threads=threads), read_manifest(folder / parts[0])
     else:
-        rows = answered_rows(data, read_manifest(folder)) if data is not None else None
+        told = read_manifest(folder)
+        rows = answered_rows(data, told) if data is not None else None
         verification = verify_bundle(folder, rows, threads=threads)
-    click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
+    found = {**verification.to_json(), "senders_word": to_json(told.provenance)}
+    *checks, verdict = report_lines(verification)
+    lines = [*checks, *(printable(f"told  {line}") for line in told_lines(told.provenance)), verdict]
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")

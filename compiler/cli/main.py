@@ -185,6 +185,7 @@ EXTRAS = {
     "mlx": "mlx",
 }
 EXTRAS |= {"onnxscript": "onnx", "onnx_ir": "onnx", "onnxruntime": "onnx"}
+EXTRAS |= {"starlette": "serve", "uvicorn": "serve"}
 
 
 def missing_module(error: ModuleNotFoundError) -> list[str]:

@@ -32,20 +32,20 @@ _FIRST_ROWS = 100  # rows that name the columns of a JSON file, whose rows need 
 _SPACE = " \t\r\n"
 
 
-class _RepeatedKeyError(ValueError):
+class RepeatedKeyError(ValueError):
     """An object of a JSON text has a key twice."""
 
 
-def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object of these members. Raises _RepeatedKeyError: readers disagree about which of two equal keys counts."""
+def once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of these members. Raises RepeatedKeyError: readers disagree about which of two equal keys counts."""
     members = dict(pairs)
     if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+        raise RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
     return members
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once_each)
+_DECODER = json.JSONDecoder(object_pairs_hook=once_each)
 
 
 class DataError(Exception):
@@ -156,7 +156,7 @@ def _decode(text: str, position: int) -> tuple[Any, int]:
         raise
     except RecursionError:
         raise json.JSONDecodeError("Nested too deeply", text, position) from None
-    except _RepeatedKeyError as error:
+    except RepeatedKeyError as error:
         raise json.JSONDecodeError(f'The key "{short(str(error))}" stands twice in an object', text, position) from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
         raise json.JSONDecodeError("A number has too many digits", text, position) from None

@@ -62,6 +62,7 @@ __all__ = [
     "TokenClassification",
     "Translation",
     "answer_of",
+    "asked_roles",
     "bind",
     "check_prompt",
     "columns_of",
@@ -201,6 +202,13 @@ def columns_of(task: Task, named: Mapping[str, str]) -> dict[str, str]:
     """From each role that is read to the name of its column: the one that the recipe gives, or else the role itself."""
     optional = module_of(task).NAMED
     return {role: named.get(role, role) for role in roles_of(task) if role in named or role not in optional}
+
+
+def asked_roles(task: Task, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The roles that a row must have to be answered, the chief one first. `columns`: from role to the column's name."""
+    module = module_of(task)
+    required = {*module.INPUTS} - {*module.OPTIONAL} | {*module.NAMED}
+    return tuple(role for role in module.INPUTS if role in columns and role in required) or module.INPUTS[:1]
 
 
 def reads(task: Task) -> Reads:

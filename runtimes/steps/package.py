@@ -17,6 +17,7 @@ from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
+from runtimes.steps.provenance import provenance_of
 from runtimes.store import RECORDED, versions_of
 
 
@@ -47,6 +48,7 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
         key=context.key,
         versions=versions_of(RECORDED),
         baseline=evaluation["baseline"],
+        provenance=provenance_of(step, context, evaluation, part),
         part=part,
     )
 

@@ -15,7 +15,7 @@ from runtimes.features import IGNORED, TARGETS, Column, Portion, Ragged
 from runtimes.protocol import Batch
 from runtimes.readings import TARGET
 from runtimes.tasks import language, masking
-from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.language import decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
@@ -25,6 +25,13 @@ __all__ = ["decider", "detail_lines", "fit", "learns"]
 def head(task: ContinuedPretraining) -> Head:
     """The model's own: for the next token, or for hidden ones."""
     return language.HEAD if task.masking is None else masking.HEAD
+
+
+def card(task: ContinuedPretraining) -> TaskCard:
+    """What a language model does."""
+    if task.masking is None:
+        return TaskCard(pipeline_tag="text-generation", says="Goes on with a text.")
+    return TaskCard(pipeline_tag="fill-mask", says="Tells the hidden tokens of a text.")
 
 
 # --- rows -> arrays

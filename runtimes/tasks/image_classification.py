@@ -21,8 +21,8 @@ from runtimes.images import PIXELS, ImageReader
 from runtimes.protocol import Batch
 from runtimes.randomness import number
 from runtimes.tasks import one_label
-from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.labels import LABELS, label_faults, read_labels
+from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
+from runtimes.tasks.labels import LABELS, label_faults, listed, read_labels
 from runtimes.tasks.one_label import detail_lines, line
 
 __all__ = ["VARY", "detail_lines", "line"]
@@ -44,6 +44,12 @@ def labels_of(task: ImageClassification) -> tuple[str, ...]:
 def decider(task: ImageClassification) -> Decide:
     """The best label."""
     return argmax
+
+
+def card(task: ImageClassification) -> TaskCard:
+    """A label for an image."""
+    says = f"Gives an image one of the labels {listed(labels_of(task))}."
+    return TaskCard(pipeline_tag="image-classification", says=says)
 
 
 # --- rows -> arrays

@@ -72,6 +72,16 @@ class Head:
         return self.scale if len(self.scale) > 1 else (1.0,)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCard:
+    """What a model's card says of its task, in the hub's words."""
+
+    pipeline_tag: str  # what the hub sorts models by
+    says: str  # what the model does
+    pipeline: str = ""  # by which transformers.js answers as the bundle does; empty where it does not
+    tags: tuple[str, ...] = ()
+
+
 class Vary(Protocol):
     """Varies train rows as a function of (seed, epoch, row)."""
 
@@ -92,6 +102,10 @@ class TaskModule(Protocol):
 
     def head(self, task: Task) -> Head:
         """The head that a model needs."""
+        ...
+
+    def card(self, task: Task) -> TaskCard:
+        """What the model's card says of the task."""
         ...
 
     # --- rows -> arrays

@@ -17,6 +17,15 @@ LABELS = "labels.json"
 """The file of a bundle with the names in order."""
 
 
+_LISTED = 12
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a card: each as code in one line, at most twelve of them."""
+    shown = ", ".join(f"`{' '.join(name.replace('`', chr(39)).split())}`" for name in names[:_LISTED])
+    return shown + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
 def label_config(names: Sequence[str]) -> dict[str, Any]:
     """What config.json says of a head with these labels."""
     return {

@@ -33,7 +33,7 @@ from runtimes.manifest import digest_of_rows
 from runtimes.metrics.texts import score_accepted
 from runtimes.readings import FIRST, LAST, NUM_SPAN_FIGURES
 from runtimes.spans import LAST_TOKEN, ONE_TOKEN, Best, best_span, decide_spans, marked, row_ranges, tokens_of
-from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tokens import Encoder
 from runtimes.windows import WINDOW
 
@@ -87,6 +87,12 @@ def head(task: QuestionAnswering) -> Head:
         reading="spans",
         results=("start_logits", "end_logits"),
     )
+
+
+def card(task: QuestionAnswering) -> TaskCard:
+    """A part of a text."""
+    none = ", or says that none does" if may_be_none(task) else ""
+    return TaskCard(pipeline_tag="question-answering", says=f"Finds the part of a text that answers a question{none}.")
 
 
 # --- rows -> arrays

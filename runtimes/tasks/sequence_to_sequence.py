@@ -16,7 +16,7 @@ from compiler.tasks.sequence_to_sequence import texts, written_ids
 from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Column, Portion, Ragged
 from runtimes.readings import NUM_FIGURES, TARGET
 from runtimes.tasks import language
-from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt
+from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt, TaskCard
 from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
@@ -35,6 +35,16 @@ def head(task: SequenceToSequence) -> Head:
         encodes=True,
         cached=True,
         pretrained=True,
+    )
+
+
+def card(task: SequenceToSequence) -> TaskCard:
+    """A text from another one: where the hub has no word for the kind, it is sorted under what writes."""
+    own = task.type in ("translation", "summarization")
+    return TaskCard(
+        pipeline_tag=task.type if own else "text-generation",
+        says="Reads a text and writes another one.",
+        tags=() if own else ("text2text-generation",),
     )
 
 

@@ -18,8 +18,8 @@ from runtimes.encoding import encode_texts, text_columns
 from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Decide, Scores, argmax
 from runtimes.tasks import label_sets, one_label
-from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.labels import LABELS, label_config, label_faults, read_labels
+from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
+from runtimes.tasks.labels import LABELS, label_config, label_faults, listed, read_labels
 from runtimes.tokens import Encoder
 
 VARY = None
@@ -55,6 +55,14 @@ def thresholds_of(task: TextClassification) -> label_sets.Thresholds:
 def decider(task: TextClassification) -> Decide:
     """The best label, or each label by itself."""
     return label_sets.decider(thresholds_of(task)) if task.multi_label else argmax
+
+
+def card(task: TextClassification) -> TaskCard:
+    """A label for a text, or any number of them."""
+    what = "Gives a text any number of the labels" if task.multi_label else "Gives a text one of the labels"
+    return TaskCard(
+        pipeline_tag="text-classification", says=f"{what} {listed(labels_of(task))}.", pipeline="text-classification"
+    )
 
 
 # --- rows -> arrays

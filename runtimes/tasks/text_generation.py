@@ -21,7 +21,7 @@ from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of
 from runtimes.features import Column, Portion, Ragged
 from runtimes.readings import TARGET
 from runtimes.tasks import language
-from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt
+from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt, TaskCard
 from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
 from runtimes.tokens import Encoder
 
@@ -31,6 +31,11 @@ __all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 def head(task: TextGeneration) -> Head:
     """The decoder's own."""
     return language.HEAD
+
+
+def card(task: TextGeneration) -> TaskCard:
+    """An answer to a prompt, or to the messages of a conversation."""
+    return TaskCard(pipeline_tag="text-generation", says="Writes the answer to a prompt or to a conversation.")
 
 
 # --- rows -> arrays

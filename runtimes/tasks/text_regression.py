@@ -19,8 +19,8 @@ from runtimes.features import Column, Portion, Ragged
 from runtimes.gate import Scores
 from runtimes.metrics.values import score_values
 from runtimes.tasks import several_targets
-from runtimes.tasks.interface import Answer, Array, Floats, Head
-from runtimes.tasks.labels import LABELS, label_faults, read_labels
+from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
+from runtimes.tasks.labels import LABELS, label_faults, listed, read_labels
 from runtimes.tokens import Encoder
 
 VARY = None
@@ -44,6 +44,12 @@ def head(task: TextRegression) -> Head:
         scale=several_targets.numbers_of(task.deviation, count),
         shift=several_targets.numbers_of(task.mean, count),
     )
+
+
+def card(task: TextRegression) -> TaskCard:
+    """A number for a text: the hub has no word of its own for it."""
+    says = f"Gives a text the numbers {listed(task.targets)}." if task.targets else "Gives a text a number."
+    return TaskCard(pipeline_tag="text-classification", says=says, tags=("regression",))
 
 
 # --- rows -> arrays

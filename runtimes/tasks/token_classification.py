@@ -28,13 +28,14 @@ from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
 from runtimes.gate import Decide, Scores, argmax
 from runtimes.metrics.entities import Span, count_spans, details_of, measure_spans, spans
 from runtimes.metrics.tokens import measure_tokens
-from runtimes.tasks.interface import Answer, Array, Floats, Head
+from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.labels import (
     LABELS,
     cross_entropy,
     label_config,
     label_faults,
     label_weights,
+    listed,
     read_labels,
     softmax,
 )
@@ -64,6 +65,12 @@ def labels_of(task: TokenClassification) -> tuple[str, ...]:
     """The tags of a task that is resolved."""
     assert task.labels != "auto", "a plan's labels are resolved"
     return task.labels
+
+
+def card(task: TokenClassification) -> TaskCard:
+    """A tag for each word."""
+    says = f"Gives each word of a text one of the tags {listed(labels_of(task))}."
+    return TaskCard(pipeline_tag="token-classification", says=says, pipeline="token-classification")
 
 
 # --- rows -> arrays

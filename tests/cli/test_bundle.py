@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+
+from compiler.hashes import sha256_of
 
 
 @pytest.fixture
@@ -83,6 +86,31 @@ def test_a_whole_bundle_is_verified(bundle: Path, recipe) -> None:
     assert done.output.strip().endswith("gate passed")
 
 
+def test_what_no_receiver_can_recompute_is_told_as_the_sender_s_word(bundle: Path, recipe) -> None:
+    done = recipe("verify", bundle)
+    told = [line for line in done.output.splitlines() if line.startswith("told  ")]
+    assert told[0] == "told  base model model, licence unknown"
+    assert told[1] == "told  full, 210 rows, 56 steps"
+    assert told[2] == "told  sha256 of 1 file of rows, 1 file of tuned weights"
+    assert told[3].startswith("told  the trained model on 60 test rows: accuracy 0.")
+    assert done.output.count("manifest -> bundle: card") == 1
+    word = json.loads(recipe("verify", bundle, "--json").output)["senders_word"]
+    assert [(used["split"], used["rows"]) for used in word["data"]] == [
+        ("train", 210),
+        ("validation", 30),
+        ("test", 60),
+    ]
+
+
+def test_the_hashes_of_weights_rows_and_base_are_those_of_the_files(finished: Path, bundle: Path) -> None:
+    word = json.loads((bundle / "manifest.json").read_text())["provenance"]
+    assert {digest for used in word["data"] for digest in used["files"]} == {sha256_of(finished / "rows.jsonl", None)}
+    base = finished / "model"
+    assert word["base_files"]["model.safetensors"] == sha256_of(base / "model.safetensors", None)
+    tuned = finished / "runs" / "tiny" / "model" / "model.safetensors"
+    assert word["weights"] == {"model/model.safetensors": sha256_of(tuned, None)}
+
+
 def test_a_bundle_is_measured_on_the_receivers_rows(finished: Path, bundle: Path, recipe, tmp_path: Path) -> None:
     done = recipe("verify", bundle, "--data", finished / "rows.jsonl", "--json")
     assert done.exit_code == 0, done.output
@@ -141,3 +169,35 @@ def test_damage_that_was_sealed_again_is_caught_by_what_the_bundle_answers(
     assert check in failed
     assert "hashes" not in failed
     assert "error[E603]: manifest -> bundle: " in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--port", "8000", "--text", "a"], "--port goes with --serve"),
+        (["--max-rows", "9", "--text", "a"], "--max-rows goes with --serve"),
+        (["--serve", "--text", "a"], "--text does not go with --serve: rows are sent to POST /predict"),
+        (["--serve", "--json"], "--json does not go with --serve"),
+        (["--serve", "--max-batch", "0"], "0 is not in the range"),
+    ],
+)
+def test_options_of_a_server_and_of_rows_exclude_each_other(
+    bundle: Path, recipe, options: list[str], said: str
+) -> None:
+    done = recipe("predict", bundle, *options)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_a_folder_that_is_no_bundle_is_not_served(recipe, tmp_path: Path) -> None:
+    done = recipe("predict", tmp_path, "--serve", "--port", "0")
+    assert (done.exit_code, "E601" in done.output) == (4, True)
+
+
+def test_a_server_without_its_packages_names_the_extra_that_brings_them(recipe, bundle: Path, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "runtimes.endpoint", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = recipe("predict", bundle, "--serve", "--port", "0")
+    assert done.exit_code == 4
+    assert 'error[E402]: this needs the package "uvicorn"' in done.output
+    assert "pip install 'recipec[serve]'" in done.output

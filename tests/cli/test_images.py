@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from compiler.data.images import inline
 from compiler.files import write_text
 from compiler.plan import Plan, Train
 from compiler.tasks import ImageClassification
@@ -26,6 +27,7 @@ from runtimes.loop import train
 from runtimes.tasks import image_classification
 from tests.cli.conftest import invoke
 from tests.runtimes.tiny import placed
+from tests.serving import serving
 from tests.tiny import save_image_processor
 
 pytestmark = pytest.mark.slow
@@ -189,6 +191,24 @@ def test_predict_says_what_the_task_reads(folder: Path, tmp_path: Path) -> None:
     done = invoke("predict", bundle(folder), "--image", tmp_path / "missing.png")
     assert done.exit_code == 4
     assert "missing.png\" can't be read: no such file" in done.output
+
+
+def test_a_server_takes_images_within_rows_and_reads_no_file(folder: Path) -> None:
+    photo = photos(folder)[0]
+    within = inline(photo.read_bytes(), photo.suffix[1:])
+    expected = json.loads(invoke("predict", bundle(folder), "--image", photo, "--json").output)["prediction"]
+    with serving(bundle(folder)) as running:
+        status, value = running.predict({"rows": [{"image": within}]})
+        assert (status, value["answers"][0]["prediction"]["label"]) == (200, expected["label"])
+        for image in (str(photo), f"file://{photo}", "../" * 9 + str(photo)):
+            status, value = running.predict({"rows": [{"image": within}, {"image": image}]})
+            assert (status, value["error"]["code"], value["error"]["row"]) == (422, "E622", 1)
+            assert "no file is read here" in value["error"]["message"]
+        for image in ("data:image/png;base64,AAAA", "data:image/png;base64,???", "data:image/png,AAAA"):
+            status, value = running.predict({"rows": [{"image": within}, {"image": image}]})
+            assert (status, value["error"]["code"], value["error"]["row"]) == (422, "E412", 1)
+        status, value = running.predict({"text": "a"})
+        assert (status, value["error"]["message"]) == (422, 'a text alone is no row here: rows have "image"')
 
 
 def test_only_held_out_images_are_copied(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from click.testing import CliRunner, Result
 
 from compiler.cli import main
 from runtimes.manifest import read_manifest, seal
+from runtimes.serving import Limits
 from runtimes.verify_bundle import verify_bundle
+from tests.serving import serving
 from tests.tiny import prompts, rows, write_language_project
 
 TRAINING = {"epochs": 3, "learning_rate": 1e-2, "batch_size": 4, "max_length": 48}
@@ -324,6 +327,21 @@ def test_drawn_answers_do_not_repeat_when_rows_are_read_in_portions(
     monkeypatch.setattr("compiler.cli.bundle._ROWS_AT_ONCE", 2)
     assert recipe(*asked).stdout.splitlines() == whole
     assert len(set(whole)) == 6
+
+
+def test_a_server_draws_the_same_answers_whoever_shares_the_batch(chat: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(chat / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["generation"] |= {"temperature": 3.0, "max_new_tokens": 8}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    texts = ["the movie was great ", "a bad plot ", "the movie was great "]
+    done = recipe("predict", str(folder), "--json", *(word for text in texts for word in ("--text", text)))
+    expected = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [{"prompt": text} for text in texts]
+    with serving(folder, Limits(max_wait=0.2)) as running, ThreadPoolExecutor(6) as pool:
+        found = [*pool.map(lambda _: running.predict({"rows": rows}), range(6))]
+    assert found == [(200, {"answers": expected})] * 6
+    assert len({answer["prediction"]["text"] for answer in expected}) == 3
 
 
 def test_a_held_out_file_without_rows_is_a_finding_where_texts_are_measured_too(tmp_path: Path) -> None:

@@ -17,11 +17,15 @@ import pytest
 pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from compiler.plan import VerifyExport
 from runtimes import steps
+from runtimes.bundle_together import open_together
 from runtimes.errors import GateError
 from runtimes.manifest import read_manifest, read_together, seal
 from tests.cli.conftest import invoke
+from tests.serving import serving
 from tests.several import FACTS, MOODS, SENTIMENT, VALENCE, compiled, write_several
 from tests.tiny import BAD, GOOD
 
@@ -114,6 +118,31 @@ def test_rows_of_a_file_are_answered_as_texts_are(finished: Path, tmp_path: Path
     assert first["sentiment"]["label"] == "positive"
     wrong = invoke("predict", run, "--image", "x.png")
     assert (wrong.exit_code, "--text" in wrong.output) == (2, True)
+
+
+def test_the_card_of_several_tasks_has_a_table_for_each(bundle: Path) -> None:
+    card = ModelCard.load(bundle / "README.md")
+    assert isinstance(card.data, ModelCardData)
+    assert {result.dataset_config for result in card.data.eval_results or ()} == {*PARTS}
+    assert all(f"\n{name}, on " in card.text and f"\n- **{name}**: " in card.text for name in PARTS)
+    told = read_manifest(bundle / "moods").provenance
+    assert {*told.weights} == {"adapter/adapter_model.safetensors", "model/model.safetensors"}
+    assert [training.method.type for training in told.trainings] == ["lora"]
+
+
+def test_a_server_answers_for_all_tasks(bundle: Path) -> None:
+    rows = [{"snippet": text} for text in TEXTS]
+    answers = open_together(bundle, threads=1).predict({name: [{"text": text} for text in TEXTS] for name in PARTS})
+    with serving(bundle) as running:
+        status, value = running.predict({"rows": rows})
+        typed = running.predict({"text": TEXTS[0]})
+        [facts, wrong] = [running.get("/metadata"), running.predict({"rows": [{"text": TEXTS[0]}]})]
+    assert (status, typed[0], facts[0], wrong[0]) == (200, 200, 200, 422)
+    for found, expected in zip(value["answers"], answers, strict=True):
+        assert found["prediction"]["sentiment"]["label"] == expected["sentiment"]["label"]
+        assert found["prediction"]["valence"]["value"] == pytest.approx(expected["valence"]["value"], abs=1e-5)
+    assert typed[1]["answers"][0]["snippet"] == TEXTS[0]
+    assert sorted(facts[1]["task"]) == sorted(facts[1]["parts"]) == sorted(PARTS)
 
 
 def test_a_receiver_verifies_each_task(bundle: Path) -> None:

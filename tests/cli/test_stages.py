@@ -14,6 +14,7 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 from safetensors.numpy import load_file
 
 from compiler.hashes import sha256_of
+from runtimes.manifest import read_manifest
 from tests.cli.conftest import invoke
 from tests.staged import CHAT, COMMON, MOODS, TEMPLATE, WIKI, write
 from tests.tiny import save_masked_encoder
@@ -113,6 +114,18 @@ def test_the_bundle_of_the_last_stage_answers(two: Path) -> None:
     done = invoke("predict", two, "--text", "the movie was good")
     assert done.exit_code == 0, done.output
     assert invoke("verify", two).exit_code == 0
+
+
+def test_a_bundle_tells_of_every_stage_and_of_the_first_base(two: Path) -> None:
+    told = read_manifest(two / "bundle").provenance
+    assert [training.stage for training in told.trainings] == ["wiki", "chat"]
+    assert {used.stage for used in told.data} == {"wiki", "chat"}
+    assert told.origin.base_model == "model"
+    assert "model.safetensors" in told.base_files
+    assert "model/model.safetensors" in told.weights
+    card = (two / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "- wiki: `lora` (" in card
+    assert "- chat: `" in card
 
 
 def test_a_finished_stage_is_never_done_again(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from runtimes.golden import read_golden, write_golden
 from runtimes.manifest import read_manifest, seal
 from runtimes.verify_bundle import verify_bundle
 
-CHECKS = ["hashes", "labels", "tokens", "outputs_batch_1", "outputs_batch_32", "decisions", "metrics"]
+CHECKS = ["hashes", "labels", "tokens", "outputs_batch_1", "outputs_batch_32", "decisions", "metrics", "card"]
 Damage = Callable[[Path], None]
 
 

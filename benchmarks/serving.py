@@ -1,0 +1,119 @@
+"""Requests per second of `recipe predict --serve`, with requests put together into batches and with each by itself.
+
+python benchmarks/serving.py BUNDLE [--threads 1] [--clients 1 8 32] [--requests 400]
+
+The server is a process of its own; the clients are threads of this one, each with a connection that it keeps, and take
+their share of its cores. A request that is not answered ends the benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+COMMAND = 'import sys; sys.argv[0] = "recipe"; from compiler.cli import main; sys.exit(main())'
+ROOT = Path(__file__).parents[1]
+SETTINGS = {
+    "batches, waits 5 ms": ("--max-batch", "32", "--max-wait-ms", "5"),
+    "batches of what waits": ("--max-batch", "32", "--max-wait-ms", "0"),
+    "each by itself": ("--max-batch", "1", "--max-wait-ms", "0"),
+}
+
+
+def main() -> None:
+    """Prints a line for each setting and number of clients."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--requests", type=int, default=400)
+    asked = parser.parse_args()
+    texts = texts_of(asked.bundle)
+    print(f"{asked.bundle}, {asked.threads} thread(s) for the graph, {os.cpu_count()} cores, {platform.machine()}")
+    print(f"{asked.requests} requests of one text, {statistics.mean(map(len, texts)):.0f} characters on average")
+    print(f"{'setting':<24}{'clients':>8}{'requests/s':>12}{'median ms':>11}{'p95 ms':>9}")
+    for name, options in SETTINGS.items():
+        with served(asked.bundle, asked.threads, options) as port:
+            measure(port, texts, clients=1, requests=20)  # the first requests are slower
+            for clients in asked.clients:
+                seconds, latencies = measure(port, texts, clients=clients, requests=asked.requests)
+                times = [1000 * each for each in sorted(latencies)]
+                rate, median, late = len(times) / seconds, statistics.median(times), times[int(0.95 * len(times))]
+                print(f"{name:<24}{clients:>8}{rate:>12.0f}{median:>11.1f}{late:>9.1f}")
+
+
+def texts_of(bundle: Path) -> list[str]:
+    """The texts of the bundle's real golden rows."""
+    lines = (bundle / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    found = [row["row"]["text"] for row in rows if not row["probe"] and "text" in row["row"]]
+    if not found:
+        raise SystemExit(f"{bundle} does not read texts: name the bundle of a task whose rows are one text")
+    return found
+
+
+@contextmanager
+def served(bundle: Path, threads: int, options: Sequence[str]) -> Iterator[int]:
+    """The port of a server while the block runs."""
+    words = ["predict", str(bundle), "--serve", "--port", "0", "--threads", str(threads), *options]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    try:
+        yield int(line.rpartition(":")[2])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure(port: int, texts: Sequence[str], *, clients: int, requests: int) -> tuple[float, list[float]]:
+    """Seconds for all requests, and those of each. Raises SystemExit for an answer that is none."""
+    latencies: list[float] = []
+    wrong: list[Any] = []
+    share = [range(first, requests, clients) for first in range(clients)]
+    threads = [threading.Thread(target=_ask, args=(port, texts, numbers, latencies, wrong)) for numbers in share]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - start
+    if wrong or len(latencies) != requests:
+        raise SystemExit(f"{requests - len(latencies)} requests were not answered: {wrong[:1]}")
+    return seconds, latencies
+
+
+def _ask(port: int, texts: Sequence[str], numbers: range, latencies: list[float], wrong: list[Any]) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    for number in numbers:
+        start = time.monotonic()
+        connection.request("POST", "/predict", json.dumps({"text": texts[number % len(texts)]}))
+        response = connection.getresponse()
+        value = json.loads(response.read())
+        if response.status == 200 and len(value["answers"]) == 1:
+            latencies.append(time.monotonic() - start)
+        else:
+            wrong.append(value)
+    connection.close()
+
+
+if __name__ == "__main__":
+    main()

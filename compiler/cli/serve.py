@@ -1,0 +1,101 @@
+"""recipe predict --serve: a bundle over HTTP, on this machine unless another address is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from runtimes.serving import Limits
+
+F = TypeVar("F", bound=Callable[..., Any])
+EXIT_LOST = 130
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+OPTIONS = (
+    click.option(
+        "--serve", is_flag=True, help="Answer over HTTP until Ctrl-C: GET /health, GET /metadata, POST /predict."
+    ),
+    click.option("--host", default="127.0.0.1", show_default=True, help="With --serve: the address to listen at."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Its port; 0 for any."),
+    click.option(
+        "--max-batch", type=click.IntRange(min=1), default=32, show_default=True, help="Rows computed at once."
+    ),
+    click.option(
+        "--max-wait-ms",
+        type=click.FloatRange(0, 10_000),
+        default=5.0,
+        show_default=True,
+        help="That a row waits for others to share its batch; 0: only those that wait already share it.",
+    ),
+    click.option(
+        "--max-request-bytes", type=click.IntRange(min=64), default=4 << 20, show_default=True, help="Of a request."
+    ),
+    click.option("--max-rows", type=click.IntRange(min=1), default=256, show_default=True, help="Of a request."),
+    click.option("--log-requests", is_flag=True, help="With --serve: a line for each request on standard error."),
+)
+NAMES = ("host", "port", "max_batch", "max_wait_ms", "max_request_bytes", "max_rows", "log_requests")
+
+
+def serve_options(command: F) -> F:
+    """--serve and what goes with it; the command finds them by name."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def refuse_without_serve() -> None:
+    """Raises click's error for an option of the server where there is none."""
+    if given := [name for name in NAMES if _is_given(name)]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --serve")
+
+
+def refuse_with_serve(names: tuple[str, ...]) -> None:
+    """Raises click's error for an option about rows that are answered at once: a server is sent its rows."""
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names and _is_given(str(parameter.name)):
+            raise click.UsageError(f"{parameter.opts[-1]} does not go with --serve: rows are sent to POST /predict")
+
+
+def _is_given(name: str) -> bool:
+    """Whether the command line has an option."""
+    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+
+
+def limits_of(options: dict[str, Any]) -> Limits:
+    """The limits that the command line names."""
+    from runtimes.serving import Limits
+
+    return Limits(
+        max_bytes=options["max_request_bytes"],
+        max_rows=options["max_rows"],
+        max_batch=options["max_batch"],
+        max_wait=options["max_wait_ms"] / 1000,
+    )
+
+
+def serve_bundle(folder: Path, threads: int, options: dict[str, Any]) -> None:
+    """Answers over HTTP until it is told to stop. Exits with 130 when requests under way were not answered."""
+    from runtimes.endpoint import Endpoint, listen, serve
+    from runtimes.served import open_served
+
+    served = open_served(folder, threads=threads)
+    host = options["host"]
+    with listen(host, options["port"]) as listener:
+        endpoint = Endpoint(served, limits_of(options), say, verbose=options["log_requests"])
+        port = listener.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        say(f"{served.facts()['name']}: ready at http://{shown}:{port}")
+        if host not in _LOCAL:
+            say("warning: whoever reaches this address may ask: there is no password")
+        lost = serve(endpoint, listener)
+    if lost:
+        say(f"stopped; requests that were not answered: {lost:,}")
+        raise click.exceptions.Exit(EXIT_LOST)
+
+
+def say(line: str) -> None:
+    """A line of the server's log."""
+    click.echo(line, err=True)
