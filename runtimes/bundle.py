@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from runtimes.export.session import Session
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
 HELD_OUT = "held_out.npy"
