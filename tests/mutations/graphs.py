@@ -209,10 +209,22 @@ def drop_layer(model: onnx.ModelProto) -> None:
 
 
 def dropout_on(model: onnx.ModelProto) -> None:
-    """A dropout of a tenth before the head, as in training."""
-    ratio, on = constant(model, "ratio", 0.1, np.float32), constant(model, "on", True, np.bool_)
-    value = head(model).input[0]
-    insert(model, value, lambda given, made: [helper.make_node("Dropout", [given, ratio, on], [made], seed=7)])
+    """A dropout of a tenth before the head, as a model in training mode is traced: random numbers, not the operator.
+
+    (onnxruntime drops nothing in a Dropout, whatever the graph says.)
+    """
+    ratio, kept = constant(model, "ratio", 0.1, np.float32), constant(model, "kept", 0.9, np.float32)
+
+    def make(given: str, made: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("RandomUniformLike", [given], [f"{made}.drawn"], seed=7.0),
+            helper.make_node("Greater", [f"{made}.drawn", ratio], [f"{made}.stays"]),
+            helper.make_node("Cast", [f"{made}.stays"], [f"{made}.mask"], to=_FLOAT),
+            helper.make_node("Mul", [given, f"{made}.mask"], [f"{made}.left"]),
+            helper.make_node("Div", [f"{made}.left", kept], [made]),
+        ]
+
+    insert(model, head(model).input[0], make)
 
 
 def overflow_float16(model: onnx.ModelProto) -> None:

@@ -24,10 +24,10 @@ def receiver(bundle: Path) -> tuple[str, ...]:
 
 def gate(built: Built, exported: Path, out: Path) -> tuple[str, ...]:
     """The checks that fail over an export of the subject's model, against the untouched model, as in a run."""
-    step: VerifyExport = built.step(VerifyExport)
+    step: VerifyExport = built.run.step(VerifyExport)
     out.mkdir(parents=True)
     try:
-        list(verify.execute(step, built.context(step, out, **{built.step(ExportModel).id: exported})))
+        list(verify.execute(step, built.run.context(step, out, **{built.run.step(ExportModel).id: exported})))
     except GateError:
         pass
     except RunError as error:

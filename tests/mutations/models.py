@@ -29,10 +29,10 @@ def exported(change: Change) -> Callable[[Path, Built | None], None]:
         if built is None:
             raise LookupError("the model before its export is not there")
         model = folder.with_name(f"{folder.name}.model")
-        shutil.copytree(built.saved().folder, model)
+        shutil.copytree(built.run.saved().folder, model)
         tuned = load_file(model / WEIGHTS)
         save_file({**change(tuned, _base(built, tuned))}, model / WEIGHTS, {"format": "pt"})
-        step = built.step(ExportModel)
+        step = built.run.step(ExportModel)
         export.module_of(step.export).write(step.export, step.task, SavedModel(model), folder)
 
     return damage

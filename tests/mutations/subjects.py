@@ -12,18 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.hub import Sources
-from compiler.placement import Placement
-from compiler.plan import Merge, Plan, Step, Train, VerifyExport
-from compiler.typed import read
-from runtimes.execute import ancestors
-from runtimes.saved import SavedModel
-from runtimes.steps import Context
-from runtimes.steps.models import saved_by
-from runtimes.store import Store
 from tests.cli.conftest import invoke
 from tests.cli.test_images import write_project as write_images
 from tests.cli.test_label_sets import tagged
+from tests.finished import Finished
 from tests.tagged import write_tagged
 from tests.tiny import BAD, COMMON, GOOD, prompts, rows, save_tokenizer, write_language_project, write_project
 
@@ -46,48 +38,14 @@ class Built:
     folder: Path
 
     @property
-    def runs(self) -> Path:
-        """Where its outputs are."""
-        return self.folder / "runs"
+    def run(self) -> Finished:
+        """The run."""
+        return Finished(self.folder / "runs" / NAME, self.folder)
 
     @property
     def bundle(self) -> Path:
         """What its receiver gets."""
-        return self.runs / NAME / "bundle"
-
-    @property
-    def plan(self) -> Plan:
-        """What was run."""
-        return Plan.from_json(json.loads((self.runs / NAME / "plan.json").read_text(encoding="utf-8")))
-
-    def step(self, kind: type[Step]) -> Any:
-        """The last step of a kind."""
-        return [step for step in self.plan.steps if isinstance(step, kind)][-1]
-
-    def output(self, step: Step) -> Path:
-        """The folder that a step left."""
-        return Store(self.runs).folder(self.plan.keys()[step.id])
-
-    def context(self, step: Step, folder: Path, **inputs: Path) -> Context:
-        """What a step is given to run again; `inputs`: what it gets in place of what the steps before it left."""
-        plan, store = self.plan, Store(self.runs)
-        before = {name: store.folder(plan.keys()[name]) for name in ancestors(plan)[step.id]}
-        placement = json.loads((self.runs / NAME / "placement.json").read_text(encoding="utf-8"))
-        return Context(
-            plan=plan,
-            key=plan.keys()[step.id],
-            folder=folder,
-            inputs={**before, **inputs},
-            root=self.folder,
-            sources=Sources(offline=True),
-            placement=read(Placement, placement),
-            stop=lambda: False,
-        )
-
-    def saved(self) -> SavedModel:
-        """The model that was exported: the trained one, with its adapter merged where it has one."""
-        last = [step for step in self.plan.steps if isinstance(step, (Train, Merge))][-1]
-        return saved_by(last.id, self.context(self.step(VerifyExport), self.folder))
+        return self.run.folder / "bundle"
 
 
 def build(subject: Subject, folder: Path) -> Built:
@@ -96,7 +54,7 @@ def build(subject: Subject, folder: Path) -> Built:
     if not (folder / "recipe.json").exists():
         subject.write(folder)
     with _offline(folder / "cache"):
-        done = invoke("run", folder / "recipe.json", "--runs", built.runs, "--target", "cpu", "--quiet")
+        done = invoke("run", folder / "recipe.json", "--runs", folder / "runs", "--target", "cpu", "--quiet")
     assert done.exit_code == 0, done.output
     return built
 
