@@ -9,7 +9,6 @@ of the check: cached keys and values are compared too, and a graph that does not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,12 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.export.decoding import onnx_decoder, ort_value
-from runtimes.export.facts import graph_names
 from runtimes.export.sequence import onnx_sequence_decoder
 from runtimes.export.session import open_session
 from runtimes.pytorch.cached import continued
 from runtimes.pytorch.loading import load_saved
 from runtimes.saved import SavedModel
+from tests.mutations.mutation import graphs_in
 
 Array = npt.NDArray[Any]
 Pair = tuple[Array, Array]
@@ -98,7 +97,7 @@ def _outputs(bundle: Path, source: Source, size: tuple[int, int], num_cached: in
 
 def _of_encoder(bundle: Path, source: Source, size: tuple[int, int], random: np.random.Generator) -> Iterator[Pair]:
     results = source.head.results
-    session = open_session(bundle / graph_names(encodes=False)[0], results=results)
+    session = open_session(bundle / graphs_in(bundle)[-1], results=results)
     config = source.model.config
     vocabulary = getattr(config, "vocab_size", 0)
     inputs: dict[str, Array] = {}
@@ -119,7 +118,7 @@ def _of_encoder(bundle: Path, source: Source, size: tuple[int, int], random: np.
 def _of_decoder(
     bundle: Path, source: Source, size: tuple[int, int], num_cached: int, random: np.random.Generator
 ) -> Iterator[Pair]:
-    decoder = onnx_decoder(bundle / graph_names(encodes=False)[0])
+    decoder = onnx_decoder(bundle / graphs_in(bundle)[-1])
     tokens = {
         "input_ids": random.integers(0, source.model.config.vocab_size, size),
         "attention_mask": np.ones((size[0], num_cached + size[1]), np.int64),
@@ -166,9 +165,3 @@ def _of_sequence(bundle: Path, source: Source, size: tuple[int, int], random: np
 
 def _tensors(arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-
-
-def task_type(bundle: Path) -> str:
-    """The task of a bundle."""
-    found: str = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["task"]["type"]
-    return found

@@ -34,21 +34,21 @@ def compare_settings(bundle: Bundle, written: Sequence[Written], limits: Sequenc
         name: read_json(bundle.folder, name) for name in (GENERATION_CONFIG, CONFIG) if (bundle.folder / name).is_file()
     }
     found = [
-        *_caches(configs),
-        *_starts(configs, bundle.head.config),
-        *_ends(eos_ids(*configs.values()), generation, written, limits),
-        *_templates(bundle),
+        *check_caches(configs),
+        *check_starts(configs, bundle.head.config),
+        *check_ends(eos_ids(*configs.values()), generation, written, limits),
+        *check_templates(bundle),
     ]
     return compare_each([*dict.fromkeys(fault for fault in found if fault)], len(found), name="settings")
 
 
-def _caches(configs: Mapping[str, Any]) -> Found:
+def check_caches(configs: Mapping[str, Any]) -> Found:
     """Without a cache, some programs compute every token of a row anew at each step, and others fail on the graph."""
     for name, config in configs.items():
         yield f"use_cache is false in {name}, and the graph keeps a cache" if config.get("use_cache") is False else None
 
 
-def _starts(configs: Mapping[str, Any], head: Mapping[str, Any]) -> Found:
+def check_starts(configs: Mapping[str, Any], head: Mapping[str, Any]) -> Found:
     key = "decoder_start_token_id"
     for name, config in configs.items():
         if key in head and key in config:
@@ -56,7 +56,7 @@ def _starts(configs: Mapping[str, Any], head: Mapping[str, Any]) -> Found:
             yield None if right else f"{key} is {config[key]} in {name}, answers start with {head[key]}"
 
 
-def _ends(ends: Sequence[int], generation: Generation, written: Sequence[Written], limits: Sequence[int]) -> Found:
+def check_ends(ends: Sequence[int], generation: Generation, written: Sequence[Written], limits: Sequence[int]) -> Found:
     """An answer has no end token but its last, which a short one needs; none is longer than it may be."""
     for row, limit in zip(written, limits, strict=True):
         if len(row.ids) > limit:
@@ -73,7 +73,7 @@ def _named(ends: Sequence[int]) -> str:
     return ", ".join(map(str, ends)) or "not named"
 
 
-def _templates(bundle: Bundle) -> Found:
+def check_templates(bundle: Bundle) -> Found:
     """The template for servers."""
     task, folder = bundle.task, bundle.folder
     if isinstance(task, TextGeneration) and task.template.name == OWN:

@@ -65,8 +65,9 @@ def on_graph_of(edit: Callable[[Path], graphs.Edit], which: int = -1) -> Damage:
 
 def graphs_in(folder: Path) -> tuple[str, ...]:
     """The names of the graphs of a bundle."""
-    task = read_manifest(folder).task
-    return graph_names(encodes=tasks.module_of(task).head(task).encodes)
+    manifest = read_manifest(folder)
+    head = tasks.module_of(manifest.task).head(manifest.task)
+    return graph_names(encodes=head.encodes, precision=manifest.precision)
 
 
 def on_files(edit: Callable[[Path], None]) -> Damage:
