@@ -32,7 +32,8 @@ example, from the project's folder:
   python -m benchmarks.gates --bundle runs/quickstart/bundle --source runs/quickstart/model
 """
 HEADER = ("fault", "put into", "receiver", "gate", "optimum", "Olive")
-NOT_THERE = "-"
+NOT_THERE, HEALTHY = "-", "(healthy)"
+NAMED = {subject.name: subject for subject in SUBJECTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Judged:
     def line(self) -> str:
         """Its row of the table."""
         said = (self.receiver, self.gate, self.optimum, self.olive)
-        return _row([self.name, self.subject, *("missed" if word is None else word for word in said)])
+        nothing = "passes" if self.name == HEALTHY else "missed"
+        return _row([self.name, self.subject, *(nothing if word is None else word for word in said)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Judge:
     def healthy(self) -> Judged:
         """What is said of the bundle as it is."""
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            return self._judged("(healthy)", self.bundle, Path(folder), in_graph=True)
+            return self._judged(HEALTHY, self.bundle, Path(folder), in_graph=True)
 
     def _judged(self, name: str, bundle: Path, scratch: Path, *, in_graph: bool) -> Judged:
         at_export: str | None = NOT_THERE
@@ -95,6 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--bundle", type=Path, help="a bundle, instead of tiny ones")
     parser.add_argument("--source", type=Path, help="the folder of the model that it was exported from")
+    parser.add_argument("--subjects", nargs="+", choices=[*NAMED], default=[*NAMED], help="only these tiny ones")
     parser.add_argument("--work", type=Path, help="where tiny subjects are kept for a second start")
     options = parser.parse_args()
     if (options.bundle is None) != (options.source is None):
@@ -102,17 +105,17 @@ def main() -> None:
     print(_row(HEADER), _row(["---"] * len(HEADER)), sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch) / "subjects"
-        judges = [_given(options, Path(scratch))] if options.bundle else _tiny(work, Path(scratch))
+        judges = [_given(options, Path(scratch))] if options.bundle else _tiny(options.subjects, work, Path(scratch))
         judged = [*_all(judges)]
     print(*_scores(judged), sep="\n")
     sys.exit(any(_is_surprise(found) for found in judged))
 
 
-def _tiny(work: Path, scratch: Path) -> Iterator[Judge]:
-    for subject in SUBJECTS:
-        built = _built(subject, work)
+def _tiny(names: Sequence[str], work: Path, scratch: Path) -> Iterator[Judge]:
+    for name in names:
+        built = _built(NAMED[name], work)
         source = open_source(built.run.step(VerifyExport).task, built.run.saved())
-        yield Judge(subject.name, built.bundle, source, scratch, built)
+        yield Judge(name, built.bundle, source, scratch, built)
 
 
 def _built(subject: Subject, work: Path) -> Built:
@@ -152,14 +155,14 @@ def _first(checks: Sequence[str]) -> str | None:
 
 
 def _is_surprise(found: Judged) -> bool:
-    healthy = found.name == "(healthy)"
+    healthy = found.name == HEALTHY
     return (found.receiver is None) != (healthy or found.name in NOT_CAUGHT)
 
 
 def _scores(judged: Sequence[Judged]) -> Iterator[str]:
     """Faults that each found, of those that it is asked about, and alarms over healthy exports."""
-    faults = [found for found in judged if found.name != "(healthy)"]
-    healthy = [found for found in judged if found.name == "(healthy)"]
+    faults = [found for found in judged if found.name != HEALTHY]
+    healthy = [found for found in judged if found.name == HEALTHY]
     yield ""
     for name in ("receiver", "gate", "optimum", "olive"):
         asked = [word for found in faults if (word := getattr(found, name)) != NOT_THERE]

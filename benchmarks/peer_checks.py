@@ -81,7 +81,7 @@ def _found(bundle: Path, pairs: Callable[[], Sequence[Pair] | Iterator[Pair]]) -
         if ours.shape != theirs.shape:
             return f"shape {list(theirs.shape)}"
         if not np.allclose(ours, theirs, atol=ATOL):
-            return f"max |Δ| {np.abs(ours - theirs).max():.1g}"
+            return f"Δ {np.abs(ours - theirs).max():.1g}"
     return None
 
 
