@@ -163,7 +163,7 @@ def verified_rows(run: Finished, folder: Path, times: int) -> int:
             step.task, saved.reading, max_length=Features(run.held_out()).facts.max_length, root=run.held_out()
         ),
         stages=[
-            Stage("trained", lambda: back.scores(step.task, saved, "cpu")),
+            Stage("trained", lambda: back.scores(step.task, saved, "cpu"), files=saved.weights),
             *export.module_of(step.export).stages(
                 step.export, step.task, saved, context.inputs[run.step(ExportModel).id], "cpu"
             ),

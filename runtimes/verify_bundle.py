@@ -8,7 +8,7 @@ a bundle that was changed and sealed again is caught by what it answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from runtimes.gate import (
     Edge,
     Findings,
     Metrics,
+    Outputs,
     Verification,
     compare_decisions,
     compare_each,
@@ -90,28 +91,9 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     # What the rows should be answered with is not known before the labels are: outputs don't depend on it.
     table = bundle.encode([Example(row=row.row, target=0) for row in golden])
     yield _compare_inputs(bundle, table, golden)
-    source = found = _source_outputs(bundle, golden)
-    assert bundle.graph, "one that does not load is an error; one that does not run at some size fails a check"
-    ran = 0
-    for size in batch_sizes:
-        name = f"outputs_batch_{size}"
-        try:
-            found = _answers(bundle, table, len(golden), size) if golden else source
-        except RunError as error:
-            if error.code != "E604":
-                raise
-            yield not_compared(name, len(golden), bundle.manifest.tolerance, error.message)
-            continue
-        ran += 1
-        yield compare_outputs(
-            source.values,
-            found.values,
-            bundle.manifest.tolerance,
-            name=name,
-            rows=source.rows,
-            units=bundle.head.units,
-        )
-    if not ran:
+    source = _source_outputs(bundle, golden)
+    found = yield from _compare_outputs(bundle, table, golden, source, batch_sizes)
+    if found is None:
         return  # nothing was answered: there is nothing to decide, to measure or to write with
     decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:
@@ -121,14 +103,42 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
         decoder, written = cast(Decoder[Any], bundle.graph), bundle.written()
         limits = [limit_of(decoder, row.prompt, bundle.manifest.generation.max_new_tokens) for row in written]
         yield compare_settings(bundle, written, limits)
-        yield from compare_written(written, decoder, bundle.encoder.pad_id, bundle.manifest.tolerance)
+        yield from compare_written(written, decoder, bundle.encoder.pad_id, bundle.manifest.batch_tolerance)
     if rows is not None:
         yield compare_rows(bundle, rows)
+
+
+def _compare_outputs(
+    bundle: Bundle, table: Table, golden: Sequence[Golden], source: Ragged, batch_sizes: Sequence[int]
+) -> Generator[Outputs, None, Ragged | None]:
+    """The outputs in batches of each size; at the end those that decide, none where the graph runs at no size.
+
+    Raises RunError for a graph that does not load. One that does not run at some size fails a check.
+    """
+    assert bundle.graph, "loaded before it is run"
+    manifest, found = bundle.manifest, None
+    for size in _sizes(bundle, batch_sizes):
+        name, allowed = f"outputs_batch_{size}", manifest.tolerance if size == 1 else manifest.batch_tolerance
+        try:
+            found = _answers(bundle, table, len(golden), size) if golden else source
+        except RunError as error:
+            if error.code != "E604":
+                raise
+            yield not_compared(name, len(golden), allowed, error.message)
+        else:
+            units = bundle.head.units
+            yield compare_outputs(source.values, found.values, allowed, name=name, rows=source.rows, units=units)
+    return found
 
 
 def _answers(bundle: Bundle, table: Table, count: int, size: int) -> Ragged:
     """What the bundle answers to golden rows, so many at once. Raises RunError."""
     return outputs_of(bundle.run, table, np.arange(count), rows_at_once(bundle.head, size))
+
+
+def _sizes(bundle: Bundle, batch_sizes: Sequence[int]) -> Sequence[int]:
+    """Sizes of batches; what decides comes last. A rounded graph's golden answers are those of each row alone."""
+    return batch_sizes if bundle.manifest.precision == "fp32" else sorted(batch_sizes, reverse=True)
 
 
 def _compare_names(bundle: Bundle) -> Findings:
@@ -198,9 +208,11 @@ def _settled(bundle: Bundle, source: Ragged, found: Ragged) -> Ragged:
     excused_P = np.zeros(len(source.values), bool)
     decide = module.decider(bundle.task)
     if decide is not None:
-        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.tolerance, decide)
+        differ_P, tied_P = compare_each_decision(source.values, found.values, manifest.batch_tolerance, decide)
         excused_P = differ_P & tied_P
-    return Ragged(module.settle(bundle.task, source.values, found.values, excused_P, manifest.tolerance), found.offsets)
+    return Ragged(
+        module.settle(bundle.task, source.values, found.values, excused_P, manifest.batch_tolerance), found.offsets
+    )
 
 
 def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:

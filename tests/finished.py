@@ -39,6 +39,10 @@ class Finished:
         """The first step of a kind."""
         return next(step for step in self.plan.steps if isinstance(step, kind))
 
+    def output(self, step: Step) -> Path:
+        """The folder that a step left."""
+        return Store(self.folder.resolve().parent).folder(self.plan.keys()[step.id])
+
     def context(self, step: Step, folder: Path, **inputs: Path) -> Context:
         """What a step is given to run again; `inputs`: what it gets in place of what the steps before it left."""
         plan, store = self.plan, Store(self.folder.resolve().parent)

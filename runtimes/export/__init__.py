@@ -33,13 +33,14 @@ class Written:
 class Stage:
     """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding.
 
-    `decoder`: the same as a decoder, where it keeps a cache.
+    `decoder`: the same as a decoder, where it keeps a cache. `files`: what of it is deployed.
     """
 
     name: str
     open: Callable[[], ScoreFunction]
     exact: bool = True
     decoder: Callable[[], Decoder[Any]] | None = None
+    files: tuple[Path, ...] = ()
 
 
 class FormatModule(Protocol):

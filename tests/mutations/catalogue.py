@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.mutations import files, graphs, models
 from tests.mutations.mutation import Mutation, in_files, in_graph, layers_swapped, on_graph, on_graph_of, unscaled
-from tests.mutations.subjects import CHAT, IMAGES, PAIRS, RATED, TAGS, TOPICS, TRANSLATION
+from tests.mutations.subjects import CHAT, IMAGES, PAIRS, RATED, ROUNDED, TAGS, TOPICS, TRANSLATION
 
 MUTATIONS: tuple[Mutation, ...] = (
     # --- weights
@@ -100,6 +100,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         IMAGES,
         "outputs_batch_1",
         models.exported(models.not_merged),
+    ),
+    in_graph(
+        "int8 calibrated on garbage",
+        "ranges are those of rows of padding alone",
+        ROUNDED,
+        "outputs_batch_1",
+        models.calibrated_on_garbage,
     ),
     # --- operators
     in_graph(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from compiler.plan import ExportModel, VerifyExport
+from compiler.plan import VerifyExport
 from runtimes.errors import GateError, RunError
 from runtimes.gate import Verification
 from runtimes.steps import verify
@@ -27,7 +27,7 @@ def gate(built: Built, exported: Path, out: Path) -> tuple[str, ...]:
     step: VerifyExport = built.run.step(VerifyExport)
     out.mkdir(parents=True)
     try:
-        list(verify.execute(step, built.run.context(step, out, **{built.run.step(ExportModel).id: exported})))
+        list(verify.execute(step, built.run.context(step, out, **{step.inputs[-1]: exported})))
     except GateError:
         pass
     except RunError as error:

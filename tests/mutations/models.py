@@ -1,4 +1,4 @@
-"""Faults of the model before its export: each writes a damaged copy of it, of which a graph is made as of any other."""
+"""Faults before the graph: of the model, of which a damaged copy is exported, and of how the graph is rounded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from compiler.plan import ExportModel
+from compiler.plan import ExportModel, Quantize
 from runtimes import export
+from runtimes.export.facts import graph_names
+from runtimes.export.rounding import round_graph
+from runtimes.export.session import open_session
 from runtimes.saved import SavedModel
 from tests.mutations.subjects import Built
 
@@ -62,3 +65,16 @@ def other_head(tuned: Weights, base: Weights) -> Weights:
         name: array if name in base else random.normal(scale=0.1, size=array.shape).astype(np.float32)
         for name, array in tuned.items()
     }
+
+
+def calibrated_on_garbage(folder: Path, built: Built | None) -> None:
+    """Rounded by the ranges of rows in which there is nothing but padding."""
+    if built is None:
+        raise LookupError("the graph in float32 is not there")
+    step: Quantize = built.run.step(Quantize)
+    [before], [after] = (graph_names(encodes=False, precision=name) for name in ("fp32", step.export.precision))
+    graph = built.run.output(built.run.step(ExportModel)) / before
+    inputs = open_session(graph, results=()).inputs
+    nothing = np.zeros((4, 8), np.int64)
+    rows = [{name: nothing + (name == "attention_mask") for name in inputs}]
+    round_graph(step.export, graph, folder / after, weights_alone=False, rows=rows)

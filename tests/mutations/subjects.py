@@ -92,6 +92,12 @@ def write_pairs(folder: Path) -> None:
     _write_lines(folder, lines)
 
 
+def write_rounded(folder: Path) -> None:
+    """Texts with a label; what is exported has eight bits."""
+    export = [{"format": "onnx", "precision": "int8-static", "max_metric_drop": 0.05}]
+    write_project(folder, num_rows=200, training=TRAINING, export=export)
+
+
 def write_rated(folder: Path) -> None:
     """Texts rated 70 for a good word and 30 for a bad one."""
     lines = [
@@ -184,4 +190,5 @@ IMAGES = Subject("images", lambda folder: write_images(folder, 120))
 TAGS = Subject("tags", write_tags)
 RATED = Subject("rated", write_rated)
 TOPICS = Subject("topics", write_topics)
-SUBJECTS = (PAIRS, CHAT, TRANSLATION, IMAGES, TAGS, RATED, TOPICS)
+ROUNDED = Subject("rounded", write_rounded)
+SUBJECTS = (PAIRS, CHAT, TRANSLATION, IMAGES, TAGS, RATED, TOPICS, ROUNDED)
