@@ -2,8 +2,8 @@
 
 Each fault of tests/mutations is put into a finished bundle, which is sealed again. `receiver`: our verification of a
 bundle. `gate`: the check at the time of export, of faults that are in the graph. `optimum` and `Olive`: their checks as
-they are described (peer_checks.py says how), against the untouched model; a failure of Olive's is logged, and ends
-nothing. The first rows are healthy exports, over which nobody should raise an alarm.
+they are described (peer_checks.py says how), against the untouched model; optimum makes none of a rounded graph, Olive
+its own of language models alone, whose failure is logged and ends nothing. The first rows are healthy exports, over which nobody should raise an alarm.
 
 Without --bundle the subjects are tiny models that are trained first, which takes some minutes.
 """
@@ -85,7 +85,7 @@ class Judge:
             subject=self.name,
             receiver=_first(receiver(bundle)),
             gate=at_export,
-            optimum=by_optimum(bundle, self.source),
+            optimum=by_optimum(bundle, self.source) if read_manifest(bundle).precision == "fp32" else NOT_THERE,
             olive=by_olive(bundle, self.source) if self.source.writes else NOT_THERE,
         )
 
