@@ -2,8 +2,9 @@
 
 Each fault of tests/mutations is put into a finished bundle, which is sealed again. `receiver`: our verification of a
 bundle. `gate`: the check at the time of export, of faults that are in the graph. `optimum` and `Olive`: their checks as
-they are described (peer_checks.py says how), against the untouched model; optimum makes none of a rounded graph, Olive
-its own of language models alone, whose failure is logged and ends nothing. The first rows are healthy exports, over which nobody should raise an alarm.
+they are described (peer_checks.py says how), against the untouched model. optimum makes none of a rounded graph; Olive
+makes its own of language models alone, and logs a failure, which ends nothing. The first row of each subject is a
+healthy export, over which nobody should raise an alarm.
 
 Without --bundle the subjects are tiny models that are trained first, which takes some minutes.
 """
