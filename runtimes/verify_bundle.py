@@ -20,7 +20,7 @@ from compiler.tasks import Example
 from runtimes import tasks
 from runtimes.bundle import CONFIG, Bundle, open_bundle
 from runtimes.comparison import asked, examples_of, outputs_of, rows_at_once
-from runtimes.decoding import Decoder, limit_of
+from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.features import Ragged, Table
 from runtimes.gate import (
@@ -101,8 +101,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     yield _compare_golden_metrics(bundle, golden, source, found)
     if bundle.manifest.generation is not None:
         decoder, written = cast(Decoder[Any], bundle.graph), bundle.written()
-        limits = [limit_of(decoder, row.prompt, bundle.manifest.generation.max_new_tokens) for row in written]
-        yield compare_settings(bundle, written, limits)
+        yield compare_settings(bundle, written, decoder)
         yield from compare_written(written, decoder, bundle.encoder.pad_id, bundle.manifest.batch_tolerance)
     if rows is not None:
         yield compare_rows(bundle, rows)

@@ -19,6 +19,7 @@ from runtimes import tasks
 from runtimes.answers import Written
 from runtimes.bundle import CONFIG, GENERATION_CONFIG, Bundle
 from runtimes.decoded import eos_ids
+from runtimes.decoding import Decoder, limit_of
 from runtimes.gate import Findings, compare_each
 from runtimes.manifest import read_json
 
@@ -26,8 +27,8 @@ Found = Iterator[str | None]
 """For each thing that was compared what is wrong with it, or nothing."""
 
 
-def compare_settings(bundle: Bundle, written: Sequence[Written], limits: Sequence[int]) -> Findings:
-    """Whether the files say what the answers show. `limits`: tokens that the answer to each prompt may have."""
+def compare_settings(bundle: Bundle, written: Sequence[Written], decoder: Decoder[Any]) -> Findings:
+    """Whether the files say what the answers show."""
     generation = bundle.manifest.generation
     assert generation is not None, "the bundle writes"
     configs = {
@@ -36,7 +37,7 @@ def compare_settings(bundle: Bundle, written: Sequence[Written], limits: Sequenc
     found = [
         *check_caches(configs),
         *check_starts(configs, bundle.head.config),
-        *check_ends(eos_ids(*configs.values()), generation, written, limits),
+        *check_answers(eos_ids(*configs.values()), generation, written, decoder),
         *check_templates(bundle),
     ]
     return compare_each([*dict.fromkeys(fault for fault in found if fault)], len(found), name="settings")
@@ -56,17 +57,28 @@ def check_starts(configs: Mapping[str, Any], head: Mapping[str, Any]) -> Found:
             yield None if right else f"{key} is {config[key]} in {name}, answers start with {head[key]}"
 
 
-def check_ends(ends: Sequence[int], generation: Generation, written: Sequence[Written], limits: Sequence[int]) -> Found:
-    """An answer has no end token but its last, which a short one needs; none is longer than it may be."""
-    for row, limit in zip(written, limits, strict=True):
-        if len(row.ids) > limit:
-            yield f"an answer has {len(row.ids)} tokens, {limit} are allowed"
-        elif any(token in ends for token in row.ids[:-1]):
-            yield f"eos_token_id is {_named(ends)}, which stands inside of answers"
-        elif len(row.ids) < limit and not generation.stop and row.ids[-1] not in ends:
-            yield f"eos_token_id is {_named(ends)}, answers end with {row.ids[-1]}"
+def check_answers(
+    ends: Sequence[int], generation: Generation, written: Sequence[Written], decoder: Decoder[Any]
+) -> Found:
+    """The ends and the lengths of answers."""
+    for row in written:
+        try:
+            limit = limit_of(decoder, row.prompt, generation.max_new_tokens)
+        except ValueError as error:
+            yield str(error)
         else:
-            yield None
+            yield answer_fault(ends, generation, row.ids, limit)
+
+
+def answer_fault(ends: Sequence[int], generation: Generation, ids: Sequence[int], limit: int) -> str | None:
+    """An answer has no end token but its last, which a short one needs; none is longer than it may be."""
+    if len(ids) > limit:
+        return f"an answer has {len(ids)} tokens, {limit} are allowed"
+    if any(token in ends for token in ids[:-1]):
+        return f"eos_token_id is {_named(ends)}, which stands inside of answers"
+    if len(ids) < limit and not generation.stop and ids[-1] not in ends:
+        return f"eos_token_id is {_named(ends)}, answers end with {ids[-1]}"
+    return None
 
 
 def _named(ends: Sequence[int]) -> str:
@@ -94,7 +106,7 @@ def _text(file: Path) -> str | None:
 def with_ends(folder: Path, ends: Sequence[int]) -> None:
     """Names the end tokens of answers in the configurations of a folder: a template's may be none of the base's."""
     for name in (CONFIG, GENERATION_CONFIG):
-        if (folder / name).is_file():
+        if ends and (folder / name).is_file():
             value = json.loads((folder / name).read_text(encoding="utf-8"))
             named = [*ends] if len(ends) > 1 else ends[0]
             (folder / name).write_text(

@@ -273,6 +273,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cache switched off", "use_cache: false, as in training", CHAT, "settings", files.set_config("use_cache", False)
     ),
     in_files(
+        "positions shortened",
+        "config.json has room for eight tokens",
+        CHAT,
+        "settings",
+        files.set_config("max_position_embeddings", 8),
+    ),
+    in_files(
         "answers cut short",
         "an answer has two tokens at most",
         CHAT,

@@ -4,12 +4,7 @@ from pathlib import Path
 import pytest
 
 from compiler.generation import Generation
-from runtimes.answers import Written
-from runtimes.verify_settings import check_caches, check_ends, check_starts, with_ends
-
-
-def answer(*ids: int, row: int = 0) -> Written:
-    return Written(row=row, prompt=(1,), ids=ids, log_probs=(0.0,) * len(ids), margins=(1.0,) * len(ids), text="")
+from runtimes.verify_settings import answer_fault, check_caches, check_starts, with_ends
 
 
 @pytest.mark.parametrize(
@@ -25,12 +20,12 @@ def answer(*ids: int, row: int = 0) -> Written:
     ],
 )
 def test_an_answer_ends_where_the_files_say(ids: tuple[int, ...], ends: tuple[int, ...], fault: str | None) -> None:
-    assert [*check_ends(ends, Generation(max_new_tokens=4), [answer(*ids)], [4])] == [fault]
+    assert answer_fault(ends, Generation(max_new_tokens=4), ids, limit=4) == fault
 
 
 def test_a_short_answer_may_end_at_a_text_instead() -> None:
     stops = Generation(max_new_tokens=4, stop=("\n",))
-    assert [*check_ends((3,), stops, [answer(8, 9)], [4])] == [None]
+    assert answer_fault((3,), stops, (8, 9), limit=4) is None
 
 
 def test_a_cache_that_is_switched_off_is_named_with_its_file() -> None:
