@@ -164,4 +164,4 @@ def _of_sequence(bundle: Path, source: Source, size: tuple[int, int], random: np
 
 
 def _tensors(arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}

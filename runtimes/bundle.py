@@ -179,6 +179,10 @@ class Bundle:
             )
         return onnx_decoder(self.folder / self.graphs[0], threads=self.threads, max_positions=most)
 
+    def load(self) -> None:
+        """Opens the graph, where that was not done yet. Raises RunError."""
+        _ = self.graph
+
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""

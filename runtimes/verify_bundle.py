@@ -114,7 +114,7 @@ def _compare_outputs(
 
     Raises RunError for a graph that does not load. One that does not run at some size fails a check.
     """
-    assert bundle.graph, "loaded before it is run"
+    bundle.load()
     manifest, found = bundle.manifest, None
     for size in _sizes(bundle, batch_sizes):
         name, allowed = f"outputs_batch_{size}", manifest.tolerance if size == 1 else manifest.batch_tolerance

@@ -168,8 +168,8 @@ def save_t5(folder: Path) -> None:
         relative_attention_max_distance=12,
         pad_token_id=0,
         eos_token_id=3,
-        decoder_start_token_id=2,
     )
+    config.decoder_start_token_id = 2
     with quiet():
         T5ForConditionalGeneration(config).save_pretrained(folder)
 
