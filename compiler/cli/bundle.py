@@ -56,7 +56,7 @@ def predict(
 ) -> None:
     """Answer texts or images with BUNDLE: a bundle's folder, or a run.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone.
     """
     typed = {"text": texts, "image": images}
     if [bool(texts), bool(images), source is not None].count(True) != 1:
@@ -265,7 +265,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone.
     """
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest, read_together

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 import onnx
 
-from runtimes import tasks
-from runtimes.export.facts import graph_names
+from runtimes.bundle import graphs_of
 from runtimes.manifest import read_manifest, seal
 from tests.mutations import graphs
 from tests.mutations.subjects import Built, Subject
@@ -65,9 +64,7 @@ def on_graph_of(edit: Callable[[Path], graphs.Edit], which: int = -1) -> Damage:
 
 def graphs_in(folder: Path) -> tuple[str, ...]:
     """The names of the graphs of a bundle."""
-    manifest = read_manifest(folder)
-    head = tasks.module_of(manifest.task).head(manifest.task)
-    return graph_names(encodes=head.encodes, precision=manifest.precision)
+    return graphs_of(read_manifest(folder))
 
 
 def on_files(edit: Callable[[Path], None]) -> Damage:
