@@ -17,6 +17,7 @@ from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
 from runtimes.answers import writing_of
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
+from runtimes.client_files import write_client_files
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
 from runtimes.export.functions import FUNCTION
@@ -97,6 +98,10 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
         encoder = open_reader(step.task, folder, max_length=step.max_length, root=Path())
         assert isinstance(encoder, Encoder), "texts are written by token"
         with_ends(folder, writing_of(step.task, encoder, step.generation, folder).ends)
+    try:
+        write_client_files(step, folder, parts.graphs, _inputs(parts.graphs, folder), parts.precision)
+    except (OSError, ValueError) as error:
+        raise _missing(error) from error
 
 
 def _missing(error: OSError | ValueError) -> RunError:
