@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from runtimes.mlx.sequence_functions import SequenceFunction
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 GOLDEN = "golden.jsonl"
 WRITTEN = "written.jsonl"
 HELD_OUT = "held_out.npy"
@@ -206,6 +207,10 @@ class Bundle:
 
         start = self.head.config["decoder_start_token_id"]
         return sequence_function(file, start_id=start, max_positions=positions_of(read_json(self.folder, CONFIG)))
+
+    def load(self) -> None:
+        """Opens the graph, where that was not done yet. Raises RunError."""
+        _ = self.graph
 
 
 def holds_function(manifest: Manifest) -> bool:

@@ -90,7 +90,7 @@ def generate(
     if generation.samples and generation.num_beams > 1:
         raise ValueError("beams are searched, not drawn: set temperature to 0 or num_beams to 1")
     ends = Ends(eos_ids=frozenset(eos_ids), stop=generation.stop, detokenize=detokenize)
-    limits = [_limit(decoder, prompt, generation.max_new_tokens) for prompt in prompts]
+    limits = [limit_of(decoder, prompt, generation.max_new_tokens) for prompt in prompts]
     numbers = range(len(prompts)) if rows is None else rows
     found: dict[int, Decoded] = {}
     for places in by_length(prompts, max(1, batch_size // generation.num_beams)):
@@ -103,7 +103,7 @@ def generate(
     return [found[place] for place in range(len(prompts))]
 
 
-def _limit(decoder: Decoder[Cache], prompt: Sequence[int], max_new_tokens: int) -> int:
+def limit_of(decoder: Decoder[Cache], prompt: Sequence[int], max_new_tokens: int) -> int:
     """Tokens that the answer to a prompt may have."""
     if not prompt:
         raise ValueError("a prompt has no tokens: begin it with the model's first token")

@@ -240,6 +240,13 @@ def compare_outputs(
     return check(float(delta_PC[place]), place)
 
 
+def not_compared(name: str, rows: int, tolerance: float, note: str) -> Outputs:
+    """The check that fails as there is nothing to compare with: `note` says why."""
+    return Outputs(
+        name=name, passed=False, rows=rows, max_abs=None, row=None, column=None, tolerance=tolerance, note=note
+    )
+
+
 def argmax(outputs_PC: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The number of each row's best score, and how far that is above the next one."""
     return outputs_PC.argmax(axis=1), margins(outputs_PC)

@@ -542,3 +542,12 @@ def test_check_shows_a_row_with_what_is_learnt_marked(chat: Path) -> None:
 def test_the_saved_folders_carry_the_template_that_was_trained_with(chat: Path) -> None:
     for folder in (chat / "model", chat / "bundle"):
         assert "eos_token" in (folder / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def test_other_programs_are_told_the_end_of_an_answer(chat: Path) -> None:
+    """The template ends an answer with a token that the base's configuration does not name."""
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((chat / "model" / name).read_text())["eos_token_id"] == 2
+        assert json.loads((chat / "bundle" / name).read_text())["eos_token_id"] == [2, 3]
+    [edge] = verify_bundle(chat / "bundle").edges
+    assert [check.passed for check in edge.checks if check.name == "settings"] == [True]

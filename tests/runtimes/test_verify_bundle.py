@@ -135,6 +135,20 @@ def test_a_graph_that_ignores_padding_passes_alone_and_fails_in_a_batch(bundle_c
     assert "outputs_batch_1" not in found
 
 
+def test_a_graph_that_takes_one_row_at_a_time_fails_a_check_and_does_not_crash(
+    bundle_copy: Path, reseal: Damage
+) -> None:
+    graph = onnx.load(bundle_copy / GRAPH)
+    for given in graph.graph.input:
+        given.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(graph, bundle_copy / GRAPH)
+    reseal(bundle_copy)
+    [(_, check)] = verify_bundle(bundle_copy).failures()
+    assert check.name == "outputs_batch_32"
+    assert "the graph does not run" in check.says()
+    assert failed(verify_bundle(bundle_copy, batch_sizes=(32,))) == {"outputs_batch_32"}
+
+
 def test_dropped_golden_rows_do_not_pass(bundle_copy: Path, reseal: Damage) -> None:
     write_golden(bundle_copy / "golden.jsonl", [])
     reseal(bundle_copy)
