@@ -28,11 +28,11 @@ SEMANTICS: Mapping[str, int] = {
     "train-together": 1,
     "evaluate": 2,
     "merge": 1,
-    "export": 1,
-    "export-together": 1,
-    "verify": 2,
-    "package": 2,
-    "package-together": 1,
+    "export": 2,
+    "export-together": 2,
+    "verify": 3,
+    "package": 3,
+    "package-together": 2,
 }
 _NO_KEY: Mapping[str, bool] = {"key": False}
 _LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default

@@ -175,7 +175,7 @@ def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
     head = tasks.module_of(manifest.task).head(manifest.task)
-    begun = {virtual_file(folder / GRAPH).name} & manifest.files.keys()
+    begun = {virtual_file(folder / GRAPH).relative_to(folder).as_posix()} & manifest.files.keys()
     shared = shared_folder(folder, manifest)
     for place, names in (
         (shared, (*graph_names(encodes=head.encodes), *begun, *files_of(manifest.task), CONFIG)),

@@ -20,7 +20,7 @@ from runtimes.errors import RunError
 from runtimes.gate import Verification
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Figures:
 class Manifest:
     """What a bundle says of itself."""
 
-    bundle: Literal[3] = 3  # version of the layout
+    bundle: Literal[4] = 4  # version of the layout
     name: str
     task: Task
     plan_key: str  # key of the plan's step that made it
@@ -64,7 +64,7 @@ class Manifest:
 class TogetherManifest:
     """What a bundle of several tasks says of itself; each has a manifest of its own, in the folder of its name."""
 
-    bundle: Literal[3] = 3
+    bundle: Literal[4] = 4
     name: str
     parts: tuple[str, ...]
     plan_key: str

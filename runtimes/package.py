@@ -33,7 +33,8 @@ from runtimes.verify_bundle import verify_bundle, verify_together
 class Parts:
     """Where the parts of a bundle come from."""
 
-    graphs: tuple[Path, ...]
+    written: Path  # the folder of an export
+    graphs: tuple[str, ...]  # in it, as in the bundle
     model_folder: Path  # of the exported model: its config.json
     tokenizer_folder: Path  # tokenizer.json and what stands beside it
     verify_folder: Path  # what verify_export wrote
@@ -97,11 +98,8 @@ def _missing(error: OSError | ValueError) -> RunError:
 def _copy_shared(step: Package, parts: Parts, folder: Path) -> None:
     """The graph, and what rows are read with."""
     try:
-        for graph in parts.graphs:
-            shutil.copyfile(graph, folder / graph.name)
-            for beside in (data_file, virtual_file):
-                if beside(graph).exists():
-                    shutil.copyfile(beside(graph), beside(folder / graph.name))
+        for name in parts.graphs:
+            _copy_graph(parts.written / name, folder / name)
         for name in files_of(step.task):
             shutil.copyfile(parts.tokenizer_folder / name, folder / name)
     except OSError as error:
@@ -109,6 +107,15 @@ def _copy_shared(step: Package, parts: Parts, folder: Path) -> None:
     for name in CARRIED:
         if (parts.tokenizer_folder / name).is_file():
             shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+
+
+def _copy_graph(graph: Path, to: Path) -> None:
+    """A graph, and what lies beside it."""
+    to.parent.mkdir(exist_ok=True)
+    shutil.copyfile(graph, to)
+    for beside in (data_file, virtual_file):
+        if beside(graph).exists():
+            shutil.copyfile(beside(graph), beside(to))
 
 
 def _copy_own(step: Package, parts: Parts, folder: Path) -> None:
@@ -126,9 +133,9 @@ def _copy_own(step: Package, parts: Parts, folder: Path) -> None:
         write_json(folder / name, content)
 
 
-def _inputs(graphs: Sequence[Path], folder: Path) -> tuple[str, ...]:
+def _inputs(graphs: Sequence[str], folder: Path) -> tuple[str, ...]:
     """What the graphs are given, each once."""
-    sessions = (open_session(folder / graph.name, results=()) for graph in graphs)
+    sessions = (open_session(folder / name, results=()) for name in graphs)
     return tuple(dict.fromkeys(name for session in sessions for name in session.inputs))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,22 @@ class ExportFacts:
     """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
 
 
-GRAPH = "model.onnx"
-ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+FOLDER = "onnx"
+_WHOLE, _HALVES = ("model",), ("encoder_model", "decoder_model")
+_SUFFIXES: Mapping[str, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int8-static": "_int8", "int4": "_q4"}
 
 
-def graph_names(*, encodes: bool) -> tuple[str, ...]:
-    """The files of a model's graphs: one, or that which reads and that which writes."""
-    return (ENCODER, DECODER) if encodes else (GRAPH,)
+def graph_names(*, encodes: bool, precision: str = "fp32") -> tuple[str, ...]:
+    """The files of a model's graphs, from the folder of an export or a bundle: one, or what reads and what writes.
+
+    Places and names are those of the hub, where transformers.js looks for a precision.
+    """
+    stems = _HALVES if encodes else _WHOLE
+    return tuple(f"{FOLDER}/{stem}{_SUFFIXES[precision]}.onnx" for stem in stems)
+
+
+[GRAPH] = graph_names(encodes=False)
+ENCODER, DECODER = graph_names(encodes=True)
 
 
 def virtual_file(onnx_file: Path) -> Path:

@@ -166,6 +166,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """A neighbour to write and check, which takes the name `path` when the block ends well."""
     neighbour = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield neighbour
         with neighbour.open("rb+") as file:
             os.fsync(file.fileno())
@@ -210,7 +211,7 @@ def write(graph: onnx_ir.Model, out: Path, check: Callable[[Path], object], *, i
     """
     neighbour = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        neighbour.mkdir()
+        neighbour.mkdir(parents=True)
         file = neighbour / out.name
         if _weight_bytes(graph) > inside:
             onnx_ir.save(graph, file, external_data=data_file(file).name)

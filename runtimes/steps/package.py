@@ -35,7 +35,8 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
     return Parts(
-        graphs=tuple(context.inputs[export] / name for name in graph_names(encodes=head.encodes)),
+        written=context.inputs[export],
+        graphs=graph_names(encodes=head.encodes),
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],

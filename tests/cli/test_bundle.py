@@ -94,11 +94,11 @@ def scale_a_weight(bundle: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(bundle / "model.onnx")
+    graph = onnx.load(bundle / "onnx" / "model.onnx")
     weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     values = numpy_helper.to_array(weight) * 1.01
     weight.CopyFrom(numpy_helper.from_array(values.astype("float32"), weight.name))
-    onnx.save(graph, bundle / "model.onnx")
+    onnx.save(graph, bundle / "onnx" / "model.onnx")
 
 
 def swap_labels(bundle: Path) -> None:

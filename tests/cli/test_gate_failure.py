@@ -14,14 +14,14 @@ from compiler.hashes import sha256_of
 @pytest.fixture
 def damaged(project: Path) -> Path:
     """A project whose exported graph has one weight scaled by 1.01, and a receipt that says so."""
-    [graph_file] = (project / "runs" / ".steps").glob("*/model.onnx")
+    [graph_file] = (project / "runs" / ".steps").glob("*/onnx/model.onnx")
     graph = onnx.load(graph_file)
     weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(graph, graph_file)
-    receipt = graph_file.with_name("receipt.json")
+    receipt = graph_file.parent.with_name("receipt.json")
     value = json.loads(receipt.read_text())
-    value["outputs"]["model.onnx"] = sha256_of(graph_file, None)
+    value["outputs"]["onnx/model.onnx"] = sha256_of(graph_file, None)
     receipt.write_text(json.dumps(value))
     return project
 
@@ -39,5 +39,5 @@ def test_a_worse_export_fails_the_run_with_its_edge_check_and_rows(damaged: Path
 
 def test_a_failed_gate_leaves_no_bundle(damaged: Path, recipe) -> None:
     recipe("run", damaged / "recipe.json", "--runs", damaged / "runs", "--target", "cpu")
-    assert not (damaged / "runs" / "tiny" / "bundle" / "model.onnx").exists()
+    assert not (damaged / "runs" / "tiny" / "bundle" / "onnx" / "model.onnx").exists()
     assert (damaged / "runs" / "tiny" / "model" / "model.safetensors").exists()

@@ -352,10 +352,10 @@ def damage_weights(folder: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(folder / "model.onnx")
+    graph = onnx.load(folder / "onnx" / "model.onnx")
     tensor = max(graph.graph.initializer, key=lambda found: len(found.raw_data))
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
-    onnx.save(graph, folder / "model.onnx")
+    onnx.save(graph, folder / "onnx" / "model.onnx")
 
 
 def damage_template(folder: Path) -> None:

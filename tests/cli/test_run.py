@@ -31,7 +31,7 @@ def test_a_run_leaves_model_bundle_report_and_events(finished: Path) -> None:
         path.name for path in run.iterdir()
     }
     assert (run / "model" / "model.safetensors").is_file()
-    assert (run / "bundle" / "model.onnx").is_file()
+    assert (run / "bundle" / "onnx" / "model.onnx").is_file()
     report = json.loads((run / "report.json").read_text())
     assert report["state"] == "done"
     assert report["gate_passed"] is True
@@ -95,7 +95,7 @@ def test_adding_an_export_trains_nothing_again(project: Path, recipe) -> None:
 
 
 def test_a_damaged_output_is_made_again(project: Path, recipe) -> None:
-    graph = next((project / "runs" / ".steps").glob("*/model.onnx"))
+    graph = next((project / "runs" / ".steps").glob("*/onnx/model.onnx"))
     graph.write_bytes(graph.read_bytes()[:-1])
     again = recipe("run", project / "recipe.json", "--runs", project / "runs", "--target", "cpu", "--json")
     assert again.exit_code == 0, again.output

@@ -37,7 +37,7 @@ def test_clean_keeps_what_runs_refer_to(project: Path, recipe) -> None:
     before = len(list((project / "runs" / ".steps").iterdir()))
     assert recipe("clean", "--runs", project / "runs", "--yes").exit_code == 0
     assert len(list((project / "runs" / ".steps").iterdir())) == before - 1
-    assert (project / "runs" / "tiny" / "bundle" / "model.onnx").is_file()
+    assert (project / "runs" / "tiny" / "bundle" / "onnx" / "model.onnx").is_file()
 
 
 def test_a_dry_run_deletes_nothing(project: Path, recipe) -> None:

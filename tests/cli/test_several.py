@@ -82,7 +82,7 @@ def test_each_task_has_a_gate_of_its_own(finished: Path) -> None:
 def test_the_graph_has_one_trunk_and_an_output_for_each_task(finished: Path) -> None:
     import onnxruntime
 
-    graph = finished / "runs" / "several" / "bundle" / "model.onnx"
+    graph = finished / "runs" / "several" / "bundle" / "onnx" / "model.onnx"
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == sorted(PARTS)
     weights = sum(file.stat().st_size for file in (finished / "model").glob("*.safetensors"))
@@ -139,7 +139,7 @@ def swapped(graph: Path, one: str, other: str) -> None:
 
 
 def test_a_bundle_whose_heads_were_swapped_and_sealed_again_is_caught(bundle: Path) -> None:
-    swapped(bundle / "model.onnx", "sentiment", "moods")
+    swapped(bundle / "onnx" / "model.onnx", "sentiment", "moods")
     seal(bundle, read_together(bundle))
     found = invoke("verify", bundle)
     assert found.exit_code == 3
@@ -176,7 +176,7 @@ def test_the_gate_names_the_task_whose_output_is_another_s(finished: Path, tmp_p
         stop=lambda: False,
     )
     list(steps.execute(step, context))  # it passes as it is
-    swapped(exported / "model.onnx", "sentiment", "moods")
+    swapped(exported / "onnx" / "model.onnx", "sentiment", "moods")
     with pytest.raises(GateError) as caught:
         list(steps.execute(step, replace(context, inputs={**inputs, "export": exported})))
     assert caught.value.code == "E602"

@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 from tests.cli.conftest import invoke
 from tests.tiny import prompts, write_language_project
 
-CACHE = "past_key_values.npz"
+CACHE = "onnx/past_key_values.npz"
 
 
 @pytest.fixture(scope="module")

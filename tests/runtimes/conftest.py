@@ -17,6 +17,7 @@ from compiler.recipe import Onnx
 from compiler.tasks import Example
 from compiler.tasks.text_classification import TextClassification
 from runtimes import tasks
+from runtimes.export.facts import GRAPH
 from runtimes.gate import ScoreFunction
 
 LABELS = ("negative", "positive")
@@ -81,7 +82,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     root = tmp_path_factory.mktemp("tiny")
     model = root / "model"
     save_bert(model)
-    export(traceable(SavedModel(model), HEAD), root / "model.onnx")
+    export(traceable(SavedModel(model), HEAD), root / GRAPH)
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
     texts = sentences(120)
     source = torch_scores(SavedModel(model), HEAD)
@@ -92,13 +93,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         encoder=encoder,
         stages=[
             Stage("trained", lambda: source),
-            Stage("onnx", lambda: onnx_scores(root / "model.onnx")),
+            Stage("onnx", lambda: onnx_scores(root / GRAPH)),
         ],
         noise=lambda batches: float32_noise(load_source(model), batches, HEAD),
         out=root / "verified",
     )
     parts = Parts(
-        graphs=(root / "model.onnx",),
+        written=root,
+        graphs=(GRAPH,),
         model_folder=model,
         tokenizer_folder=model,
         verify_folder=root / "verified",
@@ -107,7 +109,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     package(package_step(), parts, root / "bundle")
     return Tiny(
         model=model,
-        onnx_file=root / "model.onnx",
+        onnx_file=root / GRAPH,
         verified=root / "verified",
         bundle=root / "bundle",
         texts=texts,

@@ -102,7 +102,9 @@ def test_labels_of_a_configuration_are_ordered_by_number_not_by_text() -> None:
 def test_a_sealed_folder_is_whole_and_every_kind_of_change_is_named(bundle_copy: Path) -> None:
     manifest = read_manifest(bundle_copy)
     assert (
-        set(manifest.files) == set(files_in(bundle_copy)) >= {"model.onnx", "tokenizer.json", "tokenizer_config.json"}
+        set(manifest.files)
+        == set(files_in(bundle_copy))
+        >= {"onnx/model.onnx", "tokenizer.json", "tokenizer_config.json"}
     )
     assert check_hashes(bundle_copy, manifest) == ()
     (bundle_copy / "labels.json").write_text("[]")
@@ -142,13 +144,13 @@ def edit_manifest(**changes: object) -> Callable[[Path], None]:
         (remove("manifest.json"), "manifest.json can't be read: No such file"),
         (write("manifest.json", "{"), "manifest.json is not JSON"),
         (write("manifest.json", "[]"), "manifest.json does not fit"),
-        (write("manifest.json", '{"bundle": 1}'), "a bundle of version 1, this program reads version 3"),
-        (write("manifest.json", "{}"), "a bundle of version None, this program reads version 3"),
+        (write("manifest.json", '{"bundle": 1}'), "a bundle of version 1, this program reads version 4"),
+        (write("manifest.json", "{}"), "a bundle of version None, this program reads version 4"),
         (remove("held_out.npy"), "held_out.npy is missing"),
         (edit_manifest(surprise=1), 'has no key "surprise"'),
         (edit_manifest(max_length="long"), '/max_length is "long", expected an integer'),
         (edit_manifest(tolerance=float("inf")), "Infinity is not a number"),
-        (remove("model.onnx"), "model.onnx is missing"),
+        (remove("onnx/model.onnx"), "onnx/model.onnx is missing"),
         (remove("tokenizer.json"), "tokenizer.json is missing"),
         (write("tokenizer.json", "{}"), "tokenizer.json can't be read"),
         (write("labels.json", '{"0": "negative"}'), "labels.json is not a list"),
@@ -172,7 +174,7 @@ def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x07" * 40])
 def test_a_file_that_is_no_graph_is_one_error(bundle_copy: Path, content: bytes) -> None:
-    (bundle_copy / "model.onnx").write_bytes(content)
+    (bundle_copy / "onnx/model.onnx").write_bytes(content)
     bundle: Bundle = open_bundle(bundle_copy)
     with pytest.raises(RunError) as caught:
         bundle.predict(rows_of("film"))

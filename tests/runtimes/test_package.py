@@ -8,7 +8,8 @@ pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
 from compiler.tasks import TextClassification
 from runtimes.errors import GateError, RunError
-from runtimes.manifest import read_manifest
+from runtimes.export.facts import GRAPH
+from runtimes.manifest import MANIFEST, files_in, read_manifest
 from runtimes.package import Parts, package
 from runtimes.verify import read_report
 
@@ -16,7 +17,8 @@ from runtimes.verify import read_report
 @pytest.fixture
 def parts(tiny) -> Parts:
     return Parts(
-        graphs=(tiny.onnx_file,),
+        written=tiny.onnx_file.parent.parent,
+        graphs=(GRAPH,),
         model_folder=tiny.model,
         tokenizer_folder=tiny.model,
         verify_folder=tiny.verified,
@@ -48,7 +50,7 @@ def test_the_configuration_of_the_bundle_names_the_labels(tiny) -> None:
 def test_the_same_parts_give_the_same_bytes(tiny, parts: Parts, tmp_path: Path) -> None:
     for name in ("one", "two"):
         package(tiny.package_step, parts, tmp_path / name)
-    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    files = [*files_in(tmp_path / "one"), MANIFEST]
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -75,7 +77,7 @@ def test_labels_in_another_order_than_the_model_s_do_not_pass(tiny, parts: Parts
 
 def test_a_missing_part_is_named(tiny, parts: Parts, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"gone\.onnx") as caught:
-        package(tiny.package_step, replace(parts, graphs=(tmp_path / "gone.onnx",)), tmp_path / "bundle")
+        package(tiny.package_step, replace(parts, graphs=("onnx/gone.onnx",)), tmp_path / "bundle")
     assert caught.value.code == "E606"
     assert not (tmp_path / "bundle").exists()
 

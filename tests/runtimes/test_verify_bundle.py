@@ -17,6 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from runtimes.errors import GateError, RunError
+from runtimes.export.facts import GRAPH
 from runtimes.gate import Decisions, Metrics, Verification, require_passed
 from runtimes.golden import read_golden, write_golden
 from runtimes.manifest import read_manifest, seal
@@ -38,10 +39,10 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def scale_weight(folder: Path, wanted: str = r"^bert\.pooler\.dense\.weight$") -> None:
     """Multiplies one weight tensor of the graph by 1.01."""
-    graph = onnx.load(folder / "model.onnx")
+    graph = onnx.load(folder / GRAPH)
     [weight] = [tensor for tensor in graph.graph.initializer if re.search(wanted, tensor.name)]
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
-    onnx.save(graph, folder / "model.onnx")
+    onnx.save(graph, folder / GRAPH)
 
 
 def swap_labels(folder: Path) -> None:
@@ -91,17 +92,17 @@ def test_damage_that_was_not_sealed_again_is_caught_by_the_hashes(bundle_copy: P
 
 
 def test_scaling_any_weight_that_the_answer_depends_on_is_caught(bundle_copy: Path, reseal: Damage) -> None:
-    graph = onnx.load(bundle_copy / "model.onnx")
+    graph = onnx.load(bundle_copy / GRAPH)
     floats = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     names = [tensor.name for tensor in floats if np.prod(tensor.dims) > 1]  # the rest are constants
     assert len(names) >= 30
     missed = []
     for name in names:
-        whole = (bundle_copy / "model.onnx").read_bytes()
+        whole = (bundle_copy / GRAPH).read_bytes()
         scale_weight(bundle_copy, f"^{re.escape(name)}$")
         reseal(bundle_copy)
         missed += [name] if verify_bundle(bundle_copy, batch_sizes=(32,)).passed else []
-        (bundle_copy / "model.onnx").write_bytes(whole)
+        (bundle_copy / GRAPH).write_bytes(whole)
     # A key's bias adds the same number to every score of a row of attention: softmax does not see it.
     assert all(name.endswith("key.bias") for name in missed)
 
@@ -119,7 +120,7 @@ def test_labels_swapped_in_one_file_only_are_caught_by_their_names(bundle_copy: 
 
 
 def test_a_graph_that_ignores_padding_passes_alone_and_fails_in_a_batch(bundle_copy: Path, reseal: Damage) -> None:
-    graph = onnx.load(bundle_copy / "model.onnx")
+    graph = onnx.load(bundle_copy / GRAPH)
     for node in graph.graph.node:
         node.input[:] = ["fault_ones" if name == "attention_mask" else name for name in node.input]
     graph.graph.node.insert(0, onnx.helper.make_node("Mul", ["attention_mask", "fault_zero"], ["fault_zeros"]))
@@ -127,7 +128,7 @@ def test_a_graph_that_ignores_padding_passes_alone_and_fails_in_a_batch(bundle_c
     graph.graph.initializer.extend(
         numpy_helper.from_array(np.array(value, np.int64), f"fault_{name}") for name, value in (("zero", 0), ("one", 1))
     )
-    onnx.save(graph, bundle_copy / "model.onnx")
+    onnx.save(graph, bundle_copy / GRAPH)
     reseal(bundle_copy)
     found = failed(verify_bundle(bundle_copy))
     assert "outputs_batch_32" in found
@@ -141,10 +142,10 @@ def test_dropped_golden_rows_do_not_pass(bundle_copy: Path, reseal: Damage) -> N
 
 
 def test_a_missing_file_is_named_by_the_hashes_and_nothing_else_is_guessed(bundle_copy: Path) -> None:
-    (bundle_copy / "model.onnx").unlink()
+    (bundle_copy / GRAPH).unlink()
     verification = verify_bundle(bundle_copy)
     [(_, check)] = verification.failures()
-    assert check.says() == "missing model.onnx"
+    assert check.says() == f"missing {GRAPH}"
 
 
 def test_a_broken_bundle_that_was_sealed_again_is_an_error(bundle_copy: Path, reseal: Damage) -> None:
