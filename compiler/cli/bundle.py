@@ -260,13 +260,34 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to measure on too.")
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
+@click.option("--bisect", is_flag=True, help="Say which layer and operator of the graph leave the source first.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With --bisect, of a bundle: the folder of the model that it was made from. A run knows its own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
-def verify(bundle: Path, data: Path | None, threads: int, as_json: bool, runs_folder: Path) -> None:
+def verify(
+    bundle: Path,
+    data: Path | None,
+    threads: int,
+    bisect: bool,
+    source: Path | None,
+    as_json: bool,
+    runs_folder: Path,
+) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime, numpy, and tokenizers or Pillow alone; with --bisect torch and onnx too.
     """
+    if bisect:
+        from compiler.cli.bisect import bisect_named
+
+        bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
+        return
+    if source is not None:
+        raise click.UsageError("--source is read with --bisect")
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest, read_together
     from runtimes.verify_bundle import verify_bundle, verify_together

@@ -14,6 +14,8 @@ from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
+from runtimes.localisation.finding import Localised
+from runtimes.protocol import Batch
 from runtimes.saved import SavedModel
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
@@ -33,13 +35,15 @@ class Written:
 class Stage:
     """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding.
 
-    `decoder`: the same as a decoder, where it keeps a cache.
+    `decoder`: the same as a decoder, where it keeps a cache. `localise`: on a batch, the first layer at which it leaves
+    the stage before it, where its layers can be looked at.
     """
 
     name: str
     open: Callable[[], ScoreFunction]
     exact: bool = True
     decoder: Callable[[], Decoder[Any]] | None = None
+    localise: Callable[[Batch], Localised] | None = None
 
 
 class FormatModule(Protocol):

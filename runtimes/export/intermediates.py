@@ -191,6 +191,8 @@ def feeds_of(opened: Opened, given: Mapping[str, Array]) -> dict[str, Array]:
             found[name] = given[name]
         elif name == "position_ids" and ids is not None:
             found[name] = positions(given["attention_mask"], ids.shape[1])
+        elif name == "token_type_ids" and ids is not None:
+            found[name] = np.zeros_like(ids)
         elif name.startswith(_PAST):
             found[name] = _empty(value, batch)
         elif name == "use_cache_branch":
@@ -198,7 +200,13 @@ def feeds_of(opened: Opened, given: Mapping[str, Array]) -> dict[str, Array]:
         else:
             message = f"{opened.file}: the graph takes {name}, which nothing gives"
             raise RunError("E608", message, "compare it with a row that has it, or export it with other inputs")
-    return found
+    return {name: _of_type(array, opened, name) for name, array in found.items()}
+
+
+def _of_type(array: Array, opened: Opened, name: str) -> Array:
+    """An array in the type that an input has: int32, or float16, in graphs of others."""
+    [value] = [value for value in opened.model.graph.input if value.name == name]
+    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
 
 
 def _empty(value: Any, batch: int) -> Array:

@@ -100,7 +100,9 @@ class _Aligning:
         with np.errstate(invalid="ignore"):
             least = np.abs(statistics - _statistics(array)).max(axis=1)
         same = [
-            number for number, bound in zip(numbers.tolist(), least.tolist(), strict=True) if self._is(number, array, bound)
+            number
+            for number, bound in zip(numbers.tolist(), least.tolist(), strict=True)
+            if self._is(number, array, bound)
         ]
         self.names[name] = tuple(same)
         for number in same:

@@ -88,7 +88,9 @@ def _wrong_names(source: Source, graph: Graph, alignment: Alignment) -> set[str]
         if any(alignment.telling[number] for number in numbers) and name not in source.results
     }
     named = {name for name in source.results if name in graph.outputs}
-    ends = {near.name for near in alignment.near if near is not None and near.name in named} or named or {*graph.outputs}
+    ends = (
+        {near.name for near in alignment.near if near is not None and near.name in named} or named or {*graph.outputs}
+    )
     wrong = {*ends}
     for node in reversed(graph.nodes):
         if wrong & {*node.outputs}:
@@ -106,9 +108,7 @@ def _examined(number: int, source: Source, graph: Graph, alignment: Alignment, w
     return Culprit(number=number, node=region[0] if region else None, region=region, note="")
 
 
-def _region(
-    number: int, source: Source, graph: Graph, alignment: Alignment, wrong: set[str]
-) -> tuple[Node, ...]:
+def _region(number: int, source: Source, graph: Graph, alignment: Alignment, wrong: set[str]) -> tuple[Node, ...]:
     """The operators between what the value was computed from, as the graph has it, and what is nearest to the value."""
     computing = [
         node for node in graph.nodes if any(name in wrong and _is_float(name, alignment) for name in node.outputs)
@@ -155,7 +155,11 @@ def _reaching(nodes: Sequence[Node], name: str) -> Iterator[Node]:
 def _reading(nodes: Iterable[Node], source: Source, graph: Graph, number: int) -> list[Node]:
     """The operators that read a constant as large as a parameter of a value."""
     sizes = {source.parameters[name].size for name in source.values[number].parameters}
-    return [node for node in nodes if any(graph.weights[name]().size in sizes for name in node.inputs if name in graph.weights)]
+    return [
+        node
+        for node in nodes
+        if any(graph.weights[name]().size in sizes for name in node.inputs if name in graph.weights)
+    ]
 
 
 def lost_inputs(graph: Graph, node: Node, names: Iterable[str]) -> Mapping[str, bool]:

@@ -8,6 +8,10 @@ from typing import Any
 from compiler.typed import to_json
 
 BISECT = "bisect.json"
+MASKED = 1e29
+"""A difference beyond it is that of a mask."""
+INPUTS = "what is read"
+"""Stands in the place of a layer where rows are read otherwise."""
 HEALTHY = "no layer leaves the noise"
 
 
@@ -62,6 +66,7 @@ class Localised:
     allowed: float
     note: str
     layers: tuple[LayerDelta, ...] = ()
+    followed: bool = True  # whether the layers could be compared; the note says why not
 
     @property
     def found(self) -> bool:
@@ -74,10 +79,15 @@ class Localised:
 
     def lines(self) -> list[str]:
         """What was found for a terminal: where, by which operator, and why."""
-        where = f"row {self.rows[0]}" if len(self.rows) == 1 else f"rows {', '.join(map(str, self.rows))} in one batch"
+        where = _told_of_rows(self.rows)
+        if not self.followed:
+            return [f"{where}: layers were not compared: {self.note}"]
         if self.layer is None:
             return [f"{where}: {HEALTHY}{f'; {self.note}' if self.note else ''}"]
+        if self.layer == INPUTS:
+            return [f"{where}: it is read otherwise than its source was", self.note]
         off = "nothing in the graph is like it" if self.max_abs is None else f"max |Δ| {self.max_abs:.2g}"
+        off = "other places are masked" if self.max_abs is not None and self.max_abs >= MASKED else off
         first = f"{where}: {self.layer} is the first layer that leaves the noise ({self.operation}; {off}, "
         first += f"{self.allowed:.2g} allowed)"
         operator = f"by the operator {self.operator}" if self.operator else "no operator of the graph computes it"
@@ -87,3 +97,9 @@ class Localised:
         """The finding as a JSON object; compiler.typed.read reads it back."""
         value: dict[str, Any] = to_json(self)
         return value
+
+
+def _told_of_rows(rows: tuple[int, ...]) -> str:
+    if not rows:
+        return "no row"
+    return f"row {rows[0]}" if len(rows) == 1 else f"rows {', '.join(map(str, rows))} in one batch"

@@ -12,7 +12,7 @@ from runtimes.localisation.weights import shapes_of
 
 _SHOWN = 6
 UNOPTIMIZED = (
-    "as the graph is written, without onnxruntime's optimizations: when the session that is deployed differs, they do it"
+    "the graph was run as it is written; where the session that is deployed differs, onnxruntime's optimizations do it"
 )
 
 
@@ -23,7 +23,14 @@ def search(source: Source, graph: Graph, values: Iterable[tuple[str, Array]], ro
     layers = tuple(_layers(source, alignment))
     if found is None:
         return Localised(
-            rows=rows, layer=None, operation="", operator=None, max_abs=None, allowed=0.0, note=UNOPTIMIZED, layers=layers
+            rows=rows,
+            layer=None,
+            operation="",
+            operator=None,
+            max_abs=None,
+            allowed=0.0,
+            note=UNOPTIMIZED,
+            layers=layers,
         )
     value, near = source.values[found.number], alignment.near[found.number]
     return Localised(

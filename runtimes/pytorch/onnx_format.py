@@ -22,6 +22,7 @@ from runtimes.features import TARGETS
 from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence, onnx_together
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
+from runtimes.pytorch.localise import localise
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel
@@ -77,7 +78,8 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
     """The graph, in the session that is deployed."""
     head = tasks.module_of(task).head(task)
     if not head.cached:
-        return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading))]
+        scores = partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading)
+        return [Stage("onnx", scores, localise=partial(localise, task, saved, written))]
     most = max_positions(AutoConfig.from_pretrained(saved.folder, local_files_only=True))
     opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]
     if head.encodes:
@@ -85,7 +87,14 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
         opened = partial(onnx_sequence_decoder, written, start_id=start, max_positions=most)
     else:
         opened = partial(decoding.onnx_decoder, written / GRAPH, max_positions=most)
-    return [Stage("onnx", lambda: decoder_scores(opened(), head.reading), decoder=opened)]
+    return [
+        Stage(
+            "onnx",
+            lambda: decoder_scores(opened(), head.reading),
+            decoder=opened,
+            localise=partial(localise, task, saved, written),
+        )
+    ]
 
 
 def stages_of_part(export: Onnx, task: Task, written: Path, part: str) -> Sequence[Stage]:

@@ -43,6 +43,8 @@ _SAME = frozenset(
     )
 )
 """Calls that give what they are given, in another layout or type, where a model is evaluated."""
+_TOLD = ("dim", "eps", "approximate")
+"""Arguments that are told of a call."""
 _LARGEST_INDEX = 4096
 
 
@@ -123,7 +125,9 @@ class _Recorder(TorchFunctionMode):
 
             def leave(_: nn.Module, args: object, found: Any, name: str = name) -> None:
                 self.layers.pop()
-                first = next((self.found.numbers[id(one)] for one in _tensors(found) if id(one) in self.found.numbers), None)
+                first = next(
+                    (self.found.numbers[id(one)] for one in _tensors(found) if id(one) in self.found.numbers), None
+                )
                 if first is not None:
                     self.found.modules.append((name, first))
 
@@ -131,9 +135,7 @@ class _Recorder(TorchFunctionMode):
         return handles
 
 
-def trace(
-    model: Any, inputs: Mapping[str, Tensor], arguments: Mapping[str, Any], results: tuple[str, ...]
-) -> Source:
+def trace(model: Any, inputs: Mapping[str, Tensor], arguments: Mapping[str, Any], results: tuple[str, ...]) -> Source:
     """Every value of a pass in float32, and how much of it is rounding, by another pass in float64.
 
     `arguments`: of the model's forward, beside its inputs. `results`: what the model answers. Leaves the model in
@@ -147,7 +149,9 @@ def trace(
     single, answers = _run(model, {**inputs, **arguments}, results, lambda _, array: np.array(array, np.float32))
     arrays = tuple(call.kept for call in single.calls)
     doubles = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
-    double, _ = _run(model.double(), {**doubles, **arguments}, results, lambda number, array: _noise(arrays, number, array))
+    double, _ = _run(
+        model.double(), {**doubles, **arguments}, results, lambda number, array: _noise(arrays, number, array)
+    )
     same = [call.operation for call in single.calls] == [call.operation for call in double.calls]
     noises = tuple(call.kept for call in double.calls) if same else (0.0,) * len(arrays)
     allowed = tolerances(arrays, noises, NOISE_FACTOR, FLOOR_ULPS)
@@ -215,11 +219,6 @@ def _whole(given: list[Tensor]) -> Iterator[Array]:
 
 def _operation(name: str, args: tuple[Any, ...]) -> str:
     """A call with what of its arguments is short: softmax(dim=-1)."""
-    shown = [
-        f"{one[0]}={one[1]}" if isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) else f"{one:.6g}"
-        for one in args
-        if (isinstance(one, float) and name not in ("linear", "embedding"))
-        or (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) and isinstance(one[1], (int, float)))
-        and not isinstance(one[1], bool)
-    ]
-    return f"{name}({', '.join(shown)})" if shown else name
+    named = [one for one in args if isinstance(one, tuple) and len(one) == 2 and one[0] in _TOLD]
+    shown = ", ".join(f"{argument}={value}" for argument, value in named)
+    return f"{name}({shown})" if shown else name

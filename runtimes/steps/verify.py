@@ -26,7 +26,7 @@ from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.tokens import Encoder
-from runtimes.verify import verify_export
+from runtimes.verify import Verified, verify_export
 from runtimes.verify_writing import write_source
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
@@ -63,7 +63,15 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
-    require_passed(verified.verification, code="E602", hint=HINT)
+    for line in localised_lines(verified):
+        yield Said(step=step.id, message=line)
+    require_passed(verified.verification, code="E602", hint="; ".join([*localised_lines(verified)[:1], HINT]))
+
+
+def localised_lines(verified: Verified) -> list[str]:
+    """Where a failed edge leaves the noise, for a terminal."""
+    localised = verified.report.localised
+    return [] if localised is None else localised.lines()
 
 
 def _exported(step: VerifyExport, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
