@@ -16,6 +16,8 @@ from runtimes.localisation.weights import faults_of
 
 NEAR = 0.5
 """Of its scale: a value of the graph that is nearer than this to one of the source's is meant to be it."""
+FURTHER = 4
+"""Where no value of the graph is near: so many operators are looked through for what reads a parameter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +115,17 @@ def _region(number: int, source: Source, graph: Graph, alignment: Alignment, wro
     computing = [
         node for node in graph.nodes if any(name in wrong and _is_float(name, alignment) for name in node.outputs)
     ]
-    after = [*_reached(computing, {*_names_before(number, source, alignment)})]
+    before = {*_names_before(number, source, alignment)}
+    after = [*_reached(computing, before)]
     near = alignment.near[number]
-    into = [*_reaching(after or computing, near.name)] if near is not None else []
-    if into:
-        return tuple(into)
-    reading = _reading(computing, source, graph, number)
-    return tuple((after or reading or computing)[:1])
+    if near is not None and _is_near(source, alignment, number):
+        into = [*_reaching(after or computing, near.name)]
+        if into:
+            return tuple(into)
+    if not after:
+        again = [*_computing_again(graph, alignment, before)] if before else []
+        return tuple((again or _reading(computing, source, graph, number) or computing)[:1])
+    return after[0], *_reading(after[1:FURTHER], source, graph, number)
 
 
 def _is_float(name: str, alignment: Alignment) -> bool:
@@ -140,6 +146,13 @@ def _reached(nodes: Iterable[Node], names: set[str]) -> Iterator[Node]:
         if reached & {*node.inputs}:
             reached |= {*node.outputs}
             yield node
+
+
+def _computing_again(graph: Graph, alignment: Alignment, before: set[str]) -> Iterator[Node]:
+    """The operators on values of these names that compute what another one of them does: one stands for another."""
+    readers = [node for node in graph.nodes if before & {*node.inputs} and alignment.names.get(node.outputs[0])]
+    found = [alignment.names[node.outputs[0]] for node in readers]
+    return (node for node, numbers in zip(readers, found, strict=True) if found.count(numbers) > 1)
 
 
 def _reaching(nodes: Sequence[Node], name: str) -> Iterator[Node]:
