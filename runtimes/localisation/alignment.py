@@ -54,7 +54,7 @@ def align(source: Source, values: Iterable[tuple[str, Array]]) -> Alignment:
         if name in source.results:
             number = source.results[name]
             fits = array.size == recorded[number].array.size
-            answered[number] = (name, difference(recorded[number].array, array) if fits else float("inf"))
+            answered[number] = (name, _turned_difference(recorded[number], array) if fits else float("inf"))
     for number, (name, max_abs) in answered.items():
         is_right = max_abs <= recorded[number].allowed
         found.right[number] = Near(name, max_abs) if is_right else None
@@ -144,6 +144,13 @@ def _turned_difference(value: Recorded, array: Array) -> float:
         return found
     turns = permutations(range(squeezed.ndim))
     return min(difference(value.array, squeezed.transpose(axes)) for axes in turns)
+
+
+def difference_along(one: Array, other: Array, axis: int) -> npt.NDArray[np.float64]:
+    """The largest |difference| at each place along an axis."""
+    delta = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    found: npt.NDArray[np.float64] = delta.max(axis=tuple(each for each in range(delta.ndim) if each != axis))
+    return found
 
 
 def tolerances(values: tuple[Array, ...], noises: tuple[float, ...], factor: float, ulps: int) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ class Constant:
 
     name: str
     shape: tuple[int, ...]
+    value: float | None = None  # of a single number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Operator:
 
     @staticmethod
     def _of(constant: Constant) -> str:
+        if constant.value is not None:
+            return f"{constant.name} = {constant.value:.6g}"
         return f"{constant.name} {list(constant.shape)}"
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from runtimes.localisation.alignment import Alignment, align
 from runtimes.localisation.blame import Culprit, culprit, lost_inputs, wrong_numbers
 from runtimes.localisation.finding import Constant, LayerDelta, Localised, Operator
-from runtimes.localisation.values import Array, Graph, Node, Source, scale_of
-from runtimes.localisation.weights import shapes_of
+from runtimes.localisation.values import Array, Graph, Node, Source, is_telling, scale_of
 
 _SHOWN = 6
+OTHERWISE = "what it reads is the source's, its weights too: it computes otherwise"
 UNOPTIMIZED = (
     "the graph was run as it is written; where the session that is deployed differs, onnxruntime's optimizations do it"
 )
@@ -47,10 +47,18 @@ def search(source: Source, graph: Graph, values: Iterable[tuple[str, Array]], ro
 
 def operator_of(node: Node, graph: Graph) -> Operator:
     """An operator as it is told of."""
-    constants = tuple(Constant(name=name, shape=shape) for name, shape in shapes_of(node.inputs, graph))
+    constants = tuple(_constants(node, graph))
     return Operator(
         op_type=node.op_type, name=node.name, attributes=node.attributes, file=node.file, constants=constants
     )
+
+
+def _constants(node: Node, graph: Graph) -> Iterator[Constant]:
+    for name in node.inputs:
+        if name in graph.weights:
+            array = graph.weights[name]()
+            value = float(array.ravel()[0]) if array.size == 1 and array.dtype.kind in "fiu" else None
+            yield Constant(name=name, shape=array.shape, value=value)
 
 
 def _note(found: Culprit, source: Source, graph: Graph) -> str:
@@ -60,10 +68,9 @@ def _note(found: Culprit, source: Source, graph: Graph) -> str:
     unread = [name for name, reads in lost_inputs(graph, found.node, _masks(graph)).items() if not reads]
     if unread and _is_masked(found, source):
         return f"what it reads does not depend on {', '.join(unread)}"
-    said = "what it reads is the source's, its weights too: it computes otherwise"
-    if len(found.region) > 1:
-        names = [node.op_type for node in found.region]
-        said += f"; the value is computed by {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    said = OTHERWISE
+    if 1 < len(found.region) <= _SHOWN:
+        said += f", or one after it: {', '.join(node.op_type for node in found.region[1:])}"
     return said
 
 
@@ -73,8 +80,6 @@ def _masks(graph: Graph) -> Iterator[str]:
 
 def _is_masked(found: Culprit, source: Source) -> bool:
     """Whether the source computed a value from a mask: from something that holds no numbers of its own."""
-    from runtimes.localisation.values import is_telling
-
     return any(not is_telling(source.values[number].array) for number in source.values[found.number].needs)
 
 

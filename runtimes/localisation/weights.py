@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -117,9 +117,3 @@ def index_faults(found: Array, expected: Array) -> Iterator[str]:
 def _some(values: Array) -> str:
     told = ", ".join(str(int(value)) for value in values[:_SHOWN])
     return told + (", ..." if values.size > _SHOWN else "")
-
-
-def shapes_of(names: Sequence[str], graph: Graph) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The constants among some names, with their shapes; numbers left out."""
-    arrays = ((name, graph.weights[name]()) for name in names if name in graph.weights)
-    return tuple((name, array.shape) for name, array in arrays if array.size > 1)

@@ -8,12 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.decoding import positions
-from runtimes.errors import RunError, first_line
+from runtimes.errors import RunError
 from runtimes.export.facts import graph_names
 from runtimes.export.intermediates import Opened, feeds_of, joined, open_graph, outputs_of, values_of
 from runtimes.localisation.finding import Localised
@@ -22,7 +19,7 @@ from runtimes.localisation.values import Array, Graph, Source
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.loading import SourceError, load_saved
-from runtimes.pytorch.traced import trace
+from runtimes.pytorch.localise_decoder import keeps_cache, localise_decoder, traced
 from runtimes.pytorch.virtual import VirtualModel
 from runtimes.saved import SavedModel
 from runtimes.tasks import Head
@@ -46,27 +43,21 @@ def localise(task: Task, saved: SavedModel, onnx_folder: Path, batch: Batch) -> 
 def localise_graphs(saved: SavedModel, head: Head, graphs: Sequence[Path], batch: Batch) -> Localised:
     """As `localise`, for graphs by their files: one, or that which reads and that which writes."""
     model = _loaded(saved, head)
-    source = source_of(model, head, batch)
-    del model  # in float64 by now
     *before, last = graphs
     opened = [*(open_graph(file, prefix=f"{file.stem}/") for file in before), open_graph(last, told=bool(before))]
-    graph, values = _values(opened, batch.inputs)
     rows = tuple(int(row) for row in batch.rows if row >= 0)
+    if keeps_cache(opened):
+        return localise_decoder(model, opened[0], batch.inputs, rows)
+    source = source_of(model, head, batch)
+    graph, values = _values(opened, batch.inputs)
     return search(source, graph, values, rows)
 
 
 def source_of(model: Any, head: Head, batch: Batch) -> Source:
     """What a model computes for a batch. Leaves the model in float64. Raises RunError E608."""
     inputs = taken_inputs(model, batch.inputs)
-    if head.cached and not head.encodes and "position_ids" in _taken(model):
-        mask = batch.inputs["attention_mask"]
-        inputs["position_ids"] = torch.from_numpy(positions(mask, mask.shape[1]))  # as the graph is given them
     arguments = {**head.arguments, **({"use_cache": False} if "use_cache" in _taken(model) else {})}
-    try:
-        return trace(model, inputs, arguments, head.results)
-    except (RuntimeError, TypeError, ValueError, KeyError, NotImplementedError) as error:
-        message = f"{type(model).__name__}: what it computes can't be followed: {first_line(error)}"
-        raise RunError("E608", message, "compare outputs alone: leave out --bisect") from error
+    return traced(model, inputs, arguments, {name: name for name in head.results})
 
 
 def _taken(model: Any) -> Mapping[str, Any]:

@@ -135,22 +135,30 @@ class _Recorder(TorchFunctionMode):
         return handles
 
 
-def trace(model: Any, inputs: Mapping[str, Tensor], arguments: Mapping[str, Any], results: tuple[str, ...]) -> Source:
+def trace(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    arguments: Mapping[str, Any],
+    results: Mapping[str, str],
+    *,
+    called: Any = None,
+) -> Source:
     """Every value of a pass in float32, and how much of it is rounding, by another pass in float64.
 
-    `arguments`: of the model's forward, beside its inputs. `results`: what the model answers. Leaves the model in
-    float64.
+    `arguments`: of the model's forward, beside its inputs. `results`: what the graph answers, by what the model calls
+    it. `called`: what is called in the model's place, which calls it. Leaves the model in float64.
     """
     parameters = {
         name: tensor.detach().float().numpy().copy()
         for name, tensor in (*model.named_buffers(), *model.named_parameters())
         if tensor.is_floating_point()
     }
-    single, answers = _run(model, {**inputs, **arguments}, results, lambda _, array: np.array(array, np.float32))
-    arrays = tuple(call.kept for call in single.calls)
+    call = called or model
+    single, answer = _run(model, call, {**inputs, **arguments}, lambda _, array: np.array(array, np.float32))
+    arrays = tuple(each.kept for each in single.calls)
     doubles = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     double, _ = _run(
-        model.double(), {**doubles, **arguments}, results, lambda number, array: _noise(arrays, number, array)
+        model.double(), call, {**doubles, **arguments}, lambda number, array: _noise(arrays, number, array)
     )
     same = [call.operation for call in single.calls] == [call.operation for call in double.calls]
     noises = tuple(call.kept for call in double.calls) if same else (0.0,) * len(arrays)
@@ -169,24 +177,21 @@ def trace(model: Any, inputs: Mapping[str, Tensor], arguments: Mapping[str, Any]
             for call, limit in zip(single.calls, allowed, strict=True)
         ),
         modules=tuple(single.modules),
-        results=answers,
+        results={name: single.numbers[id(answer[own])] for own, name in results.items()},
         parameters=parameters,
     )
 
 
-def _run(
-    model: Any, given: Mapping[str, Any], results: tuple[str, ...], keep: Callable[[int, Array], Any]
-) -> tuple[_Pass, dict[str, int]]:
+def _run(model: Any, called: Any, given: Mapping[str, Any], keep: Callable[[int, Array], Any]) -> tuple[_Pass, Any]:
     recorder = _Recorder(model, keep)
     handles = recorder.hooked(model)
     try:
         with torch.inference_mode(), exact_float32(), recorder:
-            answer = model(**given)
+            answer = called(**given)
     finally:
         for handle in handles:
             handle.remove()
-    found = recorder.found
-    return found, {name: found.numbers[id(answer[name])] for name in results}
+    return recorder.found, answer
 
 
 def _noise(arrays: tuple[Array, ...], number: int, array: Array) -> float:
