@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from compiler import methods, tasks
@@ -12,10 +12,10 @@ from compiler.metrics import UNRANKED, OfClasses, name_of
 from compiler.moments import unheld
 from compiler.options import check_options
 from compiler.placement import LIMIT_HINT, DeviceKind, Runtime, Target, choose_runtime, unkept_limit
+from compiler.precisions import check_precisions, drop_of
 from compiler.recipe import Export, Mlx, Onnx, Recipe, Split
 
 OPSET = 18
-_DROPS: Mapping[int | None, float] = {None: 0.01, 8: 0.02, 4: 0.1}  # by bits
 
 
 def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -37,6 +37,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_held_out(recipe)
     yield from check_exports(recipe)
     yield from check_formats(recipe)
+    yield from check_precisions(recipe)
     yield from check_generation(recipe)
     yield from check_unread_gate(recipe)
     yield from check_runtime(recipe)
@@ -233,12 +234,11 @@ def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:
 def resolved_export(export: Export) -> Export:
     """The export with nothing left open."""
     match export:
-        case Onnx(opset="auto"):
-            return replace(export, opset=OPSET)
-        case Mlx(max_metric_drop="auto"):
-            return replace(export, max_metric_drop=0.0 if export.is_exact else _DROPS[export.bits])
-        case _:
-            return export
+        case Onnx():
+            opset = OPSET if export.opset == "auto" else export.opset
+            return replace(export, opset=opset, max_metric_drop="auto" if export.is_exact else drop_of(export))
+        case Mlx():
+            return replace(export, max_metric_drop=drop_of(export))
 
 
 def check_generation(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -297,8 +297,6 @@ def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
             yield recipe.finding("R218", pointer, message, hint)
         if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:
             yield recipe.unread(f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
-        if export.is_exact and recipe.wrote(f"{pointer}/max_metric_drop") is not None:
-            yield recipe.unread(f"{pointer}/max_metric_drop", "where nothing is rounded", "remove it")
 
 
 def check_unread_gate(recipe: Recipe) -> Iterator[Diagnostic]:

@@ -236,6 +236,11 @@ CODES: dict[str, Code] = {
         "adapter is merged into weights that lie on the grid of their few bits, or where a training changed little. "
         "Nothing was written. The tuned model is kept.",
     ),
+    "E509": Code(
+        "a graph that can't be rounded",
+        "onnxruntime's quantizers did not take the graph, or found nothing in it that they hold in so few bits. The "
+        "graph in float32 is kept; another precision may do.",
+    ),
     "E601": Code(
         "not a whole bundle",
         "The folder has no manifest, or a file of the bundle is missing or can't be read.",
@@ -276,6 +281,12 @@ CODES: dict[str, Code] = {
         "an export that the task or the method does not have",
         "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
         "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
+    ),
+    "R245": Code(
+        "a precision that the model is not exported in",
+        "With int8-static the ranges of what a layer is given are seen beforehand, on train rows that are answered at "
+        "once. A model that writes token after token is given its cache too, whose ranges move with the text: of such "
+        "models int8 rounds the weights, and the rest stays as it is.",
     ),
     "R219": Code(
         "a stop text that ends every answer",

@@ -17,7 +17,7 @@ from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
 from compiler.packing import Packing
-from compiler.recipe import NAME, Excluded, Export, Loss, Optimizer
+from compiler.recipe import NAME, Excluded, Export, Loss, Onnx, Optimizer
 from compiler.tasks import Task
 from compiler.typed import About, ShapeError, read, to_json, written_fields
 
@@ -29,6 +29,7 @@ SEMANTICS: Mapping[str, int] = {
     "evaluate": 2,
     "merge": 1,
     "export": 2,
+    "quantize": 1,
     "export-together": 2,
     "verify": 3,
     "package": 3,
@@ -230,12 +231,23 @@ class ExportTogether:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantize:
+    """A graph in float32 -> one with its weights, or all that is multiplied, in fewer bits."""
+
+    step: Literal["quantize"] = "quantize"
+    id: str = field(metadata=_NO_KEY)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (export, [prepare, where ranges are seen on its rows])
+    task: Task
+    export: Onnx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyExport:
     """Every edge from the trained model to the exported graph, compared on the held-out rows."""
 
     step: Literal["verify"] = "verify"
     id: str = field(metadata=_NO_KEY)
-    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (prepare, train, [merge,] export)
+    inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (prepare, train, [merge,] export, [quantize])
     task: Task
     split: Literal["validation", "test"]
     metrics: tuple[Metric, ...]
@@ -257,7 +269,7 @@ class Package:
     id: str = field(metadata=_NO_KEY)
     inputs: tuple[str, ...] = field(
         metadata=_NO_KEY
-    )  # (prepare, the step that has the model, evaluate, export, verify)
+    )  # (prepare, the step that has the model, evaluate, export or quantize, verify)
     name: str
     task: Task
     tokenizer: ModelFiles  # what rows are read with; of a model of images its image processor
@@ -284,6 +296,7 @@ Step = (
     | Merge
     | ExportModel
     | ExportTogether
+    | Quantize
     | VerifyExport
     | Package
     | PackageTogether

@@ -19,12 +19,14 @@ from compiler.plan import (
     Package,
     Plan,
     Prepare,
+    Quantize,
     Schedule,
     Selection,
     Step,
     Train,
     VerifyExport,
 )
+from compiler.precisions import drop_of
 from compiler.recipe import Export, Onnx
 from compiler.resolve import ResolvedRecipe
 
@@ -71,16 +73,29 @@ def _steps(recipe: ResolvedRecipe, before: str | None, *, merges: bool) -> Itera
     for index, export in enumerate(recipe.exports):
         assert recipe.held_out is not None, "an export has held-out rows to be verified on"
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
-        yield ExportModel(
-            id=f"export{suffix}",
-            inputs=(model_step,),
-            task=recipe.task,
-            export=export,
-            model=recipe.model,
-        )
-        yield _verify(recipe, recipe.held_out, model_step, suffix, export)
-        if isinstance(export, Onnx):
-            yield _package(recipe, model_step, suffix)
+        yield from _export(recipe, recipe.held_out, model_step, suffix, export)
+
+
+def _export(
+    recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str, export: Export
+) -> Iterator[Step]:
+    """The steps of an export: a graph in float32 is rounded afterwards."""
+    rounds = isinstance(export, Onnx) and not export.is_exact
+    yield ExportModel(
+        id=f"export{suffix}",
+        inputs=(model_step,),
+        task=recipe.task,
+        export=export.whole if isinstance(export, Onnx) and rounds else export,
+        model=recipe.model,
+    )
+    written = (f"export{suffix}", *([f"quantize{suffix}"] if rounds else []))
+    if isinstance(export, Onnx) and rounds:
+        rows = (_id("prepare", recipe),) if export.precision == "int8-static" else ()
+        told = replace(export, max_metric_drop="auto")  # not the rounding's
+        yield Quantize(id=written[-1], inputs=(written[0], *rows), task=recipe.task, export=told)
+    yield _verify(recipe, split, (model_step, *written), f"verify{suffix}", export)
+    if isinstance(export, Onnx):
+        yield _package(recipe, model_step, written[-1], suffix)
 
 
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
@@ -168,13 +183,12 @@ def _evaluate(recipe: ResolvedRecipe, split: Literal["validation", "test"]) -> E
 
 
 def _verify(
-    recipe: ResolvedRecipe, split: Literal["validation", "test"], model_step: str, suffix: str, export: Export
+    recipe: ResolvedRecipe, split: Literal["validation", "test"], chain: tuple[str, ...], step_id: str, export: Export
 ) -> VerifyExport:
-    trained = _id("train", recipe)
-    merged = () if model_step == trained else (model_step,)
+    """The gate over the steps of a chain: what has the model, the export, what rounds it."""
     return VerifyExport(
-        id=f"verify{suffix}",
-        inputs=(_id("prepare", recipe), trained, *merged, f"export{suffix}"),
+        id=step_id,
+        inputs=tuple(dict.fromkeys((_id("prepare", recipe), _id("train", recipe), *chain))),
         task=recipe.task,
         split=split,
         metrics=_unwritten(recipe, recipe.metrics) or _unwritten(recipe, tasks.module_of(recipe.task).DEFAULT_METRICS),
@@ -182,24 +196,16 @@ def _verify(
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
         max_excused=recipe.verify.max_excused,
-        max_metric_drop=_allowed_drop(export),
+        max_metric_drop=drop_of(export),
         export=export,
         model=recipe.model,
     )
 
 
-def _allowed_drop(export: Export) -> float:
-    """What rounding may cost; float32 may lose nothing."""
-    if isinstance(export, Onnx):
-        return 0.0
-    assert export.max_metric_drop != "auto", "resolved"
-    return export.max_metric_drop
-
-
-def _package(recipe: ResolvedRecipe, model_step: str, suffix: str) -> Package:
+def _package(recipe: ResolvedRecipe, model_step: str, written: str, suffix: str) -> Package:
     return Package(
         id=f"package{suffix}",
-        inputs=(_id("prepare", recipe), model_step, _id("evaluate", recipe), f"export{suffix}", f"verify{suffix}"),
+        inputs=(_id("prepare", recipe), model_step, _id("evaluate", recipe), written, f"verify{suffix}"),
         name=recipe.name,
         task=recipe.task,
         tokenizer=recipe.tokenizer,

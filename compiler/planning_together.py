@@ -16,6 +16,7 @@ from compiler.plan import (
     PackageTogether,
     Plan,
     Prepare,
+    Quantize,
     Selection,
     Step,
     TaskTurns,
@@ -27,7 +28,7 @@ from compiler.recipe import Loss, MeanSquaredError, Recipe
 from compiler.tasks.multi_task import MultiRecipe, RoundRobin, Uncertainty
 from compiler.together import SharedTraining
 
-S = TypeVar("S", Prepare, Train, Evaluate, Merge, ExportModel, VerifyExport, Package)
+S = TypeVar("S", Prepare, Train, Evaluate, Merge, ExportModel, Quantize, VerifyExport, Package)
 Alone = Mapping[str, tuple[Recipe, Plan]]
 """By task its recipe and its plan as if it were alone."""
 
@@ -65,9 +66,18 @@ def _steps(whole: MultiRecipe, plans: Mapping[str, Plan], shared: SharedTraining
             inputs=export.inputs,
             parts={name: _the(ExportModel, plan, export.id) for name, plan in plans.items()},
         )
+        yield from _rounding(plans, suffix)
         for name, plan in plans.items():
             yield replace(_renamed(_the(VerifyExport, plan, f"verify{suffix}"), name), part=name)
         yield _package(plans, suffix)
+
+
+def _rounding(plans: Mapping[str, Plan], suffix: str) -> Iterator[Step]:
+    """What rounds a graph, with the rows of the first task where it needs some."""
+    name, first = next(iter(plans.items()))
+    for step in _of(Quantize, first):
+        if step.id == f"quantize{suffix}":
+            yield replace(step, inputs=_renamed(step, name).inputs)
 
 
 def _of(kind: type[S], plan: Plan) -> Iterator[S]:

@@ -331,12 +331,47 @@ class Training:
     early_stopping: Annotated[EarlyStopping | None, About("Stop before the end when nothing is gained.")] = None
 
 
+Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
+_LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
+_MAX_METRIC_DROP = About(
+    "How much worse a metric may be after rounding; a share of it where lower is better. "
+    "auto: 0.01, 0.02 with 8 bits, 0.1 with 4.",
+    minimum=0,
+    maximum=1,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Onnx:
-    """An ONNX graph in float32, in a bundle that needs onnxruntime, tokenizers and numpy."""
+    """An ONNX graph, in a bundle that needs onnxruntime, tokenizers and numpy."""
 
-    format: Annotated[Literal["onnx"], About("An ONNX graph in float32 and the bundle around it.")] = "onnx"
+    format: Annotated[Literal["onnx"], About("An ONNX graph and the bundle around it.")] = "onnx"
     opset: Annotated[int | Literal["auto"], About("The ONNX operator set. auto: 18.", minimum=18, maximum=23)] = "auto"
+    precision: Annotated[
+        Precision,
+        About(
+            "Of the weights. int8: in whole numbers, and what they are multiplied with while it runs; of models that "
+            "write, the weights alone. int8-static: both, by ranges seen on train rows. int4: weights in blocks."
+        ),
+    ] = field(default="fp32", metadata=_LATER)
+    block_size: Annotated[
+        Literal[16, 32, 64, 128, 256],
+        About("Inputs of a layer that share a scale, with int4, or where int8 has blocks."),
+    ] = field(default=32, metadata=_LATER)
+    calibration_rows: Annotated[
+        int, About("Train rows on which int8-static sees the ranges of what it rounds.", minimum=1)
+    ] = field(default=128, metadata=_LATER)
+    max_metric_drop: Annotated[float | Literal["auto"], _MAX_METRIC_DROP] = field(default="auto", metadata=_LATER)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is rounded."""
+        return self.precision == "fp32"
+
+    @property
+    def whole(self) -> Onnx:
+        """The export in float32, which is rounded afterwards."""
+        return Onnx(opset=self.opset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,15 +382,7 @@ class Mlx:
     precision: Annotated[Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales.")] = "fp32"
     bits: Annotated[Literal[4, 8] | None, About("Bits of a quantized weight; null for none.")] = None
     group_size: Annotated[GroupSize, About("Inputs of a layer that share a scale.")] = 64
-    max_metric_drop: Annotated[
-        float | Literal["auto"],
-        About(
-            "How much worse a metric may be after rounding; a share of it where lower is better. "
-            "auto: 0.01, 0.02 with 8 bits, 0.1 with 4.",
-            minimum=0,
-            maximum=1,
-        ),
-    ] = "auto"
+    max_metric_drop: Annotated[float | Literal["auto"], _MAX_METRIC_DROP] = "auto"
 
     @property
     def is_exact(self) -> bool:

@@ -26,6 +26,7 @@ from compiler.options import check_rates, check_unfreezing
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
+from compiler.precisions import check_static
 from compiler.recipe import AdamW, Excluded, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.rounding import check_groups, group_choices
 from compiler.tasks import ResolvedTask, Task
@@ -172,6 +173,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_unfreezing(recipe, per_epoch, _num_steps(recipe, per_epoch))
     yield from check_few_shot(recipe, model, data)
     yield from check_groups(recipe, model)
+    yield from check_static(recipe, model)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

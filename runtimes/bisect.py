@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from compiler.plan import Plan, VerifyExport
+from compiler.plan import ExportModel, Merge, Plan, Quantize, VerifyExport
 from compiler.recipe import Onnx
 from compiler.tasks import Example, Task
 from runtimes import tasks
@@ -19,6 +19,8 @@ from runtimes.batches import collate
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.comparison import HeldOut, choose, outputs_of, rows_at_once
 from runtimes.errors import RunError
+from runtimes.export import module_of
+from runtimes.export.facts import graph_names
 from runtimes.features import Features, Table
 from runtimes.golden import Golden
 from runtimes.golden import outputs_of as golden_outputs
@@ -57,14 +59,17 @@ def bisect_run(plan: Plan, store: Store) -> Iterator[tuple[str, Localised]]:
         message = f"the run {plan.name} has no export as ONNX"
         raise RunError("E607", message, 'layers are compared of ONNX graphs alone: add "export": ["onnx"]')
     for step in verifies:
-        yield step.id, _bisect_step(step, plan, store)
+        yield from _bisect_step(step, plan, store)
 
 
-def _bisect_step(step: VerifyExport, plan: Plan, store: Store) -> Localised:
+def _bisect_step(step: VerifyExport, plan: Plan, store: Store) -> Iterator[tuple[str, Localised]]:
+    """Of the graph as it was written; where it is right and another one was rounded from it, of that too."""
     keys = plan.keys()
-    prepare, train, *merge, written = (store.folder(keys[name]) for name in step.inputs)
+    prepare, train, *_ = (store.folder(keys[name]) for name in step.inputs)
+    merge = [store.folder(keys[name]) for name in step.inputs if isinstance(plan.step(name), Merge)]
+    [written, *rounded] = [(found, store.folder(keys[found.id])) for found in _exports(step, plan)]
     prepared, model = prepare / step.split, [train, *merge][-1] / "model" / step.part
-    for folder, what in ((prepared, "held-out rows"), (model, "whole model"), (written, "export")):
+    for folder, what in ((prepared, "held-out rows"), (model, "whole model"), (written[1], "export")):
         if not folder.is_dir():
             message = f"the run {plan.name} has no {what} in {folder}"
             raise RunError("E607", message, "run it again: what is missing is done, and nothing else")
@@ -76,8 +81,27 @@ def _bisect_step(step: VerifyExport, plan: Plan, store: Store) -> Localised:
     edge = next((edge for edge, _ in verification.failures()), None) if verification else None
     texts = read_written(verify / WRITTEN) if (verify / WRITTEN).exists() else ()
     size = rows_at_once(tasks.module_of(task).head(task), BATCH_SIZE)
-    batches = failing_batches(edge.checks if edge else (), rows, texts, size)
-    return first_found(partial(localiser(), task, SavedModel(model), written), batches)
+    checks, saved = edge.checks if edge else (), SavedModel(model)
+    found = first_found(partial(localiser(), task, saved, written[1]), failing_batches(checks, rows, texts, size))
+    yield step.id, found
+    if found.found:
+        return
+    graphs = partial(graph_names, encodes=tasks.module_of(task).head(task).encodes)
+    exact = [written[1] / name for name in graphs()]
+    for export, folder in rounded:
+        [stage] = module_of(export.export).stages(export.export, task, saved, folder, "cpu")
+        assert stage.localise is not None, "graphs of ONNX have values"
+        yield f"{step.id} {stage.name}", stage.localise(next(failing_batches(checks, rows, texts, size)), exact)
+
+
+def _exports(step: VerifyExport, plan: Plan) -> list[ExportModel | Quantize]:
+    """The steps that wrote graphs, and rounded them. Raises RunError E607 for one graph of several tasks."""
+    steps = [plan.step(name) for name in step.inputs]
+    found = [each for each in steps if isinstance(each, (ExportModel, Quantize))]
+    if not found:
+        message = f"{step.id} is of one graph of several tasks, whose layers are not compared"
+        raise RunError("E607", message, "export the tasks one by one")
+    return found
 
 
 def bisect_bundle(folder: Path, source: Path, *, threads: int = 0) -> Localised:

@@ -21,7 +21,7 @@ from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.export.facts import GRAPH, graph_names, virtual_file
+from runtimes.export.facts import graph_names, virtual_file
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
 from runtimes.inputs import Row, files_of, open_reader
@@ -147,6 +147,11 @@ class Bundle:
         return shared_folder(self.folder, self.manifest)
 
     @property
+    def graphs(self) -> tuple[str, ...]:
+        """The files of its graphs."""
+        return graph_names(encodes=self.head.encodes, precision=self.manifest.precision)
+
+    @property
     def results(self) -> tuple[str, ...]:
         """The outputs of the graph."""
         return (self.manifest.part,) if self.manifest.part else self.head.results
@@ -163,22 +168,26 @@ class Bundle:
                 "E402", f"a bundle runs on onnxruntime: {error}", 'install it: pip install "recipec[predict]"'
             ) from error
         if not self.head.cached:
-            return open_session(self.shared / GRAPH, threads=self.threads, results=self.results)
+            return open_session(self.shared / self.graphs[0], threads=self.threads, results=self.results)
         most = positions_of(read_json(self.folder, CONFIG))
         if self.head.encodes:
             start = self.head.config["decoder_start_token_id"]
-            return onnx_sequence_decoder(self.folder, start_id=start, threads=self.threads, max_positions=most)
-        return onnx_decoder(self.folder / GRAPH, threads=self.threads, max_positions=most)
+            precision = self.manifest.precision
+            return onnx_sequence_decoder(
+                self.folder, precision=precision, start_id=start, threads=self.threads, max_positions=most
+            )
+        return onnx_decoder(self.folder / self.graphs[0], threads=self.threads, max_positions=most)
 
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
     head = tasks.module_of(manifest.task).head(manifest.task)
-    begun = {virtual_file(folder / GRAPH).relative_to(folder).as_posix()} & manifest.files.keys()
+    graphs = graph_names(encodes=head.encodes, precision=manifest.precision)
+    begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
     shared = shared_folder(folder, manifest)
     for place, names in (
-        (shared, (*graph_names(encodes=head.encodes), *begun, *files_of(manifest.task), CONFIG)),
+        (shared, (*graphs, *begun, *files_of(manifest.task), CONFIG)),
         (folder, (CONFIG, GOLDEN, HELD_OUT)),
     ):
         if lost := [name for name in names if not (place / name).is_file()]:

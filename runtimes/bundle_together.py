@@ -18,7 +18,6 @@ from runtimes import tasks
 from runtimes.bundle import BATCH_SIZE, Bundle, open_bundle
 from runtimes.comparison import outputs_of
 from runtimes.errors import RunError
-from runtimes.export.facts import GRAPH
 from runtimes.features import Ragged
 from runtimes.inputs import Row
 from runtimes.manifest import read_together
@@ -70,7 +69,9 @@ class TogetherBundle:
         except ImportError as error:
             hint = 'install it: pip install "recipec[predict]"'
             raise RunError("E402", f"a bundle runs on onnxruntime: {error}", hint) from error
-        return open_session(self.folder / GRAPH, threads=self.threads, results=tuple(self.parts))
+        return open_session(
+            self.folder / next(iter(self.parts.values())).graphs[0], threads=self.threads, results=tuple(self.parts)
+        )
 
 
 def _answers(part: Bundle, rows: Sequence[Row], outputs: Ragged) -> list[Answer]:

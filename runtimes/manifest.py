@@ -14,6 +14,7 @@ from compiler.files import write_text
 from compiler.generation import Generation
 from compiler.hashes import sha256_of
 from compiler.metrics import Metric
+from compiler.recipe import Precision
 from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes.errors import RunError
@@ -43,10 +44,11 @@ class Manifest:
     max_length: int  # tokens, special ones counted
     columns: Mapping[str, str]
     inputs: tuple[str, ...]  # of the graph
-    precision: str
+    precision: Precision  # of its graphs
     metrics: tuple[Metric, ...]
     generation: Generation | None  # how texts are written, where the task writes some
-    tolerance: float  # of any output against the golden ones
+    tolerance: float  # of any output against the golden ones, each row alone
+    batch_tolerance: float  # likewise, beside other rows: more where what is rounded depends on them
     max_excused: float
     max_metric_drop: float
     held_out: Figures

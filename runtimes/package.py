@@ -11,6 +11,7 @@ from typing import Any
 
 from compiler.files import new_folder, write_json
 from compiler.plan import Package
+from compiler.recipe import Precision
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
@@ -39,7 +40,7 @@ class Parts:
     tokenizer_folder: Path  # tokenizer.json and what stands beside it
     verify_folder: Path  # what verify_export wrote
     key: str  # of the package step
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     part: str = ""  # of several tasks in one graph, the output of this one
@@ -158,7 +159,8 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         precision=parts.precision,
         metrics=report.metrics,
         generation=step.generation,
-        tolerance=report.tolerance * len(edges),  # golden outputs are the trained model's, so many edges away
+        tolerance=report.golden_tolerance,
+        batch_tolerance=report.batch_tolerance,
         max_excused=report.max_excused,
         max_metric_drop=report.max_metric_drop,
         held_out=report.held_out,

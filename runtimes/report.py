@@ -16,7 +16,7 @@ from runtimes import tasks
 from runtimes.store import Receipt, Store
 
 Report = Mapping[str, Any]
-_EXPORTS = ("export", "export-together")
+_EXPORTS = ("export", "export-together", "quantize")
 # Kind of step -> the part of a report that it measures, and the file that it leaves.
 _MEASURED = {
     "prepare": ("data", "data.json"),
@@ -114,6 +114,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
     for name, gate in report["gates"].items():
         if gate:
             yield _gate_lines(name, gate)
+    yield _table_lines([gate for gate in report["gates"].values() if gate])
     seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
     yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
 
@@ -226,6 +227,15 @@ def few_shot_line(told: Mapping[str, Any], asked: str = "the untuned model") -> 
     rows = "train row" if wanted == 1 else "train rows"
     left_out = f"; before {fewer:,} of {total:,} prompts there was room for fewer" if fewer else ""
     return f"    few_shot: {asked}, {wanted} solved {rows} before each prompt{left_out}"
+
+
+def _table_lines(gates: list[Mapping[str, Any]]) -> list[str]:
+    """What each stage of all gates costs and is worth; gates of older versions have no costs."""
+    from runtimes.costs import cost_lines
+
+    costs = {name: cost for gate in gates for name, cost in gate.get("costs", {}).items()}
+    stages = {name: figures for gate in gates for name, figures in gate["stages"].items()}
+    return [f"  {line}" for line in cost_lines(costs, stages)]
 
 
 def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,12 @@ class SavedModel:
     before: SavedModel | None = None
 
     @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files of its weights."""
+        folders = [self.folder, *([self.adapter.folder] if self.adapter else [])]
+        return tuple(file for folder in folders for file in sorted(folder.glob("*.safetensors")))
+
+    @property
     def reading(self) -> Path:
         """The folder that says what the model is and how rows are read: configurations, tokenizer, image processor."""
         return self.folder if self.adapter is None else self.adapter.folder

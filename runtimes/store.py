@@ -24,6 +24,7 @@ from runtimes.errors import RunError
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
     "export": ("torch", "mlx-lm", "transformers", "onnx", "onnxscript"),
+    "quantize": ("onnx", "onnxruntime"),
     "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }

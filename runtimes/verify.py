@@ -24,9 +24,11 @@ from compiler.metrics import Metric
 from compiler.plan import VerifyExport
 from compiler.typed import read, to_json
 from runtimes import tasks
-from runtimes.answers import Written, read_written, save_written
+from runtimes.answers import Writing, read_written, save_written
 from runtimes.batches import Rows as Places
 from runtimes.comparison import HeldOut, Rows, asked, choose, mixed_order, noise_batches, outputs_of, rows_at_once
+from runtimes.costs import Cost, cost_of
+from runtimes.decoding import Decoder
 from runtimes.disagreements import disagreements
 from runtimes.errors import RunError
 from runtimes.export import Stage
@@ -37,7 +39,6 @@ from runtimes.gate import (
     Decisions,
     Edge,
     Outputs,
-    ScoreFunction,
     Scores,
     Verification,
     compare_decisions,
@@ -46,14 +47,14 @@ from runtimes.gate import (
     compare_outputs,
 )
 from runtimes.golden import Golden, spread, write_golden
-from runtimes.inputs import Row, fingerprint, identities, portable_row
+from runtimes.inputs import fingerprint, identities, portable_row
 from runtimes.localisation.finding import Localised
 from runtimes.manifest import Figures, digest_of_rows
 from runtimes.protocol import Batch
 from runtimes.tasks.interface import InputReader
 from runtimes.tolerance import Noise, tolerance
 from runtimes.verify_localise import localise_failure, write_localised
-from runtimes.verify_writing import NUM_PROMPTS, compare_written
+from runtimes.verify_writing import NUM_PROMPTS, compare_written, write_source
 
 __all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", "verify_export"]
 
@@ -65,8 +66,14 @@ WRITTEN = "written.jsonl"
 BATCH_SIZE = 16
 
 NoiseFunction = Callable[[Iterable[Batch]], Noise]
-WriteFunction = Callable[[Sequence[Row], Sequence[int]], Sequence[Written]]
-"""What the source writes for some rows, with their numbers in the split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """How texts are written, and the source that writes them."""
+
+    writing: Writing
+    source: Callable[[], Decoder[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +90,16 @@ class Report:
     """What the gate found, as verification.json holds it."""
 
     tolerance: float  # of any output over one edge, in the output's unit where outputs have units of their own
+    golden_tolerance: float  # of the golden answers where the bundle goes, each row alone
+    batch_tolerance: float  # likewise, beside other rows
     noise: Noise
     max_excused: float
     max_metric_drop: float
     metrics: tuple[Metric, ...]
     held_out: Figures  # the trained model's
-    golden: Figures  # likewise, on the golden rows
+    golden: Figures  # of what the golden answers are from: the trained model, or a graph that was rounded
     stages: Mapping[str, Mapping[str, float]]  # each stage's metrics on the held-out rows
+    costs: Mapping[str, Cost]  # of each stage
     longest: int  # tokens of the longest row compared
     verification: Verification
     localised: Localised | None = field(default=None, metadata={"later": True})
@@ -98,10 +108,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """The report, the golden rows as the trained model answered them, and the answers of every stage by its name."""
+    """The report, the golden rows with their answers, and the answers of every stage by its name."""
 
     report: Report
     golden: tuple[Golden, ...]
+    reference: str  # the stage whose answers travel with a bundle
     answers: Mapping[str, Answers]
     numbers: npt.NDArray[np.int64]  # [N] of the compared rows in the split
 
@@ -119,24 +130,27 @@ def verify_export(
     stages: Sequence[Stage],
     noise: NoiseFunction,
     out: Path,
-    write: WriteFunction | None = None,
+    writer: Writer | None = None,
 ) -> Verified:
     """The verdict over the stages, trained first; writes it, the rows that disagree and the golden rows to `out`.
 
-    One stage is in memory at a time. `write`: what the source writes for some rows, where the task writes texts; the
-    last stage is forced along it. `noise`: the float32 noise of the saved model. A failed check raises nothing: see
-    gate.require_passed. Raises RunError E605 when there are no held-out rows.
+    One stage is in memory at a time. `writer`: of the source, where the task writes texts; the last stage that is not
+    rounded is forced along what it writes. `noise`: the float32 noise of the saved model. A failed check raises
+    nothing: see gate.require_passed. Raises RunError E605 when there are no held-out rows.
     """
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
     rows = choose(held_out, encoder, step.rows)
     size = rows_at_once(tasks.module_of(step.task).head(step.task), BATCH_SIZE)
     found = noise(noise_batches(rows, size))
-    answers = {stage.name: _answer(stage.open(), rows, size) for stage in stages}
+    answered = {stage.name: _answer(stage, rows, size) for stage in stages}
+    answers = {name: found for name, (found, _) in answered.items()}
     exact = {stage.name for stage in stages if stage.exact}
     verified = _compare(step, rows, answers, found, exact)
-    if write is not None and stages[-1].decoder is not None:
-        verified = _with_written(verified, rows, stages[-1], write, encoder.pad_id, out)
+    costs = {name: cost for name, (_, cost) in answered.items()}
+    verified = replace(verified, report=replace(verified.report, costs=costs))
+    if writer is not None and stages[-1].decoder is not None:
+        verified = _with_written(verified, rows, stages, writer, encoder.pad_id, out)
     written = read_written(out / WRITTEN) if (out / WRITTEN).exists() else ()
     localised = localise_failure(verified.verification, stages, rows, written, size)
     if localised is not None:
@@ -155,18 +169,20 @@ def read_report(folder: Path) -> Report:
         raise RunError("E606", message, "run the gate again") from error
 
 
-def _answer(scores: ScoreFunction, rows: Rows, batch_size: int) -> Answers:
-    """What one stage answers. One stage after another: the idle threads of two runtimes get in each other's way."""
+def _answer(stage: Stage, rows: Rows, batch_size: int) -> tuple[Answers, Cost]:
+    """What one stage answers, and costs. One stage after another: idle threads of two get in each other's way."""
+    scores = stage.open()
 
     def answer(places: Places, size: int) -> Ragged:
         order = mixed_order(len(places))
         return outputs_of(scores, rows.table, places[order], size).take(np.argsort(order))
 
-    return Answers(
+    answers = Answers(
         rows=answer(rows.places, batch_size),
         probes=answer(rows.probe_places, batch_size),
         alone=answer(rows.alone_places, 1),
     )
+    return answers, cost_of(stage, scores, rows.table, batch_size)
 
 
 def _compare(
@@ -186,10 +202,15 @@ def _compare(
         for source, target in pairwise(answers)
     ]
     held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
-    golden = tuple(_golden_rows(rows, answers["trained"].alone))
+    *_, last = answers
+    reference = "trained" if last in exact else last
+    golden = tuple(_golden_rows(rows, answers[reference].alone))
+    tipped, moved = _moves(step, rows, answers, reference)
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
         tolerance=allowed,
+        golden_tolerance=allowed * len(edges) + tipped,
+        batch_tolerance=allowed * len(edges) + tipped + moved,
         noise=noise,
         max_excused=step.max_excused,
         max_metric_drop=step.max_metric_drop,
@@ -205,14 +226,15 @@ def _compare(
             metrics=_measure(
                 step,
                 rows.targets.take(rows.golden),
-                answers["trained"].alone.take(np.arange(len(rows.golden))),
+                answers[reference].alone.take(np.arange(len(rows.golden))),
             ),
         ),
         stages=stages,
+        costs={},
         longest=int(rows.table.lengths[rows.alone_places].max()),
         verification=Verification.of(*edges),
     )
-    return Verified(report=report, golden=golden, answers=answers, numbers=rows.numbers)
+    return Verified(report=report, golden=golden, reference=reference, answers=answers, numbers=rows.numbers)
 
 
 def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, allowed: float) -> Iterator[Check]:
@@ -254,21 +276,58 @@ def _decided(
 def _rounded(step: VerifyExport, rows: Rows, source: Answers, other: Answers) -> Iterator[Check]:
     """Over an edge on which weights are rounded, outputs differ and metrics may fall a little."""
     before, after = _measure(step, rows.targets, source.rows), _measure(step, rows.targets, other.rows)
-    yield compare_metrics(before, after, step.max_metric_drop)
+    note = f"{step.max_metric_drop:g} allowed{_alike(step, rows, source.rows, other.rows)}"
+    yield replace(compare_metrics(before, after, step.max_metric_drop), note=note)
+
+
+def _alike(step: VerifyExport, rows: Rows, source: Ragged, other: Ragged) -> str:
+    """How many decisions rounding has left as they were: for information."""
+    decide = tasks.module_of(step.task).decider(step.task)
+    if decide is None or len(source.values) != len(other.values):
+        return ""
+    at = asked(tasks.module_of(step.task).head(step.task), rows.table.targets.take(rows.places), len(source.values))
+    differ, _ = compare_each_decision(source.values[at], other.values[at], 0.0, decide)
+    return f"; {(~differ).sum():,} of {differ.size:,} decided alike"
+
+
+def _moves(step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], reference: str) -> tuple[float, float]:
+    """How far the answers of a rounded graph move with the processor, and with the rows beside them; 0 for others.
+
+    A last bit may tip a number over to its next step, which is a part of what rounding did to the outputs; and what
+    is rounded while it runs depends on the whole batch.
+    """
+    if reference == "trained":
+        return 0.0, 0.0
+    units, found = np.asarray(tasks.module_of(step.task).head(step.task).units), answers[reference]
+    together, alone = found.rows.take(rows.golden).values, found.alone.take(np.arange(len(rows.golden))).values
+    beside = _largest(together - alone, units) if together.shape == alone.shape else 0.0
+    return _largest(found.alone.values - answers["trained"].alone.values, units) / 8, 2 * beside
+
+
+def _largest(differences_PC: Scores, units: npt.NDArray[np.float64]) -> float:
+    return float(np.nanmax(np.abs(differences_PC) / units, initial=0.0))
 
 
 def _with_written(
-    verified: Verified, rows: Rows, last: Stage, write: WriteFunction, pad_id: int, out: Path
+    verified: Verified, rows: Rows, stages: Sequence[Stage], writer: Writer, pad_id: int, out: Path
 ) -> Verified:
-    """With the checks of written texts on the last edge; what was written is kept in `out`."""
-    assert last.decoder is not None, "asked by the caller"
+    """With the checks of written texts on the last edge that is not rounded.
+
+    What travels with a bundle is written by what its golden answers are from.
+    """
     places = spread(len(rows.numbers), NUM_PROMPTS)
-    written = write([rows.values[place] for place in places], rows.numbers[places].tolist())
-    checks = tuple(compare_written(written, last.decoder(), pad_id, verified.report.tolerance))
+    values, numbers = [rows.values[place] for place in places], rows.numbers[places].tolist()
+    written = write_source(writer.writing, writer.source(), values, numbers)
+    *_, place = (index for index, stage in enumerate(stages) if stage.exact)
+    forced, last = stages[place].decoder, stages[-1]
+    assert forced is not None and last.decoder is not None, "asked by the caller"
+    checks = tuple(compare_written(written, forced(), pad_id, verified.report.tolerance))
+    if not last.exact:
+        written = write_source(writer.writing, last.decoder(), values, numbers)
     save_written(out / WRITTEN, written)
-    *edges, edge = verified.verification.edges
-    verification = Verification.of(*edges, replace(edge, checks=(*edge.checks, *checks)))
-    return replace(verified, report=replace(verified.report, verification=verification))
+    edges = [*verified.verification.edges]
+    edges[place - 1] = replace(edges[place - 1], checks=(*edges[place - 1].checks, *checks))
+    return replace(verified, report=replace(verified.report, verification=Verification.of(*edges)))
 
 
 def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, float]:
@@ -280,7 +339,7 @@ def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, 
 
 
 def _golden_rows(rows: Rows, alone: Ragged) -> Iterator[Golden]:
-    """The golden rows with the trained model's answers: real ones, then probes."""
+    """The golden rows with their answers: real ones, then probes."""
     module = tasks.module_of(rows.task)
     probes = [*(None for _ in rows.golden), *(probe.name for probe in rows.probes)]
     for number, (place, probe) in enumerate(zip(rows.alone_places, probes, strict=True)):
@@ -295,10 +354,10 @@ def _golden_rows(rows: Rows, alone: Ragged) -> Iterator[Golden]:
 
 
 def _write(verified: Verified, rows: Rows, out: Path) -> None:
-    """Writes verification.json, disagreements.jsonl, golden.jsonl and held_out.npy, the trained model's outputs."""
+    """Writes verification.json, disagreements.jsonl, golden.jsonl, and held_out.npy: outputs on the held-out rows."""
     write_golden(out / GOLDEN, verified.golden)
     with new_file(out / HELD_OUT) as file:
-        np.save(file, verified.answers["trained"].rows.values)
+        np.save(file, verified.answers[verified.reference].rows.values)
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _disagreements(verified, rows))
     write_text(out / DISAGREEMENTS, "".join(lines))
     write_json(out / VERIFICATION, to_json(verified.report))

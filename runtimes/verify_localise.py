@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,6 @@ from runtimes.gate import Check, Decisions, Outputs, Verification
 from runtimes.localisation.finding import BISECT, Localised
 from runtimes.protocol import Batch
 
-LocaliseFunction = Callable[[Batch], Localised]
-
 
 def localise_failure(
     verification: Verification, stages: Sequence[Stage], rows: Rows, written: Sequence[Written], batch_size: int
@@ -29,16 +28,20 @@ def localise_failure(
     It raises no RunError: the gate has failed already, and what can't be followed must not hide that.
     """
     edge = next((edge for edge, _ in verification.failures()), None)
-    stage = next((stage for stage in stages if edge is not None and stage.name == edge.target), None)
-    if edge is None or stage is None or stage.localise is None:
+    pairs = ((one, other) for one, other in pairwise(stages) if edge is not None and other.name == edge.target)
+    before, stage = next(pairs, (None, None))
+    if edge is None or before is None or stage is None or stage.localise is None:
         return None
+    localise, files = stage.localise, before.files
     try:
-        return first_found(stage.localise, failing_batches(edge.checks, rows, written, batch_size))
+        return first_found(
+            lambda batch: localise(batch, files), failing_batches(edge.checks, rows, written, batch_size)
+        )
     except RunError as error:
         return _not_followed(edge.checks, error)
 
 
-def first_found(localise: LocaliseFunction, batches: Iterator[Batch]) -> Localised:
+def first_found(localise: Callable[[Batch], Localised], batches: Iterator[Batch]) -> Localised:
     """What is found on the first of some batches that shows something; else on the last of them. One at least."""
     found = localise(next(batches))
     for batch in batches:

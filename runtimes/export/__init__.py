@@ -31,19 +31,23 @@ class Written:
     says: str
 
 
+LocaliseFunction = Callable[[Batch, Sequence[Path]], Localised]
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding.
 
-    `decoder`: the same as a decoder, where it keeps a cache. `localise`: on a batch, the first layer at which it leaves
-    the stage before it, where its layers can be looked at.
+    `decoder`: the same as a decoder, where it keeps a cache. `files`: what of it is deployed. `localise`: where a batch
+    shows that its layers leave those of the stage before it, whose files are given too; None where none can be seen.
     """
 
     name: str
     open: Callable[[], ScoreFunction]
     exact: bool = True
     decoder: Callable[[], Decoder[Any]] | None = None
-    localise: Callable[[Batch], Localised] | None = None
+    files: tuple[Path, ...] = ()
+    localise: LocaliseFunction | None = None
 
 
 class FormatModule(Protocol):

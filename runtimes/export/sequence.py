@@ -15,7 +15,7 @@ import numpy.typing as npt
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
 from runtimes.export.decoding import ort_value
-from runtimes.export.facts import DECODER, ENCODER
+from runtimes.export.facts import graph_names
 from runtimes.export.session import Session, failure, open_session
 from runtimes.virtual import behind_virtual
 
@@ -92,17 +92,18 @@ class OnnxSequenceDecoder:
 
 
 def onnx_sequence_decoder(
-    folder: Path, *, start_id: int, threads: int = 0, max_positions: int | None = None
+    folder: Path, *, start_id: int, precision: str = "fp32", threads: int = 0, max_positions: int | None = None
 ) -> OnnxSequenceDecoder:
     """The decoder of the two graphs in a folder, on the CPU; `threads` 0: one for each core. Raises RunError.
 
     `start_id`: the token that the decoder reads first. `max_positions`: tokens that it can write.
     """
-    encoder, decoder = (open_session(folder / name, threads=threads, results=()) for name in (ENCODER, DECODER))
+    files = [folder / name for name in graph_names(encodes=True, precision=precision)]
+    encoder, decoder = (open_session(file, threads=threads, results=()) for file in files)
     shapes = {value.name: value.shape for value in decoder.inner.get_inputs() if value.name.startswith(_PAST)}
     sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items() if _OWN in name}
     if not sizes:
-        raise failure(folder / DECODER, f"keeps no cache: it has no inputs {_PAST}*{_OWN}*")
+        raise failure(files[-1], f"keeps no cache: it has no inputs {_PAST}*{_OWN}*")
     return OnnxSequenceDecoder(
         encoder=encoder, decoder=decoder, sizes=sizes, start_id=start_id, max_positions=max_positions
     )

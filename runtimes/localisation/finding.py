@@ -55,6 +55,7 @@ class LayerDelta:
     relative: float | None  # to the largest value of the source's
     allowed: float
     right: bool
+    added: float | None = None  # where weights are rounded: how much more of it is wrong than of what it is made from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class Localised:
     allowed: float
     note: str
     layers: tuple[LayerDelta, ...] = ()
+    rounded: bool = False  # whether weights are rounded: then it is the layer that adds most to the error
     followed: bool = True  # whether the layers could be compared; the note says why not
 
     @property
@@ -87,6 +89,9 @@ class Localised:
             return [f"{where}: layers were not compared: {self.note}"]
         if self.layer is None:
             return [f"{where}: {HEALTHY}{f'; {self.note}' if self.note else ''}"]
+        if self.rounded:
+            named = f"by the operator {self.operator}" if self.operator else "its operator has no name"
+            return [f"{where}: {self.layer} adds most to the error of rounding", f"{self.note}; {named}"]
         if self.layer == INPUTS:
             return [f"{where}: it is read otherwise than its source was", self.note]
         off = "nothing in the graph is like it" if self.max_abs is None else f"max |Δ| {self.max_abs:.2g}"

@@ -25,6 +25,7 @@ from runtimes.saved import SavedModel
 from runtimes.tasks import Head
 
 _PAST, _PRESENT = "past_key_values.", "present."
+_ENCODER = "encoder/"
 _HIDDEN, _SEEN = "last_hidden_state", "encoder_hidden_states"
 
 
@@ -42,14 +43,13 @@ def localise(task: Task, saved: SavedModel, onnx_folder: Path, batch: Batch) -> 
 
 def localise_graphs(saved: SavedModel, head: Head, graphs: Sequence[Path], batch: Batch) -> Localised:
     """As `localise`, for graphs by their files: one, or that which reads and that which writes."""
-    model = _loaded(saved, head)
-    *before, last = graphs
-    opened = [*(open_graph(file, prefix=f"{file.stem}/") for file in before), open_graph(last, told=bool(before))]
+    model = load(saved, head)
+    opened = graphs_of(graphs)
     rows = tuple(int(row) for row in batch.rows if row >= 0)
     if keeps_cache(opened):
         return localise_decoder(model, opened[0], batch.inputs, rows)
     source = source_of(model, head, batch)
-    graph, values = _values(opened, batch.inputs)
+    values, graph = values_and_graph(opened, batch.inputs)
     return search(source, graph, values, rows)
 
 
@@ -64,7 +64,7 @@ def _taken(model: Any) -> Mapping[str, Any]:
     return inspect.signature(model.forward).parameters
 
 
-def _loaded(saved: SavedModel, head: Head) -> Any:
+def load(saved: SavedModel, head: Head) -> Any:
     """The source with attention written out, where its architecture has that: one call would hide what is inside."""
     try:
         model: Any = load_saved(saved, head, attention="eager")
@@ -76,11 +76,19 @@ def _loaded(saved: SavedModel, head: Head) -> Any:
     return model
 
 
-def _values(opened: Sequence[Opened], inputs: Mapping[str, Array]) -> tuple[Graph, Iterator[tuple[str, Array]]]:
-    """The graph of a model, and all of its values for a batch."""
+def graphs_of(files: Sequence[Path]) -> list[Opened]:
+    """The graphs of a model: one, or that which reads, whose names say so, and that which writes."""
+    *before, last = files
+    return [*(open_graph(file, prefix=_ENCODER, told=True) for file in before), open_graph(last, told=bool(before))]
+
+
+def values_and_graph(
+    opened: Sequence[Opened], inputs: Mapping[str, Array]
+) -> tuple[Iterator[tuple[str, Array]], Graph]:
+    """All values of a model's graphs for a batch by name, as they are computed, and the graphs as one."""
     if len(opened) == 1:
         [one] = opened
-        return one.graph, values_of(one, feeds_of(one, inputs))
+        return values_of(one, feeds_of(one, inputs)), one.graph
     encoder, decoder = opened
     feeds = feeds_of(encoder, inputs)
     encoded = outputs_of(encoder, feeds)
@@ -89,4 +97,4 @@ def _values(opened: Sequence[Opened], inputs: Mapping[str, Array]) -> tuple[Grap
     given |= {"input_ids": inputs["decoder_input_ids"], "encoder_attention_mask": inputs["attention_mask"]}
     links = {read[name]: encoder.renamed[name] for name in encoded if read[name] in decoder.graph.inputs}
     values = chain(values_of(encoder, feeds), values_of(decoder, feeds_of(decoder, given)))
-    return joined([encoder.graph, decoder.graph], links), values
+    return values, joined([encoder.graph, decoder.graph], links)

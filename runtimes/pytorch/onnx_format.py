@@ -15,14 +15,17 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
-from runtimes.export.facts import GRAPH, ExportFacts, virtual_file
+from runtimes.export.facts import GRAPH, ExportFacts, graph_names, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
+from runtimes.localisation.finding import Localised
+from runtimes.protocol import Batch
 from runtimes.pytorch import onnx, onnx_decoder, onnx_sequence, onnx_together
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
 from runtimes.pytorch.localise import localise
+from runtimes.pytorch.localise_rounded import localise_rounded
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel
@@ -75,29 +78,44 @@ def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
 
 
 def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
-    """The graph, in the session that is deployed."""
+    """The graph, in the session that is deployed: as it was written, or rounded."""
     head = tasks.module_of(task).head(task)
+    [graph, *_] = graphs = graph_names(encodes=head.encodes, precision=export.precision)
+    stage = partial(
+        Stage,
+        "onnx" if export.is_exact else f"onnx-{export.precision}",
+        exact=export.is_exact,
+        files=tuple(written / name for name in graphs),
+        localise=partial(_localise, export, task, saved, written),
+    )
     if not head.cached:
-        scores = partial(onnx_scores, written / GRAPH, results=head.results, reading=head.reading)
-        return [Stage("onnx", scores, localise=partial(localise, task, saved, written))]
+        return [stage(partial(onnx_scores, written / graph, results=head.results, reading=head.reading))]
     most = max_positions(AutoConfig.from_pretrained(saved.folder, local_files_only=True))
     opened: Callable[[], decoding.OnnxDecoder | OnnxSequenceDecoder]
     if head.encodes:
         start = head.config["decoder_start_token_id"]
-        opened = partial(onnx_sequence_decoder, written, start_id=start, max_positions=most)
+        precision = export.precision
+        opened = partial(onnx_sequence_decoder, written, precision=precision, start_id=start, max_positions=most)
     else:
-        opened = partial(decoding.onnx_decoder, written / GRAPH, max_positions=most)
-    return [
-        Stage(
-            "onnx",
-            lambda: decoder_scores(opened(), head.reading),
-            decoder=opened,
-            localise=partial(localise, task, saved, written),
-        )
-    ]
+        opened = partial(decoding.onnx_decoder, written / graph, max_positions=most)
+    return [stage(lambda: decoder_scores(opened(), head.reading), decoder=opened)]
+
+
+def _localise(
+    export: Onnx, task: Task, saved: SavedModel, written: Path, batch: Batch, before: Sequence[Path]
+) -> Localised:
+    """Where the layers of a graph leave the model, or those of a graph that was rounded leave the graph before it."""
+    if export.is_exact:
+        return localise(task, saved, written, batch)
+    head = tasks.module_of(task).head(task)
+    rounded = [written / name for name in graph_names(encodes=head.encodes, precision=export.precision)]
+    return localise_rounded(saved, head, before, rounded, batch)
 
 
 def stages_of_part(export: Onnx, task: Task, written: Path, part: str) -> Sequence[Stage]:
     """The output of one of several tasks, in the session that is deployed."""
     reading = tasks.module_of(task).head(task).reading
-    return [Stage("onnx", partial(onnx_scores, written / GRAPH, results=(part,), reading=reading))]
+    [graph] = graph_names(encodes=False, precision=export.precision)
+    name = "onnx" if export.is_exact else f"onnx-{export.precision}"
+    opened = partial(onnx_scores, written / graph, results=(part,), reading=reading)
+    return [Stage(name, opened, exact=export.is_exact, files=(written / graph,))]

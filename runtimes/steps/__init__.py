@@ -21,6 +21,7 @@ MODULES = {
     "merge": "runtimes.steps.merge",
     "export": "runtimes.steps.export",
     "export-together": "runtimes.steps.export_together",
+    "quantize": "runtimes.steps.quantize",
     "verify": "runtimes.steps.verify",
     "package": "runtimes.steps.package",
     "package-together": "runtimes.steps.package_together",

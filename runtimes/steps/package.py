@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from compiler.plan import Package
+from compiler.plan import Package, Quantize
 from runtimes import tasks
 from runtimes.events import Said
 from runtimes.export.facts import graph_names
@@ -34,9 +34,12 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
     head = tasks.module_of(step.task).head(step.task)
+    rounded = context.plan.step(export)
+    precision = rounded.export.precision if isinstance(rounded, Quantize) else "fp32"
     return Parts(
         written=context.inputs[export],
-        graphs=graph_names(encodes=head.encodes),
+        graphs=graph_names(encodes=head.encodes, precision=precision),
+        precision=precision,
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
         verify_folder=context.inputs[verify],

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compiler.plan import VerifyExport
+from compiler.plan import ExportModel, ExportTogether, Merge, Quantize, VerifyExport
+from compiler.recipe import Export
 from runtimes import export
-from runtimes.answers import Writing, Written, writing_of
+from runtimes.answers import writing_of
 from runtimes.backends import backend
 from runtimes.comparison import HeldOut
-from runtimes.decoding import Decoder
 from runtimes.events import Said
 from runtimes.export import Stage
 from runtimes.features import Features
 from runtimes.gate import report_lines, require_passed
-from runtimes.inputs import Row, open_reader
+from runtimes.inputs import open_reader
 from runtimes.learnt import learnt, write_learnt
 from runtimes.saved import SavedModel
 from runtimes.steps import Context
@@ -26,15 +26,15 @@ from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.tokens import Encoder
-from runtimes.verify import Verified, verify_export
-from runtimes.verify_writing import write_source
+from runtimes.verify import Verified, Writer, verify_export
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 
 
 def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     """Writes verification.json, disagreements.jsonl and golden.jsonl; raises GateError afterwards when it failed."""
-    _, train, *merge, written = step.inputs
+    _, train, *others = step.inputs
+    merge = [name for name in others if isinstance(context.plan.step(name), Merge)]
     planned, step = step.task, replace(step, task=learnt(step.task, part_folder(context.inputs[train], step.part)))
     prepared = prepared_for(step, context) / step.split
     facts = Features(prepared).facts
@@ -42,24 +42,25 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     back, device = backend(context.placement.engine), context.placement.device
 
     encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
-    write = None
+    writer = None
     if step.generation is not None and isinstance(encoder, Encoder):
         writing = writing_of(step.task, encoder, step.generation, saved.reading)
-        write = partial(_write, writing, partial(back.decoder, step.task, saved, device))
+        writer = Writer(writing, partial(back.decoder, step.task, saved, device))
 
     write_learnt(planned, step.task, context.folder)
+    trained = saved_by(train, context, step.part)
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=encoder,
         stages=[
-            Stage("trained", partial(back.scores, step.task, saved_by(train, context, step.part), device)),
-            *([Stage("merged", partial(back.scores, step.task, saved, device))] if merge else []),
-            *_exported(step, saved, context.inputs[written], device),
+            Stage("trained", partial(back.scores, step.task, trained, device), files=trained.weights),
+            *([Stage("merged", partial(back.scores, step.task, saved, device), files=saved.weights)] if merge else []),
+            *_exported(step, saved, context, device),
         ],
         noise=partial(back.float32_noise, step.task, saved),
         out=context.folder,
-        write=write,
+        writer=writer,
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
@@ -74,14 +75,17 @@ def localised_lines(verified: Verified) -> list[str]:
     return [] if localised is None else localised.lines()
 
 
-def _exported(step: VerifyExport, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
-    """The stages after the saved model; of several tasks in one graph, the output of this one."""
+def _exported(step: VerifyExport, saved: SavedModel, context: Context, device: str) -> Iterator[Stage]:
+    """The stages after the saved model: as written, and as rounded; of several tasks, the output of this one."""
+    for name in step.inputs:
+        match context.plan.step(name):
+            case ExportModel(export=written) | Quantize(export=written):
+                yield from _stages(step, written, saved, context.inputs[name], device)
+            case ExportTogether(parts=parts):
+                yield from _stages(step, parts[step.part].export, saved, context.inputs[name], device)
+
+
+def _stages(step: VerifyExport, written: Export, saved: SavedModel, folder: Path, device: str) -> Sequence[Stage]:
     if step.part:
-        return export.together_module_of(step.export).stages_of_part(step.export, step.task, written, step.part)
-    return export.module_of(step.export).stages(step.export, step.task, saved, written, device)
-
-
-def _write(
-    writing: Writing, source: Callable[[], Decoder[Any]], rows: Sequence[Row], numbers: Sequence[int]
-) -> Sequence[Written]:
-    return write_source(writing, source(), rows, numbers)
+        return export.together_module_of(written).stages_of_part(written, step.task, folder, step.part)
+    return export.module_of(written).stages(written, step.task, saved, folder, device)

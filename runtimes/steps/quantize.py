@@ -1,0 +1,72 @@
+"""quantize: a graph in float32 -> one in fewer bits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.files import write_json
+from compiler.plan import Quantize
+from runtimes import tasks
+from runtimes.batches import collate
+from runtimes.events import Said
+from runtimes.export.facts import graph_names, virtual_file
+from runtimes.export.rounding import Feed, Rounded, round_graph
+from runtimes.export.session import open_session
+from runtimes.features import Features
+from runtimes.golden import spread
+from runtimes.steps import Context
+from runtimes.store import versions_of
+
+_ROWS_AT_ONCE = 16
+_QUANTIZERS = ("onnx", "onnxruntime")
+
+
+def execute(step: Quantize, context: Context) -> Iterator[Any]:
+    """Writes the graphs beside each other as the export has them, and export.json."""
+    exported, *prepared = step.inputs
+    head = tasks.module_of(step.task).head(step.task)
+    names = graph_names(encodes=head.encodes), graph_names(encodes=head.encodes, precision=step.export.precision)
+    found = []
+    for before, after in zip(*names, strict=True):
+        graph = context.inputs[exported] / before
+        rows = _rows(step, context.inputs[prepared[0]], graph) if prepared else ()
+        found.append(round_graph(step.export, graph, context.folder / after, weights_alone=head.cached, rows=rows))
+        if virtual_file(graph).exists():
+            shutil.copyfile(virtual_file(graph), virtual_file(context.folder / after))
+    whole = _together(found)
+    facts = {**asdict(whole), "precision": step.export.precision, "versions": versions_of(_QUANTIZERS)}
+    write_json(context.folder / "export.json", facts)
+    size = f"{whole.num_bytes / 2**20:,.1f} MiB"
+    layers = f"{whole.rounded} of {whole.weighed} layers"
+    yield Said(step=step.id, message=f"ONNX in {step.export.precision}, {layers}, {size}")
+
+
+def _together(graphs: Sequence[Rounded]) -> Rounded:
+    return Rounded(
+        num_bytes=sum(graph.num_bytes for graph in graphs),
+        rounded=sum(graph.rounded for graph in graphs),
+        weighed=sum(graph.weighed for graph in graphs),
+    )
+
+
+def _rows(step: Quantize, prepared: Path, graph: Path) -> list[Feed]:
+    """Batches of train rows spread over their lengths, as the graph takes them."""
+    features = Features(prepared / "train")
+    chosen = spread(len(features), step.export.calibration_rows)
+    by_length = chosen[features.lengths[chosen].argsort(kind="stable")]
+    inputs = open_session(graph, results=()).inputs
+    portions = (by_length[start : start + _ROWS_AT_ONCE] for start in range(0, len(by_length), _ROWS_AT_ONCE))
+    batches = (collate(features, places).inputs for places in portions)
+    return [{name: batch.get(name, _zeros(batch)) for name in inputs} for batch in batches]
+
+
+def _zeros(batch: Feed) -> npt.NDArray[np.int64]:
+    """A column that is not stored, as all its values are zero."""
+    return np.zeros(next(iter(batch.values())).shape, np.int64)
