@@ -70,7 +70,7 @@ def _traced(
 ) -> Source:
     try:
         return trace(model, inputs, arguments, results, called=called)
-    except (RuntimeError, TypeError, ValueError, KeyError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise unfollowed(model, error) from error
 
 
