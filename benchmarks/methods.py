@@ -133,7 +133,7 @@ def _figures(report: Mapping[str, Any], run: Path, subject: Subject) -> Iterator
     yield f"{training['seconds']:,.0f}"
     yield f"{training['peak_memory_bytes'] / 2**20:,.0f}"
     yield f"{evaluation['metrics'][subject.metric]:.4f} ({subject.baseline} {_baseline(evaluation, subject):.4f})"
-    yield f"{_size(run) / 2**20:,.1f}"
+    yield f"{_size(run) / 2**20:,.2f}"
     yield "passed" if report["gate_passed"] else "FAILED"
 
 

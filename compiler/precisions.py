@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from compiler import tasks
+from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
 from compiler.recipe import Export, Mlx, Onnx, Recipe
 
@@ -43,6 +44,15 @@ def _check_keys(recipe: Recipe, export: Onnx, pointer: str) -> Iterator[Diagnost
     blocks = export.precision == "int4" or (export.precision == "int8" and tasks.module_of(recipe.task).WRITES)
     if not blocks and recipe.wrote(key) is not None:
         yield recipe.unread(key, f'with the precision "{export.precision}"', 'write "int4", or remove it')
+
+
+def precision_choices(recipe: Recipe) -> Iterator[Choice]:
+    """What each rounding may cost, where the recipe leaves it open."""
+    for index, export in enumerate(recipe.export):
+        if not export.is_exact and export.max_metric_drop == "auto":
+            bits = export.bits if isinstance(export, Mlx) else _BITS[export.precision]
+            reason = f"usual for weights in {f'{bits} bits' if bits else 'half precision'}; more fails the gate"
+            yield Choice(pointer=f"/export/{index}/max_metric_drop", value=drop_of(export), reason=reason)
 
 
 def check_static(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -26,7 +26,7 @@ from compiler.options import check_rates, check_unfreezing
 from compiler.packing import Packing, num_sequences
 from compiler.placement import DeviceKind, Target
 from compiler.plan import ModelFiles, SplitRows
-from compiler.precisions import check_static
+from compiler.precisions import check_static, precision_choices
 from compiler.recipe import AdamW, Excluded, Export, Loss, Optimizer, Oversample, Recipe, Undersample, Verify
 from compiler.rounding import check_groups, group_choices
 from compiler.tasks import ResolvedTask, Task
@@ -152,6 +152,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *metric_choices,
             *generation_choices,
             *group_choices(recipe, model),
+            *precision_choices(recipe),
         ),
     )
 

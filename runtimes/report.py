@@ -114,7 +114,7 @@ def _sections(report: Report) -> Iterator[list[str]]:
     for name, gate in report["gates"].items():
         if gate:
             yield _gate_lines(name, gate)
-    yield _table_lines([gate for gate in report["gates"].values() if gate])
+    yield _table_lines({name: gate for name, gate in report["gates"].items() if gate}, tuple(report.get("tasks", ())))
     seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
     yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
 
@@ -229,12 +229,19 @@ def few_shot_line(told: Mapping[str, Any], asked: str = "the untuned model") -> 
     return f"    few_shot: {asked}, {wanted} solved {rows} before each prompt{left_out}"
 
 
-def _table_lines(gates: list[Mapping[str, Any]]) -> list[str]:
-    """What each stage of all gates costs and is worth; gates of older versions have no costs."""
+def _table_lines(gates: Mapping[str, Mapping[str, Any]], parts: tuple[str, ...]) -> list[str]:
+    """What each stage of all gates costs and is worth; gates of older versions have no costs.
+
+    `parts`: several tasks, whose gates end in their names, and whose metrics stand beside each other.
+    """
     from runtimes.costs import cost_lines
 
-    costs = {name: cost for gate in gates for name, cost in gate.get("costs", {}).items()}
-    stages = {name: figures for gate in gates for name, figures in gate["stages"].items()}
+    costs = {name: cost for gate in gates.values() for name, cost in gate.get("costs", {}).items()}
+    stages: dict[str, dict[str, float]] = {}
+    for gate_name, gate in gates.items():
+        whose = next((f"{part} " for part in parts if gate_name.endswith(f"-{part}")), "")
+        for name, figures in gate["stages"].items():
+            stages.setdefault(name, {}).update({f"{whose}{metric}": value for metric, value in figures.items()})
     return [f"  {line}" for line in cost_lines(costs, stages)]
 
 

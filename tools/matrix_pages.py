@@ -18,6 +18,7 @@ _TITLES = {
     "encoder gates": "Encoders: a whole run through the export gate, on MLX",
     "devices": "Devices: an engine there beside PyTorch on the CPU",
 }
+_ENGINES = {"pytorch": "PyTorch", "mlx": "MLX"}
 _MEANING = {
     "operations": "different operations in the graph of a training step",
     "unlowered": "of these, those without a lowering",
@@ -82,8 +83,11 @@ def _summary(result: Mapping[str, Any]) -> Iterator[str]:
         ),
     )
     yield ""
-    header = ("task", "method", "gradients", "20 steps", "gate on PyTorch", "gate on MLX")
-    yield from _markdown(header, _methods(cells))
+    yield "Each task with each method: the worst gradient between the engines, where the gate passed on both; or the"
+    yield "one engine that has the method, where its gate passed."
+    yield ""
+    header, *lines = _methods(cells)
+    yield from _markdown(header, lines)
     yield ""
     encoders = [row for row in cells if row["table"] in ("encoders", "encoder gates")]
     names = ", ".join(dict.fromkeys(row["names"]["encoder"] for row in encoders))
@@ -96,26 +100,23 @@ def _summary(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _methods(cells: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """A line for each task and method: the worst of its losses, and its gates."""
-    compared = [row for row in cells if row["table"] == "methods"]
+    """A line for each task, with a cell for each method."""
     run = [row for row in cells if row["table"] in ("methods", "gates")]
-    for task, method in dict.fromkeys((row["names"]["task"], row["names"]["method"]) for row in run):
-        own = {"task": task, "method": method}
-        rows = [row for row in compared if own.items() <= row["names"].items()]
-        gates = {
-            row["names"]["engine"]: "passed" if row["status"] == "green" else row["status"]
-            for row in cells
-            if row["table"] == "gates" and own.items() <= row["names"].items()
-        }
-        worst = (_worst(rows, name) for name in ("gradients", "steps"))
-        yield (task, method, *worst, *(gates.get(engine, "runs not here") for engine in ("pytorch", "mlx")))
+    tasks, methods = (list(dict.fromkeys(row["names"][name] for row in run)) for name in ("task", "method"))
+    yield ("task", *methods)
+    for task in tasks:
+        yield (task, *(_pair(run, {"task": task, "method": method}) for method in methods))
 
 
-def _worst(rows: Sequence[Row], name: str) -> str:
-    if not rows:
-        return "one engine"
+def _pair(run: Sequence[Row], own: Mapping[str, str]) -> str:
+    """The worst gradient between the engines, or the one engine that has the method; what is not green, as it is."""
+    rows = [row for row in run if own.items() <= row["names"].items()]
     bad = next((row["status"] for row in rows if row["status"] != "green"), None)
-    return bad or f"{max(row['figures'][name] for row in rows):.1e}"
+    gradients = [row["figures"]["gradients"] for row in rows if row["table"] == "methods"]
+    if bad or not rows:
+        return bad or "-"
+    engines = [_ENGINES[row["names"]["engine"]] for row in rows if row["table"] == "gates"]
+    return f"{max(gradients):.1e}" if gradients else ", ".join(engines)
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": ("compiler.cli.bundle:predict", "Answer texts or images with a bundle or a run."),
     "pass-at-k": ("compiler.cli.pass_at_k:pass_at_k", "Draw answers, and have a command of yours judge them."),
     "verify": ("compiler.cli.bundle:verify", "Prove that a bundle answers as its source does."),
+    "tokenizer": ("compiler.cli.tokenizer:tokenizer", "Train a model's tokenizer on rows, to begin from scratch."),
     "explain": ("compiler.cli.explain:explain", "Explain a diagnostic's code."),
     "schema": ("compiler.cli.explain:schema", "Print the JSON Schema of recipes, for editors."),
     "doctor": ("compiler.cli.doctor:doctor", "Show versions, devices, and what each extra enables."),
