@@ -123,7 +123,7 @@ def _region(number: int, source: Source, graph: Graph, alignment: Alignment, wro
         if into:
             return tuple(into)
     if not after:
-        again = [*_computing_again(graph, alignment, before)] if before else []
+        again = [*_computing_again(number, graph, alignment, before)]
         return tuple((again or _reading(computing, source, graph, number) or computing)[:1])
     return after[0], *_reading(after[1:FURTHER], source, graph, number)
 
@@ -148,11 +148,17 @@ def _reached(nodes: Iterable[Node], names: set[str]) -> Iterator[Node]:
             yield node
 
 
-def _computing_again(graph: Graph, alignment: Alignment, before: set[str]) -> Iterator[Node]:
-    """The operators on values of these names that compute what another one of them does: one stands for another."""
+def _computing_again(number: int, graph: Graph, alignment: Alignment, before: set[str]) -> Iterator[Node]:
+    """Of the operators on values of these names that compute one value twice, that which should compute another one.
+
+    Operators stand in the order of the source: it is the first of them where that other value comes first there.
+    """
     readers = [node for node in graph.nodes if before & {*node.inputs} and alignment.names.get(node.outputs[0])]
     found = [alignment.names[node.outputs[0]] for node in readers]
-    return (node for node, numbers in zip(readers, found, strict=True) if found.count(numbers) > 1)
+    for numbers in dict.fromkeys(found):
+        alike = [node for node, each in zip(readers, found, strict=True) if each == numbers]
+        if len(alike) > 1:
+            yield alike[0] if number < min(numbers) else alike[-1]
 
 
 def _reaching(nodes: Sequence[Node], name: str) -> Iterator[Node]:

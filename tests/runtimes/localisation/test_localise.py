@@ -18,12 +18,15 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 import torch
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
+from compiler.recipe import Onnx
 from runtimes.errors import RunError
 from runtimes.export.facts import GRAPH, graph_names
+from runtimes.export.rounding import round_graph
 from runtimes.localisation.finding import Localised
 from runtimes.pytorch import onnx_decoder, onnx_sequence
 from runtimes.pytorch.decoding import HEAD as CAUSAL
 from runtimes.pytorch.localise import localise, localise_graphs
+from runtimes.pytorch.localise_rounded import localise_rounded
 from runtimes.pytorch.onnx import export
 from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.sequence_decoding import HEAD as SEQUENCE
@@ -299,3 +302,24 @@ def test_a_fault_of_a_model_that_reads_images_is_named(
     pixels = np.random.default_rng(0).normal(size=(1, 3, SIDE, SIDE)).astype(np.float32)
     found = localise_graphs(SavedModel(vit), IMAGES, [file], batch_of({"pixel_values": pixels}))
     assert found.layer == layer
+
+
+# --- graphs in fewer bits
+
+
+def test_a_layer_that_is_rounded_worst_is_named(bert: Path, tmp_path: Path) -> None:
+    rounded = faults.weight(9, lambda values: (values * 4).round() / np.float32(4))
+    file = damaged(bert / GRAPH, rounded, tmp_path / "rounded.onnx")
+    found = localise_rounded(SavedModel(bert), CLASSIFIER, [bert / GRAPH], [file], batch_of(padded([12], 99)))
+    assert found.rounded and found.layer == f"{LAYER}.1.attention.output.dense"
+    assert found.operator is not None
+    added = {layer.layer: layer.added for layer in found.layers}
+    assert added[f"{LAYER}.0.output.dense"] == 0 and max(value or 0.0 for value in added.values()) > 0.1
+
+
+def test_values_of_a_graph_in_int8_are_found_by_their_names(bert: Path, tmp_path: Path) -> None:
+    file = tmp_path / "int8.onnx"
+    round_graph(Onnx(precision="int8", opset=18), bert / GRAPH, file, weights_alone=False)
+    found = localise_rounded(SavedModel(bert), CLASSIFIER, [bert / GRAPH], [file], batch_of(padded([12], 99)))
+    assert found.rounded and found.layer is not None
+    assert len(found.layers) > 20  # most layers' values keep their names
