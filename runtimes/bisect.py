@@ -110,6 +110,9 @@ def bisect_bundle(folder: Path, source: Path, *, threads: int = 0) -> Localised:
     Inputs are compared first: a row that the bundle reads otherwise than its source did is the fault.
     """
     bundle = open_bundle(folder, threads=threads)
+    if bundle.manifest.precision != "fp32":
+        message = f"{folder} holds a graph in {bundle.manifest.precision}: every layer of it differs from its source"
+        raise RunError("E607", message, "compare the run that made it, which has the graph in float32 too")
     golden = bundle.golden()
     if not golden:
         raise RunError("E607", f"{folder} has no golden rows to compare layers on", "ask its sender for a whole bundle")

@@ -51,6 +51,7 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
         *(tensor.name for tensor in inner.initializer),
     }
     renamed = {name: f"{prefix}{name}" for name in names if name}
+    weights: dict[str, Callable[[], Array]]
     weights = {renamed[tensor.name]: partial(_array, tensor, file.parent) for tensor in inner.initializer}
     weights |= {renamed[name]: read for node in inner.node for name, read in _constants(node, file.parent)}
     nodes = [node for node in inner.node if node.op_type != "Constant"]

@@ -74,11 +74,13 @@ class _Recorder(TorchFunctionMode):
     """Keeps what torch's functions return while a model runs."""
 
     def __init__(self, model: nn.Module, keep: Callable[[int, Array], Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.keep = keep
         self.found = _Pass()
         self.layers = [""]
-        self.named = {id(tensor): (name,) for name, tensor in (*model.named_buffers(), *model.named_parameters())}
+        self.named: dict[int, tuple[str, ...]] = {
+            id(tensor): (name,) for name, tensor in (*model.named_buffers(), *model.named_parameters())
+        }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
