@@ -66,6 +66,8 @@ SUBJECTS: Mapping[str, Subject] = {
             "/dataset/train/rows": 100,
             "/metrics": ["perplexity", "token-accuracy"],
             "/training/max_length": 256,
+            "/generation/max_new_tokens": 24,
+            "/verify/rows": 25,
         },
         metric="perplexity",
         baseline="untuned",

@@ -283,20 +283,26 @@ def asks_for_texts(recipe: Recipe) -> bool:
 
 
 def check_formats(recipe: Recipe) -> Iterator[Diagnostic]:
-    """A folder for mlx-lm holds the weights of a language model, and each of its keys is read."""
+    """A folder for mlx-lm holds the weights of a language model and no more; each key of an export for MLX is read."""
     for index, export in enumerate(recipe.export):
         if not isinstance(export, Mlx):
             continue
         pointer = f"/export/{index}"
-        if tasks.module_of(recipe.task).ARCHITECTURES[0] != "decoder":
-            message = f'mlx-lm runs language models, and the task is "{recipe.task.type}"'
-            yield recipe.finding("R218", pointer, message, 'write {"format": "onnx"}')
-        elif methods.module_of(recipe.method).SAVES == "adapter" and not methods.module_of(recipe.method).MERGES:
+        if tasks.module_of(recipe.task).ARCHITECTURES == ("encoder-decoder",) and not export.is_exact:
+            message = f'a function that writes has float32 weights, and the task is "{recipe.task.type}"'
+            yield recipe.finding("R218", pointer, message, "remove precision and bits")
+        elif tasks.is_language_model(recipe.task) and _stays_an_adapter(recipe):
             message = f'a folder for mlx-lm has no place for what the method "{recipe.method.type}" adds to the model'
             hint = 'write {"format": "onnx"}, or use a method that is merged: "lora"'
             yield recipe.finding("R218", pointer, message, hint)
         if export.bits is None and recipe.wrote(f"{pointer}/group_size") is not None:
             yield recipe.unread(f"{pointer}/group_size", "without bits", 'add "bits": 8, or remove it')
+
+
+def _stays_an_adapter(recipe: Recipe) -> bool:
+    """Whether what the method adds to the model is not merged into it."""
+    module = methods.module_of(recipe.method)
+    return module.SAVES == "adapter" and not module.MERGES
 
 
 def check_unread_gate(recipe: Recipe) -> Iterator[Diagnostic]:

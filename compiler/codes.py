@@ -257,7 +257,7 @@ CODES: dict[str, Code] = {
     ),
     "E604": Code(
         "the graph does not run",
-        "onnxruntime refuses to load or run the graph.",
+        "onnxruntime refuses to load or run the graph, or MLX the function.",
     ),
     "E605": Code(
         "rows that don't fit",
@@ -279,8 +279,10 @@ CODES: dict[str, Code] = {
     ),
     "R218": Code(
         "an export that the task or the method does not have",
-        "mlx-lm runs language models that write token after token, from their weights alone. Every other model is "
-        "exported to ONNX; so is one with layers beside its weights that are not merged into them.",
+        "For MLX, a model that writes token after token becomes a folder for mlx-lm, which runs it from its weights "
+        "alone: layers beside them that are not merged into them have no place there. Every other model becomes a "
+        "function, that of an encoder-decoder in float32; several tasks in one model have none. What has no place is "
+        "exported to ONNX.",
     ),
     "R245": Code(
         "a precision that the model is not exported in",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from compiler.auto import Choice
 from compiler.balance import Draw
+from compiler.functions import Shapes
 from compiler.generation import Generation
 from compiler.methods import Method, Tuned
 from compiler.metrics import Metric
@@ -218,6 +219,7 @@ class ExportModel:
     task: Task
     export: Export
     model: ModelFiles
+    shapes: Shapes | None = field(default=None, metadata=_LATER)  # of a function for MLX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

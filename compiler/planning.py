@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from compiler import methods, tasks
+from compiler.functions import Shapes, is_function, shapes_of
 from compiler.generation import Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import length_grid
@@ -87,6 +88,7 @@ def _export(
         task=recipe.task,
         export=export.whole if isinstance(export, Onnx) and rounds else export,
         model=recipe.model,
+        shapes=_shapes(recipe, export),
     )
     written = (f"export{suffix}", *([f"quantize{suffix}"] if rounds else []))
     if isinstance(export, Onnx) and rounds:
@@ -94,8 +96,19 @@ def _export(
         told = replace(export, max_metric_drop="auto")  # not the rounding's
         yield Quantize(id=written[-1], inputs=(written[0], *rows), task=recipe.task, export=told)
     yield _verify(recipe, split, (model_step, *written), f"verify{suffix}", export)
-    if isinstance(export, Onnx):
+    if _has_bundle(recipe, export):
         yield _package(recipe, model_step, written[-1], suffix)
+
+
+def _has_bundle(recipe: ResolvedRecipe, export: Export) -> bool:
+    """Whether an export is packaged: a folder for mlx-lm has all that its reader needs."""
+    return isinstance(export, Onnx) or is_function(export, recipe.task)
+
+
+def _shapes(recipe: ResolvedRecipe, export: Export) -> Shapes | None:
+    if not is_function(export, recipe.task):
+        return None
+    return shapes_of(recipe.task, recipe.training.max_length, recipe.generation)
 
 
 def _prepare(recipe: ResolvedRecipe) -> Prepare:
@@ -192,7 +205,7 @@ def _verify(
         task=recipe.task,
         split=split,
         metrics=_unwritten(recipe, recipe.metrics) or _unwritten(recipe, tasks.module_of(recipe.task).DEFAULT_METRICS),
-        generation=_greedy(recipe.generation) if isinstance(export, Onnx) else None,
+        generation=_greedy(recipe.generation) if _has_bundle(recipe, export) else None,
         rows=recipe.verify.rows or 0,
         tolerance_factor=recipe.verify.tolerance_factor,
         max_excused=recipe.verify.max_excused,

@@ -332,6 +332,8 @@ class Training:
 
 
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
+Held = Literal["fp32", "fp16", "bf16", "int8", "int8-static", "int4", "8 bits", "4 bits"]
+"""How the weights of an export are held, whatever its format: those in so many bits are MLX's."""
 _LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
 _MAX_METRIC_DROP = About(
     "How much worse a metric may be after rounding; a share of it where lower is better. "
@@ -376,10 +378,18 @@ class Onnx:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlx:
-    """A folder that mlx-lm opens, for language models on Apple silicon."""
+    """For Apple silicon: a folder that mlx-lm opens, or a function for MLX in a bundle."""
 
-    format: Annotated[Literal["mlx"], About("A folder that mlx-lm opens, of a language model.")] = "mlx"
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales.")] = "fp32"
+    format: Annotated[
+        Literal["mlx"],
+        About(
+            "Of a language model that writes, a folder that mlx-lm opens; of other models a function for MLX, and the "
+            "bundle around it, which needs mlx, tokenizers and numpy."
+        ),
+    ] = "mlx"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], About("Of the weights, or of their scales; and what is computed in.")
+    ] = "fp32"
     bits: Annotated[Literal[4, 8] | None, About("Bits of a quantized weight; null for none.")] = None
     group_size: Annotated[GroupSize, About("Inputs of a layer that share a scale.")] = 64
     max_metric_drop: Annotated[float | Literal["auto"], _MAX_METRIC_DROP] = "auto"
@@ -388,6 +398,13 @@ class Mlx:
     def is_exact(self) -> bool:
         """Whether no weight is rounded."""
         return self.precision == "fp32" and self.bits is None
+
+    @property
+    def held(self) -> Held:
+        """How the weights are held."""
+        if self.bits is None:
+            return self.precision
+        return "8 bits" if self.bits == 8 else "4 bits"
 
 
 Export = Onnx | Mlx

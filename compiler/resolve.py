@@ -14,6 +14,7 @@ from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
+from compiler.functions import function_choices
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
@@ -152,6 +153,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *metric_choices,
             *generation_choices,
             *group_choices(recipe, model),
+            *function_choices(recipe, task.task, training.max_length, generation),
             *precision_choices(recipe),
         ),
     )

@@ -77,6 +77,7 @@ def check_several(whole: MultiRecipe) -> Iterator[Diagnostic]:
     yield from check_method(whole)
     yield from check_unread(whole)
     yield from check_validation(whole)
+    yield from check_formats(whole)
     if not own:
         yield from dict.fromkeys(found for recipe in projected(whole).values() for found in check_recipe(recipe))
 
@@ -106,6 +107,14 @@ def check_names(whole: MultiRecipe) -> Iterator[Diagnostic]:
         elif name in _TAKEN:
             message = f'"{name}" is what the model calls an input, or the loss, so no task can have this name'
             yield _finding(whole, "R260", pointer, message, "rename the task", key=True)
+
+
+def check_formats(whole: MultiRecipe) -> Iterator[Diagnostic]:
+    """The format has a place for several heads."""
+    for index, export in enumerate(whole.export):
+        if export.format == "mlx":
+            message = "the format mlx holds one task, not several"
+            yield _finding(whole, "R218", f"/export/{index}", message, 'write {"format": "onnx"}')
 
 
 def check_method(whole: MultiRecipe) -> Iterator[Diagnostic]:

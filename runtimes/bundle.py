@@ -1,4 +1,7 @@
-"""A bundle: one folder from which the tuned model answers, with onnxruntime, numpy, and tokenizers or Pillow alone."""
+"""A bundle: one folder from which the tuned model answers.
+
+It needs onnxruntime, or MLX where it holds a function; numpy; and tokenizers or Pillow.
+"""
 
 # Axes: P = positions of all rows (one a row, or one for each token), C = outputs of a position
 
@@ -14,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler import tasks as compiler_tasks
+from compiler.hashes import sha256_of
 from compiler.positions import num_positions
 from compiler.tasks import Example, Task
 from runtimes import tasks
@@ -22,6 +26,7 @@ from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.export.facts import graph_names, virtual_file
+from runtimes.export.functions import FUNCTION
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
 from runtimes.inputs import Row, files_of, open_reader
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
     from runtimes.export.decoding import OnnxDecoder
     from runtimes.export.sequence import OnnxSequenceDecoder
     from runtimes.export.session import Session
+    from runtimes.mlx.functions import FunctionSession
+    from runtimes.mlx.sequence_functions import SequenceFunction
 
 CONFIG = "config.json"
 GOLDEN = "golden.jsonl"
@@ -149,7 +156,7 @@ class Bundle:
     @property
     def graphs(self) -> tuple[str, ...]:
         """The files of its graphs."""
-        return graph_names(encodes=self.head.encodes, precision=self.manifest.precision)
+        return graphs_of(self.manifest)
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -157,8 +164,10 @@ class Bundle:
         return (self.manifest.part,) if self.manifest.part else self.head.results
 
     @cached_property
-    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder:
+    def graph(self) -> Session | OnnxDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
+        if holds_function(self.manifest):
+            return self._function()
         try:
             from runtimes.export.decoding import onnx_decoder
             from runtimes.export.sequence import onnx_sequence_decoder
@@ -178,12 +187,40 @@ class Bundle:
             )
         return onnx_decoder(self.folder / self.graphs[0], threads=self.threads, max_positions=most)
 
+    def _function(self) -> FunctionSession | SequenceFunction:
+        """The function, which has to be the one that was sealed: MLX trusts what it reads."""
+        try:
+            from runtimes.mlx.functions import failure, open_function
+        except ImportError as error:
+            raise RunError(
+                "E402", f"a function runs on MLX: {error}", 'install it: pip install "recipec[predict-mlx]"'
+            ) from error
+        file = self.folder / FUNCTION
+        if sha256_of(file, None) != self.manifest.files[FUNCTION]:
+            raise failure(file, "is not the one that was sealed: its hash differs")
+        if not self.head.encodes:
+            return open_function(file)
+        from runtimes.mlx.sequence_functions import sequence_function
+
+        start = self.head.config["decoder_start_token_id"]
+        return sequence_function(file, start_id=start, max_positions=positions_of(read_json(self.folder, CONFIG)))
+
+
+def holds_function(manifest: Manifest) -> bool:
+    """Whether a bundle holds a function for MLX in place of a graph for onnxruntime."""
+    return FUNCTION in manifest.files
+
+
+def graphs_of(manifest: Manifest) -> tuple[str, ...]:
+    """The files of a bundle that compute."""
+    head = tasks.module_of(manifest.task).head(manifest.task)
+    return (FUNCTION,) if holds_function(manifest) else graph_names(encodes=head.encodes, precision=manifest.precision)
+
 
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    head = tasks.module_of(manifest.task).head(manifest.task)
-    graphs = graph_names(encodes=head.encodes, precision=manifest.precision)
+    graphs = graphs_of(manifest)
     begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
     shared = shared_folder(folder, manifest)
     for place, names in (

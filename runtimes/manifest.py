@@ -14,7 +14,7 @@ from compiler.files import write_text
 from compiler.generation import Generation
 from compiler.hashes import sha256_of
 from compiler.metrics import Metric
-from compiler.recipe import Precision
+from compiler.recipe import Held
 from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes.errors import RunError
@@ -44,7 +44,7 @@ class Manifest:
     max_length: int  # tokens, special ones counted
     columns: Mapping[str, str]
     inputs: tuple[str, ...]  # of the graph
-    precision: Precision  # of its graphs
+    precision: Held  # of its graphs
     metrics: tuple[Metric, ...]
     generation: Generation | None  # how texts are written, where the task writes some
     tolerance: float  # of any output against the golden ones, each row alone

@@ -11,14 +11,14 @@ from typing import Any
 
 from compiler.files import new_folder, write_json
 from compiler.plan import Package
-from compiler.recipe import Precision
+from compiler.recipe import Held
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
-from runtimes.export.session import open_session
+from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, require_passed
 from runtimes.inputs import files_of
 from runtimes.learnt import learnt
@@ -40,7 +40,7 @@ class Parts:
     tokenizer_folder: Path  # tokenizer.json and what stands beside it
     verify_folder: Path  # what verify_export wrote
     key: str  # of the package step
-    precision: Precision = "fp32"
+    precision: Held = "fp32"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that made the model and the graph
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     part: str = ""  # of several tasks in one graph, the output of this one
@@ -136,8 +136,17 @@ def _copy_own(step: Package, parts: Parts, folder: Path) -> None:
 
 def _inputs(graphs: Sequence[str], folder: Path) -> tuple[str, ...]:
     """What the graphs are given, each once."""
-    sessions = (open_session(folder / name, results=()) for name in graphs)
-    return tuple(dict.fromkeys(name for session in sessions for name in session.inputs))
+    return tuple(dict.fromkeys(name for graph in graphs for name in _inputs_of(folder / graph)))
+
+
+def _inputs_of(graph: Path) -> tuple[str, ...]:
+    if graph.suffix == Path(FUNCTION).suffix:
+        from runtimes.mlx.functions import open_function
+
+        return open_function(graph).inputs
+    from runtimes.export.session import open_session
+
+    return open_session(graph, results=()).inputs
 
 
 def _head_config(task: Task) -> dict[str, Any]:

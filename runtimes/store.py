@@ -23,10 +23,10 @@ from runtimes.errors import RunError
 
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
-    "export": ("torch", "mlx-lm", "transformers", "onnx", "onnxscript"),
+    "export": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript"),
     "quantize": ("onnx", "onnxruntime"),
     "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
-    "package": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
+    "package": ("torch", "mlx", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
 RECEIPT = "receipt.json"
 RECORDED = (

@@ -56,7 +56,7 @@ def predict(
 ) -> None:
     """Answer texts or images with BUNDLE: a bundle's folder, or a run.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone.
     """
     typed = {"text": texts, "image": images}
     if [bool(texts), bool(images), source is not None].count(True) != 1:
@@ -279,7 +279,7 @@ def verify(
 ) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime, numpy, and tokenizers or Pillow alone; with --bisect torch and onnx too.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone; with --bisect torch and onnx too.
     """
     if bisect:
         from compiler.cli.bisect import bisect_named

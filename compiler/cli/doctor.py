@@ -21,6 +21,7 @@ EXTRAS = {
     "bitsandbytes": (("bitsandbytes",), "adamw with running means in 8 bits or paged, on PyTorch"),
     "image": (("pillow",), "tasks that read images"),
     "predict": (("onnxruntime",), "recipe predict and recipe verify on a bundle"),
+    "predict-mlx": (("mlx",), "recipe predict and recipe verify on a bundle with a function for MLX"),
 }
 
 

@@ -27,6 +27,7 @@ from compiler.data.splits import Rows, select
 from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.diagnostics import Diagnostic, RecipeError, counted, did_you_mean, short
 from compiler.facts import DataFacts, Overlap, RowPlace, SplitFacts, SplitName
+from compiler.functions import is_function
 from compiler.hub import Sources
 from compiler.plan import SplitRows
 from compiler.project import Project, recipe_folder
@@ -320,7 +321,9 @@ def _splits_of_prompts(recipe: Recipe) -> frozenset[SplitName]:
     """The splits in whose files rows stand for which texts are written, in the evaluation or by the gate."""
     module = tasks.module_of(recipe.task)
     measured = any(metric.type in module.WRITTEN for metric in recipe.metrics)
-    if not module.WRITES or not (measured or any(isinstance(export, Onnx) for export in recipe.export)):
+    if not module.WRITES or not (
+        measured or any(isinstance(export, Onnx) or is_function(export, recipe.task) for export in recipe.export)
+    ):
         return frozenset()
     held_out = ((name, split) for name, split in declared(recipe).items() if name != "train")
     return frozenset("train" if split.fraction is not None else name for name, split in held_out)

@@ -66,7 +66,7 @@ def check_virtual(
         message = f"{method.num_virtual_tokens} virtual tokens leave no room for rows in the model's positions"
         yield recipe.finding("R251", pointer if recipe.wrote(pointer) is not None else "/method", message, "use fewer")
     for index, export in enumerate(recipe.export):
-        if export.format == "mlx":
+        if export.format == "mlx" and tasks.is_language_model(recipe.task, model.architecture):
             message = f'a folder for mlx-lm has no place for what the method "{method.type}" trains'
             yield recipe.finding("R218", f"/export/{index}", message, 'write {"format": "onnx"}')
 

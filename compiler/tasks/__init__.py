@@ -22,7 +22,7 @@ from compiler.tasks import (
 )
 from compiler.tasks.continued_pretraining import ContinuedPretraining
 from compiler.tasks.image_classification import ImageClassification
-from compiler.tasks.interface import Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
+from compiler.tasks.interface import Architecture, Example, Kind, Reads, ResolvedTask, RowReader, TaskModule
 from compiler.tasks.question_answering import QuestionAnswering
 from compiler.tasks.sequence_to_sequence import SequenceToSequence
 from compiler.tasks.summarization import Summarization
@@ -207,6 +207,17 @@ def reads(task: Task) -> Reads:
     """What the model of a task is given."""
     module = module_of(task)
     return "image" if any(module.COLUMNS[role] == "image" for role in module.INPUTS) else "text"
+
+
+def is_language_model(task: Task, architecture: Architecture | None = None) -> bool:
+    """Whether the model of a task tells token after token from those before them, without an encoder.
+
+    `architecture`: the model's, where it is known; it decides where the objective is open.
+    """
+    if module_of(task).ARCHITECTURES[0] != "decoder":
+        return False
+    objective = getattr(task, "objective", "causal")
+    return objective == "causal" or (objective == "auto" and architecture != "encoder")
 
 
 def image_column(task: Task, columns: Mapping[str, str]) -> str | None:

@@ -168,16 +168,12 @@ def check(recipe: Recipe) -> Iterator[Diagnostic]:
 
 
 def check_unread(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Each objective has keys of its own; mlx-lm has none for hidden tokens."""
+    """Each objective has keys of its own."""
     task = _task(recipe)
     other = {"causal": "masking", "masked": "end"}.get(task.objective)
     if other is not None and recipe.wrote(f"/task/{other}") is not None:
         message = f'nothing reads "{other}" with the objective "{task.objective}"'
         yield recipe.finding("R202", f"/task/{other}", message, "remove it", key=True)
-    for index, export in enumerate(recipe.export):
-        if task.objective == "masked" and export.format == "mlx":
-            message = 'mlx-lm runs models that write token after token, and the objective is "masked"'
-            yield recipe.finding("R218", f"/export/{index}", message, 'write {"format": "onnx"}')
 
 
 def check_data(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:

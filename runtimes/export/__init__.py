@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from compiler.functions import Shapes
 from compiler.recipe import Export
 from compiler.tasks import Task
 from runtimes.decoding import Decoder
@@ -20,7 +21,7 @@ from runtimes.saved import SavedModel
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
 PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "mlx": ("mlx", "mlx_lm")}
-MODULES: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx_format", "mlx": "runtimes.mlx.folder"}
+MODULES: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx_format", "mlx": "runtimes.mlx.format"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,16 @@ class FormatModule(Protocol):
         ...
 
 
+class FunctionModule(FormatModule, Protocol):
+    """The module of a format that has functions, each traced at the shapes of a grid."""
+
+    def write_function(
+        self, export: Export, task: Task, saved: SavedModel, shapes: Shapes, out: Path, device: str
+    ) -> Written:
+        """Writes a saved model as a function into the folder `out`, for a kind of device. Raises RunError E501."""
+        ...
+
+
 class TogetherModule(FormatModule, Protocol):
     """The module of a format that holds several tasks in one graph."""
 
@@ -86,6 +97,11 @@ def require_format(export: Export) -> None:
 def module_of(export: Export) -> FormatModule:
     """The module of an export's format."""
     return cast(FormatModule, importlib.import_module(MODULES[export.format]))
+
+
+def function_module_of(export: Export) -> FunctionModule:
+    """The module of an export's format, which has functions."""
+    return cast(FunctionModule, module_of(export))
 
 
 def together_module_of(export: Export) -> TogetherModule:

@@ -26,13 +26,13 @@ from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
 from runtimes.mlx.devices import use_device
 from runtimes.mlx.engine import MlxEngine, given_inputs
-from runtimes.mlx.graph import Graph
+from runtimes.mlx.graph import Graph, frozen
 from runtimes.mlx.lower import lower, unlowered
 from runtimes.mlx.quantization import Quantization, dequantized, load_base, quantization_of, quantized, read_record
 from runtimes.mlx.segments import has_layers
 from runtimes.mlx.together import TogetherEngine
 from runtimes.mlx.trace.training import trace_saved, trace_step
-from runtimes.mlx.weights import weight_files
+from runtimes.mlx.weights import Weights, weight_files
 from runtimes.protocol import Batch
 from runtimes.pytorch import backend as torch_backend
 from runtimes.pytorch import models, stored
@@ -134,19 +134,38 @@ def check_model(step: Train, model_folder: Path) -> str:
 def scores(task: Task, saved: SavedModel, device: str) -> ScoreFunction:
     """The outputs of a saved model, in float32."""
     use_device(device)
-    stored = weight_files(saved.folder)
-    adapter = _adapter_folder(saved)
-    files = (*stored, *(() if adapter is None else (adapter / ADAPTER,)))
-    graph, names = trace_saved(saved.folder, task, headers(stored), adapter)
-    require_lowered(graph)
-    graph, weights = load_base(graph, files, names, _held(saved))
-    if weights.missing:
-        lost = ", ".join(weights.missing[:4])
-        raise RunError("E502", f"{saved.folder}: the weights lack {lost}", "run the training again")
+    graph, weights = load_saved(task, saved)
     return partial(_outputs, mx.compile(lower(graph)), graph, weights.parameters, weights.buffers)
 
 
-def _adapter_folder(saved: SavedModel) -> Path | None:
+def load_saved(
+    task: Task,
+    saved: SavedModel,
+    *,
+    dtype: str = "float32",
+    whole: bool = False,
+    rounded: Callable[[Graph], Quantization] | None = None,
+) -> tuple[Graph, Weights]:
+    """The graph of a saved model's outputs, and its weights.
+
+    `dtype`: what it computes in; `whole`: its outputs are all logits, whatever the task reads of them; `rounded`: which
+    of the weights are held quantized. Raises RunError E406, E408 and E502.
+    """
+    stored = weight_files(saved.folder)
+    adapter = adapter_folder(saved)
+    files = (*stored, *(() if adapter is None else (adapter / ADAPTER,)))
+    graph, names = trace_saved(saved.folder, task, headers(stored), adapter, dtype=dtype, whole=whole)
+    require_lowered(graph)
+    graph = frozen(graph) if whole else graph
+    graph, weights = load_base(graph, files, names, rounded(graph) if rounded else _held(saved))
+    if weights.missing:
+        lost = ", ".join(weights.missing[:4])
+        raise RunError("E502", f"{saved.folder}: the weights lack {lost}", "run the training again")
+    return graph, weights
+
+
+def adapter_folder(saved: SavedModel) -> Path | None:
+    """The folder of an adapter that is not merged, whose method is known; None where there is none."""
     return None if saved.adapter is None else require_known(saved.adapter).folder
 
 
@@ -172,7 +191,7 @@ def decoder(task: Task, saved: SavedModel, device: str) -> Decoder[Any]:
     from runtimes.mlx.decoding import mlx_decoder
     from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 
-    adapter, held = _adapter_folder(saved), _held(saved)
+    adapter, held = adapter_folder(saved), _held(saved)
     if torch_backend.encodes(saved.folder):
         return mlx_sequence_decoder(saved.folder, device=device, adapter=adapter, held=held)
     before = torch_backend.virtual_of(task, saved)

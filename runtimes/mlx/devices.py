@@ -18,3 +18,8 @@ def use_device(kind: str) -> None:
     """Computes on a kind of device from now on. Raises RunError E407 when MLX has none here."""
     require_device(kind)
     mx.set_default_device(mx.Device(mx.cpu if kind == "cpu" else mx.gpu))
+
+
+def use_nearest(kind: str) -> None:
+    """Computes on a kind of device from now on, or on the CPU where MLX has none of it here."""
+    use_device(kind if mx.is_available(mx.Device(mx.gpu)) else "cpu")

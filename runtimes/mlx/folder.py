@@ -1,4 +1,6 @@
-"""The format mlx: a folder that mlx-lm opens. mlx-lm itself writes and runs it; here it is told what, and compared.
+"""The format mlx of language models: a folder that mlx-lm opens.
+
+mlx-lm itself writes and runs it; here it is told what, and compared.
 
 The gate goes over two edges where weights are rounded: mlx-lm with the saved float32 weights must answer as the source
 does, number by number; the folder that was written may then lose a little of the metrics, as the recipe allows.
@@ -29,17 +31,15 @@ from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
 from runtimes.gate import ScoreFunction
-from runtimes.mlx import backend
-from runtimes.mlx.devices import use_device
+from runtimes.mlx.devices import use_nearest
+from runtimes.mlx.rounding import TYPES, require_update
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.saved import SavedModel
 from runtimes.steps.train import copy_tokenizer
-from runtimes.survival import Floats, Left, survival
 from runtimes.tasks.interface import Reading
 
 FOLDER = "mlx"
-_TYPES = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 
 def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
@@ -48,8 +48,8 @@ def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
     loaded, config = _load(saved.folder, lazy=True)
     from mlx_lm import utils
 
-    left = _require_update(export, saved)
-    _cast(loaded, _TYPES[export.precision])
+    left = require_update(export, saved)
+    _cast(loaded, TYPES[export.precision])
     with _quiet(), new_folder(out / FOLDER) as folder:
         if export.bits is not None:
             loaded, config = _quantized(loaded, config, export.bits, export.group_size)
@@ -57,7 +57,7 @@ def write(export: Mlx, task: Task, saved: SavedModel, out: Path) -> Written:
         utils.save_config(config, folder / "config.json")
         copy_tokenizer(saved.folder, folder)
     size = sum(file.stat().st_size for file in (out / FOLDER).glob("*.safetensors"))
-    kind = _kind(export)
+    kind = export.held
     facts: dict[str, Any] = {"exporter": f"mlx-lm {version('mlx-lm')}", "num_bytes": size}
     facts["survives"] = left and to_json(left)
     if export.bits is not None:
@@ -76,35 +76,6 @@ def _require_merged(saved: SavedModel) -> None:
         raise RunError("E501", message, 'export it with {"format": "onnx"}, or use a method that is merged')
 
 
-def _require_update(export: Mlx, saved: SavedModel) -> Left | None:
-    """The part of the update that rounding leaves; None where nothing was changed, or where that is not known.
-
-    Raises RunError E503 when most of it is lost.
-    """
-    if export.is_exact or saved.before is None:
-        return None
-    left = survival(backend.changes(saved.before, saved.folder), {"export": partial(_rounded, export)}).get("export")
-    if left is not None and left.lost:
-        message = f"{left} of what was tuned is left in {_kind(export)}: rounding takes it away or drowns it"
-        hint = "export it with more bits or another precision, train longer, or with a higher learning rate"
-        raise RunError("E503", message, hint)
-    return left
-
-
-def _rounded(export: Mlx, name: str, values: Floats) -> Floats:
-    """A weight as the folder has it: a matrix whose inputs the groups divide in a few bits, others cast."""
-    array = mx.array(values)
-    if export.bits is None or array.ndim != 2 or array.shape[1] % export.group_size:
-        return np.array(array.astype(_TYPES[export.precision]).astype(mx.float32))
-    codes = mx.quantize(array.astype(_TYPES[export.precision]), group_size=export.group_size, bits=export.bits)
-    whole = mx.dequantize(*codes, group_size=export.group_size, bits=export.bits)
-    return np.array(whole.astype(mx.float32))
-
-
-def _kind(export: Mlx) -> str:
-    return export.precision if export.bits is None else f"{export.bits} bits"
-
-
 def _num_layers(model: Any) -> tuple[int, int]:
     """How many layers and embeddings are quantized, and how many could be but for their inputs."""
     layers = list(model.modules())
@@ -119,15 +90,16 @@ def stages(export: Mlx, task: Task, saved: SavedModel, written: Path, device: st
     """mlx-lm with the saved weights, where the folder has rounded ones, and the folder."""
     reading = tasks.module_of(task).head(task).reading
     deployed = partial(_scores, written / FOLDER, reading, device)
+    files = tuple(sorted((written / FOLDER).glob("*.safetensors")))
+    folder = Stage("mlx", deployed, exact=export.is_exact, files=files)
     if export.is_exact:
-        return [Stage("mlx", deployed)]
-    whole = partial(_scores, saved.folder, reading, device)
-    return [Stage("mlx-lm", whole), Stage("mlx", deployed, exact=False)]
+        return [folder]
+    return [Stage("mlx-lm", partial(_scores, saved.folder, reading, device), files=saved.weights), folder]
 
 
 def _scores(folder: Path, reading: Reading, device: str) -> ScoreFunction:
     """The outputs of batches by mlx-lm. Raises RunError E501."""
-    use_device(device if device == "cpu" or mx.is_available(mx.Device(mx.gpu)) else "cpu")
+    use_nearest(device)
     loaded, _ = _load(folder, lazy=False)
     return partial(_outputs, loaded, reading)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,12 @@ class Graph:
     def trainable(self) -> tuple[str, ...]:
         """The parameters that are differentiated."""
         return tuple(name for name, parameter in self.parameters.items() if parameter.requires_grad)
+
+
+def frozen(graph: Graph) -> Graph:
+    """The graph with no parameter that is differentiated."""
+    parameters = {name: replace(own, requires_grad=False) for name, own in graph.parameters.items()}
+    return replace(graph, parameters=parameters)
 
 
 def _names(argument: Argument) -> Iterator[str]:

@@ -15,7 +15,15 @@ from runtimes.steps.models import saved_by
 
 def execute(step: ExportModel, context: Context) -> Iterator[Any]:
     """Writes the format's files and export.json."""
-    [source] = step.inputs
-    written = export.module_of(step.export).write(step.export, step.task, saved_by(source, context), context.folder)
+    written = _write(step, context)
     write_json(context.folder / "export.json", written.facts)
     yield Said(step=step.id, message=written.says)
+
+
+def _write(step: ExportModel, context: Context) -> export.Written:
+    [source] = step.inputs
+    saved = saved_by(source, context)
+    if step.shapes is None:
+        return export.module_of(step.export).write(step.export, step.task, saved, context.folder)
+    module, device = export.function_module_of(step.export), context.placement.device
+    return module.write_function(step.export, step.task, saved, step.shapes, context.folder, device)

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from compiler.plan import Package, Quantize
+from compiler.plan import ExportModel, Package, Quantize, Step
+from compiler.recipe import Held, Mlx
+from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.events import Said
 from runtimes.export.facts import graph_names
+from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, report_lines
 from runtimes.package import Parts, package
 from runtimes.steps import Context
@@ -33,12 +36,10 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     _, model_step, evaluate, export, verify = step.inputs
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
-    head = tasks.module_of(step.task).head(step.task)
-    rounded = context.plan.step(export)
-    precision = rounded.export.precision if isinstance(rounded, Quantize) else "fp32"
+    graphs, precision = _graphs(context.plan.step(export), step.task)
     return Parts(
         written=context.inputs[export],
-        graphs=graph_names(encodes=head.encodes, precision=precision),
+        graphs=graphs,
         precision=precision,
         model_folder=saved.reading,
         tokenizer_folder=saved.reading,
@@ -48,3 +49,15 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
         baseline=evaluation["baseline"],
         part=part,
     )
+
+
+def _graphs(written: Step, task: Task) -> tuple[tuple[str, ...], Held]:
+    """The files that a step wrote, and their precision."""
+    match written:
+        case ExportModel(export=Mlx() as export):
+            return (FUNCTION,), export.held
+        case Quantize(export=export):
+            precision: Held = export.precision
+        case _:
+            precision = "fp32"
+    return graph_names(encodes=tasks.module_of(task).head(task).encodes, precision=precision), precision

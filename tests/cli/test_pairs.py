@@ -93,6 +93,25 @@ def test_the_bundle_answers_as_transformers_does_with_the_saved_model(project: P
     assert len(set(answers)) > 1
 
 
+def test_a_function_for_mlx_writes_what_the_graphs_write(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlx.core", reason="needs the mlx extra")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("RECIPE_MIRROR", raising=False)
+    changed = ("--set", "/name=function", "--set", '/export=["mlx"]')
+    done = invoke("run", "r.json", "--target", "cpu", "--runtime", "pytorch", *changed)
+    assert done.exit_code == 0, done.output
+    [edge] = json.loads(Path("runs/function/report.json").read_text())["gates"]["verify"]["verification"]["edges"]
+    assert (edge["source"], edge["target"]) == ("trained", "mlx")
+    checks = {check["name"]: check for check in edge["checks"]}
+    assert checks["written_tokens"]["agreeing"] == checks["written_tokens"]["positions"] >= 90
+    texts = [json.loads(line)["en"] for line in Path("pairs.jsonl").read_text().splitlines()[:8]]
+    words = [word for text in texts for word in ("--text", text)]
+    here, there = (invoke("predict", Path("runs") / name, "--json", *words) for name in ("function", "tiny"))
+    assert here.exit_code == 0, here.output
+    assert here.stdout == there.stdout
+
+
 def test_a_receiver_finds_a_decoder_that_was_changed(project: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -9,8 +9,10 @@ from compiler.groups import is_in_layer
 from runtimes.mlx.graph import Graph, Node, Parameter, Ref
 
 OP = "mlx.quantized_linear"
+UNTRAINED = "mlx.quantized_product"
+"""The same, where nothing is differentiated."""
 SCALES, BIASES = ".scales", ".biases"  # behind the name of the weight, which the codes keep
-_LINEAR = "aten.linear.default"
+LINEAR = "aten.linear.default"
 
 
 def linear_weights(graph: Graph) -> tuple[str, ...]:
@@ -40,6 +42,12 @@ def quantize_linear(graph: Graph, weights: Collection[str], *, bits: int, group_
     return replace(graph, parameters=parameters, nodes=tuple(nodes))
 
 
+def untrained(graph: Graph) -> Graph:
+    """The graph with products that have no gradients."""
+    nodes = (replace(node, op=UNTRAINED) if node.op == OP else node for node in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
+
+
 def _quantized(node: Node, weights: Collection[str], bits: int, group_size: int) -> Node:
     weight = _weight(node)
     if weight is None or weight not in weights:
@@ -56,7 +64,7 @@ def _quantized(node: Node, weights: Collection[str], bits: int, group_size: int)
 def _weight(node: Node) -> str | None:
     """The name of the weight of a linear product."""
     match node.args:
-        case (_, Ref(name), *_) if node.op == _LINEAR:
+        case (_, Ref(name), *_) if node.op == LINEAR:
             return name
         case _:
             return None

@@ -55,16 +55,7 @@ def trace_sequence_decoder(
     `stored`: the tensors of the model's files. Raises RunError E406 when the model can't be built, E408 when it can't
     be traced.
     """
-    with weightless(), quiet():
-        loaded, names = build(folder, HEAD, stored)
-        model: nn.Module = loaded.model
-        if adapter is not None:
-            import peft
-
-            model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
-    model.eval()
-    inner: Any = loaded.model  # the adapter's modules are inside it
-    reader: Any = called_as_inner(model) if isinstance(model, PeftModel) and configuration_of(model) else inner
+    model, inner, reader, names = _built(folder, stored, adapter)
     layers = _layers(model, inner)
     source = {"input_ids": SOURCE, "attention_mask": SOURCE}
     encoder = flat(model, source, lambda given: _read(reader, given))
@@ -78,6 +69,55 @@ def trace_sequence_decoder(
         start_id=start_of(inner),
         max_positions=max_positions(inner.config),
     )
+
+
+def trace_whole(folder: Path, stored: Mapping[str, Stored], adapter: Path | None = None) -> TracedSequenceDecoder:
+    """As trace_sequence_decoder, but the decoder keeps no cache of its own.
+
+    From all decoder_input_ids [B, S] of each row, and what it sees of the sources, to logits [B, S, V].
+    """
+    model, inner, reader, names = _built(folder, stored, adapter)
+    layers = _layers(model, inner)
+    source = {"input_ids": SOURCE, "attention_mask": SOURCE}
+    encoder = flat(model, source, lambda given: _read(reader, given))
+    kept = {name: own for name, own in _inputs(layers).items() if name.startswith("source_")}
+    seen = {"decoder_input_ids": Input(dtype="int64", axes=("batch", "labels")), "attention_mask": SOURCE, **kept}
+
+    def call(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = continued(inner, given["decoder_input_ids"], given["attention_mask"], ((), ()), _source(given, layers))
+        return {"logits": found.logits.to(torch.float32)}
+
+    return TracedSequenceDecoder(
+        encoder=graph_of(encoder, source, "inner"),
+        decoder=graph_of(flat(model, seen, call), seen, "inner"),
+        names=names,
+        layers=layers,
+        start_id=start_of(inner),
+        max_positions=max_positions(inner.config),
+    )
+
+
+def _built(
+    folder: Path, stored: Mapping[str, Stored], adapter: Path | None
+) -> tuple[nn.Module, Any, Any, Mapping[str, str]]:
+    """The model without weights, with the adapter on it; the one inside it; what reads sources; the files' names."""
+    with weightless(), quiet():
+        loaded, names = build(folder, HEAD, stored)
+        model: nn.Module = loaded.model
+        if adapter is not None:
+            import peft
+
+            model = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
+    model.eval()
+    inner: Any = loaded.model  # the adapter's modules are inside it
+    reader: Any = called_as_inner(model) if isinstance(model, PeftModel) and configuration_of(model) else inner
+    return model, inner, reader, names
+
+
+def _source(given: Mapping[str, Tensor], layers: tuple[SequenceSizes, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of the sources in each layer."""
+    keys, values = ([given[f"source_{name}_{at}"] for at in range(len(layers))] for name in ("key", "value"))
+    return keys, values
 
 
 def _layers(model: nn.Module, inner: Any) -> tuple[SequenceSizes, ...]:

@@ -125,9 +125,18 @@ def trace_step(
 
 
 def trace_saved(
-    folder: Path, task: Task, stored: Mapping[str, Stored], adapter: Path | None = None
+    folder: Path,
+    task: Task,
+    stored: Mapping[str, Stored],
+    adapter: Path | None = None,
+    *,
+    dtype: str = "float32",
+    whole: bool = False,
 ) -> tuple[Graph, Mapping[str, str]]:
-    """The graph of a saved model's outputs, with an adapter on it where there is one; and the files' names."""
+    """The graph of a saved model's outputs, with an adapter on it where there is one; and the files' names.
+
+    `dtype`: what it computes in; the outputs are float32. `whole`: the outputs are all logits.
+    """
     head = tasks.module_of(task).head(task)
     with weightless(), quiet():
         loaded, names = build(folder, head, stored)
@@ -137,15 +146,19 @@ def trace_saved(
 
             wrapped = peft.get_peft_model(loaded.model, peft.PeftConfig.from_pretrained(str(adapter)))
             model = answering_for_rows(cast(peft.PeftModel, wrapped))
-    inputs = inputs_of(task, loaded.model)
-    if head.reading == "logits":
+    inputs, reading = inputs_of(task, loaded.model), "logits" if whole else head.reading
+    if reading == "logits":
         del inputs[TARGETS]  # nothing reads them
+    floating = getattr(torch, dtype)
+    if dtype != "float32":
+        _cast(model, floating)
     model.eval()
 
     def call(given: dict[str, Tensor]) -> dict[str, Tensor]:
         targets = given.pop(TARGETS, torch.zeros(()))
-        logits = results_of(model(**given, **head.arguments), head.results).float()
-        return {"outputs": read_outputs(head.reading, logits, targets)}
+        cast = {name: value.to(floating) if value.is_floating_point() else value for name, value in given.items()}
+        logits = results_of(model(**cast, **head.arguments), head.results).float()
+        return {"outputs": read_outputs(reading, logits, targets)}
 
     return graph_of(flat(model, inputs, call), inputs, "inner"), names
 
