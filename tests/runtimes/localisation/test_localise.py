@@ -61,15 +61,9 @@ def padded(lengths: list[int], num_tokens: int, *, segments: bool = True) -> dic
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=99,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        num_labels=3,
-        initializer_range=0.15,
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig.from_dict(
+        {**sizes, "vocab_size": 99, "max_position_embeddings": 64, "num_labels": 3, "initializer_range": 0.15}
     )
     model = BertForSequenceClassification(config)
     for name, parameter in model.named_parameters():
@@ -281,7 +275,9 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vit")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = ViTConfig(**sizes, image_size=SIDE, patch_size=4, num_labels=4, initializer_range=0.2)
+    config = ViTConfig.from_dict(
+        {**sizes, "image_size": SIDE, "patch_size": 4, "num_labels": 4, "initializer_range": 0.2}
+    )
     ViTForImageClassification(config).save_pretrained(folder)
     export(traceable(SavedModel(folder), IMAGES), folder / GRAPH, shapes={"pixel_values": (3, SIDE, SIDE)})
     return folder
