@@ -17,7 +17,7 @@ test: export HF_HUB_OFFLINE := 0
 test: export OMP_NUM_THREADS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check lint fixtures schema matrix bench clean clean-all
+.PHONY: help quickstart test check clients lint fixtures schema matrix bench clean clean-all
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -42,6 +42,10 @@ lint: $(VENV)/with-dev  ## format, lint, types and import rules only
 fixtures: $(VENV)/with-run  ## get the real model and rows that recipes/ and tests/ use (FIXTURES='spam django', or --all)
 	@$(BIN)/python -m tools.fetch_fixtures $(FIXTURES)
 
+clients: $(VENV)/with-dev  ## get transformers.js by npm (Node.js 18 or newer), and run the tests that open bundles with it
+	@$(BIN)/python -m tools.fetch_clients
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PYTEST_ARGS)
+
 schema: $(VENV)/with-run  ## write the generated files anew: the JSON Schema and the reference page
 	$(BIN)/python -m compiler.schema
 	$(BIN)/python -m compiler.reference
@@ -58,7 +62,7 @@ clean:  ## remove caches and builds
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-all: clean  ## remove also the environment, the fixtures and every run
-	rm -rf $(VENV) .cache .mirror recipes/data runs recipes/runs
+	rm -rf $(VENV) .cache .clients .mirror recipes/data runs recipes/runs
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.12")'

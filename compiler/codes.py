@@ -459,6 +459,28 @@ CODES: dict[str, Code] = {
         "config.json, the weights' header or index, or tokenizer.json can't be read, or config.json names a padding "
         "token that the model does not have, or describes another model than the weights: more layers, other sizes.",
     ),
+    "E610": Code(
+        "a graph with other inputs or outputs",
+        "Inputs of a graph are told by name: input_ids, attention_mask, token_type_ids, pixel_values, "
+        "decoder_input_ids; positions and an empty cache are made. The output is called logits (start_logits and "
+        "end_logits where a part of a text is marked), or there is one alone, or --output names it.",
+    ),
+    "E611": Code(
+        "which graph is meant",
+        "A folder has one ONNX file, in it or in onnx/; of an encoder-decoder an encoder_model and a decoder_model. "
+        "Where there are several, --bundle names the file.",
+    ),
+    "R252": Code(
+        "a model without a head for the task",
+        "`recipe export` and `recipe verify --source` take a model as it is: the head that its config.json and weights "
+        "have decides what it answers. An encoder without a head answers nothing before it is tuned. A task that is "
+        "named with --task has to be one that the head answers, and the names in it as many as its outputs.",
+    ),
+    "R253": Code(
+        "nothing says which task a model is for",
+        "config.json lists the architecture that a model was saved from, whose name ends in its head: "
+        "BertForSequenceClassification. Without it, --task says what the model is to do.",
+    ),
     "R260": Code(
         "several tasks that can't be trained as one",
         "Tasks that share a model are at least two, each under a name that a folder and an output of a graph can have. "

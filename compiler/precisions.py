@@ -13,7 +13,8 @@ from compiler.recipe import Export, Mlx, Onnx, Recipe
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
 
-_BY_BITS: Mapping[int | None, float] = {None: 0.01, 8: 0.02, 4: 0.1}
+DROPS: Mapping[int | None, float] = {None: 0.01, 8: 0.02, 4: 0.1}
+"""What rounding may cost a metric, by the bits that are left of whole numbers; None: of fractions."""
 _BITS: Mapping[str, int | None] = {"fp16": None, "int8": 8, "int8-static": 8, "int4": 4}
 
 
@@ -23,7 +24,7 @@ def drop_of(export: Export) -> float:
         return 0.0
     if export.max_metric_drop != "auto":
         return export.max_metric_drop
-    return _BY_BITS[export.bits if isinstance(export, Mlx) else _BITS[export.precision]]
+    return DROPS[export.bits if isinstance(export, Mlx) else _BITS[export.precision]]
 
 
 def check_precisions(recipe: Recipe) -> Iterator[Diagnostic]:

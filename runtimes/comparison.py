@@ -33,10 +33,11 @@ _ROWS_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """The held-out rows: their values by role, true answers among them."""
+    """The held-out rows: their values by role, true answers among them where they are answered."""
 
     task: Task
     rows: Sequence[Row]
+    answered: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,7 +86,7 @@ def choose(held_out: HeldOut, encoder: InputReader, max_rows: int) -> Rows:
     """At most `max_rows` held-out rows (0: all) evenly spread over the split, golden rows of them, and probes."""
     task, numbers = held_out.task, spread(len(held_out), max_rows or len(held_out))
     chosen = [held_out.rows[number] for number in numbers]
-    examples = examples_of(task, chosen)
+    examples = examples_of(task, chosen) if held_out.answered else [Example(row=row) for row in chosen]
     lengths = encoded(task, examples, encoder).lengths
     golden = choose_rows(lengths)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]

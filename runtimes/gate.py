@@ -135,7 +135,27 @@ class Findings:
         return f"{self.compared} compared, all equal" if self.compared else "nothing was compared"
 
 
-Check = Outputs | Decisions | Metrics | Findings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How far two models answer alike where weights are rounded: the share of decisions, or of numbers' variance."""
+
+    type: Literal["agreement"] = "agreement"
+    name: str
+    passed: bool
+    rows: int
+    agreement: float  # 1: all alike
+    least: float  # that is asked
+    note: str = ""
+
+    def says(self) -> str:
+        """The figures in a sentence."""
+        if not self.rows:
+            return "no row was compared"
+        said = f"{self.agreement:.2%} alike over {self.rows} rows; at least {self.least:.0%} asked"
+        return f"{said}; {self.note}" if self.note else said
+
+
+Check = Outputs | Decisions | Metrics | Findings | Agreement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +276,33 @@ def compare_decisions(
         tolerance=tolerance,
         max_excused=max_excused,
     )
+
+
+def compare_rounded(
+    source_PC: Scores, other_PC: Scores, least: float, decide: Decide | None, *, num_rows: int, note: str = ""
+) -> Agreement:
+    """Whether a model with rounded weights answers as its source: the share of positions decided alike.
+
+    Of outputs that are the answers themselves, the share of the source's variance that the other's explain (R squared).
+    """
+    if decide is not None:
+        differ, _ = compare_each_decision(source_PC, other_PC, 0.0, decide)
+        counted = differ if differ.all() else differ | (decide(source_PC)[0] != UNDECIDED)
+        found = float((counted & ~differ).sum() / max(1, counted.sum()))
+    else:
+        found = _explained(source_PC, other_PC)
+    passed = bool(len(source_PC)) and found >= least
+    return Agreement(name="agreement", passed=passed, rows=num_rows, agreement=found, least=least, note=note)
+
+
+def _explained(source_PC: Scores, other_PC: Scores) -> float:
+    """R squared of the other outputs, the least of any column; 0 where they can't be compared."""
+    if source_PC.shape != other_PC.shape or not source_PC.size or not np.isfinite(other_PC).all():
+        return 0.0
+    source, other = source_PC.astype(np.float64), other_PC.astype(np.float64)
+    spread_C = ((source - source.mean(axis=0)) ** 2).sum(axis=0)
+    away_C = ((source - other) ** 2).sum(axis=0)
+    return float(np.clip(1 - away_C / np.maximum(spread_C, np.finfo(np.float64).tiny), 0, 1).min())
 
 
 def compare_each_decision(

@@ -16,6 +16,7 @@ from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
+from runtimes.client_files import write_client_files
 from runtimes.errors import RunError
 from runtimes.export.facts import data_file, virtual_file
 from runtimes.export.functions import FUNCTION
@@ -90,6 +91,10 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     _copy_shared(step, parts, folder)
     _copy_own(step, parts, folder)
+    try:
+        write_client_files(step, folder, parts.graphs, _inputs(parts.graphs, folder), parts.precision)
+    except (OSError, ValueError) as error:
+        raise _missing(error) from error
 
 
 def _missing(error: OSError | ValueError) -> RunError:

@@ -34,6 +34,7 @@ from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.features import Ragged
 from runtimes.gate import (
+    Agreement,
     Check,
     Decide,
     Decisions,
@@ -45,6 +46,7 @@ from runtimes.gate import (
     compare_each_decision,
     compare_metrics,
     compare_outputs,
+    compare_rounded,
 )
 from runtimes.golden import Golden, spread, write_golden
 from runtimes.inputs import fingerprint, identities, portable_row
@@ -64,6 +66,8 @@ GOLDEN = "golden.jsonl"
 HELD_OUT = "held_out.npy"
 WRITTEN = "written.jsonl"
 BATCH_SIZE = 16
+MOST_CHANGED = 0.05
+"""Share of the decisions that rounding weights may change, or what a metric may fall by: accuracy falls by no more."""
 
 NoiseFunction = Callable[[Iterable[Batch]], Noise]
 
@@ -108,7 +112,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """The report, the golden rows with their answers, and the answers of every stage by its name."""
+    """The report, the golden rows with their answers, and the answers of every stage by its name.
+
+    The source is the first stage: the trained model, or one as it was found.
+    """
 
     report: Report
     golden: tuple[Golden, ...]
@@ -132,11 +139,12 @@ def verify_export(
     out: Path,
     writer: Writer | None = None,
 ) -> Verified:
-    """The verdict over the stages, trained first; writes it, the rows that disagree and the golden rows to `out`.
+    """The verdict over the stages, the source first; writes it, the rows that disagree and the golden rows to `out`.
 
     One stage is in memory at a time. `writer`: of the source, where the task writes texts; the last stage that is not
     rounded is forced along what it writes. `noise`: the float32 noise of the saved model. A failed check raises
-    nothing: see gate.require_passed. Raises RunError E605 when there are no held-out rows.
+    nothing: see gate.require_passed. A step without metrics measures none. Raises RunError E605
+    when there are no held-out rows.
     """
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
@@ -202,10 +210,10 @@ def _compare(
         for source, target in pairwise(answers)
     ]
     held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
-    *_, last = answers
-    reference = "trained" if last in exact else last
+    first, *_, last = answers
+    reference = first if last in exact else last
     golden = tuple(_golden_rows(rows, answers[reference].alone))
-    tipped, moved = _moves(step, rows, answers, reference)
+    tipped, moved = (0.0, 0.0) if reference == first else _moves(step, rows, answers[first], answers[reference])
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
     report = Report(
         tolerance=allowed,
@@ -218,7 +226,7 @@ def _compare(
         held_out=Figures(
             rows=len(rows.numbers),
             sha256=digest_of_rows(held_out),
-            metrics=stages["trained"],
+            metrics=stages[first],
         ),
         golden=Figures(
             rows=len(rows.golden),
@@ -259,8 +267,9 @@ def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, all
             yield replace(found, name="decisions_probes")
         differ_P, tied_P = compare_each_decision(one, two, allowed, decide)
         excused_P = differ_P & tied_P
-    settled = Ragged(module.settle(step.task, one, two, excused_P, allowed), source.rows.offsets)
-    yield compare_metrics(_measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), 0.0)
+    if step.metrics:
+        settled = Ragged(module.settle(step.task, one, two, excused_P, allowed), source.rows.offsets)
+        yield compare_metrics(_measure(step, rows.targets, source.rows), _measure(step, rows.targets, settled), 0.0)
 
 
 def _decided(
@@ -274,7 +283,13 @@ def _decided(
 
 
 def _rounded(step: VerifyExport, rows: Rows, source: Answers, other: Answers) -> Iterator[Check]:
-    """Over an edge on which weights are rounded, outputs differ and metrics may fall a little."""
+    """Over an edge on which weights are rounded, outputs differ and metrics may fall a little.
+
+    Without metrics most decisions have to stay.
+    """
+    if not step.metrics:
+        yield agreement(step, rows, source, other)
+        return
     before, after = _measure(step, rows.targets, source.rows), _measure(step, rows.targets, other.rows)
     note = f"{step.max_metric_drop:g} allowed{_alike(step, rows, source.rows, other.rows)}"
     yield replace(compare_metrics(before, after, step.max_metric_drop), note=note)
@@ -290,22 +305,31 @@ def _alike(step: VerifyExport, rows: Rows, source: Ragged, other: Ragged) -> str
     return f"; {(~differ).sum():,} of {differ.size:,} decided alike"
 
 
-def _moves(step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], reference: str) -> tuple[float, float]:
-    """How far the answers of a rounded graph move with the processor, and with the rows beside them; 0 for others.
+def _moves(step: VerifyExport, rows: Rows, source: Answers, found: Answers) -> tuple[float, float]:
+    """How far the answers of a rounded graph move with the processor, and with the rows beside them.
 
     A last bit may tip a number over to its next step, which is a part of what rounding did to the outputs; and what
     is rounded while it runs depends on the whole batch.
     """
-    if reference == "trained":
-        return 0.0, 0.0
-    units, found = np.asarray(tasks.module_of(step.task).head(step.task).units), answers[reference]
+    units = np.asarray(tasks.module_of(step.task).head(step.task).units)
     together, alone = found.rows.take(rows.golden).values, found.alone.take(np.arange(len(rows.golden))).values
     beside = _largest(together - alone, units) if together.shape == alone.shape else 0.0
-    return _largest(found.alone.values - answers["trained"].alone.values, units) / 8, 2 * beside
+    return _largest(found.alone.values - source.alone.values, units) / 8, 2 * beside
 
 
 def _largest(differences_PC: Scores, units: npt.NDArray[np.float64]) -> float:
     return float(np.nanmax(np.abs(differences_PC) / units, initial=0.0))
+
+
+def agreement(step: VerifyExport, rows: Rows, source: Answers, other: Answers, note: str = "") -> Agreement:
+    """How far two stages answer alike on the rows, where weights are rounded between them."""
+    module, one, two = tasks.module_of(step.task), source.rows.values, other.rows.values
+    if len(one) == len(two):
+        at = asked(module.head(step.task), rows.table.targets.take(rows.places), len(one))
+        one, two = one[at], two[at]
+    decide = module.decider(step.task)
+    least = 1 - max(MOST_CHANGED, step.max_metric_drop)
+    return compare_rounded(one, two, least, decide, num_rows=len(rows.numbers), note=note)
 
 
 def _with_written(
@@ -333,7 +357,7 @@ def _with_written(
 def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, float]:
     """The step's metrics by name; none where there are not as many outputs as the task has."""
     module = tasks.module_of(step.task)
-    if outputs.values.shape[1] != module.head(step.task).num_outputs:
+    if not step.metrics or outputs.values.shape[1] != module.head(step.task).num_outputs:
         return {}
     return module.score(step.task, step.metrics, targets, outputs)
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from compiler import tasks as compiler_tasks
 from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.tasks import Example
 from runtimes import tasks
@@ -104,7 +105,8 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     decide = tasks.module_of(bundle.task).decider(bundle.task)
     if decide is not None:
         yield _compare_decisions(bundle, golden, source, found, decide, table.targets)
-    yield _compare_golden_metrics(bundle, golden, source, found)
+    if bundle.manifest.metrics:
+        yield _compare_golden_metrics(bundle, golden, source, found)
     if bundle.manifest.generation is not None:
         decoder = cast(Decoder[Any], bundle.graph)
         yield from compare_written(bundle.written(), decoder, bundle.encoder.pad_id, bundle.manifest.batch_tolerance)
@@ -208,7 +210,7 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
         raise RunError("E605", f"the bundle can't be measured on the rows: {error}", hint) from error
     table, found = bundle.encode(examples), bundle.outputs(examples)
     targets = table.targets
-    if digest_of_rows(identities(bundle.task, rows, table)) != manifest.held_out.sha256:
+    if not manifest.metrics or digest_of_rows(identities(bundle.task, rows, table)) != manifest.held_out.sha256:
         return _told(measure(bundle, targets, found), len(rows), manifest)
     source = Ragged(bundle.held_out(), found.offsets)
     measured = measure(bundle, targets, _settled(bundle, source, found))
@@ -216,9 +218,10 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
 
 
 def measure(bundle: Bundle, targets: Ragged, outputs: Ragged) -> Mapping[str, float]:
-    """The manifest's metrics by name; none over no rows."""
+    """The manifest's metrics by name, or the task's where nothing was measured before; none over no rows."""
     module = tasks.module_of(bundle.task)
-    return module.score(bundle.task, bundle.manifest.metrics, targets, outputs) if len(targets) else {}
+    metrics = bundle.manifest.metrics or compiler_tasks.module_of(bundle.task).DEFAULT_METRICS
+    return module.score(bundle.task, metrics, targets, outputs) if len(targets) else {}
 
 
 def _told(found: Mapping[str, float], num_rows: int, manifest: Manifest) -> Metrics:

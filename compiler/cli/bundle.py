@@ -13,6 +13,7 @@ import click
 from compiler.cli.bundle_together import answer_line, answered_together, columns_of, refuse_data, typed_texts
 from compiler.cli.options import runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
+from compiler.cli.verify_source import refuse_unread, source_options, verify_against
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
@@ -256,38 +257,46 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
     click.echo(f"wrote {counted(count, 'answer')} to {output}", err=True)
 
 
-@click.command(epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows to measure on too.")
+@click.command(
+    epilog="Examples:  recipe verify runs/quickstart    recipe verify BUNDLE --data held-out.jsonl --json    "
+    "recipe verify --source org/name --bundle model_quantized.onnx --data rows.jsonl --column text=snippet"
+)
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@source_options
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
 @click.option("--bisect", is_flag=True, help="Say which layer and operator of the graph leave the source first.")
-@click.option(
-    "--source",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="With --bisect, of a bundle: the folder of the model that it was made from. A run knows its own.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
 def verify(
-    bundle: Path,
-    data: Path | None,
+    bundle: Path | None,
+    other: Path | None,
     threads: int,
     bisect: bool,
-    source: Path | None,
     as_json: bool,
     runs_folder: Path,
+    **options: Any,
 ) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
-    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone; with --bisect torch and onnx too.
+    Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. With --source the model itself is
+    asked, by PyTorch, and what is compared may be any ONNX graph: --data has the rows, with answers or without.
+    With --bisect the layers of a run, or of a bundle and the folder of its --source, are compared, by PyTorch too.
     """
     if bisect:
         from compiler.cli.bisect import bisect_named
 
+        if bundle is None:
+            raise click.UsageError("name the run or the bundle whose layers are to be compared")
+        source = Path(options["source"]) if options["source"] is not None else None
         bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
         return
-    if source is not None:
-        raise click.UsageError("--source is read with --bisect")
+    refuse_unread(bundle, other, options)
+    if bundle is None or other is not None:
+        assert other is not None, "asked for just now"
+        place = other if other.exists() and not (other / "plan.json").exists() else bundle_folder(other, runs_folder)
+        verify_against(place, threads, as_json=as_json, **options)
+        return
+    data: Path | None = options["data"]
     from runtimes.gate import report_lines, require_passed
     from runtimes.manifest import read_manifest, read_together
     from runtimes.verify_bundle import verify_bundle, verify_together

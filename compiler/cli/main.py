@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("compiler.cli.report:report", "Show what a run measured."),
     "predict": ("compiler.cli.bundle:predict", "Answer texts or images with a bundle or a run."),
     "pass-at-k": ("compiler.cli.pass_at_k:pass_at_k", "Draw answers, and have a command of yours judge them."),
+    "export": ("compiler.cli.export:export", "Export a model as it is, without a recipe, and prove it."),
     "verify": ("compiler.cli.bundle:verify", "Prove that a bundle answers as its source does."),
     "tokenizer": ("compiler.cli.tokenizer:tokenizer", "Train a model's tokenizer on rows, to begin from scratch."),
     "explain": ("compiler.cli.explain:explain", "Explain a diagnostic's code."),
@@ -142,7 +143,7 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, (RunError, SourceError)):
         code = EXIT_GATE if isinstance(error, GateError) else EXIT_RUN
         code = EXIT_INTERRUPTED if isinstance(error, Interrupted) else code
-        code = EXIT_RECIPE if error.code == "R301" else code  # not the machine's: a path that leads nowhere
+        code = EXIT_RECIPE if error.code in _AUTHORS else code
         hint = [f"    hint: {error.hint}"] if error.hint else []
         return code, [f"error[{error.code}]: {error.message}", *hint]
     if isinstance(error, TemplateError):  # of a bundle: that of a recipe is a finding
@@ -158,6 +159,8 @@ def explain_failure(error: Exception) -> tuple[int, list[str]]:
     return EXIT_RUN, lines
 
 
+# Not the machine's: a path that leads nowhere, a model that does not answer what it is asked.
+_AUTHORS = frozenset(["R252", "R253", "R301"])
 # What the system says -> what to do; the run goes on where it stopped.
 SYSTEM_HINT = "mend what it names; the same command goes on where it stopped"
 SYSTEM_HINTS = {

@@ -52,7 +52,9 @@ class AdaLoRA:
         return int(self.initial_share * num_steps), int(self.final_share * num_steps)
 
 
-LEARNING_RATE = Auto(1e-3, "method adalora: updates begin small, and are scaled by what they learn")
+LEARNING_RATE = Auto(
+    5e-3, "method adalora: updates begin at nothing and are cut while they learn, so they stand high rates"
+)
 MERGES = True  # whether what it trains is merged into its base before an export
 SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES: tuple[Runtime, ...] = ("pytorch",)

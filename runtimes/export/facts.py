@@ -24,7 +24,7 @@ class ExportFacts:
 
 
 FOLDER = "onnx"
-_WHOLE, _HALVES = ("model",), ("encoder_model", "decoder_model")
+_WHOLE, _HALVES = ("model",), ("encoder_model", "decoder_model_merged")
 _SUFFIXES: Mapping[str, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int8-static": "_int8", "int4": "_q4"}
 
 

@@ -190,8 +190,8 @@ def _count_rounded(graph: Path) -> int:
         node.op_type == _LOOKED_UP and node.input[0] in whole and _is_opened(node.output[0], model)
         for node in model.graph.node
     )
-    inside = sum(kinds[name] for name in ("MatMulInteger", "ConvInteger", "MatMulNBits", "GatherBlockQuantized"))
-    return inside + read + looked_up
+    inside = ("MatMulInteger", "ConvInteger", "MatMulNBits", "GatherBlockQuantized")
+    return sum(kinds[name] for name in inside) + int(read) + int(looked_up)
 
 
 def _is_opened(name: str, model: onnx.ModelProto) -> bool:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,24 @@ from runtimes.decoding import right_padded
 from runtimes.export.decoding import ort_value
 from runtimes.export.facts import graph_names
 from runtimes.export.session import Session, failure, open_session
-from runtimes.virtual import behind_virtual
 
-_PAST, _PRESENT, _OWN = "past_key_values.", "present.", ".decoder."
+_PAST, _PRESENT, _OWN, _HIDDEN = "past_key_values.", "present.", ".decoder.", "last_hidden_state"
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The mask of sources, and keys and values by the names of the inputs: of the sources, and of what is written."""
+    """What a step reads, by the names of the inputs that are not its tokens.
 
-    mask: Ids
-    cache: Mapping[str, Any]
+    The mask of sources and what the encoder made of them; keys and values of the sources, none before the first step,
+    and of what is written.
+    """
+
+    given: Mapping[str, Any]
+
+    def after(self, outputs: Mapping[str, Any]) -> Encoded:
+        """What the next step reads: what this one gave for it, by the names of its outputs."""
+        kept = {name.replace(_PRESENT, _PAST): value for name, value in outputs.items()}
+        return Encoded({**self.given, **kept, **_flag(True)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,7 @@ class OnnxSequenceDecoder:
     encoder: Session
     decoder: Session
     sizes: Mapping[str, tuple[int, int]]
-    """Of each input of the decoder's own cache: H and D."""
+    """Of each input of the decoder's caches: H and D."""
     start_id: int
     max_positions: int | None
     encodes = True
@@ -49,22 +56,19 @@ class OnnxSequenceDecoder:
 
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Encoded]:
         """The logits [B, V] of the first token of each answer, and what the steps read."""
-        encoded = self._encode(*right_padded(ids_BT, mask_BT))
         first_B1 = np.full((len(ids_BT), 1), self.start_id, np.int64)
-        return self.step(first_B1, mask_BT, encoded)
+        return self._step(first_B1, self._encode(*right_padded(ids_BT, mask_BT)), [*self.sizes])
 
     def step(self, ids_B1: Ids, mask_BS: Ids, cache: Encoded) -> tuple[Floats, Encoded]:
         """The logits [B, V] of one token more for each row."""
-        names = ["logits", *(name.replace(_PAST, _PRESENT) for name in self.sizes)]
-        outputs = self._decode(ids_B1, cache, names)
-        logits_BSV: Floats = outputs.pop("logits").numpy()
-        own = {name.replace(_PRESENT, _PAST): value for name, value in outputs.items()}
-        return logits_BSV[:, -1], Encoded(cache.mask, {**cache.cache, **own})
+        return self._step(ids_B1, cache, [name for name in self.sizes if _OWN in name])
 
     def reorder(self, cache: Encoded, rows: Ids) -> Encoded:
         """The caches of these rows of them."""
-        kept = {name: ort_value(value.numpy()[rows]) for name, value in cache.cache.items()}
-        return Encoded(cache.mask[rows], kept)
+        flag = _flag(True)
+        return Encoded(
+            flag | {name: ort_value(value.numpy()[rows]) for name, value in cache.given.items() if name not in flag}
+        )
 
     def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The logits [B, S, V] of a padded batch, each after the tokens that should have been written before it."""
@@ -73,22 +77,30 @@ class OnnxSequenceDecoder:
         return np.asarray(found.numpy(), np.float32)
 
     def _encode(self, ids_BT: Ids, mask_BT: Ids) -> Encoded:
-        given = {"input_ids": ids_BT, "attention_mask": mask_BT}
-        names = [output.name for output in self.encoder.inner.get_outputs()]
-        taken = {name: ort_value(value) for name, value in given.items() if name in self.encoder.inputs}
-        kept = self.encoder.values(names, taken)
-        source = {name.replace(_PRESENT, _PAST): value for name, value in kept.items()}
+        given = {name: ort_value(value) for name, value in {"input_ids": ids_BT, "attention_mask": mask_BT}.items()}
+        taken = {name: value for name, value in given.items() if name in self.encoder.inputs}
+        hidden = self.encoder.values([_HIDDEN], taken)[_HIDDEN]
         empty = {
             name: ort_value(np.zeros((len(ids_BT), num_heads, 0, size), np.float32))
             for name, (num_heads, size) in self.sizes.items()
         }
-        num_tokens = next(iter(source.values())).shape()[2]
-        return Encoded(behind_virtual(mask_BT, num_tokens), {**source, **empty})
+        source = {"encoder_attention_mask": given["attention_mask"], "encoder_hidden_states": hidden}
+        return Encoded({**source, **empty, **_flag(False)})
+
+    def _step(self, ids: Ids, cache: Encoded, kept: Sequence[str]) -> tuple[Floats, Encoded]:
+        """`kept`: the caches that the step makes longer."""
+        outputs = self._decode(ids, cache, ["logits", *(name.replace(_PAST, _PRESENT) for name in kept)])
+        logits_BSV: Floats = outputs.pop("logits").numpy()
+        return logits_BSV[:, -1], cache.after(outputs)
 
     def _decode(self, ids: Ids, encoded: Encoded, names: list[str]) -> dict[str, Any]:
-        tokens = {"input_ids": ids, "encoder_attention_mask": encoded.mask}
-        given = {name: ort_value(value) for name, value in tokens.items()} | dict(encoded.cache)
+        given = {"input_ids": ort_value(ids), **encoded.given}
         return self.decoder.values(names, {name: value for name, value in given.items() if name in self.decoder.inputs})
+
+
+def _flag(cached: bool) -> dict[str, Any]:
+    """The input that says whether keys and values of the sources are given."""
+    return {"use_cache_branch": ort_value(np.array([cached]))}
 
 
 def onnx_sequence_decoder(
@@ -101,8 +113,8 @@ def onnx_sequence_decoder(
     files = [folder / name for name in graph_names(encodes=True, precision=precision)]
     encoder, decoder = (open_session(file, threads=threads, results=()) for file in files)
     shapes = {value.name: value.shape for value in decoder.inner.get_inputs() if value.name.startswith(_PAST)}
-    sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items() if _OWN in name}
-    if not sizes:
+    sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
+    if not any(_OWN in name for name in sizes):
         raise failure(files[-1], f"keeps no cache: it has no inputs {_PAST}*{_OWN}*")
     return OnnxSequenceDecoder(
         encoder=encoder, decoder=decoder, sizes=sizes, start_id=start_id, max_positions=max_positions

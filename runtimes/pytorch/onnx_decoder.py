@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes, cache_sizes, continued
 from runtimes.pytorch.onnx_graph import (
+    BATCH,
     Axes,
     ExportError,
     check_opset,
@@ -72,11 +73,11 @@ def cache_names(num_layers: int) -> Iterator[tuple[str, str]]:
 def _axes(layers: tuple[LayerSizes, ...]) -> dict[str, Axes]:
     sizes = [size for layer in layers for size in (layer.key, layer.value)]
     return {
-        "input_ids": ("batch", "sequence"),
-        "attention_mask": ("batch", "past + sequence"),
-        "position_ids": ("batch", "sequence"),
+        "input_ids": (BATCH, "sequence"),
+        "attention_mask": (BATCH, "past + sequence"),
+        "position_ids": (BATCH, "sequence"),
         **{
-            past: ("batch", num_heads, "past", size)
+            past: (BATCH, num_heads, "past", size)
             for (past, _), (num_heads, size) in zip(cache_names(len(layers)), sizes, strict=True)
         },
     }
@@ -86,7 +87,7 @@ def trace_inputs(layers: tuple[LayerSizes, ...], num_rows: int, num_past: int, n
     """Inputs of these sizes; the first token of the first row is padding, so that the mask is not all ones."""
     mask = torch.ones((num_rows, num_past + num_new), dtype=torch.int64)
     mask[0, 0] = 0
-    sizes = {"batch": num_rows, "past": num_past, "sequence": num_new}
+    sizes = {BATCH: num_rows, "past": num_past, "sequence": num_new}
     found = {
         "input_ids": torch.ones((num_rows, num_new), dtype=torch.int64),
         "attention_mask": mask,

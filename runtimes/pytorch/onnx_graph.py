@@ -30,6 +30,8 @@ LARGEST_FILE = 2**31 - 1
 """Bytes that one ONNX file can hold: protobuf's limit."""
 LARGEST_INSIDE = 2**30
 """Bytes of weights that are written into the graph's own file, which is read as a whole; a data file is mapped."""
+BATCH = "batch_size"
+"""The axis of rows in graphs with a cache: by this name transformers.js makes an empty one."""
 Axes = tuple[str | int, ...]
 """The axes of an input: a name where the size varies."""
 
@@ -65,10 +67,10 @@ def exported_with_cache(
 
     The batch is one symbol over all inputs, by its name; torch infers the others. Raises ExportError.
     """
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim(BATCH)
     dims = {
         identifier(key): {
-            at: batch if axis == "batch" else torch.export.Dim.AUTO
+            at: batch if axis == BATCH else torch.export.Dim.AUTO
             for at, axis in enumerate(shape)
             if isinstance(axis, str)
         }

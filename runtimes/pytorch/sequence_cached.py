@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 from runtimes.errors import first_line
@@ -94,8 +95,43 @@ def continued(
     """What the decoder says of new tokens after cached ones. `own`, `source`: keys and values of each layer."""
     cache = EncoderDecoderCache(_cache(*own), _cache(*source))
     cache.is_updated = dict.fromkeys(range(len(source[0])), True)  # also where the trace knows no length
-    hidden = torch.zeros((*mask_BT.shape, _width(model)), dtype=source[0][0].dtype, device=mask_BT.device)
+    hidden = torch.zeros((*mask_BT.shape, width(model)), dtype=source[0][0].dtype, device=mask_BT.device)
     logits = _decode(model, ids_BS, mask_BT, hidden, cache)  # of the source only the cache is read
+    after: Sequence[Any] = cache.self_attention_cache.layers
+    return Continued(logits, tuple(layer.keys for layer in after), tuple(layer.values for layer in after))
+
+
+class ChosenLayer(DynamicLayer):
+    """Keys and values of the source: `kept` [B, H, T, D] where `cached` says so, else those that are computed now."""
+
+    def __init__(self, kept: tuple[Tensor, Tensor], cached: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(*kept)
+        self.keys, self.values = kept
+        self.cached = cached
+        self.computed = kept
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What attention reads, of what the model has computed."""
+        assert self.keys is not None and self.values is not None, "given at the start"
+        self.computed = key_states, value_states
+        return torch.where(self.cached, self.keys, key_states), torch.where(self.cached, self.values, value_states)
+
+
+def chosen(
+    model: Any,
+    ids_BS: Tensor,
+    mask_BT: Tensor,
+    own: tuple[Sequence[Tensor], Sequence[Tensor]],
+    hidden_BT: Tensor,
+    source: Sequence[ChosenLayer],
+) -> Continued:
+    """As `continued`, but the source's keys and values may be computed, of what the encoder made of it."""
+    sources = DynamicCache()
+    sources.layers = [*source]
+    cache = EncoderDecoderCache(_cache(*own), sources)
+    cache.is_updated = dict.fromkeys(range(len(source)), False)
+    logits = _decode(model, ids_BS, mask_BT, hidden_BT, cache)
     after: Sequence[Any] = cache.self_attention_cache.layers
     return Continued(logits, tuple(layer.keys for layer in after), tuple(layer.values for layer in after))
 
@@ -111,7 +147,7 @@ def _decode(model: Any, ids_BS: Tensor, mask_BT: Tensor, hidden: Tensor, cache: 
     return found
 
 
-def _width(model: Any) -> int:
+def width(model: Any) -> int:
     """The size of what the encoder gives for a token."""
     return int(model.get_encoder().config.hidden_size)
 

@@ -109,6 +109,12 @@ class VirtualModel(nn.Module):
         """What it computes in."""
         return self.inner.dtype
 
+    @property
+    def num_tokens(self) -> int:
+        """How many virtual tokens stand before each source."""
+        configuration = configuration_of(self.adapted)
+        return 0 if configuration is None else int(configuration.num_virtual_tokens)
+
     def encoded(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """What an encoder makes of virtual tokens and sources, [B, V + T, ...], and the mask of both."""
         embeddings: Any = self.adapted.word_embeddings

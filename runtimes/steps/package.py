@@ -36,7 +36,7 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     _, model_step, evaluate, export, verify = step.inputs
     saved = saved_by(model_step, context, part)
     evaluation = json.loads((context.inputs[evaluate] / "evaluation.json").read_text(encoding="utf-8"))
-    graphs, precision = _graphs(context.plan.step(export), step.task)
+    graphs, precision = graphs_of(context.plan.step(export), step.task)
     return Parts(
         written=context.inputs[export],
         graphs=graphs,
@@ -51,7 +51,7 @@ def parts_of(step: Package, context: Context, part: str = "") -> Parts:
     )
 
 
-def _graphs(written: Step, task: Task) -> tuple[tuple[str, ...], Held]:
+def graphs_of(written: Step, task: Task) -> tuple[tuple[str, ...], Held]:
     """The files that a step wrote, and their precision."""
     match written:
         case ExportModel(export=Mlx() as export):

@@ -19,7 +19,7 @@ from runtimes.events import Said
 from runtimes.export.facts import graph_names, virtual_file
 from runtimes.export.rounding import Feed, Rounded, round_graph
 from runtimes.export.session import open_session
-from runtimes.features import Features
+from runtimes.features import Features, Table
 from runtimes.golden import spread
 from runtimes.steps import Context
 from runtimes.store import versions_of
@@ -31,21 +31,30 @@ _QUANTIZERS = ("onnx", "onnxruntime")
 def execute(step: Quantize, context: Context) -> Iterator[Any]:
     """Writes the graphs beside each other as the export has them, and export.json."""
     exported, *prepared = step.inputs
+    rows = Features(context.inputs[prepared[0]] / "train") if prepared else None
+    yield Said(step=step.id, message=quantized(step, context.inputs[exported], context.folder, rows))
+
+
+def quantized(step: Quantize, exported: Path, out: Path, rows: Table | None) -> str:
+    """Writes the graphs of an export in fewer bits, and export.json; says what came of it.
+
+    `rows`: those of which int8-static sees the ranges.
+    """
     head = tasks.module_of(step.task).head(step.task)
     names = graph_names(encodes=head.encodes), graph_names(encodes=head.encodes, precision=step.export.precision)
     found = []
     for before, after in zip(*names, strict=True):
-        graph = context.inputs[exported] / before
-        rows = _rows(step, context.inputs[prepared[0]], graph) if prepared else ()
-        found.append(round_graph(step.export, graph, context.folder / after, weights_alone=head.cached, rows=rows))
+        graph = exported / before
+        feeds = () if rows is None else _feeds(step, rows, graph)
+        found.append(round_graph(step.export, graph, out / after, weights_alone=head.cached, rows=feeds))
         if virtual_file(graph).exists():
-            shutil.copyfile(virtual_file(graph), virtual_file(context.folder / after))
+            shutil.copyfile(virtual_file(graph), virtual_file(out / after))
     whole = _together(found)
     facts = {**asdict(whole), "precision": step.export.precision, "versions": versions_of(_QUANTIZERS)}
-    write_json(context.folder / "export.json", facts)
+    write_json(out / "export.json", facts)
     size = f"{whole.num_bytes / 2**20:,.1f} MiB"
     layers = f"{whole.rounded} of {whole.weighed} layers"
-    yield Said(step=step.id, message=f"ONNX in {step.export.precision}, {layers}, {size}")
+    return f"ONNX in {step.export.precision}, {layers}, {size}"
 
 
 def _together(graphs: Sequence[Rounded]) -> Rounded:
@@ -56,14 +65,13 @@ def _together(graphs: Sequence[Rounded]) -> Rounded:
     )
 
 
-def _rows(step: Quantize, prepared: Path, graph: Path) -> list[Feed]:
-    """Batches of train rows spread over their lengths, as the graph takes them."""
-    features = Features(prepared / "train")
-    chosen = spread(len(features), step.export.calibration_rows)
-    by_length = chosen[features.lengths[chosen].argsort(kind="stable")]
+def _feeds(step: Quantize, rows: Table, graph: Path) -> list[Feed]:
+    """Batches of rows spread over their lengths, as the graph takes them."""
+    chosen = spread(len(rows), step.export.calibration_rows)
+    by_length = chosen[rows.lengths[chosen].argsort(kind="stable")]
     inputs = open_session(graph, results=()).inputs
     portions = (by_length[start : start + _ROWS_AT_ONCE] for start in range(0, len(by_length), _ROWS_AT_ONCE))
-    batches = (collate(features, places).inputs for places in portions)
+    batches = (collate(rows, places).inputs for places in portions)
     return [{name: batch.get(name, _zeros(batch)) for name in inputs} for batch in batches]
 
 

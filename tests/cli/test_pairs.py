@@ -77,7 +77,10 @@ def test_the_gate_compares_logits_and_what_is_written_through_the_caches(project
 
 def test_the_bundle_answers_as_transformers_does_with_the_saved_model(project: Path) -> None:
     bundle, saved = project / "runs" / "tiny" / "bundle", project / "runs" / "tiny" / "model"
-    assert {path.name for path in (bundle / "onnx").glob("*.onnx")} == {"encoder_model.onnx", "decoder_model.onnx"}
+    assert {path.name for path in (bundle / "onnx").glob("*.onnx")} == {
+        "encoder_model.onnx",
+        "decoder_model_merged.onnx",
+    }
     texts = [json.loads(line)["en"] for line in (project / "pairs.jsonl").read_text().splitlines()[:8]]
     done = invoke("predict", bundle, "--json", *(word for text in texts for word in ("--text", text)))
     assert done.exit_code == 0, done.output
@@ -122,10 +125,10 @@ def test_a_receiver_finds_a_decoder_that_was_changed(project: Path, tmp_path: Pa
 
     bundle = Path(shutil.copytree(project / "runs" / "tiny" / "bundle", tmp_path / "bundle"))
     assert invoke("verify", bundle).exit_code == 0
-    graph = onnx.load(bundle / "onnx" / "decoder_model.onnx")
+    graph = onnx.load(bundle / "onnx" / "decoder_model_merged.onnx")
     weight = next(value for value in graph.graph.initializer if len(value.dims) == 2)
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.05, weight.name))
-    onnx.save(graph, bundle / "onnx" / "decoder_model.onnx")
+    onnx.save(graph, bundle / "onnx" / "decoder_model_merged.onnx")
     seal(bundle, read_manifest(bundle))
     done = invoke("verify", bundle)
     assert done.exit_code == 3

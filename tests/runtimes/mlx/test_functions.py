@@ -152,7 +152,7 @@ def test_virtual_tokens_stand_before_each_row_of_a_function(tmp_path: Path) -> N
     with quiet():
         model = getattr(transformers, head.auto_class).from_pretrained(base)
         config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=5, modules_to_save=["classifier"])
-        peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+        peft.get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
     for name in ("tokenizer.json", "config.json"):
         shutil.copyfile(base / name, tmp_path / "adapter" / name)
     saved = SavedModel(base, Adapter(tmp_path / "adapter", Prompt()))

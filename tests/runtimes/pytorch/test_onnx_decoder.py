@@ -86,13 +86,13 @@ def test_names_and_axes_are_those_that_others_expect(exported: Exported, decoder
     inner, facts = decoder.session.inner, exported[2]
     shapes = {value.name: value.shape for value in (*inner.get_inputs(), *inner.get_outputs())}
     num_heads = 4 if "gpt2" in str(exported[0]) else 2
-    assert shapes.pop("input_ids") == shapes.pop("position_ids") == ["batch", "sequence"]
-    assert shapes.pop("attention_mask") == ["batch", "past + sequence"]
-    assert shapes.pop("logits") == ["batch", "sequence", VOCABULARY]
+    assert shapes.pop("input_ids") == shapes.pop("position_ids") == ["batch_size", "sequence"]
+    assert shapes.pop("attention_mask") == ["batch_size", "past + sequence"]
+    assert shapes.pop("logits") == ["batch_size", "sequence", VOCABULARY]
     for layer in (0, 1):
         for kind in ("key", "value"):
-            assert shapes.pop(f"past_key_values.{layer}.{kind}") == ["batch", num_heads, "past", 8]
-            assert shapes.pop(f"present.{layer}.{kind}") == ["batch", num_heads, "past + sequence", 8]
+            assert shapes.pop(f"past_key_values.{layer}.{kind}") == ["batch_size", num_heads, "past", 8]
+            assert shapes.pop(f"present.{layer}.{kind}") == ["batch_size", num_heads, "past + sequence", 8]
     assert not shapes
     assert (facts.opset, facts.custom_operators, facts.inputs[:3]) == (
         18,

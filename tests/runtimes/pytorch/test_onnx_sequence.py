@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
+import onnxruntime
 import torch
 
 from compiler.generation import Generation
 from runtimes.decoding import Decoder, forced, generate, left_padded, right_padded
 from runtimes.errors import RunError
 from runtimes.export.facts import DECODER, ENCODER
-from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
+from runtimes.export.sequence import Encoded, OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.onnx_sequence import export
@@ -81,17 +83,65 @@ def test_a_target_that_is_given_token_by_token_reads_as_in_the_model(pair: Path)
 def test_graphs_have_the_names_that_their_readers_look_for_and_the_standard_operators_alone(pair: Path) -> None:
     encoder, decoder = (onnx.load(pair / name) for name in (ENCODER, DECODER))
     assert [value.name for value in encoder.graph.input] == ["input_ids", "attention_mask"]
+    assert [value.name for value in encoder.graph.output] == ["last_hidden_state"]
     inputs = [value.name for value in decoder.graph.input]
-    assert inputs[:3] == ["input_ids", "encoder_attention_mask", "past_key_values.0.decoder.key"]
-    assert {name.replace("past_key_values", "present") for name in inputs if ".encoder." in name} == {
-        value.name for value in encoder.graph.output
-    }
-    assert decoder.graph.output[0].name == "logits"
-    assert {node.domain for graph in (encoder, decoder) for node in graph.graph.node} <= {"", "ai.onnx"}
+    assert inputs[:4] == [
+        "input_ids",
+        "encoder_attention_mask",
+        "encoder_hidden_states",
+        "past_key_values.0.decoder.key",
+    ]
+    assert inputs[-1] == "use_cache_branch"
+    past = {name.replace("past_key_values", "present") for name in inputs if name.startswith("past_key_values")}
+    assert {value.name for value in decoder.graph.output} == {"logits", *past}
+    assert {node.domain for graph in (encoder, decoder) for node in nodes(graph.graph)} <= {"", "ai.onnx"}
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All of a graph, those of branches too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from nodes(attribute.g)
+
+
+def test_the_first_step_computes_the_keys_and_values_of_the_source_and_later_ones_none(pair: Path) -> None:
+    decoder, _ = opened(pair)
+    ids, mask = left_padded(SOURCES, PAD)
+    _, first = decoder.start(ids, mask)
+    num_tokens = mask.shape[1]
+    of_source = [name for name in decoder.sizes if ".encoder." in name]
+    assert {first.given[name].shape()[2] for name in of_source} == {num_tokens}
+    found = decoder.decoder.values(
+        [name.replace("past_key_values", "present") for name in of_source],
+        {"input_ids": onnxruntime.OrtValue.ortvalue_from_numpy(ids[:, :1]), **first.given},
+    )
+    assert {value.shape()[2] for value in found.values()} == {0}
+
+
+def test_a_later_step_does_not_read_what_the_encoder_made_but_its_size(pair: Path) -> None:
+    decoder, _ = opened(pair)
+    ids, mask = left_padded(SOURCES, PAD)
+    _, cache = decoder.start(ids, mask)
+    hidden = cache.given["encoder_hidden_states"].numpy()
+    other = {**cache.given, "encoder_hidden_states": onnxruntime.OrtValue.ortvalue_from_numpy(np.full_like(hidden, 7))}
+    one, two = (decoder.step(ids[:, :1], mask, Encoded(given))[0] for given in (cache.given, other))
+    assert np.array_equal(one, two)
+
+
+def test_a_weight_is_in_one_of_the_graphs_and_once(pair: Path) -> None:
+    decoder = onnx.load(pair / DECODER)
+    weights = [onnx.numpy_helper.to_array(value) for value in decoder.graph.initializer]
+    large = [weight for weight in weights if weight.size >= 32 * 32]
+    kept = {weight.tobytes() for weight in large} | {weight.T.tobytes() for weight in large if weight.ndim == 2}
+    assert len({weight.tobytes() for weight in large}) == len(large)
+    assert len(kept) == 2 * len(large)  # none is another one's transpose
+    assert not any(attribute.g.initializer for node in nodes(decoder.graph) for attribute in node.attribute)
 
 
 def test_a_graph_without_a_cache_is_refused(pair: Path, tmp_path: Path) -> None:
     for name in (ENCODER, DECODER):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((pair / ENCODER).read_bytes())
     with pytest.raises(RunError, match="keeps no cache"):
         onnx_sequence_decoder(tmp_path, start_id=0)
