@@ -273,6 +273,16 @@ CODES: dict[str, Code] = {
         "a part of the bundle is missing",
         "A step's output that the bundle is made of is gone. The steps before it are done again by the next run.",
     ),
+    "E607": Code(
+        "nothing to compare layers of",
+        "`recipe verify --bisect` holds an ONNX graph to the model that it was made from, layer by layer. The run has "
+        "no such export or its parts are gone, or a bundle was given without --source.",
+    ),
+    "E608": Code(
+        "layers that can't be followed",
+        "A value inside of the graph or the model can't be looked at: the graph does not run without optimizations, "
+        "takes an input that rows don't have, or the model has virtual tokens.",
+    ),
     "E620": Code(
         "the server can't listen",
         "Another program listens at that port, or the address is none of this machine's. `--port 0` takes any port "

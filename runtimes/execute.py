@@ -33,7 +33,7 @@ LINKS = {
     "export": ("mlx",),
     "package": ("bundle",),
     "package-together": ("bundle",),
-    "verify": ("verification.json",),
+    "verify": ("verification.json", "bisect.json"),
 }
 RESUMABLE = ("prepare", "train", "train-together")
 

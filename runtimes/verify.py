@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from compiler.metrics import Metric
 from compiler.plan import VerifyExport
 from compiler.typed import read, to_json
 from runtimes import tasks
-from runtimes.answers import Writing, save_written
+from runtimes.answers import Writing, read_written, save_written
 from runtimes.batches import Rows as Places
 from runtimes.comparison import HeldOut, Rows, asked, choose, mixed_order, noise_batches, outputs_of, rows_at_once
 from runtimes.costs import Cost, cost_of
@@ -50,10 +50,12 @@ from runtimes.gate import (
 )
 from runtimes.golden import Golden, spread, write_golden
 from runtimes.inputs import fingerprint, identities, portable_row
+from runtimes.localisation.finding import Localised
 from runtimes.manifest import Figures, digest_of_rows
 from runtimes.protocol import Batch
 from runtimes.tasks.interface import InputReader
 from runtimes.tolerance import Noise, tolerance
+from runtimes.verify_localise import localise_failure, write_localised
 from runtimes.verify_writing import NUM_PROMPTS, compare_written, write_source
 
 __all__ = ["GOLDEN", "Answers", "HeldOut", "Report", "Verified", "read_report", "verify_export"]
@@ -104,6 +106,8 @@ class Report:
     costs: Mapping[str, Cost]  # of each stage
     longest: int  # tokens of the longest row compared
     verification: Verification
+    localised: Localised | None = field(default=None, metadata={"later": True})
+    """Where the first edge that failed leaves the noise, without its table of layers, which bisect.json has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +159,11 @@ def verify_export(
     verified = replace(verified, report=replace(verified.report, costs=costs))
     if writer is not None and stages[-1].decoder is not None:
         verified = _with_written(verified, rows, stages, writer, encoder.pad_id, out)
+    written = read_written(out / WRITTEN) if (out / WRITTEN).exists() else ()
+    localised = localise_failure(verified.verification, stages, rows, written, size)
+    if localised is not None:
+        write_localised(out, localised)
+        verified = replace(verified, report=replace(verified.report, localised=replace(localised, layers=())))
     _write(verified, rows, out)
     return verified
 

@@ -280,17 +280,33 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @source_options
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
+@click.option("--bisect", is_flag=True, help="Say which layer and operator of the graph leave the source first.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
 def verify(
-    bundle: Path | None, other: Path | None, threads: int, as_json: bool, runs_folder: Path, **options: Any
+    bundle: Path | None,
+    other: Path | None,
+    threads: int,
+    bisect: bool,
+    as_json: bool,
+    runs_folder: Path,
+    **options: Any,
 ) -> None:
     """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
 
     Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
     sender's word. With --source the model itself is asked, by PyTorch, and what is compared may be any ONNX graph:
     --data has the rows, with answers or without.
+    With --bisect the layers of a run, or of a bundle and the folder of its --source, are compared, by PyTorch too.
     """
+    if bisect:
+        from compiler.cli.bisect import bisect_named
+
+        if bundle is None:
+            raise click.UsageError("name the run or the bundle whose layers are to be compared")
+        source = Path(options["source"]) if options["source"] is not None else None
+        bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
+        return
     refuse_unread(bundle, other, options)
     if bundle is None or other is not None:
         assert other is not None, "asked for just now"

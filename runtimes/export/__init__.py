@@ -15,6 +15,8 @@ from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
 from runtimes.gate import ScoreFunction
+from runtimes.localisation.finding import Localised
+from runtimes.protocol import Batch
 from runtimes.saved import SavedModel
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
@@ -31,11 +33,15 @@ class Written:
     says: str
 
 
+LocaliseFunction = Callable[[Batch, Sequence[Path]], Localised]
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A model on the way from training to deployment. `exact`: it computes as the stage before it, but for rounding.
 
-    `decoder`: the same as a decoder, where it keeps a cache. `files`: what of it is deployed.
+    `decoder`: the same as a decoder, where it keeps a cache. `files`: what of it is deployed. `localise`: where a batch
+    shows that its layers leave those of the stage before it, whose files are given too; None where none can be seen.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Stage:
     exact: bool = True
     decoder: Callable[[], Decoder[Any]] | None = None
     files: tuple[Path, ...] = ()
+    localise: LocaliseFunction | None = None
 
 
 class FormatModule(Protocol):

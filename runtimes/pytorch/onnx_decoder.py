@@ -49,7 +49,7 @@ def export(model: PreTrainedModel, out: Path, *, opset: int | None = None) -> Ex
     except CacheError as error:
         raise ExportError(f"{type(model).__name__} does not export: {error}") from error
     graph = exported_with_cache(
-        _Flat(model, len(layers)), type(model).__name__, trace_inputs(layers, *TRACED), _axes(layers), opset
+        Flat(model, len(layers)), type(model).__name__, trace_inputs(layers, *TRACED), _axes(layers), opset
     )
     name_axes(graph, _axes(layers))
     strip(graph)
@@ -63,7 +63,7 @@ def export(model: PreTrainedModel, out: Path, *, opset: int | None = None) -> Ex
     return facts(graph, num_bytes=write(graph, out, check))
 
 
-def _cache_names(num_layers: int) -> Iterator[tuple[str, str]]:
+def cache_names(num_layers: int) -> Iterator[tuple[str, str]]:
     """The names of each layer's keys and values, before and after."""
     for at in range(num_layers):
         for kind in ("key", "value"):
@@ -78,7 +78,7 @@ def _axes(layers: tuple[LayerSizes, ...]) -> dict[str, Axes]:
         "position_ids": (BATCH, "sequence"),
         **{
             past: (BATCH, num_heads, "past", size)
-            for (past, _), (num_heads, size) in zip(_cache_names(len(layers)), sizes, strict=True)
+            for (past, _), (num_heads, size) in zip(cache_names(len(layers)), sizes, strict=True)
         },
     }
 
@@ -99,7 +99,7 @@ def trace_inputs(layers: tuple[LayerSizes, ...], num_rows: int, num_past: int, n
     return found
 
 
-class _Flat(nn.Module):
+class Flat(nn.Module):
     """A model whose cache is tensors that go in and come out by name."""
 
     def __init__(self, model: nn.Module, num_layers: int) -> None:
@@ -108,8 +108,8 @@ class _Flat(nn.Module):
         self.num_layers = num_layers
 
     def forward(self, **given: Tensor) -> dict[str, Tensor]:
-        names = [identifier(past) for past, _ in _cache_names(self.num_layers)]
+        names = [identifier(past) for past, _ in cache_names(self.num_layers)]
         found = continued(self.model, given, [given[n] for n in names[::2]], [given[n] for n in names[1::2]])
         after = [kept for pair in zip(found.keys, found.values, strict=True) for kept in pair]
-        named = zip(_cache_names(self.num_layers), after, strict=True)
+        named = zip(cache_names(self.num_layers), after, strict=True)
         return {"logits": found.logits, **{identifier(present): kept for (_, present), kept in named}}

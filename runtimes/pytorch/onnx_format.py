@@ -19,9 +19,13 @@ from runtimes.export.facts import GRAPH, ExportFacts, graph_names, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
+from runtimes.localisation.finding import Localised
+from runtimes.protocol import Batch
 from runtimes.pytorch import onnx, onnx_decoder, onnx_genai, onnx_sequence, onnx_together
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
+from runtimes.pytorch.localise import localise
+from runtimes.pytorch.localise_rounded import localise_rounded
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel
@@ -85,6 +89,7 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
         "onnx" if export.is_exact else f"onnx-{export.precision}",
         exact=export.is_exact,
         files=tuple(written / name for name in graphs),
+        localise=partial(_localise, export, task, saved, written),
     )
     if not head.cached:
         return [stage(partial(onnx_scores, written / graph, results=head.results, reading=head.reading))]
@@ -97,6 +102,17 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
     else:
         opened = partial(decoding.onnx_decoder, written / graph, max_positions=most)
     return [stage(lambda: decoder_scores(opened(), head.reading), decoder=opened)]
+
+
+def _localise(
+    export: Onnx, task: Task, saved: SavedModel, written: Path, batch: Batch, before: Sequence[Path]
+) -> Localised:
+    """Where the layers of a graph leave the model, or those of a graph that was rounded leave the graph before it."""
+    if export.is_exact:
+        return localise(task, saved, written, batch)
+    head = tasks.module_of(task).head(task)
+    rounded = [written / name for name in graph_names(encodes=head.encodes, precision=export.precision)]
+    return localise_rounded(saved, head, before, rounded, batch)
 
 
 def stages_of_part(export: Onnx, task: Task, written: Path, part: str) -> Sequence[Stage]:

@@ -26,7 +26,7 @@ from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.tokens import Encoder
-from runtimes.verify import Writer, verify_export
+from runtimes.verify import Verified, Writer, verify_export
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 
@@ -64,7 +64,15 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
-    require_passed(verified.verification, code="E602", hint=HINT)
+    for line in localised_lines(verified):
+        yield Said(step=step.id, message=line)
+    require_passed(verified.verification, code="E602", hint="; ".join([*localised_lines(verified)[:1], HINT]))
+
+
+def localised_lines(verified: Verified) -> list[str]:
+    """Where a failed edge leaves the noise, for a terminal."""
+    localised = verified.report.localised
+    return [] if localised is None else localised.lines()
 
 
 def _exported(step: VerifyExport, saved: SavedModel, context: Context, device: str) -> Iterator[Stage]:

@@ -9,6 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from compiler.hashes import sha256_of
+from runtimes.gate import Outputs
+from runtimes.verify import Report, read_report
 
 
 @pytest.fixture
@@ -41,3 +43,65 @@ def test_a_failed_gate_leaves_no_bundle(damaged: Path, recipe) -> None:
     recipe("run", damaged / "recipe.json", "--runs", damaged / "runs", "--target", "cpu")
     assert not (damaged / "runs" / "tiny" / "bundle" / "onnx" / "model.onnx").exists()
     assert (damaged / "runs" / "tiny" / "model" / "model.safetensors").exists()
+
+
+def test_a_failed_gate_names_the_layer_the_operator_and_the_weight(damaged: Path, recipe) -> None:
+    done = recipe("run", damaged / "recipe.json", "--runs", damaged / "runs", "--target", "cpu")
+    assert (
+        ": bert.embeddings.word_embeddings is the first layer that leaves the noise (embedding; max |Δ| " in done.output
+    )
+    assert "by the operator Gather " in done.output
+    assert "is 1.01 times the source's bert.embeddings.word_embeddings.weight" in done.output
+    folder = (damaged / "runs" / "tiny" / "verification.json").resolve().parent
+    found = json.loads((damaged / "runs" / "tiny" / "bisect.json").read_text())
+    assert found["layer"] == "bert.embeddings.word_embeddings"
+    layers = {layer["layer"]: layer["right"] for layer in found["layers"]}
+    assert layers["bert.embeddings.position_embeddings"] and not layers["bert.encoder.layer.1"]
+    report = read_report(folder)
+    assert report.localised is not None and report.localised.layer == found["layer"]
+    assert report.localised.rows == (read_outputs(report).row,)
+
+
+def read_outputs(report: Report) -> Outputs:
+    """The first check that failed."""
+    [(_, check), *_] = report.verification.failures()
+    assert isinstance(check, Outputs)
+    return check
+
+
+def test_layers_of_a_run_are_compared_on_demand(damaged: Path, recipe) -> None:
+    found = recipe("verify", damaged / "runs" / "tiny", "--bisect")
+    assert found.exit_code == 3, found.output
+    assert found.output.startswith("verify  row ")
+    assert "bert.embeddings.word_embeddings is the first layer that leaves the noise" in found.output
+    assert "error[E603]: verify: bert.embeddings.word_embeddings does not compute as its source" in found.output
+
+
+def test_a_healthy_run_leaves_the_noise_nowhere(project: Path, recipe) -> None:
+    found = recipe("verify", "tiny", "--runs", project / "runs", "--bisect", "--json")
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.output)["verify"]
+    assert told["layer"] is None and len(told["layers"]) > 30
+    assert all(layer["right"] and layer["max_abs"] <= layer["allowed"] for layer in told["layers"])
+
+
+def test_a_bundle_is_compared_with_the_folder_of_its_source(project: Path, recipe) -> None:
+    bundle, source = project / "runs" / "tiny" / "bundle", project / "runs" / "tiny" / "model"
+    found = recipe("verify", bundle, "--bisect", "--source", source)
+    assert found.exit_code == 0, found.output
+    assert "no layer leaves the noise" in found.output
+    tokenizer = json.loads((bundle / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    (bundle / "tokenizer.json").write_text(json.dumps(tokenizer))
+    found = recipe("verify", bundle, "--bisect", "--source", source)
+    assert found.exit_code == 3, found.output
+    assert "it is read otherwise than its source was" in found.output
+    assert "the tokenizer or the image processor is at fault" in found.output
+
+
+def test_a_bundle_without_a_source_can_not_be_compared_by_layer(project: Path, recipe) -> None:
+    found = recipe("verify", project / "runs" / "tiny" / "bundle", "--bisect")
+    assert found.exit_code == 4
+    assert "error[E607]" in found.output and "--source" in found.output
+    found = recipe("verify", project / "runs" / "tiny", "--source", project)
+    assert found.exit_code == 2

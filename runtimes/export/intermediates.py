@@ -1,0 +1,223 @@
+"""Every value on the way through an ONNX graph, by onnxruntime with its optimizations off, so that nothing is fused."""
+
+# Axes: B = rows, T = tokens, H = heads, D = size of a head
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+
+from runtimes.decoding import positions
+from runtimes.errors import RunError, first_line
+from runtimes.export.session import session_options
+from runtimes.localisation.values import Array, Graph, Node
+
+PORTION = 256
+"""Values that are asked for at once; what is before them is computed again."""
+_PAST = "past_key_values."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A graph whose every value can be asked for."""
+
+    graph: Graph
+    file: Path
+    model: Any  # onnx.ModelProto, its outputs added to
+    renamed: Mapping[str, str]  # names in the file -> in the graph
+
+
+def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
+    """The graph of a file. `prefix`: of its values' names. `told`: whether its operators say which file they are in.
+
+    Raises RunError E608.
+    """
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base with the system's
+        raise _unreadable(file, error) from error
+    inner = model.graph
+    names = {
+        *(value.name for value in (*inner.input, *inner.output)),
+        *(name for node in inner.node for name in (*node.input, *node.output)),
+        *(tensor.name for tensor in inner.initializer),
+    }
+    renamed = {name: f"{prefix}{name}" for name in names if name}
+    weights: dict[str, Callable[[], Array]]
+    weights = {renamed[tensor.name]: partial(_array, tensor, file.parent) for tensor in inner.initializer}
+    weights |= {renamed[name]: read for node in inner.node for name, read in _constants(node, file.parent)}
+    nodes = [node for node in inner.node if node.op_type != "Constant"]
+    graph = Graph(
+        nodes=tuple(_node(node, renamed, file.name if prefix or told else "") for node in nodes),
+        inputs=tuple(renamed[value.name] for value in inner.input if renamed[value.name] not in weights),
+        outputs=tuple(renamed[value.name] for value in inner.output),
+        weights=weights,
+    )
+    there = {value.name for value in inner.output}
+    for name in (name for node in nodes for name in node.output if name and name not in there):
+        inner.output.append(onnx.ValueInfoProto(name=name))
+    return Opened(graph=graph, file=file, model=model, renamed=renamed)
+
+
+def joined(graphs: Sequence[Graph], links: Mapping[str, str]) -> Graph:
+    """Graphs that run one after another as one. `links`: inputs of later ones -> outputs of earlier ones."""
+    nodes = [
+        replace(node, inputs=tuple(links.get(name, name) for name in node.inputs))
+        for graph in graphs
+        for node in graph.nodes
+    ]
+    return Graph(
+        nodes=tuple(nodes),
+        inputs=tuple(name for graph in graphs for name in graph.inputs if name not in links),
+        outputs=graphs[-1].outputs,
+        weights={name: read for graph in graphs for name, read in graph.weights.items()},
+    )
+
+
+def _node(node: Any, renamed: Mapping[str, str], file: str) -> Node:
+    inside = _free_names(node)  # what the graphs inside of an If or a Loop read
+    return Node(
+        op_type=node.op_type,
+        name=node.name or f"of {node.output[0]}",
+        inputs=tuple(renamed.get(name, name) for name in (*node.input, *inside)),
+        outputs=tuple(renamed[name] for name in node.output if name),
+        attributes=", ".join(_attribute(one) for one in node.attribute if _is_plain(one)),
+        file=file,
+    )
+
+
+def _free_names(node: Any) -> list[str]:
+    return [
+        name
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+        for inner in attribute.g.node
+        for name in (*inner.input, *_free_names(inner))
+        if name
+    ]
+
+
+def _is_plain(attribute: Any) -> bool:
+    kinds = onnx.AttributeProto
+    return attribute.type in (kinds.INT, kinds.FLOAT, kinds.STRING, kinds.INTS)
+
+
+def _attribute(attribute: Any) -> str:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, float):
+        value = f"{value:.6g}"
+    return f"{attribute.name}={value.decode(errors='replace') if isinstance(value, bytes) else value}"
+
+
+def _constants(node: Any, folder: Path) -> Iterator[tuple[str, Callable[[], Array]]]:
+    if node.op_type == "Constant":
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield node.output[0], partial(_array, attribute.t, folder)
+            else:
+                yield node.output[0], partial(np.asarray, onnx.helper.get_attribute_value(attribute))
+
+
+def _array(tensor: Any, folder: Path) -> Array:
+    found: Array = numpy_helper.to_array(tensor, str(folder))
+    return found.astype(np.float32) if found.dtype.kind not in "fiub" else found  # bfloat16 and its like
+
+
+def values_of(opened: Opened, feeds: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+    """Every value of a graph by its name, constants too; a portion of them is in memory at once. Raises RunError E608.
+
+    `feeds`: of the file's inputs, by their names in the file.
+    """
+    for name, read in opened.graph.weights.items():
+        yield name, read()
+    session = open_whole(opened)
+    names = [value.name for value in session.get_outputs()]
+    for start in range(0, len(names), PORTION):
+        portion = names[start : start + PORTION]
+        try:
+            found = session.run(portion, dict(feeds))
+        except Exception as error:  # onnxruntime's errors share no base
+            raise _unreadable(opened.file, error) from error
+        for name, array in zip(portion, found, strict=True):
+            if isinstance(array, np.ndarray):
+                yield opened.renamed[name], array
+
+
+def outputs_of(opened: Opened, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What a graph gives, by its names in the file. Raises RunError E608."""
+    wanted = {*opened.graph.outputs}
+    session = open_whole(opened)
+    names = [value.name for value in session.get_outputs() if opened.renamed[value.name] in wanted]
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:  # onnxruntime's errors share no base
+        raise _unreadable(opened.file, error) from error
+
+
+def open_whole(opened: Opened) -> Any:
+    """The session of a graph that gives every value. Raises RunError E608."""
+    options = session_options(0)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    folder = str(opened.file.parent.absolute())
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    try:
+        return onnxruntime.InferenceSession(
+            opened.model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base
+        raise _unreadable(opened.file, error) from error
+
+
+def feeds_of(opened: Opened, given: Mapping[str, Array]) -> dict[str, Array]:
+    """What a graph is fed for a batch: the arrays given that it takes, positions by the mask, and an empty cache.
+
+    Raises RunError E608 where it takes something else.
+    """
+    ids = given.get("input_ids")
+    batch = len(next(iter(given.values())))
+    found: dict[str, Array] = {}
+    for value in opened.model.graph.input:
+        name = value.name
+        if opened.renamed[name] in opened.graph.weights:
+            continue
+        if name in given:
+            found[name] = given[name]
+        elif name == "position_ids" and ids is not None:
+            found[name] = positions(given["attention_mask"], ids.shape[1])
+        elif name == "token_type_ids" and ids is not None:
+            found[name] = np.zeros_like(ids)
+        elif name.startswith(_PAST):
+            found[name] = _empty(value, batch)
+        elif name == "use_cache_branch":
+            found[name] = np.zeros(1, bool)
+        else:
+            message = f"{opened.file}: the graph takes {name}, which nothing gives"
+            raise RunError("E608", message, "compare it with a row that has it, or export it with other inputs")
+    return {name: _of_type(array, opened, name) for name, array in found.items()}
+
+
+def _of_type(array: Array, opened: Opened, name: str) -> Array:
+    """An array in the type that an input has: int32, or float16, in graphs of others."""
+    [value] = [value for value in opened.model.graph.input if value.name == name]
+    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
+
+
+def _empty(value: Any, batch: int) -> Array:
+    """Nothing cached, in an input's shape: what has no fixed size there is the batch first, and tokens then."""
+    dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
+    shape = [batch, *(max(size, 0) for size in dims[1:])]
+    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return np.zeros(shape, kind)
+
+
+def _unreadable(file: Path, error: Exception) -> RunError:
+    message = f"{file}: its values can't be looked at one by one: {first_line(error)}"
+    return RunError("E608", message, "give a graph that onnxruntime runs on the CPU")
