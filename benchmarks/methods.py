@@ -67,7 +67,6 @@ SUBJECTS: Mapping[str, Subject] = {
             "/metrics": ["perplexity", "token-accuracy"],
             "/training/max_length": 256,
             "/generation/max_new_tokens": 24,
-            "/verify/rows": 25,
         },
         metric="perplexity",
         baseline="untuned",
