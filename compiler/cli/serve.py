@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,5 +98,6 @@ def serve_bundle(folder: Path, threads: int, options: dict[str, Any]) -> None:
 
 
 def say(line: str) -> None:
-    """A line of the server's log."""
-    click.echo(line, err=True)
+    """A line of the server's log. The server goes on where nobody reads it any more."""
+    with suppress(BrokenPipeError):
+        click.echo(line, err=True)
