@@ -55,15 +55,17 @@ def write_client_files(
     `inputs`: those of the graphs. Raises OSError or ValueError for files that can't be read.
     """
     reader = open_reader(step.task, folder, max_length=step.max_length, root=Path())
-    _merge(folder / "config.json", {"transformers.js_config": dict(loading(folder, graphs, precision))})
+    loaded = dict(loading(folder, graphs, precision))
     if not isinstance(reader, Encoder):
+        write_json(folder / "config.json", config(folder, (), loaded))
         write_json(folder / PROCESSOR, image_processor(folder))
         return
+    ends = () if step.generation is None else writing_of(step.task, reader, step.generation, folder).ends
+    write_json(folder / "config.json", config(folder, ends, loaded))
     write_json(
         folder / CONFIG_FILE, tokenizer_config(folder, reader, cuts=_cuts(step), segments="token_type_ids" in inputs)
     )
     if step.generation is not None:
-        ends = writing_of(step.task, reader, step.generation, folder).ends
         write_json(folder / GENERATION, generation_config(folder, step.generation, ends, reader.pad_id))
 
 
@@ -71,6 +73,15 @@ def _cuts(step: Package) -> bool:
     """Whether a row is cut at the bundle's length: a prompt is cut where its answer needs the room."""
     head = tasks.module_of(step.task).head(step.task)
     return not head.cached or head.encodes
+
+
+def config(folder: Path, ends: Sequence[int], loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a folder, with the end tokens of answers, which a template may have of its own.
+
+    `loaded`: what transformers.js is told of the files that it opens.
+    """
+    named = {"eos_token_id": [*ends] if len(ends) > 1 else ends[0]} if ends else {}
+    return {**_read(folder / "config.json"), **named, **({"transformers.js_config": loaded} if loaded else {})}
 
 
 def loading(folder: Path, graphs: Sequence[str], precision: str) -> Iterator[tuple[str, Any]]:
@@ -121,12 +132,12 @@ def _content(value: Any) -> Any:
 
 def generation_config(folder: Path, generation: Generation, ends: Sequence[int], pad_id: int) -> dict[str, Any]:
     """How the texts are written, as far as clients can say it: stop strings and seeds have no place in it."""
-    config, base = _read(folder / "config.json"), _read(folder / GENERATION)
-    decoder = config.get("decoder")
-    told = {**config, **(decoder if isinstance(decoder, dict) else {}), **base}
+    own, base = _read(folder / "config.json"), _read(folder / GENERATION)
+    decoder = own.get("decoder")
+    told = {**own, **(decoder if isinstance(decoder, dict) else {}), **base}
     kept: dict[str, Any] = {name: base[name] for name in ("bos_token_id", "transformers_version") if name in base}
     neutral = {name: value for name, value in _NEUTRAL.items() if told.get(name) not in (None, value)}
-    start = config.get("decoder_start_token_id")
+    start = own.get("decoder_start_token_id")
     return {
         **kept,
         **neutral,
@@ -159,12 +170,6 @@ def image_processor(folder: Path) -> dict[str, Any]:
 
 def _sides(size: tuple[int, int] | None) -> dict[str, int]:
     return {} if size is None else {"height": size[0], "width": size[1]}
-
-
-def _merge(file: Path, more: Mapping[str, Any]) -> None:
-    """Adds to a JSON file what is not empty."""
-    if told := {name: value for name, value in more.items() if value}:
-        write_json(file, _read(file) | told)
 
 
 def _read(file: Path) -> dict[str, Any]:
