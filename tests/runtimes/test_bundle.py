@@ -14,7 +14,7 @@ from compiler.tasks import Example, TextClassification
 from runtimes.batches import collate
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
-from runtimes.manifest import check_hashes, files_in, read_manifest, seal
+from runtimes.manifest import TogetherManifest, check_hashes, files_in, read_manifest, read_together, seal
 from runtimes.tasks.labels import softmax
 from runtimes.tasks.text_classification import name_faults
 from runtimes.tokens import Encoder
@@ -26,6 +26,13 @@ def rows_of(*texts: str) -> list[dict[str, str]]:
 
 def examples(*texts: str) -> list[Example]:
     return [Example(row=row, target=0) for row in rows_of(*texts)]
+
+
+@pytest.mark.parametrize("parts", [(), ("..",), ("moods", "../other"), ("/etc",), ("",)])
+def test_parts_of_a_bundle_are_folders_in_it(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    seal(tmp_path, TogetherManifest(name="several", parts=parts, plan_key="0" * 64))
+    with pytest.raises(RunError, match="names no parts, or one that is no folder in it"):
+        read_together(tmp_path)
 
 
 def test_predictions_keep_the_order_of_their_texts_whatever_the_batch(tiny) -> None:
