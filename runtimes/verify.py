@@ -159,13 +159,15 @@ def verify_export(
     verified = replace(verified, report=replace(verified.report, costs=costs))
     if writer is not None and stages[-1].decoder is not None:
         verified = _with_written(verified, rows, stages, writer, encoder.pad_id, out)
+    _write(verified, rows, out)  # now: whatever happens to the layers, what was found is kept
     written = read_written(out / WRITTEN) if (out / WRITTEN).exists() else ()
     localised = localise_failure(verified.verification, stages, rows, written, size)
-    if localised is not None:
-        write_localised(out, localised)
-        verified = replace(verified, report=replace(verified.report, localised=replace(localised, layers=())))
-    _write(verified, rows, out)
-    return verified
+    if localised is None:
+        return verified
+    write_localised(out, localised)
+    report = replace(verified.report, localised=replace(localised, layers=()))
+    write_json(out / VERIFICATION, to_json(report))
+    return replace(verified, report=report)
 
 
 def read_report(folder: Path) -> Report:
