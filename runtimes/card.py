@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from compiler.typed import to_json
 from compiler.windows import Windowed
 from runtimes import tasks
 from runtimes.bundle import graphs_of, holds_function
+from runtimes.export.facts import DTYPES
 from runtimes.gate import Findings, Verification, compare_each
 from runtimes.manifest import Manifest
 from runtimes.provenance import Training
 
 _TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-_DTYPES: Mapping[str, str] = {"int8-static": "int8", "int4": "q4"}
-"""Precisions that transformers.js calls otherwise."""
 _PYTHON = """\
 import numpy as np
 import onnxruntime
@@ -210,7 +209,7 @@ def _snippets(manifest: Manifest, *, alone: bool) -> Iterator[str]:
         yield ""
         yield "With transformers.js:"
         yield ""
-        dtype = _DTYPES.get(manifest.precision, manifest.precision)
+        dtype = DTYPES[manifest.precision]
         yield from _block("js", _JAVASCRIPT.format(pipeline=card.pipeline, name=manifest.name, dtype=dtype))
 
 

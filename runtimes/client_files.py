@@ -19,13 +19,11 @@ from compiler.plan import Package
 from compiler.templates import CONFIG_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE
 from runtimes import tasks
 from runtimes.answers import writing_of
-from runtimes.export.facts import data_file
+from runtimes.export.facts import DTYPES, data_file
 from runtimes.inputs import open_reader
 from runtimes.tokens import Encoder
 
 GENERATION = "generation_config.json"
-DTYPES: Mapping[str, str] = {"fp16": "fp16", "int8": "int8", "int8-static": "int8", "int4": "q4"}
-"""What transformers.js calls a precision, by which it names the file that it opens."""
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _WITH_SEGMENTS = (
     *("Albert", "Bert", "ConvBert", "Deberta", "DebertaV2", "Electra", "Herbert", "MobileBert", "RoFormer"),
@@ -86,7 +84,7 @@ def config(folder: Path, ends: Sequence[int], loaded: Mapping[str, Any]) -> dict
 
 def loading(folder: Path, graphs: Sequence[str], precision: str) -> Iterator[tuple[str, Any]]:
     """Which files transformers.js opens."""
-    if precision in DTYPES:
+    if precision != "fp32" and precision in DTYPES:
         yield "dtype", DTYPES[precision]
     if outside := {Path(name).name: 1 for name in graphs if data_file(folder / name).exists()}:
         yield "use_external_data_format", outside

@@ -26,6 +26,8 @@ class ExportFacts:
 FOLDER = "onnx"
 _WHOLE, _HALVES = ("model",), ("encoder_model", "decoder_model_merged")
 _SUFFIXES: Mapping[str, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int8-static": "_int8", "int4": "_q4"}
+DTYPES: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int8-static": "int8", "int4": "q4"}
+"""What transformers.js calls a precision, by which it names the file that it opens."""
 
 
 def graph_names(*, encodes: bool, precision: str = "fp32") -> tuple[str, ...]:
