@@ -25,7 +25,7 @@ from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.export.facts import graph_names, virtual_file
+from runtimes.export.facts import DTYPES, graph_names, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
@@ -227,6 +227,8 @@ def graphs_of(manifest: Manifest) -> tuple[str, ...]:
 def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
+    if not holds_function(manifest) and manifest.precision not in DTYPES:
+        raise broken(folder, f"no graph is held in {manifest.precision}, and there is no function")
     graphs = graphs_of(manifest)
     begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
     shared = shared_folder(folder, manifest)
