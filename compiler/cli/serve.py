@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from compiler.cli.options import given_options
+
 if TYPE_CHECKING:
     from runtimes.serving import Limits
 
@@ -49,20 +51,14 @@ def serve_options(command: F) -> F:
 
 def refuse_without_serve() -> None:
     """Raises click's error for an option of the server where there is none."""
-    if given := [name for name in NAMES if _is_given(name)]:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --serve")
+    if given := given_options(NAMES):
+        raise click.UsageError(f"{given[0]} goes with --serve")
 
 
 def refuse_with_serve(names: tuple[str, ...]) -> None:
     """Raises click's error for an option about rows that are answered at once: a server is sent its rows."""
-    for parameter in click.get_current_context().command.params:
-        if parameter.name in names and _is_given(str(parameter.name)):
-            raise click.UsageError(f"{parameter.opts[-1]} does not go with --serve: rows are sent to POST /predict")
-
-
-def _is_given(name: str) -> bool:
-    """Whether the command line has an option."""
-    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    if given := given_options(names):
+        raise click.UsageError(f"{given[0]} does not go with --serve: rows are sent to POST /predict")
 
 
 def limits_of(options: dict[str, Any]) -> Limits:
