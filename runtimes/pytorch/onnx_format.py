@@ -39,8 +39,9 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
     module = tasks.module_of(task)
     head = module.head(task)
     if export.exporter == "genai":
-        assert saved.adapter is None, "merged, or written by transformers"
-        return _written(onnx_genai.export(saved.folder, out, GRAPH, opset=export.opset))
+        apart = saved.adapter.folder if saved.adapter else None
+        assert (apart is not None) == (export.adapter == "separate"), "merged, or written by transformers"
+        return _written(onnx_genai.export(saved.folder, out, GRAPH, opset=export.opset, adapter=apart))
     write_graph, place = _writer(head)
     if head.reading == "logits":
         shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
