@@ -462,7 +462,7 @@ CODES: dict[str, Code] = {
     ),
     "R242": Code(
         "an adapter that can't stay beside its graph",
-        'With "adapter": "separate" the base is exported once, and the updates are a file beside it that onnxruntime and '
+        'With "adapter": "separate" the base is exported, and the updates are a file beside it that onnxruntime and '
         "onnxruntime-genai load. The builder of onnxruntime-genai writes both, in float32, of plain low-rank updates "
         "in the layers: the method `lora` without modules_to_save. Everything else is merged before it is exported.",
     ),

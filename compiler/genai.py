@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
-from compiler.groups import LAYER
 from compiler.methods import LoRA
-from compiler.methods.lora import updated
 from compiler.recipe import Export, Onnx
 
 if TYPE_CHECKING:
@@ -65,15 +63,12 @@ def check_adapter(recipe: Recipe) -> Iterator[Diagnostic]:
 
 
 def check_adapted(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
-    """An adapter is left beside the graph of a model that the builder can hold, with updates in its layers."""
+    """An adapter is left beside the graph of a model that the builder can hold."""
     for index, export in _separate(recipe):
-        if _unlike(recipe, export) or _unfit(recipe):
-            continue
+        if _unlike(recipe, export) or _unfit(recipe) or export.exporter != "auto":
+            continue  # that is a finding already, or will be that the builder was named
         if reason := _unheld(export, model):
-            if export.exporter == "auto":  # else that it was named is the finding
-                yield _kept(recipe, index, _UNWRITTEN.format(reason))
-        elif outside := _outside(recipe, model):
-            yield _kept(recipe, index, f"{outside[0]} has an update and is in no layer")
+            yield _kept(recipe, index, _UNWRITTEN.format(reason))
 
 
 def _separate(recipe: Recipe) -> Iterator[tuple[int, Onnx]]:
@@ -99,12 +94,6 @@ def _unlike(recipe: Recipe, export: Onnx) -> str:
     if not export.is_exact:
         return f'it is written in fp32, and the precision is "{export.precision}"'
     return ""
-
-
-def _outside(recipe: Recipe, model: ModelFacts) -> list[str]:
-    """The modules outside of the layers that have an update."""
-    assert isinstance(recipe.method, LoRA), "asked before"
-    return [name for name in updated(recipe.method, model) if not LAYER.search(name)]
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[int, Onnx]]:

@@ -61,6 +61,11 @@ def activate(file: Path, inner: Any) -> Activated:
     return Activated(adapter, options)
 
 
+def write_nothing(file: Path, inner: Any) -> None:
+    """Writes an adapter that adds nothing to a session: zeros for each update."""
+    write_adapter(file, {name: np.zeros(shape, np.float32) for name, shape in optional_inputs(inner).items()})
+
+
 def optional_inputs(inner: Any) -> dict[str, tuple[int, ...]]:
     """The inputs of a session that have a default, and their shapes."""
     return {value.name: tuple(value.shape) for value in inner.get_overridable_initializers() if value.type == _TYPE}
