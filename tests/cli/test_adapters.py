@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ pytest.importorskip("onnxruntime_genai", reason="needs the onnx extra")
 from click.testing import CliRunner, Result
 
 from compiler.cli import main
+from compiler.hashes import sha256_of
 from runtimes.bundle import open_bundle
 from runtimes.decoding import generate
 from runtimes.errors import RunError
@@ -166,8 +168,7 @@ def failed(folder: Path) -> set[str]:
 
 
 def test_another_adapter_is_caught_by_its_answers(bundle: Path) -> None:
-    updates = read_adapter(bundle / ADAPTER)
-    write_adapter(bundle / ADAPTER, {name: np.float32(1.1) * update for name, update in updates.items()})
+    scale_updates(bundle)
     assert "outputs_batch_1" in failed(bundle)
 
 
@@ -177,17 +178,47 @@ def test_a_bundle_that_no_longer_names_its_adapter_is_caught_by_its_answers(bund
     assert "outputs_batch_1" in {check.name for _, check in verify_bundle(bundle, threads=1).failures()}
 
 
-def test_a_base_that_is_no_base_without_the_adapter_is_caught(bundle: Path) -> None:
+def add_to_defaults(folder: Path) -> None:
+    """Has the graph of a folder add something where it is given no adapter."""
     import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(bundle / GRAPH)
+    graph = onnx.load(folder / GRAPH)
     for tensor in graph.graph.initializer:
         if ".lora_A." in tensor.name or ".lora_B." in tensor.name:
             weights = numpy_helper.to_array(tensor) + np.float32(0.1)
             tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
-    onnx.save(graph, bundle / GRAPH)
+    onnx.save(graph, folder / GRAPH)
+
+
+def scale_updates(folder: Path) -> None:
+    """Has a folder hold another adapter."""
+    updates = read_adapter(folder / ADAPTER)
+    write_adapter(folder / ADAPTER, {name: np.float32(1.1) * update for name, update in updates.items()})
+
+
+def test_a_graph_that_is_no_base_without_its_adapter_is_caught_by_its_receiver(bundle: Path) -> None:
+    add_to_defaults(bundle)
     assert failed(bundle) == {"outputs_without_adapter"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "failure"),
+    [(scale_updates, "trained -> onnx: outputs"), (add_to_defaults, "base -> onnx-base: outputs")],
+)
+def test_a_worse_export_fails_the_gate_at_its_edge(
+    tuned: Path, tmp_path: Path, damage: Callable[[Path], None], failure: str
+) -> None:
+    project = Path(shutil.copytree(tuned.parents[1], tmp_path / "project", symlinks=True))
+    [adapter] = (project / "runs" / ".steps").glob(f"*/{ADAPTER}")
+    export = adapter.parents[1]
+    damage(export)
+    receipt = json.loads((export / "receipt.json").read_text(encoding="utf-8"))
+    receipt["outputs"] |= {name: sha256_of(export / name, None) for name in (ADAPTER, GRAPH)}
+    (export / "receipt.json").write_text(json.dumps(receipt), encoding="utf-8")
+    found = recipe("run", str(project / "recipe.json"), "--runs", str(project / "runs"), "--target", "cpu")
+    assert found.exit_code == 3, found.output
+    assert f"error[E602]: {failure}" in found.output
 
 
 @pytest.mark.parametrize(
