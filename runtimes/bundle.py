@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from runtimes.mlx.functions import FunctionSession
     from runtimes.mlx.sequence_functions import SequenceFunction
 
+    Graph = Session | CachedDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction
+
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 GOLDEN = "golden.jsonl"
@@ -121,7 +123,11 @@ class Bundle:
 
     def run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The outputs of a batch, in its targets' shape."""
-        outputs = read_outputs(self.head.reading, self.graph.outputs(batch.inputs), batch.targets)
+        return self.outputs_by(self.graph, batch)
+
+    def outputs_by(self, graph: Graph, batch: Batch) -> npt.NDArray[np.float32]:
+        """As `run`, by its graph opened in another way."""
+        outputs = read_outputs(self.head.reading, graph.outputs(batch.inputs), batch.targets)
         if outputs.shape != (*batch.positions.shape, self.num_outputs):
             shape = " by ".join(map(str, outputs.shape[1:])) or "no"
             raise broken(self.folder, f"the task has {self.num_outputs} outputs for a row, the graph gives {shape}")
@@ -167,7 +173,7 @@ class Bundle:
         return (self.manifest.part,) if self.manifest.part else self.head.results
 
     @cached_property
-    def graph(self) -> Session | CachedDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction:
+    def graph(self) -> Graph:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         if holds_function(self.manifest):
             return self._function()
@@ -188,7 +194,8 @@ class Bundle:
             return onnx_sequence_decoder(
                 self.folder, precision=precision, start_id=start, threads=self.threads, max_positions=most
             )
-        return onnx_decoder(self.folder / self.graphs[0], threads=self.threads, max_positions=most)
+        adapter = self.folder / self.manifest.adapter if self.manifest.adapter else None
+        return onnx_decoder(self.folder / self.graphs[0], threads=self.threads, max_positions=most, adapter=adapter)
 
     def _function(self) -> FunctionSession | SequenceFunction:
         """The function, which has to be the one that was sealed: MLX trusts what it reads."""
@@ -231,9 +238,10 @@ def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
         raise broken(folder, f"no graph is held in {manifest.precision}, and there is no function")
     graphs = graphs_of(manifest)
     begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
+    beside = (*begun, *([manifest.adapter] if manifest.adapter else []))
     shared = shared_folder(folder, manifest)
     for place, names in (
-        (shared, (*graphs, *begun, *files_of(manifest.task), CONFIG)),
+        (shared, (*graphs, *beside, *files_of(manifest.task), CONFIG)),
         (folder, (CONFIG, GOLDEN, HELD_OUT)),
     ):
         if lost := [name for name in names if not (place / name).is_file()]:

@@ -40,6 +40,15 @@ env.localModelPath = "..."; // the folder that this one is in
 const model = await pipeline("{pipeline}", "{name}", {{ dtype: "{dtype}" }});
 console.log(await model("..."));"""
 
+_ADAPTER = """\
+import onnxruntime_genai
+
+model = onnxruntime_genai.Model(".")
+adapters = onnxruntime_genai.Adapters(model)
+adapters.load("{adapter}", "tuned")
+generator = onnxruntime_genai.Generator(model, onnxruntime_genai.GeneratorParams(model))
+generator.set_active_adapter(adapters, "tuned")"""
+
 
 def body(name: str, manifests: Sequence[Manifest]) -> str:
     """The card below its metadata: of one task, or of several in one graph."""
@@ -205,6 +214,11 @@ def _snippets(manifest: Manifest, *, alone: bool) -> Iterator[str]:
         yield ""
         [result], [graph] = head.results, graphs
         yield from _block("python", _PYTHON.format(max_length=manifest.max_length, graph=graph, result=result))
+    if manifest.adapter:
+        yield ""
+        yield "With onnxruntime-genai, before tokens are appended:"
+        yield ""
+        yield from _block("python", _ADAPTER.format(adapter=manifest.adapter))
     if whole and card.pipeline:
         yield ""
         yield "With transformers.js:"
@@ -226,6 +240,11 @@ def _limits(manifests: Sequence[Manifest]) -> Iterator[str]:
     yield ""
     if compiler_tasks.reads(first.task) == "text":
         yield f"- {'Windows' if isinstance(first.task, Windowed) else 'Rows'} are cut at {first.max_length:,} tokens."
+    if first.adapter:
+        yield (
+            f"- The adapter is not merged: a program that does not load `{first.adapter}` gives the base model's "
+            "answers. transformers.js loads none."
+        )
     if first.precision != "fp32":
         yield f"- The weights are rounded to {first.precision}: metrics may fall by {first.max_metric_drop:g}."
     yield "- The figures are of rows like the held-out ones; of others nothing is known."

@@ -63,6 +63,8 @@ class Manifest:
     provenance: Provenance = field(default=NOTHING_TOLD, metadata={"later": True})
     part: str = field(default="", metadata={"later": True})
     """Of a graph of several tasks, the output of this one; the graph and the tokenizer are in the folder above."""
+    adapter: str = field(default="", metadata={"later": True})
+    """The file of an adapter that is not merged: without it the graph answers as the base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

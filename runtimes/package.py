@@ -20,7 +20,7 @@ from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
 from runtimes.card_metadata import card
 from runtimes.client_files import write_client_files
 from runtimes.errors import RunError
-from runtimes.export.facts import data_file, virtual_file
+from runtimes.export.facts import adapter_file, data_file, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, require_passed
 from runtimes.genai_files import write_genai
@@ -129,7 +129,7 @@ def _copy_graph(graph: Path, to: Path) -> None:
     """A graph, and what lies beside it."""
     to.parent.mkdir(exist_ok=True)
     shutil.copyfile(graph, to)
-    for beside in (data_file, virtual_file):
+    for beside in (data_file, virtual_file, adapter_file):
         if beside(graph).exists():
             shutil.copyfile(beside(graph), beside(to))
 
@@ -173,6 +173,7 @@ def _head_config(task: Task) -> dict[str, Any]:
 
 def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Manifest:
     edges = report.verification.edges
+    adapter = adapter_file(folder / parts.graphs[0])
     manifest = Manifest(
         name=step.name,
         task=step.task,
@@ -195,5 +196,6 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         versions=parts.versions,
         provenance=parts.provenance,
         part=parts.part,
+        adapter=adapter.relative_to(folder).as_posix() if adapter.exists() else "",
     )
     return as_read(replace(manifest, files=dict.fromkeys(parts.graphs, "")))  # sealed later

@@ -89,12 +89,15 @@ CachedDecoder = OnnxDecoder | GroupedDecoder
 """What runs a graph of a decoder, as its attention asks."""
 
 
-def onnx_decoder(onnx_file: Path, *, threads: int = 0, max_positions: int | None = None) -> CachedDecoder:
+def onnx_decoder(
+    onnx_file: Path, *, threads: int = 0, max_positions: int | None = None, adapter: Path | None = None
+) -> CachedDecoder:
     """The decoder of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
 
-    `max_positions`: tokens that a row may have, which config.json knows and the graph does not.
+    `max_positions`: tokens that a row may have, which config.json knows and the graph does not. `adapter`: a file that
+    is activated in it.
     """
-    session = open_session(onnx_file, threads=threads)
+    session = open_session(onnx_file, threads=threads, adapter=adapter)
     cached = {value.name: value for value in session.inner.get_inputs() if value.name.startswith(PAST)}
     if not cached:
         raise failure(onnx_file, f"keeps no cache: it has no inputs {PAST}*")

@@ -52,6 +52,11 @@ def virtual_file(onnx_file: Path) -> Path:
     return onnx_file.with_name("past_key_values.npz")
 
 
+def adapter_file(onnx_file: Path) -> Path:
+    """Where the adapter of a graph is that is not merged into it."""
+    return onnx_file.with_name("adapter.onnx_adapter")
+
+
 def data_file(onnx_file: Path) -> Path:
     """Where the weights of a graph are that are too large for its own file; named as transformers.js looks for them."""
     return onnx_file.with_name(f"{onnx_file.name}_data")
