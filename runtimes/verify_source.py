@@ -31,7 +31,7 @@ from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.export.bits import FRACTIONS, Rounding, rounding_of
 from runtimes.export.decoding import Answering, decoder_scores, onnx_decoder
-from runtimes.export.facts import graph_names
+from runtimes.export.facts import PAST, PRESENT, graph_names
 from runtimes.export.foreign import ForeignGraph, open_foreign
 from runtimes.export.places import Graphs, find_graphs
 from runtimes.features import TARGETS
@@ -44,7 +44,6 @@ from runtimes.untuned import SOURCE, Found
 from runtimes.verify import BATCH_SIZE, agreement, verify_export
 
 TARGET = "bundle"
-_PAST = "past_key_values."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +164,9 @@ def _is_decoder(graph: ForeignGraph) -> bool:
     """Whether a graph keeps its cache as ours do, so that it can be forced along a text."""
     names = {each.name for each in graph.inputs}
     outputs = {value.name for value in graph.session.inner.get_outputs()}
-    past = [each for each in graph.inputs if each.name.startswith(_PAST)]
+    past = [each for each in graph.inputs if each.name.startswith(PAST)]
     ours = {"input_ids", "attention_mask", "position_ids", *(each.name for each in past)}
-    present = {each.name.replace(_PAST, "present.") for each in past}
+    present = {each.name.replace(PAST, PRESENT) for each in past}
     whole = all(each.dtype == ("float32" if each in past else "int64") for each in graph.inputs)
     return bool(past) and names <= ours and {"logits", *present} <= outputs and whole
 

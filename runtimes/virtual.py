@@ -12,6 +12,7 @@ import numpy as np
 
 from compiler.files import new_file
 from runtimes.decoded import Floats, Ids
+from runtimes.export.facts import PAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def behind_virtual(mask_BT: Ids, num_tokens: int) -> Ids:
 def write_virtual(cache: VirtualCache, file: Path) -> None:
     """Writes the arrays by the names of the inputs that they are for: past_key_values.{i}.key and .value."""
     named = {
-        f"past_key_values.{at}.{kind}": array
+        f"{PAST}{at}.{kind}": array
         for at, layer in enumerate(cache.layers)
         for kind, array in zip(("key", "value"), layer, strict=True)
     }
@@ -60,7 +61,7 @@ def read_virtual(file: Path, shapes: Sequence[tuple[tuple[int, int], tuple[int, 
         return VirtualCache()
     with np.load(file, allow_pickle=False) as found:
         arrays = dict(found)
-    names = [f"past_key_values.{at}.{kind}" for at in range(len(shapes)) for kind in ("key", "value")]
+    names = [f"{PAST}{at}.{kind}" for at in range(len(shapes)) for kind in ("key", "value")]
     if [*arrays] != names:
         raise ValueError(f"{file.name} has not the keys and values of {len(shapes)} layers")
     cache = VirtualCache(

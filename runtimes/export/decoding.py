@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
-from runtimes.export.facts import virtual_file
+from runtimes.export.facts import PAST, PRESENT, virtual_file
 from runtimes.export.grouped import OPERATOR, GroupedDecoder
 from runtimes.export.operators import operators
 from runtimes.export.session import Session, failure, open_session, ort_value
@@ -26,7 +26,6 @@ from runtimes.virtual import VirtualCache, read_virtual
 
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, S, D], by the names of the inputs; never copied between steps."""
-_PAST, _PRESENT = "past_key_values.", "present."
 _DTYPES: Mapping[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -52,7 +51,7 @@ class OnnxDecoder:
         """The logits [B, V] of one token more for each row."""
         outputs = self._run(ids_B1, mask_BS, cache)
         logits_BSV: Floats = outputs.pop("logits").numpy()
-        return logits_BSV[:, -1], {name.replace(_PRESENT, _PAST): value for name, value in outputs.items()}
+        return logits_BSV[:, -1], {name.replace(PRESENT, PAST): value for name, value in outputs.items()}
 
     def reorder(self, cache: Cache, rows: Ids) -> Cache:
         """The cache of these rows of it."""
@@ -82,7 +81,7 @@ class OnnxDecoder:
         mask = self.before.seen(mask)
         tokens = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask, ids.shape[1])}
         given = {name: ort_value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
-        names = wanted or ["logits", *(name.replace(_PAST, _PRESENT) for name in self.sizes)]
+        names = wanted or ["logits", *(name.replace(PAST, PRESENT) for name in self.sizes)]
         return self.session.values(names, given)
 
 
@@ -99,9 +98,9 @@ def onnx_decoder(
     is activated in it.
     """
     session = open_session(onnx_file, threads=threads, adapter=adapter)
-    cached = {value.name: value for value in session.inner.get_inputs() if value.name.startswith(_PAST)}
+    cached = {value.name: value for value in session.inner.get_inputs() if value.name.startswith(PAST)}
     if not cached:
-        raise failure(onnx_file, f"keeps no cache: it has no inputs {_PAST}*")
+        raise failure(onnx_file, f"keeps no cache: it has no inputs {PAST}*")
     try:
         sizes = {name: (int(value.shape[1]), int(value.shape[3])) for name, value in cached.items()}
         dtype = _DTYPES[next(iter(cached.values())).type]

@@ -43,6 +43,10 @@ def graph_names(*, encodes: bool, precision: str = "fp32") -> tuple[str, ...]:
 ENCODER, DECODER = graph_names(encodes=True)
 
 
+PAST, PRESENT = "past_key_values.", "present."
+"""How the names of a cache's inputs begin, and those of its outputs."""
+
+
 def virtual_file(onnx_file: Path) -> Path:
     """Where the keys and values are that a decoder begins each row with, when it was tuned by virtual tokens."""
     return onnx_file.with_name("past_key_values.npz")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from compiler.diagnostics import did_you_mean
 from runtimes.errors import RunError
+from runtimes.export.facts import PAST
 from runtimes.export.session import Session, open_session
 from runtimes.tasks.interface import Head
 
@@ -30,7 +31,7 @@ TYPES: Mapping[str, str] = {
     "float16": "float16",
     "bool": "bool",
 }
-_PAST, _BRANCH = "past_key_values.", "use_cache_branch"
+_BRANCH = "use_cache_branch"
 _MADE = ("token_type_ids", "position_ids", "cache_position")
 _STATES = ("encoder_hidden_states", "encoder_attention_mask")
 
@@ -68,7 +69,7 @@ class ForeignGraph:
         return next((size for each in self._tokens() if (size := each.fixed(1)) is not None and _is_ids(each)), None)
 
     def _tokens(self) -> Iterator[Input]:
-        return (each for each in self.inputs if not each.name.startswith((_PAST, _BRANCH)))
+        return (each for each in self.inputs if not each.name.startswith((PAST, _BRANCH)))
 
     def outputs(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """The outputs [B, ...] of a padded batch, several of them stacked along a last axis. Raises RunError E604."""
@@ -104,7 +105,7 @@ class ForeignGraph:
         name = wanted.name
         if name in inputs:
             return inputs[name]
-        if name.startswith(_PAST):
+        if name.startswith(PAST):
             _, num_heads, _, size = wanted.shape
             return np.zeros((len(_first(inputs)), num_heads or 0, 0, size or 0), wanted.dtype)
         if name == _BRANCH:
@@ -178,7 +179,7 @@ def _input(file: Path, value: Any) -> Input:
 
 def _check_input(file: Path, name: str, inputs: Sequence[Input], reads: Sequence[str]) -> None:
     known = (*reads, *_MADE, _BRANCH)
-    if name in known or name.startswith(_PAST):
+    if name in known or name.startswith(PAST):
         return
     found = ", ".join(each.name for each in inputs)
     message = f'{file}: nothing of a row is called "{name}"; the graph takes {found}, and rows have {", ".join(reads)}'

@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
+from runtimes.export.facts import PAST, PRESENT
 from runtimes.export.session import Session, ort_value
 
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, P, D], by the names of the inputs."""
 OPERATOR = "GroupQueryAttention"
-_PAST, _PRESENT = "past_key_values.", "present."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,10 @@ class GroupedDecoder:
         places_BN = positions(mask_BS, ids_BN.shape[1])
         tokens = {"input_ids": ids_BN, "attention_mask": mask_BS, "position_ids": places_BN}
         given = {name: ort_value(value) for name, value in tokens.items() if name in self.session.inputs} | dict(cache)
-        names = [name.replace(_PAST, _PRESENT) for name in self.sizes]
+        names = [name.replace(PAST, PRESENT) for name in self.sizes]
         outputs = self.session.values(["logits", *names], given)
         logits_BNV: Floats = outputs.pop("logits").numpy()
-        return logits_BNV, {name.replace(_PRESENT, _PAST): value for name, value in outputs.items()}
+        return logits_BNV, {name.replace(PRESENT, PAST): value for name, value in outputs.items()}
 
 
 def begun_left(ids_BT: Ids, mask_BT: Ids) -> tuple[Ids, Ids]:

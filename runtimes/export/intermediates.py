@@ -17,12 +17,12 @@ from onnx import numpy_helper
 
 from runtimes.decoding import positions
 from runtimes.errors import RunError, first_line
+from runtimes.export.facts import PAST
 from runtimes.export.session import session_options
 from runtimes.localisation.values import Array, Graph, Node
 
 PORTION = 256
 """Values that are asked for at once; what is before them is computed again."""
-_PAST = "past_key_values."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +194,7 @@ def feeds_of(opened: Opened, given: Mapping[str, Array]) -> dict[str, Array]:
             found[name] = positions(given["attention_mask"], ids.shape[1])
         elif name == "token_type_ids" and ids is not None:
             found[name] = np.zeros_like(ids)
-        elif name.startswith(_PAST):
+        elif name.startswith(PAST):
             found[name] = _empty(value, batch)
         elif name == "use_cache_branch":
             found[name] = np.zeros(1, bool)

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
-from runtimes.export.facts import graph_names
+from runtimes.export.facts import PAST, PRESENT, graph_names
 from runtimes.export.session import Session, failure, open_session, ort_value
 
-_PAST, _PRESENT, _OWN, _HIDDEN = "past_key_values.", "present.", ".decoder.", "last_hidden_state"
+_OWN, _HIDDEN = ".decoder.", "last_hidden_state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Encoded:
 
     def after(self, outputs: Mapping[str, Any]) -> Encoded:
         """What the next step reads: what this one gave for it, by the names of its outputs."""
-        kept = {name.replace(_PRESENT, _PAST): value for name, value in outputs.items()}
+        kept = {name.replace(PRESENT, PAST): value for name, value in outputs.items()}
         return Encoded({**self.given, **kept, **_flag(True)})
 
 
@@ -88,7 +88,7 @@ class OnnxSequenceDecoder:
 
     def _step(self, ids: Ids, cache: Encoded, kept: Sequence[str]) -> tuple[Floats, Encoded]:
         """`kept`: the caches that the step makes longer."""
-        outputs = self._decode(ids, cache, ["logits", *(name.replace(_PAST, _PRESENT) for name in kept)])
+        outputs = self._decode(ids, cache, ["logits", *(name.replace(PAST, PRESENT) for name in kept)])
         logits_BSV: Floats = outputs.pop("logits").numpy()
         return logits_BSV[:, -1], cache.after(outputs)
 
@@ -111,10 +111,10 @@ def onnx_sequence_decoder(
     """
     files = [folder / name for name in graph_names(encodes=True, precision=precision)]
     encoder, decoder = (open_session(file, threads=threads, results=()) for file in files)
-    shapes = {value.name: value.shape for value in decoder.inner.get_inputs() if value.name.startswith(_PAST)}
+    shapes = {value.name: value.shape for value in decoder.inner.get_inputs() if value.name.startswith(PAST)}
     sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
     if not any(_OWN in name for name in sizes):
-        raise failure(files[-1], f"keeps no cache: it has no inputs {_PAST}*{_OWN}*")
+        raise failure(files[-1], f"keeps no cache: it has no inputs {PAST}*{_OWN}*")
     return OnnxSequenceDecoder(
         encoder=encoder, decoder=decoder, sizes=sizes, start_id=start_id, max_positions=max_positions
     )

@@ -11,7 +11,7 @@ from typing import Any
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.errors import RunError
-from runtimes.export.facts import graph_names
+from runtimes.export.facts import PAST, PRESENT, graph_names
 from runtimes.export.intermediates import Opened, feeds_of, joined, open_graph, outputs_of, values_of
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.search import search
@@ -24,7 +24,6 @@ from runtimes.pytorch.virtual import VirtualModel
 from runtimes.saved import SavedModel
 from runtimes.tasks import Head
 
-_PAST, _PRESENT = "past_key_values.", "present."
 _ENCODER = "encoder/"
 _HIDDEN, _SEEN = "last_hidden_state", "encoder_hidden_states"
 
@@ -92,7 +91,7 @@ def values_and_graph(
     encoder, decoder = opened
     feeds = feeds_of(encoder, inputs)
     encoded = outputs_of(encoder, feeds)
-    read = {name: name.replace(_PRESENT, _PAST).replace(_HIDDEN, _SEEN) for name in encoded}
+    read = {name: name.replace(PRESENT, PAST).replace(_HIDDEN, _SEEN) for name in encoded}
     given = {read[name]: array for name, array in encoded.items()}
     given |= {"input_ids": inputs["decoder_input_ids"], "encoder_attention_mask": inputs["attention_mask"]}
     links = {read[name]: encoder.renamed[name] for name in encoded if read[name] in decoder.graph.inputs}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from runtimes.decoding import positions
 from runtimes.errors import RunError, first_line
+from runtimes.export.facts import PAST, PRESENT
 from runtimes.export.intermediates import Opened, feeds_of, outputs_of, values_of
 from runtimes.localisation.alignment import difference_along
 from runtimes.localisation.finding import Localised
@@ -24,7 +25,6 @@ from runtimes.pytorch.onnx_decoder import Flat, cache_names
 from runtimes.pytorch.onnx_graph import identifier
 from runtimes.pytorch.traced import trace
 
-PAST = "past_key_values."
 ALONE = "a pass over the whole row is right; one token after its cache is not"
 
 
@@ -103,7 +103,7 @@ def _last_token(given: Mapping[str, Array], whole: Source) -> dict[str, Array]:
     count = int(given["attention_mask"][0].sum())
     seen = {name: given[name][:1, :count] for name in given}
     caches = {
-        name.replace("present.", PAST): whole.values[number].array[:1, :, : count - 1]
+        name.replace(PRESENT, PAST): whole.values[number].array[:1, :, : count - 1]
         for name, number in whole.results.items()
         if name != "logits"
     }

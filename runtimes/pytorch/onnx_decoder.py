@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from runtimes.export.facts import ExportFacts
+from runtimes.export.facts import PAST, PRESENT, ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes, cache_sizes, continued
 from runtimes.pytorch.onnx_graph import (
     BATCH,
@@ -67,7 +67,7 @@ def cache_names(num_layers: int) -> Iterator[tuple[str, str]]:
     """The names of each layer's keys and values, before and after."""
     for at in range(num_layers):
         for kind in ("key", "value"):
-            yield f"past_key_values.{at}.{kind}", f"present.{at}.{kind}"
+            yield f"{PAST}{at}.{kind}", f"{PRESENT}{at}.{kind}"
 
 
 def _axes(layers: tuple[LayerSizes, ...]) -> dict[str, Axes]:

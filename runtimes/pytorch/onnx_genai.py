@@ -25,7 +25,7 @@ from compiler.tokenizer_files import CARRIED, TOKENIZER
 from runtimes.errors import RunError, first_line
 from runtimes.export.adapters import write_adapter
 from runtimes.export.decoding import onnx_decoder
-from runtimes.export.facts import ExportFacts, adapter_file
+from runtimes.export.facts import PAST, PRESENT, ExportFacts, adapter_file
 from runtimes.export.genai import CONFIG, pointing_at
 from runtimes.pytorch.onnx_graph import LARGEST_INSIDE, ExportError, check_opset, facts, strip, write
 from runtimes.pytorch.quiet import quiet
@@ -133,7 +133,7 @@ def _settle(graph: onnx_ir.Model, head_size: int) -> None:
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         assert value.shape is not None, "the builder gives every input and output a shape"
         names = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
-        if str(value.name).startswith(("past_key_values.", "present.")):
+        if str(value.name).startswith((PAST, PRESENT)):
             names[-1] = head_size
         value.shape = onnx_ir.Shape([_AXES.get(name, name) if isinstance(name, str) else name for name in names])
     strip(graph)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from runtimes.export.facts import DECODER, ENCODER, ExportFacts
+from runtimes.export.facts import DECODER, ENCODER, PAST, PRESENT, ExportFacts
 from runtimes.pytorch.cached import CacheError, LayerSizes
 from runtimes.pytorch.onnx_graph import (
     BATCH,
@@ -113,7 +113,7 @@ def _decoder_axes(layers: Sequence[SequenceSizes], num_virtual: int, hidden_size
         shapes = [shape for layer in layers for shape in (sizes(layer).key, sizes(layer).value)]
         names = _cached(half, len(layers))
         return {
-            f"past_key_values.{name}": (BATCH, num_heads, axis, size)
+            f"{PAST}{name}": (BATCH, num_heads, axis, size)
             for name, (num_heads, size) in zip(names, shapes, strict=True)
         }
 
@@ -172,7 +172,7 @@ class _Target(nn.Module):
 
     def forward(self, **given: Tensor) -> dict[str, Tensor]:
         def kept(half: str) -> tuple[list[Tensor], list[Tensor]]:
-            found = [given[identifier(f"past_key_values.{name}")] for name in _cached(half, self.num_layers)]
+            found = [given[identifier(f"{PAST}{name}")] for name in _cached(half, self.num_layers)]
             return found[::2], found[1::2]
 
         mask = given["encoder_attention_mask"]
@@ -184,4 +184,4 @@ class _Target(nn.Module):
         source = [tensor for layer in layers for tensor in layer.computed]
         names = [*_cached("decoder", self.num_layers), *_cached("encoder", self.num_layers)]
         named = zip(names, [*own, *source], strict=True)
-        return {"logits": found.logits, **{identifier(f"present.{name}"): tensor for name, tensor in named}}
+        return {"logits": found.logits, **{identifier(f"{PRESENT}{name}"): tensor for name, tensor in named}}

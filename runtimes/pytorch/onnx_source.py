@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import onnx_ir
 
+from runtimes.export.facts import PAST
 from runtimes.pytorch.onnx_graph import UNTRACEABLE, ExportError
 
 CACHED = "use_cache_branch"
 """[1] bool: whether the source's keys and values are given."""
 HIDDEN = "encoder_hidden_states"
-_PAST, _HALF = "past_key_values.", ".encoder."
+_HALF = ".encoder."
 _ALL = np.iinfo(np.int64).max
 
 
@@ -28,7 +29,7 @@ def compute_source_once(model: onnx_ir.Model) -> None:
     """Rewrites the traced decoder in place. Raises ExportError when its attention is of another kind."""
     graph = model.graph
     inputs = {str(value.name): value for value in graph.inputs}
-    past = [value for name, value in inputs.items() if name.startswith(_PAST) and _HALF in name]
+    past = [value for name, value in inputs.items() if name.startswith(PAST) and _HALF in name]
     _measure_source(graph, past, inputs[HIDDEN])
     projections = _cut_source(graph, inputs[HIDDEN], inputs[CACHED])
     for key, value in zip(past[::2], past[1::2], strict=True):
