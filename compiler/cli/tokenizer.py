@@ -54,7 +54,12 @@ def tokenizer(model: str, rows: tuple[Path, ...], vocab_size: int, columns: tupl
     with new_folder(output) as folder:
         (folder / TOKENIZER).write_text(trained.content, encoding="utf-8")
         _write(files, trained, folder)
-    click.echo(f'{trained.vocab_size:,} tokens; in a recipe: "model": "./{output}", "method": "scratch"')
+    click.echo(f'{trained.vocab_size:,} tokens; in a recipe: "model": "{_named(output)}", "method": "scratch"')
+
+
+def _named(folder: Path) -> str:
+    """A folder as a recipe names it."""
+    return str(folder) if folder.is_absolute() else f"./{folder}"
 
 
 def _write(files: Files, trained: NewTokenizer, folder: Path) -> None:

@@ -95,6 +95,9 @@ def _turn(model: onnx.ModelProto) -> None:
         order = next((list(one.ints) for one in node.attribute if one.name == "perm"), None)
         model.graph.initializer.append(numpy_helper.from_array(array.transpose(order).copy(), node.output[0]))
         model.graph.node.remove(node)
+    read = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
+    for tensor in [tensor for name, tensor in weights.items() if name not in read]:
+        model.graph.initializer.remove(tensor)
 
 
 def _has_weight(node: onnx.NodeProto, names: set[str]) -> bool:
