@@ -15,6 +15,7 @@ from compiler.checks import asks_for_texts, resolved_export, selectable
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
+from compiler.coreml import check_encoder, coreml_choices
 from compiler.functions import function_choices
 from compiler.genai import check_exported, exporter_choices, settled_export
 from compiler.generation import MOST_EXAMPLES, Generation
@@ -172,6 +173,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *exporter_choices(recipe, model),
             *function_choices(recipe, task.task, training.max_length, generation),
             *precision_choices(recipe),
+            *coreml_choices(recipe),
         ),
     )
 
@@ -195,6 +197,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_groups(recipe, model)
     yield from check_exported(recipe, model)
     yield from check_static(recipe, model)
+    yield from check_encoder(recipe, model)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -188,6 +188,9 @@ def _why_none(run: Path) -> str:
     folders = sorted(run.glob("mlx*"))
     if not any(step["id"].startswith("package") for step in report["steps"]) and folders:
         return f"its export is {folders[0]}, for mlx-lm: mlx_lm.generate --model {folders[0]}"
+    packages = sorted(run.glob("coreml*"))
+    if not any(step["id"].startswith("package") for step in report["steps"]) and packages:
+        return f"its export is {packages[0] / 'model.mlpackage'}, which apps on Apple's systems open"
     if not any(step["id"].startswith("package") for step in report["steps"]):
         return 'its recipe has no export; add "export": ["onnx"] and run it again: nothing is trained again'
     if report["gate_passed"] is False:
