@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from compiler import methods, tasks
+from compiler.coreml import check_coreml
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
-from compiler.coreml import check_coreml
 from compiler.genai import check_exporter
 from compiler.metrics import UNRANKED, OfClasses, name_of
 from compiler.moments import unheld

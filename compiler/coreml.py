@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
-from compiler.tasks import ImageClassification, QuestionAnswering, TextClassification, TextRegression
-from compiler.tasks import TokenClassification
+from compiler.tasks import (
+    ImageClassification,
+    QuestionAnswering,
+    TextClassification,
+    TextRegression,
+    TokenClassification,
+)
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts

@@ -424,8 +424,8 @@ class CoreMl:
     format: Annotated[
         Literal["coreml"],
         About(
-            "A Core ML package, of models that classify, tag, measure or find answers. Written anywhere, run and proven "
-            "on macOS alone; no bundle is made of it."
+            "A Core ML package, of models that classify, tag, measure or find answers. It is written anywhere, and run "
+            "and proven on macOS alone; no bundle is made of it."
         ),
     ] = "coreml"
     precision: Annotated[Literal["fp32", "fp16"], About("Of the weights, and what is computed in.")] = "fp32"

@@ -12,10 +12,10 @@ from compiler import methods, tasks
 from compiler.auto import Auto, Choice
 from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import asks_for_texts, resolved_export, selectable
+from compiler.coreml import check_encoder, coreml_choices
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
-from compiler.coreml import check_encoder, coreml_choices
 from compiler.functions import function_choices
 from compiler.genai import check_exported, exporter_choices, settled_export
 from compiler.generation import MOST_EXAMPLES, Generation

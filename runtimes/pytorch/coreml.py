@@ -1,8 +1,8 @@
 """The Core ML writer: a transformers encoder, or a model of images, becomes `model.mlpackage`.
 
-coremltools reads TorchScript of a module whose attention mask is made by us, outside of transformers' own code, which it
-can't read: numbers that are added to what attention weighs, 0 where a token is seen. Weights keep their names, so that
-what was converted can be compared with the model, one by one, on any system. Only macOS runs a package.
+coremltools reads TorchScript of a module whose attention mask is made by us, outside of transformers' own code, which
+it can't read: numbers that are added to what attention weighs, 0 where a token is seen. Weights keep their names, so
+that what was converted can be compared with the model, one by one, on any system. Only macOS runs a package.
 https://apple.github.io/coremltools/
 """
 
