@@ -90,7 +90,9 @@ def traced(model: Wrapped) -> Any:
     """The model as TorchScript, which takes any number of rows and tokens. Raises RunError E507."""
     with quiet(), torch.no_grad():
         try:
-            return torch.jit.trace(model, example(model), strict=False, check_trace=False)
+            return torch.jit.trace(  # type: ignore[no-untyped-call]
+                model, example(model), strict=False, check_trace=False
+            )
         except Exception as error:  # whatever the model's own code raises
             raise failed(model, f"can't be traced: {first_line(error)}") from error
 
@@ -114,8 +116,9 @@ def write_package(model: Wrapped, shapes: Shapes, precision: str, out: Path) -> 
     """Writes a package that takes up to so many rows and tokens. Raises RunError E507."""
     script = traced(model)
     coremltools = package_tools()
-    most = max(shapes.batch_sizes), max(shapes.lengths, default=1)
-    rows, tokens = (coremltools.RangeDim(1, size, default=1) for size in most)
+    rows = coremltools.RangeDim(1, max(shapes.batch_sizes), default=1)
+    longest = max(shapes.lengths, default=1)
+    tokens = coremltools.RangeDim(1, longest, default=longest)
     passes = coremltools.PassPipeline.DEFAULT
     passes.remove_passes(KEPT_APART)
     held = coremltools.precision.FLOAT32 if precision == "fp32" else coremltools.precision.FLOAT16
