@@ -156,7 +156,7 @@ def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: 
     return input_rows() if str(source) == "-" else file_rows(source)
 
 
-def open_for(bundle: Path, runs_folder: Path, threads: int, provider: Provider) -> Bundle:
+def open_for(bundle: Path, runs_folder: Path, threads: int, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder, or the bundle of a run."""
     from runtimes.bundle import open_bundle
 

@@ -107,7 +107,9 @@ def _package_scores(export: CoreMl, task: Task, saved: SavedModel, written: Path
         raise _failure(written, error) from error
 
     def scores(batch: Batch) -> npt.NDArray[np.float32]:
-        given = {each.name: np.asarray(batch.inputs[each.name], each.dtype) for each in model.taken}
+        given: dict[str, npt.NDArray[Any]] = {
+            each.name: np.asarray(batch.inputs[each.name], each.dtype) for each in model.taken
+        }
         try:
             found = package.predict(given)
         except Exception as error:  # likewise

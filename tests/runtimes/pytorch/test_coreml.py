@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from runtimes.tasks import Head
 SHAPES = Shapes(batch_sizes=(1, 4), lengths=(8, 16))
 TEXT = (Taken("input_ids", ()), Taken("attention_mask", ()))
 PIXELS = (Taken("pixel_values", (3, 16, 16)),)
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -49,11 +50,13 @@ VIT = {name: SIZES[name] for name in ("hidden_size", "num_hidden_layers", "num_a
 
 
 def vit() -> PreTrainedModel:
-    return ViTForImageClassification(ViTConfig(**VIT, image_size=16, patch_size=8, num_labels=3))
+    return ViTForImageClassification(ViTConfig.from_dict({**VIT, "image_size": 16, "patch_size": 8, "num_labels": 3}))
 
 
 def resnet() -> PreTrainedModel:
-    config = ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1], embedding_size=8, layer_type="basic", num_labels=3)
+    config = ResNetConfig.from_dict(
+        {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8, "layer_type": "basic", "num_labels": 3}
+    )
     return ResNetForImageClassification(config)
 
 
@@ -124,7 +127,7 @@ def test_layers_that_changed_places_are_named(package: Path) -> None:
 
 
 def test_a_head_of_other_labels_is_named_by_its_shape(package: Path) -> None:
-    model = wrap(BertForSequenceClassification(BertConfig(**SIZES, num_labels=3)))
+    model = wrap(BertForSequenceClassification(BertConfig.from_dict({**SIZES, "num_labels": 3})))
     _, weights = compare_package(model, package, "fp32")
     assert "classifier.weight has the shape [2, 16], not [3, 16]" in weights.faults
 
