@@ -10,7 +10,6 @@ from compiler import tasks
 from compiler.auto import Choice
 from compiler.generation import Generation
 from compiler.lengths import length_grid
-from compiler.tasks.sequence_to_sequence import SequenceToSequence
 
 if TYPE_CHECKING:
     from compiler.recipe import Export, Recipe
@@ -48,9 +47,8 @@ def shapes_of(task: Task, max_length: int, generation: Generation | None = None)
     """
     if tasks.reads(task) == "image":
         return Shapes(batch_sizes=BATCH_SIZES, lengths=())
-    if isinstance(task, SequenceToSequence):
-        assert task.max_target_length != "auto", "resolved"
-        most = max(task.max_target_length, generation.max_new_tokens if generation else 0)
+    if (longest := tasks.longest_written(task)) is not None:
+        most = max(longest, generation.max_new_tokens if generation else 0)
         return Shapes(batch_sizes=BATCH_SIZES, lengths=_doubled(max_length), written=_doubled(most))
     return Shapes(batch_sizes=BATCH_SIZES, lengths=length_grid(max_length))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from compiler.generation import Generation
-from compiler.tasks import TextGeneration
-from compiler.templates import OWN, TemplateError, read_template
+from compiler.tasks import own_template
+from compiler.templates import TemplateError, read_template
 from compiler.tokenizer_files import TOKENIZER
 from runtimes import tasks
 from runtimes.answers import Written
@@ -88,9 +88,9 @@ def _named(ends: Sequence[int]) -> str:
 def check_templates(bundle: Bundle) -> Found:
     """The template for servers."""
     task, folder = bundle.task, bundle.folder
-    if isinstance(task, TextGeneration) and task.template.name == OWN:
+    if (source := own_template(task)) is not None:
         try:
-            right = read_template(folder).source == task.template.template().source
+            right = read_template(folder).source == source
         except TemplateError as error:
             yield str(error)
         else:

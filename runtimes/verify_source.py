@@ -20,7 +20,7 @@ import numpy as np
 from compiler import tasks as compiler_tasks
 from compiler.precisions import DROPS
 from compiler.recipe import Onnx
-from compiler.tasks import Example, TextGeneration
+from compiler.tasks import Example
 from compiler.templates import OWN, TemplateError, read_template
 from runtimes import tasks
 from runtimes.answers import writing_of
@@ -230,7 +230,7 @@ def _compare_files(found: Found, reader: InputReader, rows: Rows, folder: Path) 
         yield _compare_labels(called, config["id2label"])
     if found.generation is not None and isinstance(reader, Encoder) and config:
         yield _compare_ends(found, reader, folder)
-    if isinstance(found.task, TextGeneration) and (folder / "tokenizer_config.json").is_file():
+    if compiler_tasks.own_template(found.task) is not None and (folder / "tokenizer_config.json").is_file():
         yield _compare_templates(found, folder)
 
 

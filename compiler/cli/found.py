@@ -83,8 +83,8 @@ def find(
     """
     from compiler.hub import Sources, open_model
     from compiler.model_facts import model_facts
-    from compiler.model_task import answered_by
     from compiler.plan import ModelFiles
+    from compiler.tasks.own_head import answered_by
     from runtimes.untuned import Found
 
     sources = Sources(mirror=mirror_folder(), cache=cache_folder(), offline=offline())
@@ -172,7 +172,7 @@ def _unanswered(task: Task, columns: Mapping[str, str], data: Path) -> str:
 def _task(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Task | None:
     if value is None:
         return None
-    from compiler.model_task import written_task
+    from compiler.tasks.own_head import written_task
 
     try:
         return written_task(value)

@@ -29,7 +29,7 @@ class PTuning(VirtualTokens):
     ] = "auto"
 
 
-LEARNING_RATE = Auto(1e-3, "method p-tuning: a small network from scratch stands rates above those of full tuning")
+LEARNING_RATE = Auto(3e-3, "method p-tuning: a small network from scratch, far from the loss, stands high rates")
 MERGES = False  # it is exported with what it adds inside the graph, or before its cache
 SAVES: Literal["model", "adapter"] = "adapter"
 RUNTIMES = EVERY_RUNTIME

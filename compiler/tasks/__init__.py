@@ -32,6 +32,7 @@ from compiler.tasks.text_regression import TextRegression
 from compiler.tasks.text_to_text import TextToText
 from compiler.tasks.token_classification import TokenClassification
 from compiler.tasks.translation import Translation
+from compiler.templates import OWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,9 @@ __all__ = [
     "image_column",
     "is_started",
     "left_by",
+    "longest_written",
     "module_of",
+    "own_template",
     "pointer_of",
     "reads",
     "reference_of",
@@ -280,6 +283,24 @@ def is_started(task: Task, row: Mapping[str, Any]) -> bool:
             return text_generation.is_started(task, row)
         case _:
             return False
+
+
+def longest_written(task: Task) -> int | None:
+    """Tokens of the longest text that a resolved task learns to write from another one; None where it writes on."""
+    match task:
+        case SequenceToSequence(max_target_length=int(most)):
+            return most
+        case _:
+            return None
+
+
+def own_template(task: Task) -> str | None:
+    """The source of the chat template that rows are written by, where it is the tokenizer's own."""
+    match task:
+        case TextGeneration(template=template) if template.name == OWN:
+            return template.template().source
+        case _:
+            return None
 
 
 def written_ids(task: Task, ids: Sequence[int]) -> Sequence[int]:

@@ -119,13 +119,12 @@ def _round(export: Onnx, start: Path, out: Path, *, weights_alone: bool, rows: S
 
 
 def _dynamic(start: Path, out: Path, kinds: Sequence[str]) -> None:
-    """Weights in seven of eight bits: where the processor adds pairs of products in 16 bits, eight would overflow."""
+    """Weights in eight bits without a sign: signed ones overflow where a processor adds two products in 16 bits."""
     quantization.quantize_dynamic(
         start,
         out,
         op_types_to_quantize=[*kinds],
-        weight_type=quantization.QuantType.QInt8,
-        reduce_range=True,
+        weight_type=quantization.QuantType.QUInt8,
         use_external_data_format=data_file(start).exists(),
     )
 

@@ -10,8 +10,8 @@ import pytest
 
 from compiler.facts import ModelFacts
 from compiler.hub import SourceError
-from compiler.model_task import answerable, answered_by, written_task
 from compiler.tasks import TextClassification, TextRegression, TokenClassification
+from compiler.tasks.own_head import answerable, answered_by, written_task
 
 
 @pytest.fixture
