@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from runtimes.errors import RunError, first_line
 from runtimes.gate import Findings, compare_each
@@ -77,7 +78,8 @@ def used_weights(model: Wrapped) -> dict[str, npt.NDArray[Any]]:
     with torch.enable_grad():
         results = model(*example(model))
         parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
-        found = torch.autograd.grad(sum(each.sum() for each in results), [*parameters.values()], allow_unused=True)
+        total = torch.stack([each.sum() for each in results]).sum()
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
     return {
         name: each.detach().numpy()
         for (name, each), gradient in zip(parameters.items(), found, strict=True)
