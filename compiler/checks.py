@@ -9,7 +9,7 @@ from compiler import methods, tasks
 from compiler.coreml import check_coreml
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
-from compiler.genai import check_exporter
+from compiler.genai import check_adapter, check_exporter
 from compiler.metrics import UNRANKED, OfClasses, name_of
 from compiler.moments import unheld
 from compiler.options import check_options
@@ -41,6 +41,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_formats(recipe)
     yield from check_coreml(recipe)
     yield from check_exporter(recipe)
+    yield from check_adapter(recipe)
     yield from check_precisions(recipe)
     yield from check_generation(recipe)
     yield from check_unread_gate(recipe)

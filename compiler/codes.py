@@ -476,6 +476,12 @@ CODES: dict[str, Code] = {
         "same shapes in the model's folder. A stage that classifies or measures leaves the head of its task, so "
         "language models are tuned before it and not after.",
     ),
+    "R242": Code(
+        "an adapter that can't stay beside its graph",
+        'With "adapter": "separate" the base is exported, and the updates are a file beside it that onnxruntime and '
+        "onnxruntime-genai load. The builder of onnxruntime-genai writes both, in float32, of plain low-rank updates "
+        "in the layers: the method `lora` without modules_to_save. Everything else is merged before it is exported.",
+    ),
     "R241": Code(
         "an exporter that can't write the model",
         "The builder of onnxruntime-genai writes language models of the architectures that it is known to write right, "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
+from compiler.methods import LoRA
 from compiler.recipe import Export, Onnx
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ Nemotron as well: it stopped with an error on the first two, and the graphs of t
 HEAD_MULTIPLE = 16
 """GroupQueryAttention turns heads whose size is a multiple of this."""
 _TRANSFORMERS = '"transformers"'
+_UNWRITTEN = "the builder of onnxruntime-genai can't write this model: {}"
 
 
 def check_exporter(recipe: Recipe) -> Iterator[Diagnostic]:
@@ -51,6 +53,49 @@ def check_exported(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
             yield _finding(recipe, index, reason)
 
 
+def check_adapter(recipe: Recipe) -> Iterator[Diagnostic]:
+    """An adapter is left beside its graph where the builder writes both, of a method whose updates it knows."""
+    for index, export in _separate(recipe):
+        if found := _unlike(recipe, export):
+            yield _kept(recipe, index, found)
+        elif export.exporter == "auto" and (found := _unfit(recipe)):
+            yield _kept(recipe, index, _UNWRITTEN.format(found))
+
+
+def check_adapted(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
+    """An adapter is left beside the graph of a model that the builder can hold."""
+    for index, export in _separate(recipe):
+        if _unlike(recipe, export) or _unfit(recipe) or export.exporter != "auto":
+            continue  # that is a finding already, or will be that the builder was named
+        if reason := _unheld(export, model):
+            yield _kept(recipe, index, _UNWRITTEN.format(reason))
+
+
+def _separate(recipe: Recipe) -> Iterator[tuple[int, Onnx]]:
+    """The exports that leave the adapter beside the graph, with their numbers."""
+    for index, export in enumerate(recipe.export):
+        if isinstance(export, Onnx) and export.adapter == "separate":
+            yield index, export
+
+
+def _kept(recipe: Recipe, index: int, reason: str) -> Diagnostic:
+    message = f"the adapter can't stay beside the graph: {reason}"
+    return recipe.finding("R242", f"/export/{index}/adapter", message, 'write "merged", or leave it out')
+
+
+def _unlike(recipe: Recipe, export: Onnx) -> str:
+    """Why no adapter of a recipe can stay beside its graph; nothing where one can."""
+    if not isinstance(recipe.method, LoRA):
+        return f'the method "{recipe.method.type}" leaves no plain low-rank updates, as "lora" does'
+    if recipe.method.modules_to_save:
+        return "modules_to_save are trained in full, and the file holds low-rank updates alone"
+    if export.exporter == "transformers":
+        return 'the exporter "transformers" writes none'
+    if not export.is_exact:
+        return f'it is written in fp32, and the precision is "{export.precision}"'
+    return ""
+
+
 def _named(recipe: Recipe) -> Iterator[tuple[int, Onnx]]:
     """The exports that name the builder, with their numbers."""
     for index, export in enumerate(recipe.export):
@@ -59,7 +104,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[int, Onnx]]:
 
 
 def _finding(recipe: Recipe, index: int, reason: str) -> Diagnostic:
-    message = f"the builder of onnxruntime-genai can't write this model: {reason}"
+    message = _UNWRITTEN.format(reason)
     return recipe.finding("R241", f"/export/{index}/exporter", message, f"write {_TRANSFORMERS}, or leave it out")
 
 

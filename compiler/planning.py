@@ -48,7 +48,8 @@ def _all_steps(stages: tuple[ResolvedRecipe, ...]) -> Iterator[Step]:
     left = [replace(stage, model=_left_by(earlier)) for earlier, stage in zip(stages, others, strict=False)]
     before: str | None = None
     for stage in (first, *left):
-        steps = tuple(_steps(stage, before, merges=bool(stage.exports) or stage.stage != stages[-1].stage))
+        merged = any(not _leaves_adapter(export) for export in stage.exports)
+        steps = tuple(_steps(stage, before, merges=merged or stage.stage != stages[-1].stage))
         yield from steps
         before = next(step.id for step in reversed(steps) if isinstance(step, (Train, Merge)))
 
@@ -69,14 +70,20 @@ def _steps(recipe: ResolvedRecipe, before: str | None, *, merges: bool) -> Itera
     yield _train(recipe, before)
     if recipe.held_out is not None:
         yield _evaluate(recipe, recipe.held_out)
-    model_step = _id("train", recipe)
+    trained = model_step = _id("train", recipe)
     if methods.module_of(recipe.method).MERGES and merges:
         model_step = _id("merge", recipe)
-        yield Merge(id=model_step, stage=recipe.stage, inputs=(_id("train", recipe),), model=recipe.model)
+        yield Merge(id=model_step, stage=recipe.stage, inputs=(trained,), model=recipe.model)
     for index, export in enumerate(recipe.exports):
         assert recipe.held_out is not None, "an export has held-out rows to be verified on"
         suffix = "" if len(recipe.exports) == 1 else f"-{index + 1}"
-        yield from _export(recipe, recipe.held_out, model_step, suffix, export)
+        exported = trained if _leaves_adapter(export) else model_step
+        yield from _export(recipe, recipe.held_out, exported, suffix, export)
+
+
+def _leaves_adapter(export: Export) -> bool:
+    """Whether an export has the adapter beside the graph of its base, not merged."""
+    return isinstance(export, Onnx) and export.adapter == "separate"
 
 
 def _export(

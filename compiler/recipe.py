@@ -359,6 +359,13 @@ class Onnx:
             "with grouped-query attention; the bundle then opens in onnxruntime-genai. auto: genai where it can."
         ),
     ] = "auto"
+    adapter: Annotated[
+        Literal["merged", "separate"],
+        About(
+            "Where the updates of method lora go. merged: into the weights. separate: into a file beside the graph, "
+            "which is the base without it; onnxruntime and onnxruntime-genai load it. Of what genai writes, in fp32."
+        ),
+    ] = field(default="merged", metadata=_LATER)
     precision: Annotated[
         Precision,
         About(

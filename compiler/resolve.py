@@ -17,7 +17,7 @@ from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
 from compiler.functions import function_choices
-from compiler.genai import check_exported, exporter_choices, settled_export
+from compiler.genai import check_adapted, check_exported, exporter_choices, settled_export
 from compiler.generation import MOST_EXAMPLES, Generation
 from compiler.images import PROCESSOR
 from compiler.lengths import NO_TOKENS, auto_length
@@ -196,6 +196,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_few_shot(recipe, model, data)
     yield from check_groups(recipe, model)
     yield from check_exported(recipe, model)
+    yield from check_adapted(recipe, model)
     yield from check_static(recipe, model)
     yield from check_encoder(recipe, model)
 

@@ -37,6 +37,7 @@ from runtimes.verify_localise import failing_batches, first_found
 
 MODULE = "runtimes.pytorch.localise"
 _SHOWN = 6
+_APART, _MERGED = "its layers are not followed", 'export it merged: leave "adapter" out'
 Localise = Callable[[Task, SavedModel, Path, Batch], Localised]
 
 
@@ -59,6 +60,8 @@ def bisect_run(plan: Plan, store: Store) -> Iterator[tuple[str, Localised]]:
         message = f"the run {plan.name} has no export as ONNX"
         raise RunError("E607", message, 'layers are compared of ONNX graphs alone: add "export": ["onnx"]')
     for step in verifies:
+        if isinstance(step.export, Onnx) and step.export.adapter == "separate":
+            raise RunError("E607", f"{step.id} is of a graph whose adapter is beside it: {_APART}", _MERGED)
         yield from _bisect_step(step, plan, store)
 
 
@@ -113,6 +116,8 @@ def bisect_bundle(folder: Path, source: Path, *, threads: int = 0) -> Localised:
     if bundle.manifest.precision != "fp32":
         message = f"{folder} holds a graph in {bundle.manifest.precision}: every layer of it differs from its source"
         raise RunError("E607", message, "compare the run that made it, which has the graph in float32 too")
+    if bundle.manifest.adapter:
+        raise RunError("E607", f"{folder} holds an adapter beside its graph: {_APART}", _MERGED)
     golden = bundle.golden()
     if not golden:
         raise RunError("E607", f"{folder} has no golden rows to compare layers on", "ask its sender for a whole bundle")

@@ -25,7 +25,7 @@ from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.export.facts import Provider, graph_names, virtual_file
+from runtimes.export.facts import DTYPES, Provider, graph_names, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from runtimes.export.session import Session
     from runtimes.mlx.functions import FunctionSession
     from runtimes.mlx.sequence_functions import SequenceFunction
+
+    Graph = Session | CachedDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -122,7 +124,11 @@ class Bundle:
 
     def run(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The outputs of a batch, in its targets' shape."""
-        outputs = read_outputs(self.head.reading, self.graph.outputs(batch.inputs), batch.targets)
+        return self.outputs_by(self.graph, batch)
+
+    def outputs_by(self, graph: Graph, batch: Batch) -> npt.NDArray[np.float32]:
+        """As `run`, by its graph opened in another way."""
+        outputs = read_outputs(self.head.reading, graph.outputs(batch.inputs), batch.targets)
         if outputs.shape != (*batch.positions.shape, self.num_outputs):
             shape = " by ".join(map(str, outputs.shape[1:])) or "no"
             raise broken(self.folder, f"the task has {self.num_outputs} outputs for a row, the graph gives {shape}")
@@ -168,7 +174,7 @@ class Bundle:
         return (self.manifest.part,) if self.manifest.part else self.head.results
 
     @cached_property
-    def graph(self) -> Session | CachedDecoder | OnnxSequenceDecoder | FunctionSession | SequenceFunction:
+    def graph(self) -> Graph:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         if holds_function(self.manifest):
             return self._function()
@@ -195,8 +201,14 @@ class Bundle:
                 max_positions=most,
                 provider=self.provider,
             )
-        graph = self.folder / self.graphs[0]
-        return onnx_decoder(graph, threads=self.threads, max_positions=most, provider=self.provider)
+        adapter = self.folder / self.manifest.adapter if self.manifest.adapter else None
+        return onnx_decoder(
+            self.folder / self.graphs[0],
+            threads=self.threads,
+            max_positions=most,
+            adapter=adapter,
+            provider=self.provider,
+        )
 
     def _function(self) -> FunctionSession | SequenceFunction:
         """The function, which has to be the one that was sealed: MLX trusts what it reads."""
@@ -238,11 +250,14 @@ def graphs_of(manifest: Manifest) -> tuple[str, ...]:
 def open_bundle(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
+    if not holds_function(manifest) and manifest.precision not in DTYPES:
+        raise broken(folder, f"no graph is held in {manifest.precision}, and there is no function")
     graphs = graphs_of(manifest)
     begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
+    beside = (*begun, *([manifest.adapter] if manifest.adapter else []))
     shared = shared_folder(folder, manifest)
     for place, names in (
-        (shared, (*graphs, *begun, *files_of(manifest.task), CONFIG)),
+        (shared, (*graphs, *beside, *files_of(manifest.task), CONFIG)),
         (folder, (CONFIG, GOLDEN, HELD_OUT)),
     ):
         if lost := [name for name in names if not (place / name).is_file()]:

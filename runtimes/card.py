@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from compiler.typed import to_json
 from compiler.windows import Windowed
 from runtimes import tasks
 from runtimes.bundle import graphs_of, holds_function
+from runtimes.export.facts import DTYPES
 from runtimes.gate import Findings, Verification, compare_each
 from runtimes.manifest import Manifest
 from runtimes.provenance import Training
 
 _TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-_DTYPES: Mapping[str, str] = {"int8-static": "int8", "int4": "q4"}
-"""Precisions that transformers.js calls otherwise."""
 _PYTHON = """\
 import numpy as np
 import onnxruntime
@@ -40,6 +39,15 @@ import {{ env, pipeline }} from "@huggingface/transformers";
 env.localModelPath = "..."; // the folder that this one is in
 const model = await pipeline("{pipeline}", "{name}", {{ dtype: "{dtype}" }});
 console.log(await model("..."));"""
+
+_ADAPTER = """\
+import onnxruntime_genai
+
+model = onnxruntime_genai.Model(".")
+adapters = onnxruntime_genai.Adapters(model)
+adapters.load("{adapter}", "tuned")
+generator = onnxruntime_genai.Generator(model, onnxruntime_genai.GeneratorParams(model))
+generator.set_active_adapter(adapters, "tuned")"""
 
 
 def body(name: str, manifests: Sequence[Manifest]) -> str:
@@ -206,11 +214,16 @@ def _snippets(manifest: Manifest, *, alone: bool) -> Iterator[str]:
         yield ""
         [result], [graph] = head.results, graphs
         yield from _block("python", _PYTHON.format(max_length=manifest.max_length, graph=graph, result=result))
+    if manifest.adapter:
+        yield ""
+        yield "With onnxruntime-genai, before tokens are appended:"
+        yield ""
+        yield from _block("python", _ADAPTER.format(adapter=manifest.adapter))
     if whole and card.pipeline:
         yield ""
         yield "With transformers.js:"
         yield ""
-        dtype = _DTYPES.get(manifest.precision, manifest.precision)
+        dtype = DTYPES[manifest.precision]
         yield from _block("js", _JAVASCRIPT.format(pipeline=card.pipeline, name=manifest.name, dtype=dtype))
 
 
@@ -227,6 +240,11 @@ def _limits(manifests: Sequence[Manifest]) -> Iterator[str]:
     yield ""
     if compiler_tasks.reads(first.task) == "text":
         yield f"- {'Windows' if isinstance(first.task, Windowed) else 'Rows'} are cut at {first.max_length:,} tokens."
+    if first.adapter:
+        yield (
+            f"- The adapter is not merged: a program that does not load `{first.adapter}` gives the base model's "
+            "answers. transformers.js loads none."
+        )
     if first.precision != "fp32":
         yield f"- The weights are rounded to {first.precision}: metrics may fall by {first.max_metric_drop:g}."
     yield "- The figures are of rows like the held-out ones; of others nothing is known."

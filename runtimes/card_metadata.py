@@ -48,7 +48,7 @@ def _metadata(name: str, manifests: Sequence[Manifest]) -> str:
     data = ModelCardData(
         **_licence(origin.licence),
         **_base(manifests[0].provenance),
-        library_name=kind if holds_function(manifests[0]) or len(cards) > 1 or not cards[0].pipeline else _JAVASCRIPT,
+        library_name=_JAVASCRIPT if _opens_in_javascript(manifests) else kind,
         pipeline_tag=tags.pop() if len(tags) == 1 else None,
         tags=[*dict.fromkeys([kind, "recipec", *(tag for each in cards for tag in each.tags)])],
         datasets=[*origin.datasets] or None,
@@ -57,6 +57,13 @@ def _metadata(name: str, manifests: Sequence[Manifest]) -> str:
         eval_results=results or None,
     )
     return data.to_yaml(line_break="\n")
+
+
+def _opens_in_javascript(manifests: Sequence[Manifest]) -> bool:
+    """Whether transformers.js answers as the bundle does: it opens graphs of one task, and loads no adapter."""
+    first = manifests[0]
+    pipeline = tasks.module_of(first.task).card(first.task).pipeline
+    return bool(pipeline) and len(manifests) == 1 and not holds_function(first) and not first.adapter
 
 
 def _licence(licence: Licence) -> dict[str, Any]:

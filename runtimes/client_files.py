@@ -19,13 +19,11 @@ from compiler.plan import Package
 from compiler.templates import CONFIG_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE
 from runtimes import tasks
 from runtimes.answers import writing_of
-from runtimes.export.facts import data_file
+from runtimes.export.facts import DTYPES, data_file
 from runtimes.inputs import open_reader
 from runtimes.tokens import Encoder
 
 GENERATION = "generation_config.json"
-DTYPES: Mapping[str, str] = {"fp16": "fp16", "int8": "int8", "int8-static": "int8", "int4": "q4"}
-"""What transformers.js calls a precision, by which it names the file that it opens."""
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _WITH_SEGMENTS = (
     *("Albert", "Bert", "ConvBert", "Deberta", "DebertaV2", "Electra", "Herbert", "MobileBert", "RoFormer"),
@@ -55,15 +53,17 @@ def write_client_files(
     `inputs`: those of the graphs. Raises OSError or ValueError for files that can't be read.
     """
     reader = open_reader(step.task, folder, max_length=step.max_length, root=Path())
-    _merge(folder / "config.json", {"transformers.js_config": dict(loading(folder, graphs, precision))})
+    loaded = dict(loading(folder, graphs, precision))
     if not isinstance(reader, Encoder):
+        write_json(folder / "config.json", config(folder, (), loaded))
         write_json(folder / PROCESSOR, image_processor(folder))
         return
+    ends = () if step.generation is None else writing_of(step.task, reader, step.generation, folder).ends
+    write_json(folder / "config.json", config(folder, ends, loaded))
     write_json(
         folder / CONFIG_FILE, tokenizer_config(folder, reader, cuts=_cuts(step), segments="token_type_ids" in inputs)
     )
     if step.generation is not None:
-        ends = writing_of(step.task, reader, step.generation, folder).ends
         write_json(folder / GENERATION, generation_config(folder, step.generation, ends, reader.pad_id))
 
 
@@ -73,9 +73,18 @@ def _cuts(step: Package) -> bool:
     return not head.cached or head.encodes
 
 
+def config(folder: Path, ends: Sequence[int], loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a folder, with the end tokens of answers, which a template may have of its own.
+
+    `loaded`: what transformers.js is told of the files that it opens.
+    """
+    named = {"eos_token_id": [*ends] if len(ends) > 1 else ends[0]} if ends else {}
+    return {**_read(folder / "config.json"), **named, **({"transformers.js_config": loaded} if loaded else {})}
+
+
 def loading(folder: Path, graphs: Sequence[str], precision: str) -> Iterator[tuple[str, Any]]:
     """Which files transformers.js opens."""
-    if precision in DTYPES:
+    if precision != "fp32" and precision in DTYPES:
         yield "dtype", DTYPES[precision]
     if outside := {Path(name).name: 1 for name in graphs if data_file(folder / name).exists()}:
         yield "use_external_data_format", outside
@@ -121,12 +130,12 @@ def _content(value: Any) -> Any:
 
 def generation_config(folder: Path, generation: Generation, ends: Sequence[int], pad_id: int) -> dict[str, Any]:
     """How the texts are written, as far as clients can say it: stop strings and seeds have no place in it."""
-    config, base = _read(folder / "config.json"), _read(folder / GENERATION)
-    decoder = config.get("decoder")
-    told = {**config, **(decoder if isinstance(decoder, dict) else {}), **base}
+    own, base = _read(folder / "config.json"), _read(folder / GENERATION)
+    decoder = own.get("decoder")
+    told = {**own, **(decoder if isinstance(decoder, dict) else {}), **base}
     kept: dict[str, Any] = {name: base[name] for name in ("bos_token_id", "transformers_version") if name in base}
     neutral = {name: value for name, value in _NEUTRAL.items() if told.get(name) not in (None, value)}
-    start = config.get("decoder_start_token_id")
+    start = own.get("decoder_start_token_id")
     return {
         **kept,
         **neutral,
@@ -159,12 +168,6 @@ def image_processor(folder: Path) -> dict[str, Any]:
 
 def _sides(size: tuple[int, int] | None) -> dict[str, int]:
     return {} if size is None else {"height": size[0], "width": size[1]}
-
-
-def _merge(file: Path, more: Mapping[str, Any]) -> None:
-    """Adds to a JSON file what is not empty."""
-    if told := {name: value for name, value in more.items() if value}:
-        write_json(file, _read(file) | told)
 
 
 def _read(file: Path) -> dict[str, Any]:

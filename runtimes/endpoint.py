@@ -31,6 +31,7 @@ _DRAINED = 64 << 20
 """Bytes beyond the limit that are read all the same: a client that writes its body to the end then reads the answer."""
 Say = Callable[[str], None]
 Told = Callable[..., Awaitable[Response]]
+Hold = Callable[[int], None]
 
 
 class Endpoint:
@@ -81,6 +82,7 @@ class Endpoint:
         return as_json(found.to_json(), found.status)
 
     async def _health(self, request: Request) -> Response:
+        self.worker.check()
         facts = self.served.facts()
         return as_json({"status": "ready", **{key: facts[key] for key in ("name", "task", "plan_key")}})
 
@@ -89,15 +91,10 @@ class Endpoint:
         return as_json({**self.served.facts(), "limits": limits})
 
     async def _predict(self, request: Request) -> Response:
-        body = await read_body(request, self.limits.max_bytes)
-        if self._held + len(body) > self.limits.max_held:
-            raise RequestError(503, "E623", f"requests of {self._held:,} bytes wait already", "ask again later")
-        self._held += len(body)
-        try:
+        with self._holding() as hold:
+            body = await read_body(request, self.limits.max_bytes, hold)
             rows = rows_asked(body, self.served, self.limits)
             answers = await asyncio.wrap_future(self.worker.submit(rows))
-        finally:
-            self._held -= len(body)
         try:
             return as_json({"answers": answers})
         except ValueError:
@@ -105,9 +102,29 @@ class Endpoint:
             self.say(f"error[E604]: {message}")
             raise RequestError(500, "E604", message, "verify the bundle: recipe verify BUNDLE") from None
 
+    @contextmanager
+    def _holding(self) -> Iterator[Hold]:
+        """What counts bytes of a request, as they come, until it is answered."""
+        own = 0
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request. Raises RequestError: 413 where it has more than `most` bytes, 408 where it takes long."""
+        def hold(size: int) -> None:
+            nonlocal own
+            if self._held + size > self.limits.max_held:
+                raise RequestError(503, "E623", f"requests of {self._held:,} bytes wait already", "ask again later")
+            own += size
+            self._held += size
+
+        try:
+            yield hold
+        finally:
+            self._held -= own
+
+
+async def read_body(request: Request, most: int, hold: Hold) -> bytes:
+    """The body of a request. Raises RequestError: 413 where it has more than `most` bytes, 408 where it takes long.
+
+    `hold`: told of each part before it is kept; it raises where all requests together have too many bytes.
+    """
     announced = request.headers.get("content-length", "")
     too_large = RequestError(413, "E621", f"a request may have {most:,} bytes", "send the rows in several requests")
     if request.headers.get("expect", "").lower() == "100-continue" and announced.isdigit() and int(announced) > most:
@@ -119,7 +136,9 @@ async def read_body(request: Request, most: int) -> bytes:
                 size += len(part)
                 if size > most + _DRAINED:
                     raise too_large
-                body += part if size <= most else b""
+                if size <= most:
+                    hold(len(part))
+                    body += part
     except TimeoutError:
         message = f"the body did not come within {READ_SECONDS:.0f} seconds"
         raise RequestError(408, "E621", message, "send it at once") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from compiler.files import write_json
 from compiler.plan import Package
-from runtimes.answers import CONFIGURATIONS, writing_of
+from runtimes.answers import CONFIGURATIONS
 from runtimes.decoded import eos_ids
 from runtimes.export import genai
 from runtimes.inputs import open_reader
@@ -16,7 +16,7 @@ from runtimes.tokens import Encoder
 
 
 def write_genai(step: Package, written: Path, graph: str, folder: Path) -> None:
-    """Writes genai_config.json into a bundle where the export has one.
+    """Writes genai_config.json into a bundle where the export has one, once its other configurations say how it ends.
 
     `written`: the folder of the export; `graph`: its file, as in the bundle. Raises OSError or ValueError where a part
     is missing.
@@ -30,17 +30,10 @@ def write_genai(step: Package, written: Path, graph: str, folder: Path) -> None:
         config,
         step.generation,
         max_length=step.max_length,
-        end_tokens=_ends(step, encoder, folder),
+        end_tokens=eos_ids(*(_json(folder / name) for name in CONFIGURATIONS)),
         pad_id=encoder.pad_id,
     )
     write_json(folder / genai.CONFIG, told)
-
-
-def _ends(step: Package, encoder: Encoder, folder: Path) -> tuple[int, ...]:
-    """The tokens that end a text: with a task that writes, its own too."""
-    if step.generation is not None:
-        return writing_of(step.task, encoder, step.generation, folder).ends
-    return eos_ids(*(_json(folder / name) for name in CONFIGURATIONS))
 
 
 def _json(file: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from compiler.files import write_text
 from compiler.generation import Generation
 from compiler.hashes import sha256_of
 from compiler.metrics import Metric
-from compiler.recipe import Held
+from compiler.recipe import NAME, Held
 from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes.errors import RunError
@@ -62,6 +63,8 @@ class Manifest:
     provenance: Provenance = field(default=NOTHING_TOLD, metadata={"later": True})
     part: str = field(default="", metadata={"later": True})
     """Of a graph of several tasks, the output of this one; the graph and the tokenizer are in the folder above."""
+    adapter: str = field(default="", metadata={"later": True})
+    """The file of an adapter that is not merged: without it the graph answers as the base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,10 @@ def is_together(folder: Path) -> bool:
 
 def read_together(folder: Path) -> TogetherManifest:
     """The manifest of a bundle of several tasks. Raises RunError E601."""
-    return _read(TogetherManifest, folder)
+    manifest = _read(TogetherManifest, folder)
+    if not manifest.parts or not all(re.fullmatch(NAME, name) for name in manifest.parts):
+        raise broken(folder, f"{MANIFEST} names no parts, or one that is no folder in it")
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -16,26 +16,23 @@ from compiler.recipe import Held
 from compiler.tasks import Task
 from compiler.tokenizer_files import CARRIED
 from runtimes import tasks
-from runtimes.answers import writing_of
 from runtimes.bundle import CONFIG, GOLDEN, HELD_OUT, WRITTEN
 from runtimes.card_metadata import card
 from runtimes.client_files import write_client_files
 from runtimes.errors import RunError
-from runtimes.export.facts import data_file, virtual_file
+from runtimes.export.facts import adapter_file, data_file, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.gate import Verification, require_passed
 from runtimes.genai_files import write_genai
-from runtimes.inputs import files_of, open_reader
+from runtimes.inputs import files_of
 from runtimes.learnt import learnt
 from runtimes.manifest import Manifest, TogetherManifest, as_read, seal
 from runtimes.provenance import NOTHING_TOLD, Provenance
-from runtimes.tokens import Encoder
 from runtimes.verify import GOLDEN as VERIFIED_GOLDEN
 from runtimes.verify import HELD_OUT as VERIFIED_HELD_OUT
 from runtimes.verify import WRITTEN as VERIFIED_WRITTEN
 from runtimes.verify import Report, read_report
 from runtimes.verify_bundle import verify_bundle, verify_together
-from runtimes.verify_settings import with_ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +100,6 @@ def _copy(step: Package, parts: Parts, folder: Path) -> None:
     """Every file of the bundle but its manifest."""
     _copy_shared(step, parts, folder)
     _copy_own(step, parts, folder)
-    if step.generation is not None:
-        encoder = open_reader(step.task, folder, max_length=step.max_length, root=Path())
-        assert isinstance(encoder, Encoder), "texts are written by token"
-        with_ends(folder, writing_of(step.task, encoder, step.generation, folder).ends)
     try:
         write_client_files(step, folder, parts.graphs, _inputs(parts.graphs, folder), parts.precision)
         write_genai(step, parts.written, parts.graphs[0], folder)
@@ -136,7 +129,7 @@ def _copy_graph(graph: Path, to: Path) -> None:
     """A graph, and what lies beside it."""
     to.parent.mkdir(exist_ok=True)
     shutil.copyfile(graph, to)
-    for beside in (data_file, virtual_file):
+    for beside in (data_file, virtual_file, adapter_file):
         if beside(graph).exists():
             shutil.copyfile(beside(graph), beside(to))
 
@@ -180,6 +173,7 @@ def _head_config(task: Task) -> dict[str, Any]:
 
 def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Manifest:
     edges = report.verification.edges
+    adapter = adapter_file(folder / parts.graphs[0])
     manifest = Manifest(
         name=step.name,
         task=step.task,
@@ -202,5 +196,6 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         versions=parts.versions,
         provenance=parts.provenance,
         part=parts.part,
+        adapter=adapter.relative_to(folder).as_posix() if adapter.exists() else "",
     )
     return as_read(replace(manifest, files=dict.fromkeys(parts.graphs, "")))  # sealed later

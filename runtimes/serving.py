@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
+from math import isfinite
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
@@ -79,7 +81,8 @@ def rows_asked(body: bytes, served: Served, limits: Limits) -> tuple[Row, ...]:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=once_each)
+        text = body.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=once_each)
     except UnicodeDecodeError:
         raise _unreadable("the body is not UTF-8") from None
     except RecursionError:
@@ -92,6 +95,13 @@ def _json(body: bytes) -> Any:
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is not a number in JSON")
+
+
+def _finite(word: str) -> float:
+    """A number that can be sent back, as all of a row is."""
+    if not isfinite(number := float(word)):
+        raise ValueError(f"{word} is more than a number of 64 bits can be")
+    return number
 
 
 def _typed(text: str, served: Served) -> Row:
@@ -149,13 +159,19 @@ class Worker:
     def submit(self, rows: Sequence[Row]) -> Future[list[dict[str, Any]]]:
         """The answers, when they are there: each row with its prediction. The future raises RequestError.
 
-        Raises RequestError 503 when too many requests wait.
+        Raises RequestError 503 when too many requests wait, 500 when nothing answers them any more.
         """
+        self.check()
         if self._queue.qsize() >= self._limits.max_waiting:
             raise RequestError(503, "E623", f"{self._limits.max_waiting:,} requests wait already", "ask again later")
         asked = _Asked(rows)
         self._queue.put(asked)
         return asked.answers
+
+    def check(self) -> None:
+        """Nothing while requests are answered. Raises RequestError 500."""
+        if not self._thread.is_alive():
+            raise RequestError(500, "E499", "the thread that answers has ended", "start the server again")
 
     def close(self) -> None:
         """Returns when everything that was submitted is answered; nothing may be submitted afterwards."""
@@ -218,9 +234,11 @@ class Worker:
     def _answer_read(self, read: Sequence[tuple[_Asked, list[Any]]]) -> None:
         rows = [row for _, own in read for row in own]
         numbers = [number for _, own in read for number in range(len(own))]
-        predictions = iter(self._served.predict(rows, numbers, self._limits.max_batch))
-        for asked, _ in read:
-            asked.answers.set_result([{**row, "prediction": next(predictions)} for row in asked.rows])
+        predictions = self._served.predict(rows, numbers, self._limits.max_batch)
+        given = [row for asked, _ in read for row in asked.rows]
+        answers = iter([{**row, "prediction": each} for row, each in zip(given, predictions, strict=True)])
+        for asked, own in read:  # from here on nothing fails: no request is answered twice
+            asked.answers.set_result([*islice(answers, len(own))])
 
     def _answer_alone(self, asked: _Asked, rows: list[Any]) -> None:
         """The answers to one request; where they fail, the error names the first row that does."""

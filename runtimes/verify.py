@@ -81,6 +81,15 @@ class Writer:
     source: Callable[[], Decoder[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model without the adapter that its export leaves beside the graph, and the graph without it."""
+
+    source: Stage
+    graph: Stage
+    noise: NoiseFunction  # of the source
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What one stage answered, float32 [P, C] each."""
@@ -139,13 +148,14 @@ def verify_export(
     noise: NoiseFunction,
     out: Path,
     writer: Writer | None = None,
+    base: Base | None = None,
 ) -> Verified:
     """The verdict over the stages, the source first; writes it, the rows that disagree and the golden rows to `out`.
 
     One stage is in memory at a time. `writer`: of the source, where the task writes texts; the last stage that is not
-    rounded is forced along what it writes. `noise`: the float32 noise of the saved model. A failed check raises
-    nothing: see gate.require_passed. A step without metrics measures none. Raises RunError E605
-    when there are no held-out rows.
+    rounded is forced along what it writes. `base`: compared over an edge of its own, before the others. `noise`: the
+    float32 noise of the saved model. A failed check raises nothing: see gate.require_passed. A step without metrics
+    measures none. Raises RunError E605 when there are no held-out rows.
     """
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
@@ -161,13 +171,17 @@ def verify_export(
     verified = _with_inspected(verified, stages)
     if writer is not None and stages[-1].decoder is not None:
         verified = _with_written(verified, rows, stages, writer, encoder.pad_id, out)
+    if base is not None:
+        verified = _with_base(verified, step, rows, base, size)
+    _write(verified, rows, out)  # now: whatever happens to the layers, what was found is kept
     written = read_written(out / WRITTEN) if (out / WRITTEN).exists() else ()
     localised = localise_failure(verified.verification, stages, rows, written, size)
-    if localised is not None:
-        write_localised(out, localised)
-        verified = replace(verified, report=replace(verified.report, localised=replace(localised, layers=())))
-    _write(verified, rows, out)
-    return verified
+    if localised is None:
+        return verified
+    write_localised(out, localised)
+    report = replace(verified.report, localised=replace(localised, layers=()))
+    write_json(out / VERIFICATION, to_json(report))
+    return replace(verified, report=report)
 
 
 def read_report(folder: Path) -> Report:
@@ -366,6 +380,16 @@ def _with_written(
     edges = [*verified.verification.edges]
     edges[place - 1] = replace(edges[place - 1], checks=(*edges[place - 1].checks, *checks))
     return replace(verified, report=replace(verified.report, verification=Verification.of(*edges)))
+
+
+def _with_base(verified: Verified, step: VerifyExport, rows: Rows, base: Base, batch_size: int) -> Verified:
+    """With an edge before the others, over which the graph without its adapter answers as the model without it."""
+    one, other = (_answer(stage, rows, batch_size)[0] for stage in (base.source, base.graph))
+    allowed = tolerance(base.noise(noise_batches(rows, batch_size)), step.tolerance_factor)
+    checks = tuple(_checks(step, rows, one, other, allowed))
+    edge = Edge(source=base.source.name, target=base.graph.name, checks=checks)
+    report = replace(verified.report, verification=Verification.of(edge, *verified.verification.edges))
+    return replace(verified, report=report, answers={**verified.answers, edge.source: one, edge.target: other})
 
 
 def _measure(step: VerifyExport, targets: Ragged, outputs: Ragged) -> dict[str, float]:

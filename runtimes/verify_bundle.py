@@ -8,10 +8,12 @@ a bundle that was changed and sealed again is caught by what it answers.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -59,6 +61,9 @@ from runtimes.manifest import (
 from runtimes.verify_settings import compare_settings
 from runtimes.verify_writing import compare_written
 from runtimes.windows import windows_of
+
+if TYPE_CHECKING:
+    from runtimes.export.decoding import CachedDecoder
 
 BATCH_SIZES = (1, 32)
 
@@ -115,6 +120,8 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     yield _compare_inputs(bundle, table, golden)
     source = _source_outputs(bundle, golden)
     found = yield from _compare_outputs(bundle, table, golden, source, batch_sizes)
+    if bundle.manifest.adapter:
+        yield _compare_without_adapter(bundle, table, len(golden))
     if found is None:
         return  # nothing was answered: there is nothing to decide, to measure or to write with
     decide = tasks.module_of(bundle.task).decider(bundle.task)
@@ -153,6 +160,28 @@ def _compare_outputs(
             units = bundle.head.units
             yield compare_outputs(source.values, found.values, allowed, name=name, rows=source.rows, units=units)
     return found
+
+
+def _compare_without_adapter(bundle: Bundle, table: Table, count: int) -> Outputs:
+    """The graph without its adapter against the graph with one of zeros: alone it is to answer as its base.
+
+    Raises RunError where it does not run.
+    """
+    from runtimes.export.adapters import write_nothing
+    from runtimes.export.decoding import onnx_decoder
+
+    graph, adapted = bundle.folder / bundle.graphs[0], cast("CachedDecoder", bundle.graph)
+    size = rows_at_once(bundle.head, 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        nothing = Path(scratch) / "nothing.onnx_adapter"
+        write_nothing(nothing, adapted.session.inner)
+        open_decoder = partial(onnx_decoder, graph, threads=bundle.threads, max_positions=adapted.max_positions)
+        alone, zeros = (
+            outputs_of(partial(bundle.outputs_by, open_decoder(adapter=adapter)), table, np.arange(count), size)
+            for adapter in (None, nothing)
+        )
+    tolerance = bundle.manifest.tolerance
+    return compare_outputs(zeros.values, alone.values, tolerance, name="outputs_without_adapter", rows=zeros.rows)
 
 
 def _answers(bundle: Bundle, table: Table, count: int, size: int) -> Ragged:

@@ -6,7 +6,6 @@ config.json, generation_config.json and chat_template.jinja, where a fault shows
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,14 +100,3 @@ def check_templates(bundle: Bundle) -> Found:
 
 def _text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
-
-
-def with_ends(folder: Path, ends: Sequence[int]) -> None:
-    """Names the end tokens of answers in the configurations of a folder: a template's may be none of the base's."""
-    for name in (CONFIG, GENERATION_CONFIG):
-        if ends and (folder / name).is_file():
-            value = json.loads((folder / name).read_text(encoding="utf-8"))
-            named = [*ends] if len(ends) > 1 else ends[0]
-            (folder / name).write_text(
-                json.dumps({**value, "eos_token_id": named}, indent=2, ensure_ascii=False) + "\n"
-            )

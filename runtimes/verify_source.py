@@ -267,7 +267,10 @@ def _compare_ends(found: Found, reader: Encoder, folder: Path) -> Findings:
     """The tokens that end an answer."""
     generation = found.generation
     assert generation is not None, "asked by the caller"
-    ours, theirs = (writing_of(found.task, reader, generation, each).ends for each in (found.folder, folder))
+    try:
+        ours, theirs = (writing_of(found.task, reader, generation, each).ends for each in (found.folder, folder))
+    except ValueError as error:
+        return compare_each([f"what ends an answer can't be read: {error}"], 1, name="ends")
     faults = [f"an answer ends with the tokens {list(theirs)}, of the source {list(ours)}"] if ours != theirs else []
     return compare_each(faults, 1, name="ends")
 

@@ -14,7 +14,7 @@ from compiler.cli.bundle_together import answer_line, answered_together, columns
 from compiler.cli.options import provider_option, runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
 from compiler.cli.serve import refuse_with_serve, refuse_without_serve, serve_bundle, serve_options
-from compiler.cli.verify_source import refuse_unread, source_options, verify_against
+from compiler.cli.verify_source import refuse_unread, refuse_with_bisect, source_options, verify_against
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
@@ -315,6 +315,7 @@ def verify(
 
         if bundle is None:
             raise click.UsageError("name the run or the bundle whose layers are to be compared")
+        refuse_with_bisect(options)
         source = Path(options["source"]) if options["source"] is not None else None
         bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +82,17 @@ def _target(ctx: click.Context, parameter: click.Parameter, value: str | None) -
         return parse_target(value) if value else this_machine()
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def given_options(names: Collection[str]) -> list[str]:
+    """Of some parameters of the command that runs, the options that its command line has, as --help shows them."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    ]
 
 
 def mirror_folder() -> Path | None:

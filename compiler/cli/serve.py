@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from compiler.cli.options import given_options
 
 if TYPE_CHECKING:
     from runtimes.export.facts import Provider
@@ -49,20 +52,14 @@ def serve_options(command: F) -> F:
 
 def refuse_without_serve() -> None:
     """Raises click's error for an option of the server where there is none."""
-    if given := [name for name in NAMES if _is_given(name)]:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --serve")
+    if given := given_options(NAMES):
+        raise click.UsageError(f"{given[0]} goes with --serve")
 
 
 def refuse_with_serve(names: tuple[str, ...]) -> None:
     """Raises click's error for an option about rows that are answered at once: a server is sent its rows."""
-    for parameter in click.get_current_context().command.params:
-        if parameter.name in names and _is_given(str(parameter.name)):
-            raise click.UsageError(f"{parameter.opts[-1]} does not go with --serve: rows are sent to POST /predict")
-
-
-def _is_given(name: str) -> bool:
-    """Whether the command line has an option."""
-    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    if given := given_options(names):
+        raise click.UsageError(f"{given[0]} does not go with --serve: rows are sent to POST /predict")
 
 
 def limits_of(options: dict[str, Any]) -> Limits:
@@ -98,5 +95,6 @@ def serve_bundle(folder: Path, threads: int, provider: Provider, options: dict[s
 
 
 def say(line: str) -> None:
-    """A line of the server's log."""
-    click.echo(line, err=True)
+    """A line of the server's log. The server goes on where nobody reads it any more."""
+    with suppress(BrokenPipeError):
+        click.echo(line, err=True)

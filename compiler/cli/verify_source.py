@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from compiler.cli.found import find, found_options, said_of
+from compiler.cli.options import given_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 ALONE = ("data",)
@@ -54,12 +55,14 @@ def refuse_unread(bundle: Path | None, other: Path | None, options: Mapping[str,
         return
     if bundle is None:
         raise click.UsageError("name a bundle or a run; or --source MODEL and --bundle DIR")
-    context = click.get_current_context()
-    given = click.core.ParameterSource.COMMANDLINE
-    for name in ("other", *options):
-        if name not in ALONE and context.get_parameter_source(name) is given:
-            option = "bundle" if name == "other" else "column" if name == "columns" else name.replace("_", "-")
-            raise click.UsageError(f"nothing reads --{option} without --source")
+    if given := given_options({"other", *options} - {*ALONE}):
+        raise click.UsageError(f"nothing reads {given[0]} without --source")
+
+
+def refuse_with_bisect(options: Iterable[str]) -> None:
+    """Raises UsageError for what nothing reads with --bisect: it chooses its rows itself."""
+    if given := given_options({"other", *options} - {"source"}):
+        raise click.UsageError(f"nothing reads {given[0]} with --bisect")
 
 
 def verify_against(

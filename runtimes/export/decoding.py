@@ -91,13 +91,19 @@ CachedDecoder = OnnxDecoder | GroupedDecoder
 
 
 def onnx_decoder(
-    onnx_file: Path, *, threads: int = 0, max_positions: int | None = None, provider: Provider = "cpu"
+    onnx_file: Path,
+    *,
+    threads: int = 0,
+    max_positions: int | None = None,
+    adapter: Path | None = None,
+    provider: Provider = "cpu",
 ) -> CachedDecoder:
     """The decoder of a graph; `threads` 0: one for each core. Raises RunError.
 
-    `max_positions`: tokens that a row may have, which config.json knows and the graph does not.
+    `max_positions`: tokens that a row may have, which config.json knows and the graph does not. `adapter`: a file that
+    is activated in it.
     """
-    session = open_session(onnx_file, threads=threads, provider=provider)
+    session = open_session(onnx_file, threads=threads, adapter=adapter, provider=provider)
     cached = {value.name: value for value in session.inner.get_inputs() if value.name.startswith(_PAST)}
     if not cached:
         raise failure(onnx_file, f"keeps no cache: it has no inputs {_PAST}*")

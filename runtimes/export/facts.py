@@ -29,6 +29,8 @@ Provider = Literal["cpu", "coreml"]
 FOLDER = "onnx"
 _WHOLE, _HALVES = ("model",), ("encoder_model", "decoder_model_merged")
 _SUFFIXES: Mapping[str, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int8-static": "_int8", "int4": "_q4"}
+DTYPES: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int8-static": "int8", "int4": "q4"}
+"""What transformers.js calls a precision, by which it names the file that it opens."""
 
 
 def graph_names(*, encodes: bool, precision: str = "fp32") -> tuple[str, ...]:
@@ -47,6 +49,11 @@ ENCODER, DECODER = graph_names(encodes=True)
 def virtual_file(onnx_file: Path) -> Path:
     """Where the keys and values are that a decoder begins each row with, when it was tuned by virtual tokens."""
     return onnx_file.with_name("past_key_values.npz")
+
+
+def adapter_file(onnx_file: Path) -> Path:
+    """Where the adapter of a graph is that is not merged into it."""
+    return onnx_file.with_name("adapter.onnx_adapter")
 
 
 def data_file(onnx_file: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from runtimes.errors import RunError, first_line
+from runtimes.export.adapters import Activated, activate
 from runtimes.export.facts import Provider
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
@@ -26,12 +27,13 @@ _CPU, _COREML = "CPUExecutionProvider", "CoreMLExecutionProvider"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open graph."""
+    """An open graph. `adapter`: what every run is given besides."""
 
     file: Path
     inner: Any
     inputs: tuple[str, ...]
     results: tuple[str, ...]
+    adapter: Activated | None = None
 
     def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The results for a padded batch, [B, ...], several of them stacked along a last axis. Raises RunError.
@@ -46,7 +48,8 @@ class Session:
         if lacking := [name for name in self.inputs if name not in inputs]:
             raise failure(self.file, f"takes {', '.join(lacking)}, which nothing gives")
         try:
-            results = self.inner.run([*self.results], {name: inputs[name] for name in self.inputs})
+            given = {name: inputs[name] for name in self.inputs}
+            results = self.inner.run([*self.results], given, self.adapter and self.adapter.options)
         except Exception as error:  # onnxruntime's errors share no base
             raise failure(self.file, f"does not run: {first_line(error)}") from error
         return [np.asarray(result, dtype=np.float32) for result in results]
@@ -54,18 +57,24 @@ class Session:
     def values(self, names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs by name, of the session's own arrays. Raises RunError."""
         try:
-            found = self.inner.run_with_ort_values(names, given)
+            found = self.inner.run_with_ort_values(names, given, self.adapter and self.adapter.options)
         except Exception as error:  # onnxruntime's errors share no base
             raise failure(self.file, f"does not run: {first_line(error)}") from error
         return dict(zip(names, found, strict=True))
 
 
 def open_session(
-    onnx_file: Path, *, threads: int = 0, results: tuple[str, ...] = ("logits",), provider: Provider = "cpu"
+    onnx_file: Path,
+    *,
+    threads: int = 0,
+    results: tuple[str, ...] = ("logits",),
+    adapter: Path | None = None,
+    provider: Provider = "cpu",
 ) -> Session:
     """The session of a graph; `threads` of the CPU, 0: one for each core. Raises RunError.
 
-    `results`: what it has to give; nothing of a part of a model. `provider`: what computes; E508 where it is not here.
+    `results`: what it has to give; nothing of a part of a model. `adapter`: a file that is activated in it.
+    `provider`: what computes; E508 where it is not here.
     """
     providers = _providers(provider)
     try:
@@ -74,7 +83,8 @@ def open_session(
         raise failure(onnx_file, f"does not load: {first_line(error)}") from error
     if lacking := {*results} - {output.name for output in inner.get_outputs()}:
         raise failure(onnx_file, f"has no output named {', '.join(sorted(lacking))}")
-    return Session(onnx_file, inner, tuple(value.name for value in inner.get_inputs()), results)
+    inputs = tuple(value.name for value in inner.get_inputs())
+    return Session(onnx_file, inner, inputs, results, None if adapter is None else activate(adapter, inner))
 
 
 def _providers(provider: Provider) -> list[Any]:

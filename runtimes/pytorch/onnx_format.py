@@ -15,7 +15,7 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.export import Stage, Written, decoding
 from runtimes.export.decoding import decoder_scores
-from runtimes.export.facts import GRAPH, ExportFacts, graph_names, virtual_file
+from runtimes.export.facts import GRAPH, ExportFacts, adapter_file, graph_names, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
 from runtimes.features import TARGETS
@@ -39,8 +39,9 @@ def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:
     module = tasks.module_of(task)
     head = module.head(task)
     if export.exporter == "genai":
-        assert saved.adapter is None, "merged, or written by transformers"
-        return _written(onnx_genai.export(saved.folder, out, GRAPH, opset=export.opset))
+        apart = saved.adapter.folder if saved.adapter else None
+        assert (apart is not None) == (export.adapter == "separate"), "merged, or written by transformers"
+        return _written(onnx_genai.export(saved.folder, out, GRAPH, opset=export.opset, adapter=apart))
     write_graph, place = _writer(head)
     if head.reading == "logits":
         shapes = {column.name: column.shape for column in module.columns(task, 0) if column.name != TARGETS}
@@ -81,15 +82,20 @@ def _writer(head: Head) -> tuple[Callable[..., ExportFacts], str]:
 
 
 def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: str) -> Sequence[Stage]:
-    """The graph, in the session that is deployed: as it was written, or rounded."""
+    """The graph, in the session that is deployed: as it was written, or rounded.
+
+    Of an adapter beside its graph, with it; without it where the saved model has none.
+    """
     head = tasks.module_of(task).head(task)
     [graph, *_] = graphs = graph_names(encodes=head.encodes, precision=export.precision)
+    apart = export.adapter == "separate"
+    adapter = adapter_file(written / graph) if apart and saved.adapter else None
     stage = partial(
         Stage,
         "onnx" if export.is_exact else f"onnx-{export.precision}",
         exact=export.is_exact,
-        files=tuple(written / name for name in graphs),
-        localise=partial(_localise, export, task, saved, written),
+        files=tuple(written / name for name in graphs) + ((adapter,) if adapter else ()),
+        localise=None if apart else partial(_localise, export, task, saved, written),
     )
     if not head.cached:
         return [stage(partial(onnx_scores, written / graph, results=head.results, reading=head.reading))]
@@ -100,7 +106,7 @@ def stages(export: Onnx, task: Task, saved: SavedModel, written: Path, device: s
         precision = export.precision
         opened = partial(onnx_sequence_decoder, written, precision=precision, start_id=start, max_positions=most)
     else:
-        opened = partial(decoding.onnx_decoder, written / graph, max_positions=most)
+        opened = partial(decoding.onnx_decoder, written / graph, max_positions=most, adapter=adapter)
     return [stage(lambda: decoder_scores(opened(), head.reading), decoder=opened)]
 
 

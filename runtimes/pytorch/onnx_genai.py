@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir
 
 from compiler.files import write_json
 from compiler.tokenizer_files import CARRIED, TOKENIZER
 from runtimes.errors import RunError, first_line
+from runtimes.export.adapters import write_adapter
 from runtimes.export.decoding import onnx_decoder
-from runtimes.export.facts import ExportFacts
+from runtimes.export.facts import ExportFacts, adapter_file
 from runtimes.export.genai import CONFIG, pointing_at
 from runtimes.pytorch.onnx_graph import LARGEST_INSIDE, ExportError, check_opset, facts, strip, write
 from runtimes.pytorch.quiet import quiet
@@ -33,6 +35,8 @@ OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 """No token of the hub is asked for; a layer with a window keeps all tokens, so that one way of caching serves all."""
 _PACKAGE = "onnxruntime-genai"
 _BUILT = "model.onnx"
+_LORA = (".lora_A.", ".lora_B.")
+"""What the builder has in the names of the weights of updates; those of lora_B have the scale multiplied in."""
 _AXES = {"sequence_length": "sequence", "past_sequence_length": "past"}
 _AXES |= {"total_sequence_length": "past + sequence"}
 
@@ -45,23 +49,34 @@ class BuilderError(RunError):
 
 
 def export(
-    model_folder: Path, out: Path, file: str, *, opset: int | None = None, inside: int = LARGEST_INSIDE
+    model_folder: Path,
+    out: Path,
+    file: str,
+    *,
+    opset: int | None = None,
+    inside: int = LARGEST_INSIDE,
+    adapter: Path | None = None,
 ) -> ExportFacts:
     """Facts about the graph written to `file` in the folder `out`, float32, and its genai_config.json beside that.
 
-    Weights of more than `inside` bytes go into a data file. Raises BuilderError when the builder fails, ExportError
+    Weights of more than `inside` bytes go into a data file. `adapter`: a folder of PEFT's with low-rank updates of the
+    model, which are written into a file beside the graph. Raises BuilderError when the builder fails, ExportError
     when what it wrote does not run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         source, built = Path(scratch) / "model", Path(scratch) / "built"
         _stage(model_folder, source)
-        _build(source, built, Path(scratch) / "cache")
+        _build(source, built, Path(scratch) / "cache", adapter)
         graph = onnx_ir.load(built / _BUILT)
         config = json.loads((built / CONFIG).read_text(encoding="utf-8"))
         _settle(graph, config["model"]["decoder"]["head_size"])
         check_opset(graph, opset)
         (out / file).parent.mkdir(parents=True, exist_ok=True)
+        updates = _taken_apart(graph)
+        if adapter is not None:
+            write_adapter(adapter_file(out / file), updates)
         found = facts(graph, num_bytes=write(graph, out / file, _check, inside=inside))
+    found = replace(found, inputs=tuple(name for name in found.inputs if name not in updates))
     write_json(out / CONFIG, pointing_at(config, file))
     versions = ((_PACKAGE, metadata.version(_PACKAGE)), *found.versions)
     return replace(found, exporter=EXPORTER, versions=versions)
@@ -92,8 +107,9 @@ def told(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _build(source: Path, built: Path, cache: Path) -> None:
+def _build(source: Path, built: Path, cache: Path, adapter: Path | None) -> None:
     """Has the builder write a graph and genai_config.json into the folder `built`."""
+    options = [*OPTIONS, *([] if adapter is None else [f"adapter_path={adapter.absolute()}"])]
     try:
         from onnxruntime_genai.models import builder
     except ImportError as error:
@@ -103,7 +119,7 @@ def _build(source: Path, built: Path, cache: Path) -> None:
     given = ("", str(source), str(built), "fp32", "cpu", str(cache))
     with quiet():
         try:
-            builder.create_model(*given, **builder.parse_extra_options(*given, list(OPTIONS)))
+            builder.create_model(*given, **builder.parse_extra_options(*given, options))
         except Exception as error:  # the builder's errors share no base
             kind = json.loads((source / "config.json").read_text(encoding="utf-8"))["model_type"]
             raise BuilderError(f"{_PACKAGE} can't write this {kind} model: {first_line(error)}") from error
@@ -121,6 +137,20 @@ def _settle(graph: onnx_ir.Model, head_size: int) -> None:
             names[-1] = head_size
         value.shape = onnx_ir.Shape([_AXES.get(name, name) if isinstance(name, str) else name for name in names])
     strip(graph)
+
+
+def _taken_apart(graph: onnx_ir.Model) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of updates, in whose place the graph has optional inputs; a zero is the default of each."""
+    found = {}
+    for name, value in graph.graph.initializers.items():
+        if any(part in name for part in _LORA):
+            assert value.const_value is not None, "the builder writes weights"
+            weights = np.array(value.const_value.numpy(), np.float32)
+            value.const_value = onnx_ir.tensor(np.zeros_like(weights), name=name)
+            value.shape, value.type = onnx_ir.Shape(weights.shape), onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+            graph.graph.inputs.append(value)
+            found[name] = weights
+    return found
 
 
 def _check(file: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.plan import ExportModel, ExportTogether, Merge, Quantize, VerifyExport
-from compiler.recipe import Export
+from compiler.recipe import Export, Onnx
 from runtimes import export
 from runtimes.answers import writing_of
 from runtimes.backends import backend
@@ -26,7 +26,7 @@ from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.tokens import Encoder
-from runtimes.verify import Verified, Writer, verify_export
+from runtimes.verify import Base, Verified, Writer, verify_export
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 
@@ -61,6 +61,7 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         noise=partial(back.float32_noise, step.task, saved),
         out=context.folder,
         writer=writer,
+        base=_base(step, saved, context, device),
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
@@ -73,6 +74,19 @@ def localised_lines(verified: Verified) -> list[str]:
     """Where a failed edge leaves the noise, for a terminal."""
     localised = verified.report.localised
     return [] if localised is None else localised.lines()
+
+
+def _base(step: VerifyExport, saved: SavedModel, context: Context, device: str) -> Base | None:
+    """What the adapter is beside of, where an export does not merge it."""
+    if not isinstance(step.export, Onnx) or step.export.adapter != "separate":
+        return None
+    back, base = backend(context.placement.engine), SavedModel(saved.folder)
+    [graph] = _exported(step, base, context, device)
+    return Base(
+        Stage("base", partial(back.scores, step.task, base, device), files=base.weights),
+        replace(graph, name=f"{graph.name}-base"),
+        partial(back.float32_noise, step.task, base),
+    )
 
 
 def _exported(step: VerifyExport, saved: SavedModel, context: Context, device: str) -> Iterator[Stage]:

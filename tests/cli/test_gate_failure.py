@@ -105,3 +105,10 @@ def test_a_bundle_without_a_source_can_not_be_compared_by_layer(project: Path, r
     assert "error[E607]" in found.output and "--source" in found.output
     found = recipe("verify", project / "runs" / "tiny", "--source", project)
     assert found.exit_code == 2
+
+
+def test_options_that_a_comparison_of_layers_does_not_read_are_refused(project: Path, recipe) -> None:
+    for option in (("--data", "rows.jsonl"), ("--column", "text=a"), ("--bundle", project)):
+        found = recipe("verify", project / "runs" / "tiny", "--bisect", *option)
+        assert found.exit_code == 2
+        assert f"nothing reads {option[0]} with --bisect" in found.output

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from compiler.diagnostics import RecipeError
 from compiler.facts import HeadFacts, ModelFacts
-from compiler.genai import OPSET, ROPE, check_exported, exporter_choices, settled_export
+from compiler.genai import OPSET, ROPE, check_adapted, check_exported, exporter_choices, settled_export
 from compiler.loading import load_text
 from compiler.model_facts import _heads
 from compiler.reading import read_recipe
@@ -104,3 +105,35 @@ def test_heads_are_read_as_configurations_of_all_releases_say_them(
     config: dict[str, Any], expected: HeadFacts | None
 ) -> None:
     assert _heads(config) == expected
+
+
+SEPARATE = {"format": "onnx", "adapter": "separate"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "method", "reason"),
+    [
+        ({}, "full", 'the method "full" leaves no plain low-rank updates'),
+        ({}, "dora", 'the method "dora" leaves no plain low-rank updates'),
+        ({}, {"type": "lora", "modules_to_save": ["lm_head"]}, "modules_to_save are trained in full"),
+        ({"exporter": "transformers"}, "lora", 'the exporter "transformers" writes none'),
+        ({"precision": "int4"}, "lora", 'it is written in fp32, and the precision is "int4"'),
+    ],
+)
+def test_a_recipe_whose_adapter_can_t_stay_beside_the_graph_is_told_why(
+    keys: dict[str, Any], method: Any, reason: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe({**SEPARATE, **keys}, method=method)
+    [found] = caught.value.diagnostics
+    assert (found.code, found.pointer) == ("R242", "/export/0/adapter")
+    assert reason in found.message and found.hint == 'write "merged", or leave it out'
+
+
+def test_an_adapter_stays_beside_the_graph_of_a_model_that_the_builder_writes() -> None:
+    given = recipe(SEPARATE, method="lora")
+    assert not [*check_adapted(given, LLAMA)]
+    [found] = check_adapted(given, replace(LLAMA, model_type="gpt2"))
+    assert found.code == "R242" and "gpt2 is none of those that it writes right" in found.message
+    named = recipe({**SEPARATE, "exporter": "genai"}, method="lora")
+    assert not [*check_adapted(named, replace(LLAMA, model_type="gpt2"))]  # R241 says it

@@ -1,7 +1,9 @@
 # Axes: N = texts, T = tokens, C = classes
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from compiler.tasks import Example, TextClassification
 from runtimes.batches import collate
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import RunError
-from runtimes.manifest import check_hashes, files_in, read_manifest, seal
+from runtimes.manifest import TogetherManifest, check_hashes, files_in, read_manifest, read_together, seal
 from runtimes.tasks.labels import softmax
 from runtimes.tasks.text_classification import name_faults
 from runtimes.tokens import Encoder
@@ -26,6 +28,22 @@ def rows_of(*texts: str) -> list[dict[str, str]]:
 
 def examples(*texts: str) -> list[Example]:
     return [Example(row=row, target=0) for row in rows_of(*texts)]
+
+
+@pytest.mark.parametrize("parts", [(), ("..",), ("moods", "../other"), ("/etc",), ("",)])
+def test_parts_of_a_bundle_are_folders_in_it(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    seal(tmp_path, TogetherManifest(name="several", parts=parts, plan_key="0" * 64))
+    with pytest.raises(RunError, match="names no parts, or one that is no folder in it"):
+        read_together(tmp_path)
+
+
+def test_a_precision_that_no_graph_has_is_no_bundle(tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny.bundle, folder)
+    seal(folder, replace(read_manifest(folder), precision="bf16"))
+    with pytest.raises(RunError, match="no graph is held in bf16") as caught:
+        open_bundle(folder)
+    assert caught.value.code == "E601"
 
 
 def test_predictions_keep_the_order_of_their_texts_whatever_the_batch(tiny) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compiler.generation import Generation
-from runtimes.client_files import generation_config, image_processor, tokenizer_config
+from runtimes.client_files import config, generation_config, image_processor, tokenizer_config
 from runtimes.tokens import Encoder, open_encoder
 from tests.tiny import save_tokenizer
 
@@ -106,3 +106,12 @@ def test_a_step_that_is_off_stays_off(tmp_path: Path) -> None:
     config = {"image_processor_type": "ViTImageProcessor", "size": 8, "do_normalize": False}
     written(tmp_path / "preprocessor_config.json", config)
     assert image_processor(tmp_path)["do_normalize"] is False
+
+
+@pytest.mark.parametrize(("ends", "named"), [((), 2), ((0,), 0), ((3,), 3), ((2, 3), [2, 3])])
+def test_the_configuration_names_the_ends_of_answers_and_what_is_opened(
+    tmp_path: Path, ends: tuple[int, ...], named: Any
+) -> None:
+    written(tmp_path / "config.json", {"eos_token_id": 2, "pad_token_id": 0})
+    assert config(tmp_path, ends, {}) == {"eos_token_id": named, "pad_token_id": 0}
+    assert config(tmp_path, ends, {"dtype": "q4"})["transformers.js_config"] == {"dtype": "q4"}

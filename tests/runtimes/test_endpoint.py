@@ -124,6 +124,22 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_harms_nobody(server: 
     assert server.predict({"text": "a"})[0] == 200
 
 
+def test_bytes_of_requests_that_do_not_end_are_counted_as_they_come(tiny) -> None:
+    with (
+        serving(tiny.bundle, Limits(max_bytes=2_000, max_held=3_000)) as running,
+        socket.create_connection(("127.0.0.1", running.port)) as slow,
+    ):
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n" + b" " * 1_990)
+        end = time.monotonic() + 30
+        while (asked := running.predict({"text": "a" * 1_500}))[0] == 200 and time.monotonic() < end:
+            time.sleep(0.05)  # until the server has read what was sent
+        assert (asked[0], asked[1]["error"]["code"]) == (503, "E623")
+        assert running.predict({"text": "a"})[0] == 200
+        slow.sendall(b'{"text":1}')
+        assert b" 422 " in slow.recv(1000)
+        assert running.predict({"text": "a" * 1_500})[0] == 200
+
+
 def test_a_stop_answers_what_is_under_way(tiny) -> None:
     found: list[tuple[int, Any]] = []
     with serving(tiny.bundle, Limits(max_wait=1.0), verbose=True) as running:

@@ -43,6 +43,8 @@ class Reverser:
             raise RunError("E412", "a broken image", "put a whole one there")
         if "divide" in rows:
             return [{"text": str(1 / 0)}]
+        if "lost" in rows:
+            return []
         return [{"text": row[::-1]} for row in rows]
 
     def facts(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def test_rows_or_a_text_are_asked() -> None:
         (b"[" * 100_000, 400, "the body is nested too deeply", None),
         (b'{"text": NaN}', 400, "NaN is not a number in JSON", None),
         (b'{"rows": [' + b"9" * 5000 + b"]}", 400, "the body is not JSON: Exceeds the limit", None),
+        (b'{"rows": [{"word": "a", "id": 1e999}]}', 400, "1e999 is more than a number of 64 bits can be", None),
         (b'{"text": "a", "text": "b"}', 400, 'the key "text" stands twice', None),
         (b"[]", 422, "a request is a JSON object", None),
         (b"{}", 422, 'a request has "rows" or "text"', None),
@@ -181,6 +184,29 @@ def test_a_request_that_fails_takes_no_other_with_it() -> None:
         (500, "E499", 0, None),
     ]
     assert said == ["error[E499]: ZeroDivisionError: division by zero"]  # a row's fault is none of ours
+
+
+def test_answers_of_which_one_is_lost_are_a_fault_and_the_next_request_is_answered() -> None:
+    served = Reverser()
+    served.open.clear()
+    worker = Worker(served, Limits(max_wait=0.0))
+    worker.submit(words("held"))
+    assert served.busy.wait(30)
+    found = [worker.submit(words("fine")), worker.submit(words("lost")), worker.submit(words("too"))]
+    served.open.set()
+    worker.close()
+    assert [found[place].result(0)[0]["prediction"]["text"] for place in (0, 2)] == ["enif", "oot"]
+    error = found[1].exception(0)
+    assert isinstance(error, RequestError)
+    assert (error.status, error.code) == (500, "E499")
+
+
+def test_a_worker_that_has_ended_says_so_instead_of_waiting() -> None:
+    worker = Worker(Reverser(), Limits())
+    worker.check()
+    worker.close()
+    with pytest.raises(RequestError, match="the thread that answers has ended"):
+        worker.submit(words("a"))
 
 
 def test_a_request_that_nobody_waits_for_any_more_is_not_computed() -> None:

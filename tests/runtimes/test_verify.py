@@ -3,7 +3,7 @@
 # Axes: B = rows, T = tokens, C = classes
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.gate import Decisions, ScoreFunction
 from runtimes.golden import read_golden
+from runtimes.localisation.finding import Localised
 from runtimes.protocol import Batch
 from runtimes.tokens import Encoder, open_encoder
 from runtimes.tolerance import Noise
@@ -95,6 +96,26 @@ def verify(encoder: Encoder, held_out: HeldOut, tmp_path: Path) -> Callable[...,
         )
 
     return run
+
+
+def out_of_memory(batch: Batch, files: Sequence[Path]) -> Localised:
+    """What may happen to a follower of layers, whose source is in float64."""
+    raise MemoryError
+
+
+def test_what_the_gate_found_is_kept_when_its_layers_can_t_be_compared(
+    encoder: Encoder, held_out: HeldOut, tmp_path: Path
+) -> None:
+    stages = [
+        Stage("trained", lambda: linear),
+        Stage("onnx", lambda: lambda batch: linear(batch) * 1.01, localise=out_of_memory),
+    ]
+    with pytest.raises(MemoryError):
+        verify_export(
+            STEP, held_out=held_out, encoder=encoder, stages=stages, noise=lambda batches: NOISE, out=tmp_path
+        )
+    assert not read_report(tmp_path).verification.passed
+    assert (tmp_path / "disagreements.jsonl").read_text()
 
 
 def failed(verified: Verified) -> list[str]:

@@ -1,10 +1,7 @@
-import json
-from pathlib import Path
-
 import pytest
 
 from compiler.generation import Generation
-from runtimes.verify_settings import answer_fault, check_caches, check_starts, with_ends
+from runtimes.verify_settings import answer_fault, check_caches, check_starts
 
 
 @pytest.mark.parametrize(
@@ -38,11 +35,3 @@ def test_a_start_is_compared_where_a_file_names_one() -> None:
     [found] = check_starts(configs, {"decoder_start_token_id": 2})
     assert found == "decoder_start_token_id is 0 in config.json, answers start with 2"
     assert not [*check_starts(configs, {})]
-
-
-@pytest.mark.parametrize(("ends", "named"), [((3,), 3), ((2, 3), [2, 3])])
-def test_ends_are_named_in_every_configuration_that_there_is(tmp_path: Path, ends: tuple[int, ...], named) -> None:
-    (tmp_path / "config.json").write_text('{"eos_token_id": 2, "pad_token_id": 0}')
-    with_ends(tmp_path, ends)
-    assert json.loads((tmp_path / "config.json").read_text()) == {"eos_token_id": named, "pad_token_id": 0}
-    assert not (tmp_path / "generation_config.json").exists()
