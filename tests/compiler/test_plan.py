@@ -23,7 +23,7 @@ from tests.handmade import planned
 NO_KEY = {
     *(
         (step, name)
-        for step in ("Prepare", "Train", "Evaluate", "Merge", "ExportModel", "VerifyExport", "Package")
+        for step in ("Prepare", "Train", "Evaluate", "Merge", "ExportModel", "Quantize", "VerifyExport", "Package")
         for name in ("id", "inputs")
     ),
     *((step, name) for step in ("TrainTogether", "ExportTogether", "PackageTogether") for name in ("id", "inputs")),
@@ -113,7 +113,7 @@ def test_a_key_depends_on_the_keys_of_the_inputs_in_order(step: Any, one: list[s
 
 @pytest.mark.parametrize("kind", sorted(kind for kind in plan_module.SEMANTICS if not kind.endswith("-together")))
 def test_another_meaning_of_a_kind_of_step_is_another_key(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = planned(method="lora", export=["onnx"])
+    plan = planned(method="lora", export=[{"format": "onnx", "precision": "int8"}])
     before = plan.keys()
     monkeypatch.setattr(plan_module, "SEMANTICS", {**plan_module.SEMANTICS, kind: 99})
     after = plan.keys()
