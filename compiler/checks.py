@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from compiler import methods, tasks
+from compiler.coreml import check_coreml
 from compiler.data.checks import check_split_kinds
 from compiler.diagnostics import Diagnostic, did_you_mean
 from compiler.genai import check_adapter, check_exporter
@@ -14,7 +15,7 @@ from compiler.moments import unheld
 from compiler.options import check_options
 from compiler.placement import LIMIT_HINT, DeviceKind, Runtime, Target, choose_runtime, unkept_limit
 from compiler.precisions import check_precisions, drop_of
-from compiler.recipe import Export, Mlx, Onnx, Recipe, Split
+from compiler.recipe import CoreMl, Export, Mlx, Onnx, Recipe, Split
 
 OPSET = 18
 
@@ -38,6 +39,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Diagnostic]:
     yield from check_held_out(recipe)
     yield from check_exports(recipe)
     yield from check_formats(recipe)
+    yield from check_coreml(recipe)
     yield from check_exporter(recipe)
     yield from check_adapter(recipe)
     yield from check_precisions(recipe)
@@ -240,7 +242,7 @@ def resolved_export(export: Export) -> Export:
         case Onnx():
             opset = OPSET if export.opset == "auto" else export.opset
             return replace(export, opset=opset, max_metric_drop="auto" if export.is_exact else drop_of(export))
-        case Mlx():
+        case Mlx() | CoreMl():
             return replace(export, max_metric_drop=drop_of(export))
 
 

@@ -242,6 +242,16 @@ CODES: dict[str, Code] = {
         "adapter is merged into weights that lie on the grid of their few bits, or where a training changed little. "
         "Nothing was written. The tuned model is kept.",
     ),
+    "E507": Code(
+        "the conversion to Core ML failed",
+        "coremltools, or the trace that it reads, did not take the model; or what was written can't be read back. "
+        "The tuned model is kept.",
+    ),
+    "E508": Code(
+        "Core ML can't be used here",
+        "Core ML is a part of macOS. A Core ML package runs there alone, and so does the execution provider of "
+        "onnxruntime, in those of its packages that were built with it.",
+    ),
     "E509": Code(
         "a graph that can't be rounded",
         "onnxruntime's quantizers did not take the graph, or found nothing in it that they hold in so few bits. The "
@@ -313,6 +323,12 @@ CODES: dict[str, Code] = {
         "alone: layers beside them that are not merged into them have no place there. Every other model becomes a "
         "function, that of an encoder-decoder in float32; several tasks in one model have none. What has no place is "
         "exported to ONNX.",
+    ),
+    "R243": Code(
+        "a model that has no Core ML package",
+        "Packages are written of models that answer a row at once: encoders with a head that classifies, tags, "
+        "measures or finds answers, and models of images. There is one task in each, and all that was trained has to "
+        "be in the weights of the model.",
     ),
     "R245": Code(
         "a precision that the model is not exported in",

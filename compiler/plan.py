@@ -220,7 +220,7 @@ class ExportModel:
     task: Task
     export: Export
     model: ModelFiles
-    shapes: Shapes | None = field(default=None, metadata=_LATER)  # of a function for MLX
+    shapes: Shapes | None = field(default=None, metadata=_LATER)  # of a function for MLX, or a Core ML package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ def _has_bundle(recipe: ResolvedRecipe, export: Export) -> bool:
 
 
 def _shapes(recipe: ResolvedRecipe, export: Export) -> Shapes | None:
-    if not is_function(export, recipe.task):
+    if not is_function(export, recipe.task) and export.format != "coreml":
         return None
     return shapes_of(recipe.task, recipe.training.max_length, recipe.generation)
 

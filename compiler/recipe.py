@@ -424,7 +424,27 @@ class Mlx:
         return "8 bits" if self.bits == 8 else "4 bits"
 
 
-Export = Onnx | Mlx
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreMl:
+    """For apps on Apple's systems: a Core ML package of a model that answers at once."""
+
+    format: Annotated[
+        Literal["coreml"],
+        About(
+            "A Core ML package, of models that classify, tag, measure or find answers. It is written anywhere, and run "
+            "and proven on macOS alone; no bundle is made of it."
+        ),
+    ] = "coreml"
+    precision: Annotated[Literal["fp32", "fp16"], About("Of the weights, and what is computed in.")] = "fp32"
+    max_metric_drop: Annotated[float | Literal["auto"], _MAX_METRIC_DROP] = "auto"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no weight is rounded."""
+        return self.precision == "fp32"
+
+
+Export = Onnx | Mlx | CoreMl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from compiler import methods, tasks
 from compiler.auto import Auto, Choice
 from compiler.balance import Draw, rows_of_epoch
 from compiler.checks import asks_for_texts, resolved_export, selectable
+from compiler.coreml import check_encoder, coreml_choices
 from compiler.diagnostics import Diagnostic, stop_on_error
 from compiler.facts import AdapterFacts, DataFacts, ModelFacts, SplitFacts
 from compiler.few_shot import auto_few_shot, num_fitting, share
@@ -172,6 +173,7 @@ def resolve(recipe: Recipe, model: ModelFacts, data: DataFacts, target: Target) 
             *exporter_choices(recipe, model),
             *function_choices(recipe, task.task, training.max_length, generation),
             *precision_choices(recipe),
+            *coreml_choices(recipe),
         ),
     )
 
@@ -196,6 +198,7 @@ def check_facts(recipe: Recipe, model: ModelFacts, data: DataFacts) -> Iterator[
     yield from check_exported(recipe, model)
     yield from check_adapted(recipe, model)
     yield from check_static(recipe, model)
+    yield from check_encoder(recipe, model)
 
 
 def check_model(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:

@@ -112,9 +112,15 @@ def check_names(whole: MultiRecipe) -> Iterator[Diagnostic]:
 def check_formats(whole: MultiRecipe) -> Iterator[Diagnostic]:
     """The format has a place for several heads."""
     for index, export in enumerate(whole.export):
-        if export.format == "mlx":
-            message = "the format mlx holds one task, not several"
-            yield _finding(whole, "R218", f"/export/{index}", message, 'write {"format": "onnx"}')
+        if export.format != "onnx":
+            message = f"the format {export.format} holds one task, not several"
+            yield _finding(
+                whole,
+                "R218" if export.format == "mlx" else "R243",
+                f"/export/{index}",
+                message,
+                'write {"format": "onnx"}',
+            )
 
 
 def check_method(whole: MultiRecipe) -> Iterator[Diagnostic]:

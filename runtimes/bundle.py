@@ -25,7 +25,7 @@ from runtimes.answers import Written, read_written, writing_of
 from runtimes.comparison import encoded, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.export.facts import DTYPES, graph_names, virtual_file
+from runtimes.export.facts import DTYPES, Provider, graph_names, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.features import Ragged, Table
 from runtimes.golden import Golden, read_golden
@@ -65,6 +65,7 @@ class Bundle:
     task: Task  # as the bundle's files say it: a label's name is read where a deployed program reads it
     encoder: InputReader = field(repr=False)
     threads: int
+    provider: Provider = "cpu"
 
     @property
     def head(self) -> Head:
@@ -186,19 +187,34 @@ class Bundle:
                 "E402", f"a bundle runs on onnxruntime: {error}", 'install it: pip install "recipec[predict]"'
             ) from error
         if not self.head.cached:
-            return open_session(self.shared / self.graphs[0], threads=self.threads, results=self.results)
+            return open_session(
+                self.shared / self.graphs[0], threads=self.threads, results=self.results, provider=self.provider
+            )
         most = positions_of(read_json(self.folder, CONFIG))
         if self.head.encodes:
             start = self.head.config["decoder_start_token_id"]
-            precision = self.manifest.precision
             return onnx_sequence_decoder(
-                self.folder, precision=precision, start_id=start, threads=self.threads, max_positions=most
+                self.folder,
+                precision=self.manifest.precision,
+                start_id=start,
+                threads=self.threads,
+                max_positions=most,
+                provider=self.provider,
             )
         adapter = self.folder / self.manifest.adapter if self.manifest.adapter else None
-        return onnx_decoder(self.folder / self.graphs[0], threads=self.threads, max_positions=most, adapter=adapter)
+        return onnx_decoder(
+            self.folder / self.graphs[0],
+            threads=self.threads,
+            max_positions=most,
+            adapter=adapter,
+            provider=self.provider,
+        )
 
     def _function(self) -> FunctionSession | SequenceFunction:
         """The function, which has to be the one that was sealed: MLX trusts what it reads."""
+        if self.provider != "cpu":
+            message = f"{self.folder} holds a function for MLX: onnxruntime and its providers don't run it"
+            raise RunError("E508", message, "leave --provider out")
         try:
             from runtimes.mlx.functions import failure, open_function
         except ImportError as error:
@@ -231,7 +247,7 @@ def graphs_of(manifest: Manifest) -> tuple[str, ...]:
     return (FUNCTION,) if holds_function(manifest) else graph_names(encodes=head.encodes, precision=manifest.precision)
 
 
-def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
+def open_bundle(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
     if not holds_function(manifest) and manifest.precision not in DTYPES:
@@ -252,6 +268,7 @@ def open_bundle(folder: Path, *, threads: int = 0) -> Bundle:
         task=_task(folder, manifest),
         encoder=_encoder(shared, manifest),
         threads=threads,
+        provider=provider,
     )
 
 

@@ -18,6 +18,7 @@ from runtimes import tasks
 from runtimes.bundle import BATCH_SIZE, Bundle, open_bundle
 from runtimes.comparison import outputs_of
 from runtimes.errors import RunError
+from runtimes.export.facts import Provider
 from runtimes.features import Ragged
 from runtimes.inputs import Row
 from runtimes.manifest import read_together
@@ -35,6 +36,7 @@ class TogetherBundle:
     folder: Path
     parts: Mapping[str, Bundle]
     threads: int
+    provider: Provider = "cpu"
 
     def predict(self, rows: Mapping[str, Sequence[Row]], batch_size: int = BATCH_SIZE) -> list[dict[str, Answer]]:
         """The answers of all tasks for each row, given by role for each task. Raises RunError.
@@ -70,9 +72,8 @@ class TogetherBundle:
         except ImportError as error:
             hint = 'install it: pip install "recipec[predict]"'
             raise RunError("E402", f"a bundle runs on onnxruntime: {error}", hint) from error
-        return open_session(
-            self.folder / next(iter(self.parts.values())).graphs[0], threads=self.threads, results=tuple(self.parts)
-        )
+        graph = self.folder / next(iter(self.parts.values())).graphs[0]
+        return open_session(graph, threads=self.threads, results=tuple(self.parts), provider=self.provider)
 
 
 def _answers(part: Bundle, rows: Sequence[Row], outputs: Ragged) -> list[Answer]:
@@ -80,8 +81,8 @@ def _answers(part: Bundle, rows: Sequence[Row], outputs: Ragged) -> list[Answer]
     return [module.answer(part.task, row, outputs.row(number), part.encoder) for number, row in enumerate(rows)]
 
 
-def open_together(folder: Path, *, threads: int = 0) -> TogetherBundle:
+def open_together(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> TogetherBundle:
     """The bundle of several tasks in a folder. `threads`: 0 for one a core. Raises RunError E601."""
     names = read_together(folder).parts
-    parts = {name: open_bundle(folder / name, threads=threads) for name in names}
-    return TogetherBundle(folder=folder, parts=parts, threads=threads)
+    parts = {name: open_bundle(folder / name, threads=threads, provider=provider) for name in names}
+    return TogetherBundle(folder=folder, parts=parts, threads=threads, provider=provider)

@@ -15,12 +15,12 @@ from typing import Any, TextIO
 from compiler.files import write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
-from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, trainings
+from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, VerifyExport, trainings
 from runtimes import checkpoints, steps
 from runtimes.backends import require_device, require_moments, require_runtime
 from runtimes.errors import Interrupted
 from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
-from runtimes.export import require_format
+from runtimes.export import require_format, unrun
 from runtimes.metrics.texts import require_packages
 from runtimes.report import Ended, write_report
 from runtimes.store import Receipt, Store
@@ -30,7 +30,7 @@ LINKS = {
     "train": ("model", "adapter"),
     "train-together": ("model", "adapter"),
     "merge": ("model",),
-    "export": ("mlx",),
+    "export": ("mlx", "coreml"),
     "package": ("bundle",),
     "package-together": ("bundle",),
     "verify": ("verification.json", "bisect.json"),
@@ -125,7 +125,7 @@ def _steps(
         inputs = {name: done[name].digest for name in step.inputs}
         with store.locked(key):
             receipt = store.receipt(key, step.step, inputs)
-            if receipt is not None:
+            if receipt is not None and not _can_go_on(step, store.folder(key)):
                 done[step.id] = receipt
                 yield StepReused(step=step.id, key=key)
                 if trainings(step) and receipt.placement["engine"] != placement.engine:
@@ -152,6 +152,14 @@ def _steps(
             done[step.id] = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
             shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
         yield StepFinished(step=step.id, key=key, seconds=done[step.id].seconds)
+
+
+def _can_go_on(step: Step, folder: Path) -> bool:
+    """Whether a finished gate left something that could not be run where it was, and can be here."""
+    if not isinstance(step, VerifyExport) or unrun(step.export):
+        return False
+    found = json.loads((folder / "verification.json").read_text(encoding="utf-8"))
+    return found["verification"]["passed"] is None
 
 
 def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> None:

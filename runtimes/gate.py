@@ -155,7 +155,25 @@ class Agreement:
         return f"{said}; {self.note}" if self.note else said
 
 
-Check = Outputs | Decisions | Metrics | Findings | Agreement
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrun:
+    """A comparison that could not be made on this machine: neither passed nor failed."""
+
+    type: Literal["unrun"] = "unrun"
+    name: str
+    reason: str
+
+    @property
+    def passed(self) -> None:
+        """Nobody knows."""
+        return
+
+    def says(self) -> str:
+        """Why."""
+        return self.reason
+
+
+Check = Outputs | Decisions | Metrics | Findings | Agreement | Unrun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,23 +193,29 @@ class Verification:
     """Every edge with its checks, in the order in which they were made."""
 
     edges: tuple[Edge, ...]
-    passed: bool
+    passed: bool | None  # None: nothing failed, but something could not be run here
     first_failure: str | None  # edge and check: merged -> onnx: outputs
 
     @staticmethod
     def of(*edges: Edge) -> Verification:
-        """The verdict over some edges. No check at all is a failure."""
-        failures = [f"{edge}: {check.name}" for edge in edges for check in edge.checks if not check.passed]
+        """The verdict over some edges. No check at all is a failure, and what was not run is no pass."""
+        found = [(f"{edge}: {check.name}", check.passed) for edge in edges for check in edge.checks]
+        failures = [name for name, passed in found if passed is False]
         checked = bool(edges) and all(edge.checks for edge in edges)
+        unrun = any(passed is None for _, passed in found)
         return Verification(
             edges=edges,
-            passed=checked and not failures,
+            passed=None if checked and not failures and unrun else checked and not failures,
             first_failure=next(iter(failures), None if checked else "nothing was checked"),
         )
 
     def failures(self) -> Iterator[tuple[Edge, Check]]:
         """The checks that failed."""
-        return ((edge, check) for edge in self.edges for check in edge.checks if not check.passed)
+        return ((edge, check) for edge in self.edges for check in edge.checks if check.passed is False)
+
+    def unrun(self) -> Iterator[tuple[Edge, Check]]:
+        """The checks that could not be run here."""
+        return ((edge, check) for edge in self.edges for check in edge.checks if check.passed is None)
 
     def to_json(self) -> dict[str, Any]:
         """The verification as a JSON object; compiler.typed.read reads it back."""
@@ -389,17 +413,23 @@ def report_lines(verification: Verification) -> list[str]:
     """The verification for a terminal: a line for each check, and the verdict."""
     checks = [(edge, check) for edge in verification.edges for check in edge.checks]
     width = max((len(f"{edge}: {check.name}") for edge, check in checks), default=0)
-    lines = [
-        f"{'ok  ' if check.passed else 'FAIL'}  {f'{edge}: {check.name}':<{width}}  {check.says()}"
-        for edge, check in checks
-    ]
-    verdict = "passed" if verification.passed else f"failed at {verification.first_failure}"
-    return [*lines, f"gate {verdict}"]
+    lines = [f"{_MARKS[check.passed]}  {f'{edge}: {check.name}':<{width}}  {check.says()}" for edge, check in checks]
+    return [*lines, f"gate {_verdict(verification)}"]
+
+
+_MARKS: Mapping[bool | None, str] = {True: "ok  ", False: "FAIL", None: "----"}
+
+
+def _verdict(verification: Verification) -> str:
+    if verification.passed is None:
+        unrun = ", ".join(f"{edge}: {check.name}" for edge, check in verification.unrun())
+        return f"undecided: {unrun} could not be run here, so the export is not proven"
+    return "passed" if verification.passed else f"failed at {verification.first_failure}"
 
 
 def require_passed(verification: Verification, *, code: str, hint: str = "") -> None:
-    """Nothing when the gate passed; raises GateError, which names the first edge and check that broke."""
-    if verification.passed:
+    """Nothing when no check failed; raises GateError, which names the first edge and check that broke."""
+    if verification.passed is not False:
         return
     failures = list(verification.failures())
     message = str(verification.first_failure)

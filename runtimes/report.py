@@ -65,7 +65,7 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
         "name": plan.name,
         "state": _state(receipts, verdicts, ended),
         "message": ended.message,
-        "gate_passed": None if not verdicts or None in verdicts else all(verdicts),
+        "gate_passed": _passed(verdicts),
         "target": plan.target,
         "steps": [{"id": name, "key": keys[name], "receipt": receipt} for name, receipt in receipts.items()],
         "choices": to_json(plan.choices),
@@ -92,6 +92,13 @@ def _of_tasks(plan: Plan, left: Callable[[str, str], Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _passed(verdicts: list[bool | None]) -> bool | None:
+    """Whether all gates passed; None while one has not, or where one could not be run."""
+    if False in verdicts:
+        return False
+    return None if not verdicts or None in verdicts else True
 
 
 def _state(receipts: Mapping[str, Any], verdicts: list[bool | None], ended: Ended) -> str:

@@ -13,6 +13,7 @@ from compiler.data.texts import BadValueError
 from compiler.tasks import RowReader, Task
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.bundle_together import TogetherBundle, open_together
+from runtimes.export.facts import Provider
 from runtimes.manifest import is_together, read_together
 
 Row = Mapping[str, object]
@@ -148,11 +149,12 @@ class SeveralTasks:
         return {"name": self.name, "task": [*parts], "plan_key": self.plan_key, "parts": parts}
 
 
-def open_served(folder: Path, *, threads: int = 0) -> Served:
+def open_served(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> Served:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError."""
     if not is_together(folder):
-        return _one(open_bundle(folder, threads=threads))
-    manifest, opened = read_together(folder), open_together(folder, threads=threads)
+        return _one(open_bundle(folder, threads=threads, provider=provider))
+    manifest = read_together(folder)
+    opened = open_together(folder, threads=threads, provider=provider)
     parts = {name: _one(part) for name, part in opened.parts.items()}
     return SeveralTasks(name=manifest.name, plan_key=manifest.plan_key, bundle=opened, parts=parts)
 

@@ -23,9 +23,19 @@ from runtimes.errors import RunError
 
 # Packages whose version is part of what a step means; another version invalidates its receipt.
 DECISIVE = {
-    "export": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime-genai"),
+    "export": (
+        "torch",
+        "mlx",
+        "mlx-lm",
+        "transformers",
+        "onnx",
+        "onnx-ir",
+        "onnxscript",
+        "onnxruntime-genai",
+        "coremltools",
+    ),
     "quantize": ("onnx", "onnxruntime"),
-    "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime"),
+    "verify": ("torch", "mlx", "mlx-lm", "transformers", "onnx", "onnxscript", "onnxruntime", "coremltools"),
     "package": ("torch", "mlx", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
 RECEIPT = "receipt.json"
@@ -37,9 +47,11 @@ RECORDED = (
     "transformers",
     "peft",
     "onnx",
+    "onnx-ir",
     "onnxscript",
     "onnxruntime",
     "onnxruntime-genai",
+    "coremltools",
     "tokenizers",
     "numpy",
 )

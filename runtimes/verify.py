@@ -41,6 +41,7 @@ from runtimes.gate import (
     Edge,
     Outputs,
     Scores,
+    Unrun,
     Verification,
     compare_decisions,
     compare_each_decision,
@@ -161,12 +162,13 @@ def verify_export(
     rows = choose(held_out, encoder, step.rows)
     size = rows_at_once(tasks.module_of(step.task).head(step.task), BATCH_SIZE)
     found = noise(noise_batches(rows, size))
-    answered = {stage.name: _answer(stage, rows, size) for stage in stages}
+    answered = {stage.name: _answer(stage, rows, size) for stage in stages if not stage.unrun}
     answers = {name: found for name, (found, _) in answered.items()}
     exact = {stage.name for stage in stages if stage.exact}
     verified = _compare(step, rows, answers, found, exact)
     costs = {name: cost for name, (_, cost) in answered.items()}
     verified = replace(verified, report=replace(verified.report, costs=costs))
+    verified = _with_inspected(verified, stages)
     if writer is not None and stages[-1].decoder is not None:
         verified = _with_written(verified, rows, stages, writer, encoder.pad_id, out)
     if base is not None:
@@ -208,7 +210,7 @@ def _answer(stage: Stage, rows: Rows, batch_size: int) -> tuple[Answers, Cost]:
 
 
 def _compare(
-    step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], noise: Noise, exact: Container[str]
+    step: VerifyExport, rows: Rows, answers: dict[str, Answers], noise: Noise, exact: Container[str]
 ) -> Verified:
     allowed = tolerance(noise, step.tolerance_factor)
     edges = [
@@ -224,7 +226,7 @@ def _compare(
         for source, target in pairwise(answers)
     ]
     held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
-    first, *_, last = answers
+    first, last = next(iter(answers)), next(reversed(answers))
     reference = first if last in exact else last
     golden = tuple(_golden_rows(rows, answers[reference].alone))
     tipped, moved = (0.0, 0.0) if reference == first else _moves(step, rows, answers[first], answers[reference])
@@ -257,6 +259,18 @@ def _compare(
         verification=Verification.of(*edges),
     )
     return Verified(report=report, golden=golden, reference=reference, answers=answers, numbers=rows.numbers)
+
+
+def _with_inspected(verified: Verified, stages: Sequence[Stage]) -> Verified:
+    """With what is seen of a stage's files, and what could not be run here."""
+    edges = {edge.target: edge for edge in verified.verification.edges}
+    for before, stage in pairwise(stages):
+        unrun = (Unrun(name="outputs", reason=stage.unrun),) if stage.unrun else ()
+        compared = edges[stage.name].checks if stage.name in edges else ()
+        checks = (*stage.inspect(), *compared, *unrun)
+        edges[stage.name] = Edge(source=before.name, target=stage.name, checks=checks)
+    verification = Verification.of(*edges.values())
+    return replace(verified, report=replace(verified.report, verification=verification))
 
 
 def _checks(step: VerifyExport, rows: Rows, source: Answers, other: Answers, allowed: float) -> Iterator[Check]:

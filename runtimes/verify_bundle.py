@@ -27,6 +27,7 @@ from runtimes.card import compare_card
 from runtimes.comparison import asked, examples_of, outputs_of, rows_at_once
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
+from runtimes.export.facts import Provider
 from runtimes.features import Ragged, Table
 from runtimes.gate import (
     Check,
@@ -73,6 +74,7 @@ def verify_bundle(
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     threads: int = 0,
+    provider: Provider = "cpu",
 ) -> Verification:
     """Every check over a bundle, and over the receiver's own rows where there are any.
 
@@ -82,22 +84,22 @@ def verify_bundle(
     manifest = read_manifest(folder)
     hashes = compare_each(check_hashes(folder, manifest), len(manifest.files), name="hashes")
     try:
-        checks = tuple(_checks(open_bundle(folder, threads=threads), rows, batch_sizes))
+        checks = tuple(_checks(open_bundle(folder, threads=threads, provider=provider), rows, batch_sizes))
     except RunError as error:
-        if hashes.passed or error.code == "E605":
+        if hashes.passed or error.code in ("E508", "E605"):
             raise
         checks = ()  # the files are damaged, and the check of the hashes says which
     return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks)))
 
 
-def verify_together(folder: Path, *, threads: int = 0) -> Verification:
+def verify_together(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> Verification:
     """Every check over a bundle of several tasks: its files, then each task as a bundle of its own."""
     manifest = read_together(folder)
     hashes = compare_each(check_hashes(folder, manifest), len(manifest.files), name="hashes")
     edges = [
         replace(edge, target=name)
         for name in manifest.parts
-        for edge in verify_bundle(folder / name, threads=threads).edges
+        for edge in verify_bundle(folder / name, threads=threads, provider=provider).edges
     ]
     card = _compare_card(folder, manifest, [read_manifest(folder / name) for name in manifest.parts])
     return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *card)), *edges)

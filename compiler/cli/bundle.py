@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compiler.cli.bundle_together import answer_line, answered_together, columns_of, refuse_data, typed_texts
-from compiler.cli.options import runs_option
+from compiler.cli.options import provider_option, runs_option
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
 from compiler.cli.serve import refuse_with_serve, refuse_without_serve, serve_bundle, serve_options
 from compiler.cli.verify_source import refuse_unread, refuse_with_bisect, source_options, verify_against
@@ -21,6 +21,7 @@ from compiler.diagnostics import counted, printable
 
 if TYPE_CHECKING:
     from runtimes.bundle import Bundle
+    from runtimes.export.facts import Provider
     from runtimes.manifest import Manifest
 
 _ROWS_AT_ONCE = 1024
@@ -43,6 +44,7 @@ _ROWS_AT_ONCE = 1024
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write answers here, as JSONL.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows computed at once.")
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
+@provider_option
 @click.option("--json", "as_json", is_flag=True, help="Print answers as JSONL.")
 @runs_option
 @serve_options
@@ -55,6 +57,7 @@ def predict(
     output: Path | None,
     batch_size: int,
     threads: int,
+    provider: Provider,
     as_json: bool,
     runs_folder: Path,
     serve: bool,
@@ -67,7 +70,7 @@ def predict(
     """
     if serve:
         refuse_with_serve(("texts", "images", "source", "column", "output", "batch_size", "as_json"))
-        serve_bundle(bundle_folder(bundle, runs_folder), threads, serving)
+        serve_bundle(bundle_folder(bundle, runs_folder), threads, provider, serving)
         return
     refuse_without_serve()
     typed = {"text": texts, "image": images}
@@ -76,12 +79,12 @@ def predict(
         if images:
             raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
         folder = bundle_folder(bundle, runs_folder)
-        predict_together(folder, texts, source, column, output, batch_size, threads, as_json=as_json)
+        predict_together(folder, texts, source, column, output, batch_size, threads, provider, as_json=as_json)
         return
     from compiler import tasks as compiler_tasks
     from runtimes import tasks
 
-    opened = open_for(bundle, runs_folder, threads)
+    opened = open_for(bundle, runs_folder, threads, provider)
     columns = dict(opened.manifest.columns)
     chief, *others = compiler_tasks.asked_roles(opened.task, columns)
     columns |= {chief: column} if column else {}
@@ -125,13 +128,14 @@ def predict_together(
     output: Path | None,
     batch_size: int,
     threads: int,
+    provider: Provider,
     *,
     as_json: bool,
 ) -> None:
     """Answers texts or rows with all tasks of a bundle."""
     from runtimes.bundle_together import open_together
 
-    opened = open_together(folder, threads=threads)
+    opened = open_together(folder, threads=threads, provider=provider)
     columns = {name: columns_of(part, column, typed=source is None) for name, part in opened.parts.items()}
     readers = {name: row_reader(part, columns[name]) for name, part in opened.parts.items()}
     rows = typed_texts(texts) if source is None else given_rows((), source, "", "")
@@ -152,14 +156,14 @@ def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: 
     return input_rows() if str(source) == "-" else file_rows(source)
 
 
-def open_for(bundle: Path, runs_folder: Path, threads: int) -> Bundle:
+def open_for(bundle: Path, runs_folder: Path, threads: int, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder, or the bundle of a run."""
     from runtimes.bundle import open_bundle
 
     folder = bundle_folder(bundle, runs_folder)
     if is_together(folder):
         raise click.UsageError(f"{folder} holds several tasks: name the folder of one of them in it")
-    return open_bundle(folder, threads=threads)
+    return open_bundle(folder, threads=threads, provider=provider)
 
 
 def bundle_folder(named: Path, runs_folder: Path) -> Path:
@@ -188,6 +192,9 @@ def _why_none(run: Path) -> str:
     folders = sorted(run.glob("mlx*"))
     if not any(step["id"].startswith("package") for step in report["steps"]) and folders:
         return f"its export is {folders[0]}, for mlx-lm: mlx_lm.generate --model {folders[0]}"
+    packages = sorted(run.glob("coreml*"))
+    if not any(step["id"].startswith("package") for step in report["steps"]) and packages:
+        return f"its export is {packages[0] / 'model.mlpackage'}, which apps on Apple's systems open"
     if not any(step["id"].startswith("package") for step in report["steps"]):
         return 'its recipe has no export; add "export": ["onnx"] and run it again: nothing is trained again'
     if report["gate_passed"] is False:
@@ -280,6 +287,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @source_options
 @click.option("--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 for one a core.")
+@provider_option
 @click.option("--bisect", is_flag=True, help="Say which layer and operator of the graph leave the source first.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @runs_option
@@ -287,6 +295,7 @@ def verify(
     bundle: Path | None,
     other: Path | None,
     threads: int,
+    provider: Provider,
     bisect: bool,
     as_json: bool,
     runs_folder: Path,
@@ -299,6 +308,8 @@ def verify(
     --data has the rows, with answers or without.
     With --bisect the layers of a run, or of a bundle and the folder of its --source, are compared, by PyTorch too.
     """
+    if provider != "cpu" and (bisect or options["source"] is not None):
+        raise click.UsageError("--provider is for what a bundle's receiver does, without --source and --bisect")
     if bisect:
         from compiler.cli.bisect import bisect_named
 
@@ -326,11 +337,14 @@ def verify(
         parts = read_together(folder).parts
         if data is not None:
             refuse_data(folder, parts)
-        verification, told = verify_together(folder, threads=threads), read_manifest(folder / parts[0])
+        verification, told = (
+            verify_together(folder, threads=threads, provider=provider),
+            read_manifest(folder / parts[0]),
+        )
     else:
         told = read_manifest(folder)
         rows = answered_rows(data, told) if data is not None else None
-        verification = verify_bundle(folder, rows, threads=threads)
+        verification = verify_bundle(folder, rows, threads=threads, provider=provider)
     found = {**verification.to_json(), "senders_word": to_json(told.provenance)}
     *checks, verdict = report_lines(verification)
     lines = [*checks, *(printable(f"told  {line}") for line in told_lines(told.provenance)), verdict]

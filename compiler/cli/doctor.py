@@ -19,6 +19,7 @@ EXTRAS = {
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "ONNX export and its gate"),
     "mlx": (("mlx", "torch", "transformers", "peft"), "recipe run --runtime mlx: tuning on MLX"),
     "bitsandbytes": (("bitsandbytes",), "adamw with running means in 8 bits or paged, on PyTorch"),
+    "coreml": (("coremltools", "torch", "transformers"), "Core ML packages; their gate on macOS"),
     "image": (("pillow",), "tasks that read images"),
     "predict": (("onnxruntime",), "recipe predict and recipe verify on a bundle"),
     "serve": (("onnxruntime", "starlette", "uvicorn"), "recipe predict --serve: a bundle over HTTP"),

@@ -183,6 +183,7 @@ EXTRAS = {
     "accelerate": "torch",
     "onnx": "onnx",
     "mlx": "mlx",
+    "coremltools": "coreml",
 }
 EXTRAS |= {"onnxscript": "onnx", "onnx_ir": "onnx", "onnxruntime": "onnx"}
 EXTRAS |= {"starlette": "serve", "uvicorn": "serve"}

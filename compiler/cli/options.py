@@ -54,6 +54,17 @@ def runtime_option(command: F) -> F:
     )(command)
 
 
+def provider_option(command: F) -> F:
+    """--provider: what onnxruntime computes with."""
+    return click.option(
+        "--provider",
+        type=click.Choice(["cpu", "coreml"]),
+        default="cpu",
+        show_default=True,
+        help="What onnxruntime computes with; coreml: Core ML where it can, on macOS.",
+    )(command)
+
+
 def runs_option(command: F) -> F:
     """--runs: the folder of runs."""
     return click.option(

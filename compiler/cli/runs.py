@@ -27,8 +27,16 @@ def runs(runs_folder: Path, as_json: bool) -> None:
         click.echo(f"no runs in {runs_folder}")
     for report in listed:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in _metrics(report).items())
-        gate = {True: "gate passed", False: "gate FAILED", None: "no gate"}[report["gate_passed"]]
+        gate = _gate(report)
         click.echo(f"{report['name']:<28} {report['state']:<12} {gate:<12} {figures}")
+
+
+def _gate(report: dict[str, Any]) -> str:
+    """What the gates of a run came to."""
+    if report["gate_passed"] is not None:
+        return "gate passed" if report["gate_passed"] else "gate FAILED"
+    verdicts = [gate["verification"]["passed"] for gate in report.get("gates", {}).values() if gate]
+    return "gate unrun" if None in verdicts else "no gate"
 
 
 def _metrics(report: dict[str, Any]) -> dict[str, float]:

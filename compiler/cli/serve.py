@@ -12,6 +12,7 @@ import click
 from compiler.cli.options import given_options
 
 if TYPE_CHECKING:
+    from runtimes.export.facts import Provider
     from runtimes.serving import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,12 +74,12 @@ def limits_of(options: dict[str, Any]) -> Limits:
     )
 
 
-def serve_bundle(folder: Path, threads: int, options: dict[str, Any]) -> None:
+def serve_bundle(folder: Path, threads: int, provider: Provider, options: dict[str, Any]) -> None:
     """Answers over HTTP until it is told to stop. Exits with 130 when requests under way were not answered."""
     from runtimes.endpoint import Endpoint, listen, serve
     from runtimes.served import open_served
 
-    served = open_served(folder, threads=threads)
+    served = open_served(folder, threads=threads, provider=provider)
     host = options["host"]
     with listen(host, options["port"]) as listener:
         endpoint = Endpoint(served, limits_of(options), say, verbose=options["log_requests"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import platform
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +16,23 @@ from compiler.recipe import Export, Onnx
 from compiler.tasks import Task
 from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.gate import ScoreFunction
+from runtimes.gate import Check, ScoreFunction
 from runtimes.localisation.finding import Localised
 from runtimes.protocol import Batch
 from runtimes.saved import SavedModel
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
-PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "mlx": ("mlx", "mlx_lm")}
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "mlx": ("mlx", "mlx_lm"),
+    "coreml": ("coremltools",),
+}
 BUILDER = "onnxruntime_genai"
-MODULES: Mapping[str, str] = {"onnx": "runtimes.pytorch.onnx_format", "mlx": "runtimes.mlx.format"}
+MODULES: Mapping[str, str] = {
+    "onnx": "runtimes.pytorch.onnx_format",
+    "mlx": "runtimes.mlx.format",
+    "coreml": "runtimes.pytorch.coreml_format",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,7 @@ class Stage:
 
     `decoder`: the same as a decoder, where it keeps a cache. `files`: what of it is deployed. `localise`: where a batch
     shows that its layers leave those of the stage before it, whose files are given too; None where none can be seen.
+    `inspect`: what is seen of its files without running it. `unrun`: why it is not run here; empty where it is.
     """
 
     name: str
@@ -50,6 +61,8 @@ class Stage:
     decoder: Callable[[], Decoder[Any]] | None = None
     files: tuple[Path, ...] = ()
     localise: LocaliseFunction | None = None
+    inspect: Callable[[], tuple[Check, ...]] = tuple
+    unrun: str = ""
 
 
 class FormatModule(Protocol):
@@ -94,6 +107,13 @@ def require_format(export: Export) -> None:
         extra = "onnx" if export.format == "onnx" else export.format
         hint = f'install it: pip install "recipec[{extra}]"'
         raise RunError("E402", f"the export {export.format} needs the package {missing[0]}", hint)
+
+
+def unrun(export: Export) -> str:
+    """Why what an export wrote can't be run on this machine; empty where it can."""
+    if export.format != "coreml" or sys.platform == "darwin":
+        return ""
+    return f"not run here: Core ML runs on macOS, and this is {platform.system()}"
 
 
 def module_of(export: Export) -> FormatModule:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import positions
-from runtimes.export.facts import PAST, PRESENT, virtual_file
+from runtimes.export.facts import PAST, PRESENT, Provider, virtual_file
 from runtimes.export.grouped import OPERATOR, GroupedDecoder
 from runtimes.export.operators import operators
 from runtimes.export.session import Session, failure, open_session, ort_value
@@ -90,14 +90,19 @@ CachedDecoder = OnnxDecoder | GroupedDecoder
 
 
 def onnx_decoder(
-    onnx_file: Path, *, threads: int = 0, max_positions: int | None = None, adapter: Path | None = None
+    onnx_file: Path,
+    *,
+    threads: int = 0,
+    max_positions: int | None = None,
+    adapter: Path | None = None,
+    provider: Provider = "cpu",
 ) -> CachedDecoder:
-    """The decoder of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
+    """The decoder of a graph; `threads` 0: one for each core. Raises RunError.
 
     `max_positions`: tokens that a row may have, which config.json knows and the graph does not. `adapter`: a file that
     is activated in it.
     """
-    session = open_session(onnx_file, threads=threads, adapter=adapter)
+    session = open_session(onnx_file, threads=threads, adapter=adapter, provider=provider)
     cached = {value.name: value for value in session.inner.get_inputs() if value.name.startswith(PAST)}
     if not cached:
         raise failure(onnx_file, f"keeps no cache: it has no inputs {PAST}*")

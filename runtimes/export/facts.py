@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class ExportFacts:
     """Nodes outside the standard operator set, (name, count): none in a graph that every runtime reads."""
 
 
+Provider = Literal["cpu", "coreml"]
+"""What onnxruntime computes with: its own kernels, or Core ML where it can, on macOS."""
 FOLDER = "onnx"
 _WHOLE, _HALVES = ("model",), ("encoder_model", "decoder_model_merged")
 _SUFFIXES: Mapping[str, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int8-static": "_int8", "int4": "_q4"}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from runtimes.decoded import Floats, Ids
 from runtimes.decoding import right_padded
-from runtimes.export.facts import PAST, PRESENT, graph_names
+from runtimes.export.facts import PAST, PRESENT, Provider, graph_names
 from runtimes.export.session import Session, failure, open_session, ort_value
 
 _OWN, _HIDDEN = ".decoder.", "last_hidden_state"
@@ -103,14 +103,20 @@ def _flag(cached: bool) -> dict[str, Any]:
 
 
 def onnx_sequence_decoder(
-    folder: Path, *, start_id: int, precision: str = "fp32", threads: int = 0, max_positions: int | None = None
+    folder: Path,
+    *,
+    start_id: int,
+    precision: str = "fp32",
+    threads: int = 0,
+    max_positions: int | None = None,
+    provider: Provider = "cpu",
 ) -> OnnxSequenceDecoder:
-    """The decoder of the two graphs in a folder, on the CPU; `threads` 0: one for each core. Raises RunError.
+    """The decoder of the two graphs in a folder; `threads` 0: one for each core. Raises RunError.
 
     `start_id`: the token that the decoder reads first. `max_positions`: tokens that it can write.
     """
     files = [folder / name for name in graph_names(encodes=True, precision=precision)]
-    encoder, decoder = (open_session(file, threads=threads, results=()) for file in files)
+    encoder, decoder = (open_session(file, threads=threads, results=(), provider=provider) for file in files)
     shapes = {value.name: value.shape for value in decoder.inner.get_inputs() if value.name.startswith(PAST)}
     sizes = {name: (int(shape[1]), int(shape[3])) for name, shape in shapes.items()}
     if not any(_OWN in name for name in sizes):

@@ -15,12 +15,14 @@ import onnxruntime
 
 from runtimes.errors import RunError, first_line
 from runtimes.export.adapters import Activated, activate
+from runtimes.export.facts import Provider
 from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.readings import read_outputs
 from runtimes.tasks.interface import Reading
 
 LOG_ERRORS = 3
+_CPU, _COREML = "CPUExecutionProvider", "CoreMLExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,38 @@ class Session:
 
 
 def open_session(
-    onnx_file: Path, *, threads: int = 0, results: tuple[str, ...] = ("logits",), adapter: Path | None = None
+    onnx_file: Path,
+    *,
+    threads: int = 0,
+    results: tuple[str, ...] = ("logits",),
+    adapter: Path | None = None,
+    provider: Provider = "cpu",
 ) -> Session:
-    """The session of a graph, on the CPU; `threads` 0: one for each core. Raises RunError.
+    """The session of a graph; `threads` of the CPU, 0: one for each core. Raises RunError.
 
     `results`: what it has to give; nothing of a part of a model. `adapter`: a file that is activated in it.
+    `provider`: what computes; E508 where it is not here.
     """
+    providers = _providers(provider)
     try:
-        inner = onnxruntime.InferenceSession(
-            str(onnx_file), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
-        )
+        inner = onnxruntime.InferenceSession(str(onnx_file), sess_options=session_options(threads), providers=providers)
     except Exception as error:  # onnxruntime's errors share no base
         raise failure(onnx_file, f"does not load: {first_line(error)}") from error
     if lacking := {*results} - {output.name for output in inner.get_outputs()}:
         raise failure(onnx_file, f"has no output named {', '.join(sorted(lacking))}")
     inputs = tuple(value.name for value in inner.get_inputs())
     return Session(onnx_file, inner, inputs, results, None if adapter is None else activate(adapter, inner))
+
+
+def _providers(provider: Provider) -> list[Any]:
+    """What onnxruntime is told to compute with: the CPU, also for what another can't. Raises RunError E508."""
+    if provider == "cpu":
+        return [_CPU]
+    if _COREML not in (found := onnxruntime.get_available_providers()):
+        message = f"onnxruntime {onnxruntime.__version__} has no {_COREML} on this machine, but {', '.join(found)}"
+        hint = "leave --provider out; on macOS, pip install onnxruntime brings one that has it"
+        raise RunError("E508", message, hint)
+    return [(_COREML, {"ModelFormat": "MLProgram"}), _CPU]
 
 
 def session_options(threads: int) -> Any:

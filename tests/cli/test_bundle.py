@@ -201,3 +201,40 @@ def test_a_server_without_its_packages_names_the_extra_that_brings_them(recipe, 
     assert done.exit_code == 4
     assert 'error[E402]: this needs the package "uvicorn"' in done.output
     assert "pip install 'recipec[serve]'" in done.output
+
+
+def has_core_ml() -> bool:
+    import onnxruntime
+
+    return "CoreMLExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.mark.parametrize("command", [("predict", "--text", "a good film"), ("verify",), ("predict", "--serve")])
+def test_core_ml_is_refused_where_onnxruntime_has_none(bundle: Path, recipe, command: tuple[str, ...]) -> None:
+    if has_core_ml():
+        pytest.skip("onnxruntime has Core ML here")
+    name, *options = command
+    done = recipe(name, bundle, *options, "--provider", "coreml", *(["--port", "0"] if "--serve" in options else []))
+    assert done.exit_code == 4
+    assert "error[E508]: onnxruntime" in done.output
+    assert "has no CoreMLExecutionProvider on this machine, but" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_the_provider_of_a_bundle_s_receiver_is_the_cpu_unless_asked(bundle: Path, recipe) -> None:
+    assert recipe("verify", bundle, "--provider", "cpu").exit_code == 0
+    done = recipe("verify", bundle, "--bisect", "--provider", "coreml")
+    assert done.exit_code == 2
+    assert "without --source and --bisect" in done.output
+
+
+def test_core_ml_gives_the_labels_that_the_cpu_gives(bundle: Path, recipe) -> None:
+    if not has_core_ml():
+        pytest.skip("this onnxruntime has no Core ML: it is a part of macOS")
+    asked = ("predict", bundle, "--text", "a good film", "--text", "an awful plot", "--json", "--provider")
+    labels = [
+        [json.loads(line)["prediction"]["label"] for line in recipe(*asked, provider).output.splitlines()]
+        for provider in ("cpu", "coreml")
+    ]
+    assert len(labels[0]) == 2
+    assert labels[0] == labels[1]

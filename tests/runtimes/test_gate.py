@@ -14,6 +14,7 @@ from runtimes.gate import (
     UNDECIDED,
     Edge,
     Scores,
+    Unrun,
     Verification,
     compare_decisions,
     compare_each,
@@ -221,3 +222,18 @@ def test_positions_that_decide_nothing_on_both_sides_are_not_counted() -> None:
     found = compare_decisions(source, other, 2.0, 0.5, decide=decide, rows=[0, 0, 0, 1, 1, 1])
     assert (found.positions, found.agreeing, found.num_excused, found.passed) == (2, 1, 1, True)
     assert not compare_decisions(source, other, 2.0, 0.4, decide=decide).passed
+
+
+def test_what_was_not_run_is_no_pass_and_no_failure() -> None:
+    unrun = Unrun(name="outputs", reason="not run here: there is no such machine")
+    passed, failed = compare_each((), 3, name="weights"), compare_each(("one",), 3, name="weights")
+    undecided = Verification.of(Edge(source="traced", target="coreml", checks=(passed, unrun)))
+    assert (undecided.passed, undecided.first_failure, [*undecided.failures()]) == (None, None, [])
+    require_passed(undecided, code="E602")
+    assert report_lines(undecided)[1] == "----  traced -> coreml: outputs  not run here: there is no such machine"
+    assert report_lines(undecided)[-1].startswith("gate undecided: traced -> coreml: outputs could not be run here")
+    assert read(Verification, json.loads(json.dumps(undecided.to_json()))) == undecided
+    broken = Verification.of(Edge(source="traced", target="coreml", checks=(failed, unrun)))
+    assert (broken.passed, broken.first_failure) == (False, "traced -> coreml: weights")
+    with pytest.raises(GateError, match="weights"):
+        require_passed(broken, code="E602")

@@ -48,7 +48,7 @@ def test_another_version_of_what_writes_an_export_makes_it_be_done_again(tmp_pat
     file = store.folder(KEY) / "receipt.json"
     receipt = json.loads(file.read_text())
     decisive = versions_of(DECISIVE.get(kind.removesuffix("-together"), ()))
-    assert bool(decisive) is kind.startswith(("export", "verify", "package"))
+    assert bool(decisive) is kind.startswith(("export", "quantize", "verify", "package"))
     for package in decisive:
         file.write_text(json.dumps({**receipt, "versions": {**receipt["versions"], package: "0"}}))
         assert store.receipt(KEY, kind, {}) is None, package
