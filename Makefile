@@ -17,7 +17,7 @@ test: export HF_HUB_OFFLINE := 0
 test: export OMP_NUM_THREADS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check clients lint fixtures schema matrix bench clean clean-all
+.PHONY: help quickstart test test-long check clients lint fixtures schema matrix bench clean clean-all
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -26,9 +26,12 @@ quickstart: $(VENV)/with-run  ## install, get a real model and rows, run recipes
 	@$(BIN)/python -m tools.fetch_fixtures
 	$(BIN)/recipe run recipes/quickstart.json
 
-test: $(VENV)/with-dev  ## install, get the fixtures, run all tests (PYTEST_ARGS='-m "not slow"' for the quick ones)
+test: $(VENV)/with-dev  ## install, get the fixtures, run the tests (PYTEST_ARGS='-m "not slow"' for the quick ones)
 	@$(BIN)/python -m tools.fetch_fixtures
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+test-long: PYTEST_ARGS += -m long
+test-long: test  ## the suites that go through every architecture, layer and client, and take as long again
 
 check: lint  ## what CI runs: format, lint, types, import rules, all tests
 	@$(MAKE) --no-print-directory test
@@ -44,7 +47,7 @@ fixtures: $(VENV)/with-run  ## get the real model and rows that recipes/ and tes
 
 clients: $(VENV)/with-dev  ## get transformers.js by npm (Node.js 18 or newer), and run the tests that open bundles with it
 	@$(BIN)/python -m tools.fetch_clients
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients -m long
 
 schema: $(VENV)/with-run  ## write the generated files anew: the JSON Schema and the reference page
 	$(BIN)/python -m compiler.schema

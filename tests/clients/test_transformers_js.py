@@ -31,6 +31,7 @@ from tools.fetch_clients import CLIENTS, are_there
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js"),
     pytest.mark.skipif(not are_there(), reason="needs the clients: make clients"),
 ]

@@ -39,6 +39,8 @@ from tests.runtimes.localisation.damage import Damage, damaged
 from tests.runtimes.pairs import save_pair
 from tests.runtimes.tiny import TASK, batch_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 CLASSIFIER = module_of(TASK).head(TASK)
 IMAGES = Head(auto_class="AutoModelForImageClassification", peft_task="", config={}, num_outputs=4)
 DECODER = replace(CAUSAL, cached=True)

@@ -45,6 +45,8 @@ from runtimes.saved import Adapter, SavedModel
 from tests.runtimes.tiny import batch_of
 from tests.tiny import save_image_processor, save_tokenizer
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 LABELS = ("bad", "fair", "good")
 CLASSES = TextClassification(labels=LABELS)
 MASKED = ContinuedPretraining(objective="masked", end="", masking=Masking(mask_id=4, special_ids=(0,), vocab_size=50))

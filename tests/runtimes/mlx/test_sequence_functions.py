@@ -22,6 +22,8 @@ from tests.runtimes.mlx.test_sequence_decoding import assert_same
 from tests.runtimes.pairs import LIMITS, PAD, save_pair
 from tests.tiny import save_tokenizer
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 TASK = Translation(start_id=2, end_id=3, max_target_length=8)
 SHAPES = Shapes(batch_sizes=(1, 4), lengths=(8, 16), written=(4, 10))
 

@@ -35,6 +35,8 @@ from tests.runtimes.decoders import PAD, assert_same_answers, prompts
 from tests.runtimes.mlx.architectures import DECODER, configuration
 from tests.tiny import save_causal_tokenizer
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 NEW = 12
 WINDOW = 5
 ALL: dict[str, Any] = {**DECODER, "hidden_size": 64, "head_dim": 16, "pad_token_id": PAD, "eos_token_id": 3}

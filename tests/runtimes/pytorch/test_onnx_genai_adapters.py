@@ -24,6 +24,8 @@ from runtimes.pytorch.quiet import quiet
 from tests.runtimes.decoders import PAD, prompts
 from tests.runtimes.pytorch.test_onnx_genai import MODELS, save
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 PROMPTS = prompts()
 
 
