@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING
 from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
-from compiler.tasks import (
-    ImageClassification,
-    QuestionAnswering,
-    TextClassification,
-    TextRegression,
-    TokenClassification,
-)
 
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
     from compiler.recipe import Recipe
+    from compiler.tasks import Task
 
-HELD = (TextClassification, TextRegression, TokenClassification, QuestionAnswering, ImageClassification)
-"""The tasks whose models answer at once, by a head over what an encoder reads."""
 INSTEAD = 'write {"format": "onnx"}'
+
+
+def is_held(task: Task) -> bool:
+    """Whether the model of a task answers at once, by a head over what an encoder reads."""
+    return tasks.module_of(task).ARCHITECTURES[0] in ("encoder", "vision")
 
 
 def check_coreml(recipe: Recipe) -> Iterator[Diagnostic]:
     """The task is answered at once, by the weights of a model and nothing beside them."""
     for index in _places(recipe):
         module = methods.module_of(recipe.method)
-        if not isinstance(recipe.task, HELD):
-            known = ", ".join(sorted(f'"{name}"' for name, task in tasks.TASKS.items() if isinstance(task, HELD)))
+        if not is_held(recipe.task):
+            known = ", ".join(sorted(f'"{name}"' for name, task in tasks.TASKS.items() if is_held(task)))
             message = f'Core ML packages are written for {known}, and the task is "{recipe.task.type}"'
             yield recipe.finding("R243", f"/export/{index}", message, INSTEAD)
         elif module.SAVES == "adapter" and not module.MERGES:
@@ -41,7 +38,7 @@ def check_coreml(recipe: Recipe) -> Iterator[Diagnostic]:
 def check_encoder(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
     """The model reads a row at once: the mask of a decoder is another one."""
     for index in _places(recipe):
-        if model.architecture == "decoder" and isinstance(recipe.task, HELD):
+        if model.architecture == "decoder" and is_held(recipe.task):
             message = f"Core ML packages are written of encoders, and the model is a decoder ({model.model_type})"
             yield recipe.finding("R243", f"/export/{index}", message, INSTEAD)
 
