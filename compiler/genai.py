@@ -15,6 +15,7 @@ from compiler.recipe import Export, Onnx
 if TYPE_CHECKING:
     from compiler.facts import ModelFacts
     from compiler.recipe import Recipe
+    from compiler.tasks import Task
 
 RELEASE = "onnxruntime-genai 0.18"
 OPSET = 22
@@ -110,9 +111,18 @@ def _finding(recipe: Recipe, index: int, reason: str) -> Diagnostic:
 
 def settled_export(export: Export, recipe: Recipe, model: ModelFacts) -> Export:
     """An export whose exporter and operator set are chosen."""
+    return _settled(export, model, _unfit(recipe))
+
+
+def settled_alone(export: Export, task: Task, model: ModelFacts) -> Export:
+    """Likewise of a model that is exported as it is, for a task."""
+    return _settled(export, model, _unfit_task(task))
+
+
+def _settled(export: Export, model: ModelFacts, unfit: str) -> Export:
     if not isinstance(export, Onnx):
         return export
-    builds = export.exporter == "genai" or (export.exporter == "auto" and not _reason_against(export, recipe, model))
+    builds = export.exporter == "genai" or (export.exporter == "auto" and not (unfit or _unheld(export, model)))
     opset = OPSET if builds else export.opset
     return replace(export, exporter="genai" if builds else "transformers", opset=opset)
 
@@ -138,11 +148,17 @@ def _reason_against(export: Onnx, recipe: Recipe, model: ModelFacts) -> str:
 
 def _unfit(recipe: Recipe) -> str:
     """Why no model of a recipe can be written by the builder; nothing where one can."""
-    if tasks.module_of(recipe.task).ARCHITECTURES[0] != "decoder":
-        return f'it writes language models, and the task is "{recipe.task.type}"'
+    if unfit := _unfit_task(recipe.task):
+        return unfit
     method = methods.module_of(recipe.method)
     if method.SAVES == "adapter" and not method.MERGES:
         return f'it has no place for what the method "{recipe.method.type}" adds to the model'
+    return ""
+
+
+def _unfit_task(task: Task) -> str:
+    if tasks.module_of(task).ARCHITECTURES[0] != "decoder":
+        return f'it writes language models, and the task is "{task.type}"'
     return ""
 
 

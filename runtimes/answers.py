@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,9 @@ class Written:
     margins: tuple[float, ...]  # largest less second largest logit
     text: str
     prompt_cut: Side | None = None
+    cut: bool = field(
+        default=False, metadata={"later": True}
+    )  # it has as many tokens as the gate asked for, and no end
 
 
 def save_written(path: Path, rows: Sequence[Written]) -> None:

@@ -36,7 +36,8 @@ print(session.run(["{result}"], given)[0])"""
 _JAVASCRIPT = """\
 import {{ env, pipeline }} from "@huggingface/transformers";
 
-env.localModelPath = "..."; // the folder that this one is in
+env.localModelPath = "..."; // the folder that this one is in, here called "bundle"
+env.allowRemoteModels = false;
 const model = await pipeline("{pipeline}", "{name}", {{ dtype: "{dtype}" }});
 console.log(await model("..."));"""
 
@@ -224,7 +225,7 @@ def _snippets(manifest: Manifest, *, alone: bool) -> Iterator[str]:
         yield "With transformers.js:"
         yield ""
         dtype = DTYPES[manifest.precision]
-        yield from _block("js", _JAVASCRIPT.format(pipeline=card.pipeline, name=manifest.name, dtype=dtype))
+        yield from _block("js", _JAVASCRIPT.format(pipeline=card.pipeline, name="bundle", dtype=dtype))
 
 
 def _block(language: str, *lines: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.diagnostics import counted
 from runtimes.batches import collate
 from runtimes.export import Stage
 from runtimes.export.facts import data_file
@@ -92,4 +93,4 @@ def cost_lines(costs: Mapping[str, Mapping[str, Any]], stages: Mapping[str, Mapp
         cells += [f"{cost['seconds'] * 1000:>11,.2f}", f"{cost['batch_seconds'] * 1000:>12,.2f}"]
         cells += [f"{stages[stage][name]:>{len(name)}.4f}" for name in names if name in stages.get(stage, {})]
         lines.append("  ".join(cells))
-    return [*lines, f"medians of repeated runs, rows of median length, {cores} cores"]
+    return [*lines, f"medians of repeated runs, rows of median length, {counted(cores, 'core')}"]

@@ -225,8 +225,8 @@ class Worker:
         except BadValueError as error:
             if error.column in row:
                 raise RequestError(422, "E622", error.message, row=number, key=error.column) from None
-            hint = did_you_mean(error.column, row, noun="it has")
-            message = "the row has no such column"
+            hint = f"{did_you_mean(error.column, row, noun='it has')} (rename it)"
+            message = f'the row has no column "{error.column}"'
             raise RequestError(422, "E622", message, hint, row=number, key=error.column) from None
         except Exception as error:
             raise self._failure(error, number) from error

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.diagnostics import counted
+from compiler.facts import ModelFacts
 from compiler.files import write_json
 from compiler.functions import is_function, shapes_of
 from compiler.generation import Generation
@@ -60,6 +61,7 @@ class Found:
 
     name: str
     files: ModelFiles
+    facts: ModelFacts
     folder: Path
     task: Task
     max_length: int

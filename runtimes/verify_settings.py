@@ -66,16 +66,18 @@ def check_answers(
         except ValueError as error:
             yield str(error)
         else:
-            yield answer_fault(ends, generation, row.ids, limit)
+            yield answer_fault(ends, generation, row.ids, limit, cut=row.cut)
 
 
-def answer_fault(ends: Sequence[int], generation: Generation, ids: Sequence[int], limit: int) -> str | None:
-    """An answer has no end token but its last, which a short one needs; none is longer than it may be."""
+def answer_fault(
+    ends: Sequence[int], generation: Generation, ids: Sequence[int], limit: int, *, cut: bool = False
+) -> str | None:
+    """An answer has no end token but its last, which one needs that was not cut; none is longer than it may be."""
     if len(ids) > limit:
         return f"an answer has {len(ids)} tokens, {limit} are allowed"
     if any(token in ends for token in ids[:-1]):
         return f"eos_token_id is {_named(ends)}, which stands inside of answers"
-    if len(ids) < limit and not generation.stop and ids[-1] not in ends:
+    if not cut and len(ids) < limit and not generation.stop and ids[-1] not in ends:
         return f"eos_token_id is {_named(ends)}, answers end with {ids[-1]}"
     return None
 

@@ -33,6 +33,7 @@ def write_source(writing: Writing, source: Decoder[Any], rows: Sequence[Row], nu
             margins=tuple(float(value) for value in found.margins),
             text=writing.text(found),
             prompt_cut=prompt.cut,
+            cut=found.ended == "length",
         )
         for number, prompt, found in zip(numbers, prompts, answers, strict=True)
     ]

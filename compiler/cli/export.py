@@ -10,6 +10,7 @@ import click
 from compiler.checks import resolved_export
 from compiler.cli.found import find, found_options, said_of
 from compiler.functions import is_function
+from compiler.genai import settled_alone
 from compiler.recipe import Export, Mlx, Onnx
 from compiler.tasks import Task
 from compiler.typed import ShapeError, read
@@ -73,6 +74,8 @@ def export(
 
     require_format(written)
     found = find(model, **options)
+    written = resolved_export(settled_alone(written, found.task, found.facts))
+    require_format(written)
     refuse_static(written, found)
     out = output or Path(f"{found.name}-{form}{'' if precision in (None, 'fp32') else f'-{precision}'}")
     refuse_there(out)
@@ -92,7 +95,7 @@ def export(
 
 
 def asked(form: str, precision: str | None, bits: str | None, opset: int | None, drop: float | None) -> Export:
-    """The export that the command line asks for, with nothing left open. Raises UsageError."""
+    """The export that the command line asks for. Raises UsageError."""
     if form == "onnx":
         _refuse(form, bits=bits)
         value: dict[str, object] = {"format": form, "opset": opset, "precision": precision, "max_metric_drop": drop}
@@ -106,7 +109,7 @@ def asked(form: str, precision: str | None, bits: str | None, opset: int | None,
         raise click.UsageError(f"the format {form} is not written in {precision}") from None
     if asked_for.is_exact and drop is not None:
         raise click.UsageError("nothing reads --max-metric-drop where nothing is rounded")
-    return resolved_export(asked_for)
+    return asked_for
 
 
 def refuse_static(written: Export, found: Found) -> None:

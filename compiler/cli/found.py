@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,10 +93,12 @@ def find(
     config = json.loads(files.local("config.json").read_bytes())
     answered = answered_by(facts, config, task, max_length)
     named = columns_named(answered.task, columns)
-    given, has_answers = (None, False) if data is None else read_data(answered.task, named, data)
+    asked = tuple(each.rpartition("=")[2] for each in columns)
+    given, has_answers = (None, False) if data is None else read_data(answered.task, named, data, asked=asked)
     return Found(
         name=Path(model).absolute().name,
         files=ModelFiles(id=facts.id, revision=facts.revision, files=facts.files),
+        facts=facts,
         folder=files.fetch(sorted(facts.files)),
         task=answered.task,
         max_length=answered.max_length,
@@ -121,9 +123,16 @@ def columns_named(task: Task, written: tuple[str, ...]) -> dict[str, str]:
     return tasks.columns_of(task, named)
 
 
-def read_data(task: Task, columns: Mapping[str, str], data: Path) -> tuple[list[Mapping[str, Any]], bool]:
-    """The rows of a file by role, and whether they have answers: all of them, or none. Raises RecipeError."""
+def read_data(
+    task: Task, columns: Mapping[str, str], data: Path, *, asked: Sequence[str] = ()
+) -> tuple[list[Mapping[str, Any]], bool]:
+    """The rows of a file by role, and whether they have answers: all of them, or none. Raises RecipeError.
+
+    `asked`: columns that were named, which must be there.
+    """
     rows = list(file_rows(data))
+    if lacking := next((name for name in asked if name not in rows[0].values), None):
+        raise refused(rows[0], BadValueError(lacking, "missing"), "name it with --column ROLE=NAME")
     answered = _is_answered(task, columns, rows[0])
     reader = tasks.module_of(task).reader(task, columns)
     image = tasks.image_column(task, columns)

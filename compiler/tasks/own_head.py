@@ -74,6 +74,7 @@ def answered_by(model: ModelFacts, config: Mapping[str, Any], asked: Task | None
     """
     task = asked or TASKS[_usual(model, config)]
     _check_head(model, task)
+    _check_kind(model, task, config)
     module = tasks.module_of(task)
     if model.architecture not in module.ARCHITECTURES:
         takes = " or ".join(module.ARCHITECTURES)
@@ -115,6 +116,17 @@ def _check_head(model: ModelFacts, task: Task) -> None:
         raise _no_head(model, f'head for the task "{task.type}"')
     message = f'{model.id} has no head for the task "{task.type}": its architecture is {", ".join(model.architectures)}'
     raise SourceError("R252", message, f"its head answers {' or '.join(found)}: --task {found[0]}")
+
+
+def _check_kind(model: ModelFacts, task: Task, config: Mapping[str, Any]) -> None:
+    """Raises SourceError R252 where a head says that it tells labels, and numbers are asked for, or the other way."""
+    kind = config.get("problem_type")
+    if isinstance(task, TextRegression) and kind in ("single_label_classification", _SETS):
+        message = f'the head of {model.id} tells labels ("problem_type": "{kind}")'
+        raise SourceError("R252", message, "its task is text-classification")
+    if isinstance(task, TextClassification) and kind == _REGRESSION:
+        message = f'the head of {model.id} tells numbers ("problem_type": "{kind}")'
+        raise SourceError("R252", message, "its task is text-regression")
 
 
 def _no_head(model: ModelFacts, what: str) -> SourceError:

@@ -119,6 +119,15 @@ def test_a_missing_column_names_the_nearest(model: Path, rows: Path, recipe: Rec
     assert 'did you mean "snippet"?' in done.output
 
 
+def test_a_column_for_answers_that_is_named_and_not_there_is_an_error_too(
+    model: Path, rows: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    named = ("--column", "text=snippet", "--column", "label=sentimnt")
+    found = recipe("export", model, "--data", rows, *named, "-o", tmp_path / "out")
+    assert (found.exit_code, "R304" in found.output, 'did you mean "sentiment"?' in found.output) == (1, True, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_role_names_those_of_the_task(model: Path, rows: Path, recipe: Recipe) -> None:
     done = recipe("export", model, "--data", rows, "--column", "lable=sentiment")
     assert done.exit_code == 2

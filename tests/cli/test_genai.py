@@ -197,3 +197,11 @@ def test_a_rounded_bundle_names_its_graph_and_opens_too(tuned: Path) -> None:
     generator.append_tokens(np.array([[20, 8, 6]], np.int32))
     generator.generate_next_token()
     assert generator.get_sequence(0).tolist()[:3] == [20, 8, 6]
+
+
+def test_a_model_that_was_not_tuned_here_is_written_by_the_builder_too(tuned: Path, tmp_path: Path) -> None:
+    done = recipe("export", str(tuned / "model"), "--task", "text-generation", "-o", str(tmp_path / "out"), "--quiet")
+    assert done.exit_code == 0, done.output
+    config = json.loads((tmp_path / "out" / "genai_config.json").read_text(encoding="utf-8"))
+    assert config["model"]["decoder"]["filename"] == "onnx/model.onnx"
+    assert (tmp_path / "out" / config["model"]["decoder"]["filename"]).is_file()

@@ -248,8 +248,8 @@ def test_a_missing_column_is_named_with_the_nearest_one() -> None:
     error = worker.submit([{"wrod": "a"}]).exception(30)
     worker.close()
     assert isinstance(error, RequestError)
-    assert error.message == "the row has no such column"
-    assert error.hint == 'did you mean "wrod"?'
+    assert error.message == 'the row has no column "word"'
+    assert error.hint == 'did you mean "wrod"? (rename it)'
 
 
 def test_a_bad_value_is_what_the_row_reader_says_it_is() -> None:

@@ -25,6 +25,12 @@ def test_a_short_answer_may_end_at_a_text_instead() -> None:
     assert answer_fault((3,), stops, (8, 9), limit=4) is None
 
 
+def test_an_answer_that_was_cut_for_the_gate_need_not_end() -> None:
+    longer = Generation(max_new_tokens=9)
+    assert answer_fault((3,), longer, (8, 9), limit=9, cut=True) is None
+    assert answer_fault((3,), longer, (8, 9), limit=9) == "eos_token_id is 3, answers end with 9"
+
+
 def test_a_cache_that_is_switched_off_is_named_with_its_file() -> None:
     found = [*check_caches({"config.json": {"use_cache": False}, "generation_config.json": {"use_cache": True}})]
     assert found == ["use_cache is false in config.json, and the graph keeps a cache", None]
