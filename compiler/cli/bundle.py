@@ -75,11 +75,11 @@ def predict(
     refuse_without_serve()
     typed = {"text": texts, "image": images}
     check_sources(texts, images, source, output)
-    if is_together(bundle_folder(bundle, runs_folder)):
+    bundle = bundle_folder(bundle, runs_folder)
+    if is_together(bundle):
         if images:
             raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
-        folder = bundle_folder(bundle, runs_folder)
-        predict_together(folder, texts, source, column, output, batch_size, threads, provider, as_json=as_json)
+        predict_together(bundle, texts, source, column, output, batch_size, threads, provider, as_json=as_json)
         return
     from compiler import tasks as compiler_tasks
     from runtimes import tasks
@@ -181,7 +181,21 @@ def bundle_folder(named: Path, runs_folder: Path) -> Path:
         from compiler.cli.runs import nearest_run
 
         raise click.UsageError(f'no bundle or run "{named}": {nearest_run(named.name, runs_folder)}')
+    if run is not None and found is not None:
+        _tell_which(run, found)
     return found or named
+
+
+def _tell_which(run: Path, found: Path) -> None:
+    """Says on standard error which of a run's exports is taken, and that another one failed its gate."""
+    from compiler.cli.runs import read_report
+
+    report = read_report(run)
+    names = {step["id"] for step in report["steps"] if step["id"].startswith("package")}
+    if len(names) > 1:
+        click.echo(f"note: {found} is taken, of {len(names)} exports: name another one's folder for that", err=True)
+    if report["gate_passed"] is False:
+        click.echo(f"warning: the gate of {run} failed; `recipe report {run}` says for which export", err=True)
 
 
 def _why_none(run: Path) -> str:

@@ -147,3 +147,11 @@ def test_a_drop_over_what_is_allowed_fails_the_run(folder: Path, tmp_path: Path)
     )
     assert done.exit_code == (3 if max(lost) > 0 else 0), done.output
     assert not np.isnan(lost).any()
+
+
+def test_which_of_several_exports_answers_is_said_once(folder: Path) -> None:
+    run = folder / "runs" / "tiny"
+    told = invoke("predict", run, "--text", "the movie was very good")
+    assert told.exit_code == 0
+    assert told.stderr.count(f"note: {run / 'bundle-1'} is taken, of {len(PRECISIONS)} exports") == 1
+    assert "is taken" not in invoke("predict", run / "bundle-3", "--text", "the movie was very good").stderr
