@@ -124,7 +124,7 @@ def _own_tokens(encoder: Encoder) -> dict[str, str]:
 
 
 def _content(value: Any) -> Any:
-    """The text of a token, which special_tokens_map.json may describe by an object that transformers.js refuses."""
+    """The text of a token, which a file may describe by an object that transformers.js refuses."""
     return value.get("content") if isinstance(value, dict) else value
 
 

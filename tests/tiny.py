@@ -122,7 +122,7 @@ def save_tokenizer(folder: Path, words: tuple[str, ...], pad_token_id: int = 0) 
     return len(vocabulary)
 
 
-def save_decoder(folder: Path) -> None:
+def save_decoder(folder: Path, *, head_dim: int = 8) -> None:
     """A random Llama with tied embeddings, and the tokenizer of the rows' words, in which [SEP] ends a text."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -134,6 +134,7 @@ def save_decoder(folder: Path) -> None:
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=32,
+        head_dim=head_dim,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,

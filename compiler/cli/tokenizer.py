@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from compiler.hub import Files
     from compiler.new_tokenizer import NewTokenizer
 
-_KEPT = ("special_tokens_map.json", "chat_template.jinja")
-
 
 @click.command(
     epilog="Example:  recipe tokenizer HuggingFaceTB/SmolLM2-135M-Instruct rows.jsonl --vocab-size 8000 -o models/own"
@@ -64,6 +62,8 @@ def _named(folder: Path) -> str:
 
 def _write(files: Files, trained: NewTokenizer, folder: Path) -> None:
     """The other files of the model, numbered anew."""
+    from compiler.templates import SPECIAL_TOKENS_FILE, TEMPLATE_FILE
+
     changed: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
         "config.json": trained.renumbered,
         "generation_config.json": trained.renumbered,
@@ -73,7 +73,7 @@ def _write(files: Files, trained: NewTokenizer, folder: Path) -> None:
         if name in changed:
             value = changed[name](json.loads(files.local(name).read_text(encoding="utf-8")))
             (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        elif name in _KEPT:
+        elif name in (SPECIAL_TOKENS_FILE, TEMPLATE_FILE):
             (folder / name).write_bytes(files.local(name).read_bytes())
 
 

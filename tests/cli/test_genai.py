@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from runtimes.decoding import generate
 from runtimes.export.grouped import GroupedDecoder
 from runtimes.manifest import read_manifest
 from runtimes.verify_bundle import verify_bundle
-from tests.tiny import prompts, save_causal_tokenizer, write_language_project
+from tests.tiny import prompts, save_decoder, write_language_project
 
 TRAINING = {"epochs": 3, "learning_rate": 1e-2, "batch_size": 4, "max_length": 48}
 GENERATION = {"max_new_tokens": 6, "rows": 10}
@@ -31,29 +32,8 @@ def recipe(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def save_wide_heads(folder: Path) -> None:
-    """A random Llama whose heads are of a size that grouped-query attention turns."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from runtimes.pytorch.quiet import quiet
-
-    vocabulary = save_causal_tokenizer(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        head_dim=16,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.1,
-        tie_word_embeddings=True,
-    )
-    with quiet():
-        LlamaForCausalLM(config).save_pretrained(folder)
+save_wide_heads = partial(save_decoder, head_dim=16)
+"""A random Llama whose heads are of a size that grouped-query attention turns."""
 
 
 def project(folder: Path, **changes: Any) -> Path:

@@ -76,10 +76,21 @@ def test_what_does_not_change_the_result_does_nothing_again(project: Path, recip
     micro = recipe(
         *("run", project / "recipe.json", "--runs", project / "runs", "--target", "cpu", "--json"),
         *("--set", "/training/micro_batch_size=4", "--set", "/training/gradient_checkpointing=true"),
-        *("--set", "/training/checkpoint_every=3", "--set", "/description=another"),
+        *("--set", "/training/checkpoint_every=3"),
     )
     assert micro.exit_code == 0, micro.output
     assert set(kinds(micro.output).values()) == {"StepReused"}
+
+
+def test_another_description_makes_the_card_of_the_bundle_again_and_nothing_else(project: Path, recipe) -> None:
+    described = recipe(
+        *("run", project / "recipe.json", "--runs", project / "runs", "--target", "cpu", "--json"),
+        *("--set", "/description=another"),
+    )
+    assert described.exit_code == 0, described.output
+    assert [step for step, kind in kinds(described.output).items() if kind == "StepStarted"] == ["package"]
+    card = (project / "runs" / "tiny" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "another" in card
 
 
 def test_adding_an_export_trains_nothing_again(project: Path, recipe) -> None:
