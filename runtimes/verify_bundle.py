@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from compiler import __version__
 from compiler import tasks as compiler_tasks
 from compiler.data.texts import BadValueError, UnknownLabelError
 from compiler.origin import CARD
@@ -108,8 +109,9 @@ def verify_together(folder: Path, *, threads: int = 0, provider: Provider = "cpu
 def _compare_card(
     folder: Path, manifest: Manifest | TogetherManifest, parts: Sequence[Manifest]
 ) -> tuple[Findings, ...]:
-    """The card against the manifest; nothing where a bundle has none."""
-    return (compare_card(folder, manifest.name, parts),) if CARD in manifest.files else ()
+    """The card against the manifest; nothing where a bundle has none, or another version of this program worded it."""
+    own = parts[0].versions.get("recipec", __version__) == __version__
+    return (compare_card(folder, manifest.name, parts),) if own and CARD in manifest.files else ()
 
 
 def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[int]) -> Iterator[Check]:

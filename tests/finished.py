@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compiler.cli.options import mirror_folder
 from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Merge, Plan, Step, Train, VerifyExport
@@ -54,7 +55,7 @@ class Finished:
             folder=folder,
             inputs={**before, **inputs},
             root=self.root,
-            sources=Sources(offline=True),
+            sources=Sources(mirror=mirror_folder(), offline=True),
             placement=read(Placement, placement),
             stop=lambda: False,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
+from compiler import __version__
 from compiler.methods import Full, LoRA, Scratch
 from compiler.origin import Licence, Origin
 from compiler.tasks import TASKS, TextClassification, TextRegression
@@ -241,6 +243,16 @@ def test_a_card_that_was_embellished_and_sealed_again_is_caught(
     seal(folder, read_manifest(folder))
     verification = verify_bundle(folder, threads=1)
     assert verification.first_failure == "manifest -> bundle: card"
+
+
+def test_a_card_that_another_version_worded_is_not_compared(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    (folder / "README.md").write_text("as it was worded before", encoding="utf-8")
+    manifest = read_manifest(folder)
+    seal(folder, replace(manifest, versions={**manifest.versions, "recipec": "0.0.1"}))
+    assert "card" not in {check.name for edge in verify_bundle(folder).edges for check in edge.checks}
+    seal(folder, replace(manifest, versions={**manifest.versions, "recipec": __version__}))
+    assert [check.name for _, check in verify_bundle(folder).failures()] == ["card"]
 
 
 def test_what_was_told_of_the_model_is_in_the_manifest(manifest: Manifest) -> None:
