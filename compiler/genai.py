@@ -10,6 +10,7 @@ from compiler import methods, tasks
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
 from compiler.methods import LoRA
+from compiler.precisions import keeps_cache
 from compiler.recipe import Export, Onnx
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def exporter_choices(recipe: Recipe, model: ModelFacts) -> Iterator[Choice]:
 
 def _writes_tokens(recipe: Recipe, model: ModelFacts) -> bool:
     """Whether the exported model is a decoder with a cache."""
-    return tasks.module_of(recipe.task).ARCHITECTURES[0] == "decoder" and model.architecture == "decoder"
+    return model.architecture == "decoder" and keeps_cache(recipe, model)
 
 
 def _reason_against(export: Onnx, recipe: Recipe, model: ModelFacts) -> str:

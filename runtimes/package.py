@@ -61,8 +61,8 @@ def package(step: Package, parts: Parts, out: Path, *, threads: int = 0) -> Veri
     step = replace(step, task=learnt(step.task, parts.verify_folder))
     require_passed(report.verification, code="E602")
     with new_folder(out) as folder:
-        _copy(step, parts, folder)
-        manifest = _manifest(step, parts, report, folder)
+        inputs = _copy(step, parts, folder)
+        manifest = _manifest(step, parts, report, inputs)
         write_text(folder / CARD, card(step.name, [manifest]))
         seal(folder, manifest)
         verification = verify_bundle(folder, threads=threads)
@@ -76,10 +76,10 @@ def package_together(steps: Mapping[str, Package], parts: Mapping[str, Parts], o
     with new_folder(out) as folder:
         _copy_shared(steps[first], parts[first], folder)
         shutil.copyfile(parts[first].model_folder / CONFIG, folder / CONFIG)
-        manifests = []
+        inputs, manifests = _inputs(parts[first].graphs, folder), []
         for name, step in steps.items():
             (folder / name).mkdir()
-            manifests.append(_seal_part(step, parts[name], folder / name))
+            manifests.append(_seal_part(step, parts[name], inputs, folder / name))
         write_text(folder / CARD, card(steps[first].name, manifests))
         seal(folder, TogetherManifest(name=steps[first].name, parts=tuple(steps), plan_key=key))
         verification = verify_together(folder)
@@ -87,24 +87,26 @@ def package_together(steps: Mapping[str, Package], parts: Mapping[str, Parts], o
     return verification
 
 
-def _seal_part(step: Package, parts: Parts, folder: Path) -> Manifest:
+def _seal_part(step: Package, parts: Parts, inputs: tuple[str, ...], folder: Path) -> Manifest:
     """Writes what is one task's own into a folder in that of the graph."""
     report = read_report(parts.verify_folder)
     step = replace(step, task=learnt(step.task, parts.verify_folder))
     require_passed(report.verification, code="E602")
     _copy_own(step, parts, folder)
-    return seal(folder, _manifest(step, parts, report, folder.parent))
+    return seal(folder, _manifest(step, parts, report, inputs))
 
 
-def _copy(step: Package, parts: Parts, folder: Path) -> None:
-    """Every file of the bundle but its manifest."""
+def _copy(step: Package, parts: Parts, folder: Path) -> tuple[str, ...]:
+    """Writes every file of the bundle but its manifest and card; what its graphs are given."""
     _copy_shared(step, parts, folder)
     _copy_own(step, parts, folder)
+    inputs = _inputs(parts.graphs, folder)
     try:
-        write_client_files(step, folder, parts.graphs, _inputs(parts.graphs, folder), parts.precision)
+        write_client_files(step, folder, parts.graphs, inputs, parts.precision)
         write_genai(step, parts.written, parts.graphs[0], folder)
     except (OSError, ValueError) as error:
         raise _missing(error) from error
+    return inputs
 
 
 def _missing(error: OSError | ValueError) -> RunError:
@@ -171,16 +173,16 @@ def _head_config(task: Task) -> dict[str, Any]:
     return found
 
 
-def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Manifest:
+def _manifest(step: Package, parts: Parts, report: Report, inputs: tuple[str, ...]) -> Manifest:
     edges = report.verification.edges
-    adapter = adapter_file(folder / parts.graphs[0])
+    adapter = adapter_file(Path(parts.graphs[0]))
     manifest = Manifest(
         name=step.name,
         task=step.task,
         plan_key=parts.key,
         max_length=step.max_length,
         columns=step.columns,
-        inputs=_inputs(parts.graphs, folder),
+        inputs=inputs,
         precision=parts.precision,
         metrics=report.metrics,
         generation=step.generation,
@@ -196,6 +198,6 @@ def _manifest(step: Package, parts: Parts, report: Report, folder: Path) -> Mani
         versions=parts.versions,
         provenance=parts.provenance,
         part=parts.part,
-        adapter=adapter.relative_to(folder).as_posix() if adapter.exists() else "",
+        adapter=adapter.as_posix() if (parts.written / adapter).exists() else "",
     )
     return as_read(replace(manifest, files=dict.fromkeys(parts.graphs, "")))  # sealed later

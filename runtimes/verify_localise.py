@@ -56,11 +56,6 @@ def _not_followed(checks: Sequence[Check], error: RunError) -> Localised:
     row = row_of([check for check in checks if not check.passed])
     return Localised(
         rows=() if row is None else (row,),
-        layer=None,
-        operation="",
-        operator=None,
-        max_abs=None,
-        allowed=0.0,
         note=error.message,
         followed=False,
     )

@@ -57,7 +57,7 @@ def round_graph(export: Onnx, graph: Path, out: Path, *, weights_alone: bool, ro
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder, _quiet():
         start, end = Path(folder) / "before.onnx", Path(folder) / out.name
         try:
-            weighed = _prepare(graph, start)
+            weighed = prepare(graph, start)
             _round(export, start, end, weights_alone=weights_alone, rows=rows)
         except (ValueError, RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise _failure(export, first_line(error)) from error
@@ -73,7 +73,7 @@ def _failure(export: Onnx, why: str) -> RunError:
     return RunError("E509", f"the graph can't be rounded to {export.precision}: {why}", hint)
 
 
-def _prepare(graph: Path, out: Path) -> int:
+def prepare(graph: Path, out: Path) -> int:
     """Writes the graph as quantizers read it; how many of its nodes have weights.
 
     Without what is said of shapes inside of it, which they contradict when they turn a weight; and with the embedding

@@ -63,12 +63,12 @@ class Localised:
     """The first layer and operator whose error leaves the noise, and how far every layer is off."""
 
     rows: tuple[int, ...]  # that were compared, in one batch
-    layer: str | None  # None: no layer leaves the noise
-    operation: str  # what the source computes there
-    operator: Operator | None
-    max_abs: float | None
-    allowed: float
-    note: str
+    layer: str | None = None  # None: no layer leaves the noise
+    operation: str = ""  # what the source computes there
+    operator: Operator | None = None
+    max_abs: float | None = None
+    allowed: float = 0.0
+    note: str = ""
     layers: tuple[LayerDelta, ...] = ()
     rounded: bool = False  # whether weights are rounded: then it is the layer that adds most to the error
     followed: bool = True  # whether the layers could be compared; the note says why not

@@ -58,11 +58,6 @@ def search_rounded(
     if not added:
         return Localised(
             rows=rows,
-            layer=None,
-            operation="",
-            operator=None,
-            max_abs=None,
-            allowed=0.0,
             note="no value of a layer is in both graphs by its name",
             followed=False,
         )

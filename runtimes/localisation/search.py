@@ -24,11 +24,6 @@ def search(source: Source, graph: Graph, values: Iterable[tuple[str, Array]], ro
     if found is None:
         return Localised(
             rows=rows,
-            layer=None,
-            operation="",
-            operator=None,
-            max_abs=None,
-            allowed=0.0,
             note=UNOPTIMIZED,
             layers=layers,
         )

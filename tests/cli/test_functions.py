@@ -18,23 +18,13 @@ import mlx.core as mx
 
 from runtimes.export.functions import FUNCTION
 from runtimes.manifest import read_manifest, seal
+from tests.blocked import only
 from tests.cli.conftest import invoke
 from tests.tiny import write_project
 
 ROOT = Path(__file__).parents[2]
 RECEIVED = """
 import json, sys
-
-ALLOWED = {"numpy", "mlx", "tokenizers", "compiler", "runtimes", "__main__", "__mp_main__"}
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in ALLOWED and top not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
-
-sys.meta_path.insert(0, Block())
-
 from pathlib import Path
 from typing import Any
 from runtimes.bundle import open_bundle
@@ -110,7 +100,7 @@ def test_a_receiver_verifies_a_bundle(project: Path, number: int) -> None:
 
 def test_a_receiver_needs_mlx_tokenizers_and_numpy_alone(bundle: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RECEIVED, str(bundle)],
+        [sys.executable, "-c", only("numpy", "mlx", "tokenizers") + RECEIVED, str(bundle)],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

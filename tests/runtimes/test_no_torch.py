@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 
+from tests.blocked import only
+
 ROOT = Path(__file__).parents[2]
 USE = """
 import json, sys
@@ -27,18 +29,6 @@ verification = verify_bundle(folder)
 lines = report_lines(verification)
 print(json.dumps([[p["label"], p["score"]] for p in found]))
 print(json.dumps([verification.passed, sorted({name.partition(".")[0] for name in sys.modules})]))
-"""
-BLOCK = """
-import sys
-ALLOWED = {"numpy", "onnxruntime", "tokenizers", "compiler", "runtimes", "__main__", "__mp_main__"}
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in ALLOWED and top not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
-
-sys.meta_path.insert(0, Block())
 """
 FRAMEWORKS = {"torch", "transformers", "peft", "onnx", "jsonschema", "huggingface_hub", "click", "rich", "safetensors"}
 
@@ -61,7 +51,9 @@ def child(python: str, code: str, bundle: Path) -> list[Any]:
 def test_a_bundle_predicts_and_verifies_where_every_other_package_is_blocked(tiny) -> None:
     from runtimes.bundle import open_bundle
 
-    predictions, [passed, modules] = child(sys.executable, BLOCK + USE, tiny.bundle)
+    predictions, [passed, modules] = child(
+        sys.executable, only("numpy", "onnxruntime", "tokenizers") + USE, tiny.bundle
+    )
     here = open_bundle(tiny.bundle, threads=1).predict([{"text": "a GOOD film"}, {"text": ""}])
     assert predictions == [[prediction["label"], pytest.approx(prediction["score"], abs=1e-6)] for prediction in here]
     assert passed
