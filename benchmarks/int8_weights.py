@@ -34,6 +34,11 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "signed": {"weight_type": QuantType.QInt8},
     "signed, seven bits": {"weight_type": QuantType.QInt8, "reduce_range": True},
     "signed, a scale a channel": {"weight_type": QuantType.QInt8, "per_channel": True},
+    "signed, seven bits, a scale a channel": {
+        "weight_type": QuantType.QInt8,
+        "reduce_range": True,
+        "per_channel": True,
+    },
 }
 BATCH = 32
 

@@ -31,7 +31,7 @@ SEMANTICS: Mapping[str, int] = {
     "evaluate": 2,
     "merge": 1,
     "export": 2,
-    "quantize": 2,
+    "quantize": 3,
     "export-together": 2,
     "verify": 3,
     "package": 3,

@@ -34,6 +34,12 @@ LARGEST_INSIDE = 2**30
 """Bytes of weights that stay inside of the graph's own file."""
 _WEIGHED = ("MatMul", "Gemm", "Conv")
 _LOOKED_UP = "Gather"
+_FOR_PRODUCTS: Mapping[str, Any] = {
+    "weight_type": quantization.QuantType.QInt8,
+    "per_channel": True,
+    "reduce_range": True,  # seven bits: the sum of two products with eight overflows 16 on processors without VNNI
+}
+_FOR_LOOKING_UP: Mapping[str, Any] = {"weight_type": quantization.QuantType.QUInt8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +118,7 @@ def _round(export: Onnx, start: Path, out: Path, *, weights_alone: bool, rows: S
         case "int8" if weights_alone:
             _in_blocks(start, out, bits=8, block_size=export.block_size)
         case "int8":
-            _dynamic(start, out, [*_WEIGHED, _LOOKED_UP])
+            _dynamic(start, out, [*_WEIGHED, _LOOKED_UP], _FOR_PRODUCTS)
         case "int8-static":
             _static(start, out, rows)
         case "int4":
@@ -121,13 +127,12 @@ def _round(export: Onnx, start: Path, out: Path, *, weights_alone: bool, rows: S
             raise AssertionError("nothing is rounded to float32")
 
 
-def _dynamic(start: Path, out: Path, kinds: Sequence[str]) -> None:
-    """Weights in eight bits without a sign: signed ones overflow where a processor adds two products in 16 bits."""
+def _dynamic(start: Path, out: Path, kinds: Sequence[str], settings: Mapping[str, Any]) -> None:
     quantization.quantize_dynamic(
         start,
         out,
         op_types_to_quantize=[*kinds],
-        weight_type=quantization.QuantType.QUInt8,
+        **settings,
         use_external_data_format=data_file(start).exists(),
     )
 
@@ -143,9 +148,7 @@ def _static(start: Path, out: Path, rows: Sequence[Feed]) -> None:
         op_types_to_quantize=[*_WEIGHED, _LOOKED_UP],
         nodes_to_quantize=[node.name for node in model.graph.node if _has_weight(node, names)],
         activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-        reduce_range=True,
+        **_FOR_PRODUCTS,
         use_external_data_format=data_file(start).exists(),
     )
 
@@ -176,7 +179,7 @@ def _in_blocks(start: Path, out: Path, *, bits: int, block_size: int) -> None:
     middle = out.with_name("middle.onnx")
     _save(quantizer.model.model, out if bits == 4 else middle)
     if bits == 8:
-        _dynamic(middle, out, [_LOOKED_UP])
+        _dynamic(middle, out, [_LOOKED_UP], _FOR_LOOKING_UP)
 
 
 def _count_rounded(graph: Path) -> int:
