@@ -25,14 +25,14 @@ from compiler.generation import Generation
 from compiler.metrics import Perplexity
 from compiler.plan import VerifyExport
 from runtimes import tasks
-from runtimes.bundle import Bundle, open_bundle
-from runtimes.comparison import encoded, examples_of, outputs_of, rows_at_once
-from runtimes.decoding import generate, scored
-from runtimes.features import Table
+from runtimes.bundles.bundle import Bundle, open_bundle
+from runtimes.generation.decoding import generate, scored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import scores_of
+from runtimes.rows.features import Table
 from runtimes.steps.prepare import read_prepared
+from runtimes.verification.comparison import encoded, examples_of, outputs_of, rows_at_once
 from tests.finished import Finished
 
 EXAMPLE = """\

@@ -24,13 +24,13 @@ from typing import Any
 from benchmarks.rounds import machine, set_threads, table
 from compiler.plan import ExportModel, VerifyExport
 from runtimes import export, tasks
-from runtimes.comparison import HeldOut
 from runtimes.export import Stage
-from runtimes.features import Features
-from runtimes.inputs import open_reader
+from runtimes.rows.features import Features
+from runtimes.rows.inputs import open_reader
 from runtimes.steps import verify
 from runtimes.steps.prepare import read_prepared
-from runtimes.verify import verify_export
+from runtimes.verification.comparison import HeldOut
+from runtimes.verification.edges import verify_export
 from tests.finished import Finished
 
 EXAMPLE = """\

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.peer_checks import Source, by_olive, by_optimum, open_source
 from compiler.plan import VerifyExport
-from runtimes.manifest import read_manifest
+from runtimes.bundles.manifest import read_manifest
 from runtimes.saved import SavedModel
 from tests.mutations.catalogue import MUTATIONS, NOT_CAUGHT
 from tests.mutations.judges import gate, receiver

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from compiler.generation import Generation
-from runtimes.answers import read_written
-from runtimes.decoding import generate
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import GRAPH
 from runtimes.export.genai import CONFIG
+from runtimes.generation.answers import read_written
+from runtimes.generation.decoding import generate
 
 Write = Callable[[Sequence[int]], list[int]]
 

@@ -17,12 +17,12 @@ import numpy as np
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.rounds import machine, medians, table
-from runtimes.batches import collate
-from runtimes.bundle import open_bundle
-from runtimes.comparison import encoded, examples_of, outputs_of
+from runtimes.bundles.bundle import open_bundle
 from runtimes.export.rounding import prepare
 from runtimes.export.session import Session, open_session
+from runtimes.rows.batches import collate
 from runtimes.steps.prepare import read_prepared
+from runtimes.verification.comparison import encoded, examples_of, outputs_of
 from tests.finished import Finished
 
 EXAMPLE = """\

@@ -148,10 +148,10 @@ def traced(model: Any) -> Any:
     from torch import Tensor, nn
     from torch.nn.functional import cross_entropy
 
-    from runtimes.features import TARGETS
     from runtimes.mlx.graph import Input
     from runtimes.mlx.passes import simplify
     from runtimes.mlx.trace import trace
+    from runtimes.rows.features import TARGETS
 
     class Language(nn.Module):
         def __init__(self) -> None:

@@ -65,7 +65,7 @@ def prepared(folder: Path, num_rows: int, *, packing: bool) -> Any:
     from compiler.placement import parse_target
     from runtimes import steps
     from runtimes.backends import backend
-    from runtimes.features import Features
+    from runtimes.rows.features import Features
 
     model = random_model(folder / "model")
     recipe = {
@@ -123,7 +123,7 @@ def random_model(folder: Path) -> Path:
 
 def grouped(rows: Any, size: int) -> list[np.ndarray[Any, Any]]:
     """The rows of each step, as the training loop draws them."""
-    from runtimes.batches import epoch_batches, padded_lengths
+    from runtimes.rows.batches import epoch_batches, padded_lengths
 
     lengths = padded_lengths(rows.features.lengths, rows.step.lengths)
     return list(epoch_batches(lengths, batch_size=size, seed=0, epoch=0))
@@ -137,7 +137,7 @@ def shuffled(rows: Any, size: int) -> list[np.ndarray[Any, Any]]:
 
 def batches(rows: Any, steps: Sequence[np.ndarray[Any, Any]]) -> Iterator[Any]:
     """The padded arrays of each step."""
-    from runtimes.batches import collate
+    from runtimes.rows.batches import collate
 
     return (collate(rows.features, part, grid=rows.step.lengths) for part in steps)
 

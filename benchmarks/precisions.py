@@ -17,16 +17,16 @@ import numpy as np
 from benchmarks.rounds import machine, medians, set_threads, table
 from compiler.plan import VerifyExport
 from runtimes import tasks
-from runtimes.bundle import Bundle, open_bundle
-from runtimes.comparison import batches, encoded, examples_of, outputs_of
-from runtimes.features import Table
-from runtimes.gate import ScoreFunction
+from runtimes.bundles.bundle import Bundle, open_bundle
 from runtimes.protocol import Batch
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import scores_of
+from runtimes.rows.features import Table
 from runtimes.saved import SavedModel
 from runtimes.steps.prepare import read_prepared
-from runtimes.verify_bundle import measure
+from runtimes.verification.comparison import batches, encoded, examples_of, outputs_of
+from runtimes.verification.gate import ScoreFunction
+from runtimes.verification.receiver import measure
 from tests.finished import Finished
 
 EXAMPLE = """\

@@ -158,13 +158,13 @@ def labelled_texts(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
 def ours(options: argparse.Namespace) -> Result:
     """Our loop and engine."""
     from compiler.tasks import Example
-    from runtimes.feature_writer import write_features
-    from runtimes.features import Features
     from runtimes.loop import train
     from runtimes.pytorch.engine import load
     from runtimes.reports import StepReport
+    from runtimes.rows.feature_writer import write_features
+    from runtimes.rows.features import Features
+    from runtimes.rows.tokens import open_encoder
     from runtimes.tasks import module_of
-    from runtimes.tokens import open_encoder
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,13 +13,13 @@ from compiler.moments import PACKAGE, unheld, wanted
 from compiler.placement import Placement
 from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
-from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.gate import ScoreFunction
+from runtimes.generation.decoding import Decoder
 from runtimes.protocol import Batch, Engine
 from runtimes.saved import SavedModel
 from runtimes.survival import Change
-from runtimes.tolerance import Noise
+from runtimes.verification.gate import ScoreFunction
+from runtimes.verification.tolerance import Noise
 
 # Engine of the placement -> its module, and the one that knows its devices.
 MODULES: Mapping[str, str] = {"pytorch": "runtimes.pytorch.backend", "mlx": "runtimes.mlx.backend"}

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from runtimes.batches import Rows, answered, collate, evaluation_batches, in_order
 from runtimes.errors import RunError
-from runtimes.features import Ragged, Table, is_answered
 from runtimes.protocol import LOSS, Engine, OutOfMemory
+from runtimes.rows.batches import Rows, answered, collate, evaluation_batches, in_order
+from runtimes.rows.features import Ragged, Table, is_answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from compiler.files import write_json
 from compiler.tasks import Task
 from runtimes import tasks
-from runtimes.manifest import read_json
+from runtimes.bundles.manifest import read_json
 
 FOLDER = "learnt"
 

@@ -15,7 +15,6 @@ from compiler.typed import read, to_json
 from runtimes import checkpoints
 from runtimes.errors import Interrupted, RunError
 from runtimes.evaluation import evaluate, halved, mean_loss
-from runtimes.features import Features
 from runtimes.protocol import LOSS, Batch, Engine, OutOfMemory, PendingStep
 from runtimes.randomness import number
 from runtimes.reports import (
@@ -27,9 +26,10 @@ from runtimes.reports import (
     StepReport,
     StopReport,
 )
+from runtimes.rows.features import Features
+from runtimes.rows.train_rows import TrainRows
+from runtimes.rows.turns import Turn, Turns, Weighing
 from runtimes.schedule import learning_rate
-from runtimes.train_rows import TrainRows
-from runtimes.turns import Turn, Turns, Weighing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,7 +241,7 @@ def _table_lines(gates: Mapping[str, Mapping[str, Any]], parts: tuple[str, ...])
 
     `parts`: several tasks, whose gates end in their names, and whose metrics stand beside each other.
     """
-    from runtimes.costs import cost_lines
+    from runtimes.verification.costs import cost_lines
 
     costs = {name: cost for gate in gates.values() for name, cost in gate.get("costs", {}).items()}
     stages: dict[str, dict[str, float]] = {}
@@ -254,8 +254,8 @@ def _table_lines(gates: Mapping[str, Mapping[str, Any]], parts: tuple[str, ...])
 
 def _gate_lines(name: str, gate: Mapping[str, Any]) -> list[str]:
     from compiler.typed import read
-    from runtimes.gate import Verification
-    from runtimes.gate import report_lines as gate_lines
+    from runtimes.verification.gate import Verification
+    from runtimes.verification.gate import report_lines as gate_lines
 
     verification = read(Verification, gate["verification"])
     return [f"  {name}", *(f"    {line}" for line in gate_lines(verification))]

@@ -29,23 +29,23 @@ from compiler.tasks import Example, Task
 from compiler.tasks import module_of as compiler_module_of
 from compiler.typed import to_json
 from runtimes import export
-from runtimes.answers import writing_of
 from runtimes.backends import backend
-from runtimes.comparison import HeldOut, encoded
-from runtimes.costs import cost_lines
+from runtimes.bundles.package import Parts, package
 from runtimes.events import Said, StepFinished, StepStarted
-from runtimes.gate import report_lines, require_passed
-from runtimes.inputs import Row, open_reader
-from runtimes.package import Parts, package
-from runtimes.sample_rows import sample_rows
+from runtimes.generation.answers import writing_of
+from runtimes.rows.inputs import Row, open_reader
+from runtimes.rows.tokens import Encoder
+from runtimes.rows.windows import windows_of
 from runtimes.saved import SavedModel
 from runtimes.steps.package import graphs_of
 from runtimes.steps.quantize import quantized
 from runtimes.store import RECORDED, versions_of
 from runtimes.tasks.interface import InputReader
-from runtimes.tokens import Encoder
-from runtimes.verify import NoiseFunction, Writer, verify_export
-from runtimes.windows import windows_of
+from runtimes.verification.comparison import HeldOut, encoded
+from runtimes.verification.costs import cost_lines
+from runtimes.verification.edges import NoiseFunction, Writer, verify_export
+from runtimes.verification.gate import report_lines, require_passed
+from runtimes.verification.sample_rows import sample_rows
 
 SOURCE = "source"
 """The stage that others are compared with: the model as it was found, in float32."""

@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from runtimes.serving import Limits
+from runtimes.serving.requests import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class Serving:
 @contextmanager
 def serving(bundle: Path, limits: Limits | None = None, *, verbose: bool = False) -> Iterator[Serving]:
     """A server of a bundle while the block runs; what is under way at its end is answered."""
-    from runtimes.endpoint import Endpoint, listen, serve, server_of
-    from runtimes.served import open_served
+    from runtimes.serving.endpoint import Endpoint, listen, serve, server_of
+    from runtimes.serving.served import open_served
 
     lines: list[str] = []
     listener = listen("127.0.0.1", 0)

@@ -99,7 +99,7 @@ def test_the_export_answers_every_held_out_row_as_the_trained_model(quickstart: 
 def test_damage_to_the_real_bundle_is_caught_after_sealing_it_again(
     quickstart: Path, tmp_path: Path, damage: Callable[[Path], None], check: str
 ) -> None:
-    from runtimes.manifest import read_manifest, seal
+    from runtimes.bundles.manifest import read_manifest, seal
 
     bundle = Path(shutil.copytree(quickstart / "quickstart" / "bundle", tmp_path / "bundle"))
     damage(bundle)

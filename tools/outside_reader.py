@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from compiler.tasks import Example, ImageClassification, QuestionAnswering
-from runtimes.bundle import Bundle, open_bundle
+from runtimes.bundles.bundle import Bundle, open_bundle
 from runtimes.pytorch.quiet import quiet
+from runtimes.rows.windows import WINDOW
 from runtimes.steps.prepare import read_prepared
 from runtimes.store import Store
-from runtimes.windows import WINDOW
 
 Row = Mapping[str, Any]
 Reader = Callable[[Path, Bundle, Sequence[Row]], list[dict[str, Any]]]

@@ -33,9 +33,9 @@ def bisect_named(named: Path, runs_folder: Path, source: Path | None, threads: i
 
 def _found(named: Path, runs_folder: Path, source: Path | None, threads: int) -> Iterator[tuple[str, Localised]]:
     """What is found, by the name of what was compared."""
-    from runtimes.bisect import bisect_bundle, bisect_run
     from runtimes.errors import RunError
     from runtimes.store import Store
+    from runtimes.verification.bisect import bisect_bundle, bisect_run
 
     run = next((folder for folder in (named, runs_folder / named) if (folder / "plan.json").exists()), None)
     if source is None and run is not None:

@@ -20,9 +20,9 @@ from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
 
 if TYPE_CHECKING:
-    from runtimes.bundle import Bundle
+    from runtimes.bundles.bundle import Bundle
+    from runtimes.bundles.manifest import Manifest
     from runtimes.export.facts import Provider
-    from runtimes.manifest import Manifest
 
 _ROWS_AT_ONCE = 1024
 
@@ -115,7 +115,7 @@ def check_sources(texts: tuple[str, ...], images: tuple[str, ...], source: Path 
 
 def is_together(folder: Path) -> bool:
     """Whether a folder holds a bundle of several tasks."""
-    from runtimes import manifest
+    from runtimes.bundles import manifest
 
     return manifest.is_together(folder)
 
@@ -133,7 +133,7 @@ def predict_together(
     as_json: bool,
 ) -> None:
     """Answers texts or rows with all tasks of a bundle."""
-    from runtimes.bundle_together import open_together
+    from runtimes.bundles.together import open_together
 
     opened = open_together(folder, threads=threads, provider=provider)
     columns = {name: columns_of(part, column, typed=source is None) for name, part in opened.parts.items()}
@@ -158,7 +158,7 @@ def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: 
 
 def open_for(bundle: Path, runs_folder: Path, threads: int, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder, or the bundle of a run."""
-    from runtimes.bundle import open_bundle
+    from runtimes.bundles.bundle import open_bundle
 
     folder = bundle_folder(bundle, runs_folder)
     if is_together(folder):
@@ -249,7 +249,7 @@ def row_reader(bundle: Bundle, columns: Mapping[str, str]) -> Callable[[GivenRow
 
 def told_of_cuts(answers: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The answers; says after the last of them how many were written from a prompt that was cut."""
-    from runtimes.answers import PROMPT_CUT, said_of_cuts
+    from runtimes.generation.answers import PROMPT_CUT, said_of_cuts
 
     total, sides = 0, []
     for answered in answers:
@@ -341,10 +341,10 @@ def verify(
         return
     data: Path | None = options["data"]
     from compiler.typed import to_json
-    from runtimes.gate import report_lines, require_passed
-    from runtimes.manifest import read_manifest, read_together
-    from runtimes.provenance import told_lines
-    from runtimes.verify_bundle import verify_bundle, verify_together
+    from runtimes.bundles.manifest import read_manifest, read_together
+    from runtimes.bundles.provenance import told_lines
+    from runtimes.verification.gate import report_lines, require_passed
+    from runtimes.verification.receiver import verify_bundle, verify_together
 
     folder = bundle_folder(bundle, runs_folder)
     if is_together(folder):

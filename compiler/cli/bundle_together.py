@@ -13,8 +13,8 @@ from compiler.cli.rows import GivenRow, typed_rows
 from compiler.diagnostics import printable
 
 if TYPE_CHECKING:
-    from runtimes.bundle import Bundle
-    from runtimes.bundle_together import TogetherBundle
+    from runtimes.bundles.bundle import Bundle
+    from runtimes.bundles.together import TogetherBundle
 
 Reader = Callable[[GivenRow], Mapping[str, Any]]
 TEXT = "text"

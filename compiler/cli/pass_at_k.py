@@ -23,7 +23,7 @@ from compiler.cli.rows import GivenRow, file_rows
 from compiler.diagnostics import counted
 
 if TYPE_CHECKING:
-    from runtimes.bundle import Bundle
+    from runtimes.bundles.bundle import Bundle
 
 T = TypeVar("T")
 

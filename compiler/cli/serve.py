@@ -13,7 +13,7 @@ from compiler.cli.options import given_options
 
 if TYPE_CHECKING:
     from runtimes.export.facts import Provider
-    from runtimes.serving import Limits
+    from runtimes.serving.requests import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_LOST = 130
@@ -64,7 +64,7 @@ def refuse_with_serve(names: tuple[str, ...]) -> None:
 
 def limits_of(options: dict[str, Any]) -> Limits:
     """The limits that the command line names."""
-    from runtimes.serving import Limits
+    from runtimes.serving.requests import Limits
 
     return Limits(
         max_bytes=options["max_request_bytes"],
@@ -76,8 +76,8 @@ def limits_of(options: dict[str, Any]) -> Limits:
 
 def serve_bundle(folder: Path, threads: int, provider: Provider, options: dict[str, Any]) -> None:
     """Answers over HTTP until it is told to stop. Exits with 130 when requests under way were not answered."""
-    from runtimes.endpoint import Endpoint, listen, serve
-    from runtimes.served import open_served
+    from runtimes.serving.endpoint import Endpoint, listen, serve
+    from runtimes.serving.served import open_served
 
     served = open_served(folder, threads=threads, provider=provider)
     host = options["host"]

@@ -77,9 +77,9 @@ def verify_against(
     **options: Any,
 ) -> None:
     """Proves that a graph answers as a model; raises GateError where it does not."""
-    from runtimes.gate import report_lines, require_passed
     from runtimes.untuned import said_of_rows
-    from runtimes.verify_source import Asked, verify_source
+    from runtimes.verification.gate import report_lines, require_passed
+    from runtimes.verification.source import Asked, verify_source
 
     found = find(source, **options)
     click.echo(said_of(found), err=True)

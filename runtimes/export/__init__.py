@@ -14,12 +14,12 @@ from typing import Any, Protocol, cast
 from compiler.functions import Shapes
 from compiler.recipe import Export, Onnx
 from compiler.tasks import Task
-from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.gate import Check, ScoreFunction
+from runtimes.generation.decoding import Decoder
 from runtimes.localisation.finding import Localised
 from runtimes.protocol import Batch
 from runtimes.saved import SavedModel
+from runtimes.verification.gate import Check, ScoreFunction
 
 # Format -> the module that writes and runs it; only the module knows the framework that does.
 PACKAGES: Mapping[str, tuple[str, ...]] = {

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import positions
 from runtimes.export.facts import PAST, PRESENT, Provider, virtual_file
 from runtimes.export.grouped import OPERATOR, GroupedDecoder
 from runtimes.export.operators import operators
 from runtimes.export.session import Session, failure, open_session, ort_value
-from runtimes.gate import ScoreFunction
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import positions
+from runtimes.generation.virtual import VirtualCache, read_virtual
 from runtimes.protocol import Batch
-from runtimes.readings import read_outputs
+from runtimes.rows.readings import read_outputs
 from runtimes.tasks.interface import Reading
-from runtimes.virtual import VirtualCache, read_virtual
+from runtimes.verification.gate import ScoreFunction
 
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, S, D], by the names of the inputs; never copied between steps."""

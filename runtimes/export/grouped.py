@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import positions
 from runtimes.export.facts import PAST, PRESENT
 from runtimes.export.session import Session, ort_value
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import positions
 
 Cache = Mapping[str, Any]
 """The session's own arrays of keys and values [B, H, P, D], by the names of the inputs."""

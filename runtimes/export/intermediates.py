@@ -15,10 +15,10 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from runtimes.decoding import positions
 from runtimes.errors import RunError, first_line
 from runtimes.export.facts import PAST
 from runtimes.export.session import session_options
+from runtimes.generation.decoding import positions
 from runtimes.localisation.values import Array, Graph, Node
 
 PORTION = 256

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import right_padded
 from runtimes.export.facts import PAST, PRESENT, Provider, graph_names
 from runtimes.export.session import Session, failure, open_session, ort_value
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import right_padded
 
 _OWN, _HIDDEN = ".decoder.", "last_hidden_state"
 

@@ -16,10 +16,10 @@ import onnxruntime
 from runtimes.errors import RunError, first_line
 from runtimes.export.adapters import Activated, activate
 from runtimes.export.facts import Provider
-from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
-from runtimes.readings import read_outputs
+from runtimes.rows.readings import read_outputs
 from runtimes.tasks.interface import Reading
+from runtimes.verification.gate import ScoreFunction
 
 LOG_ERRORS = 3
 _CPU, _COREML = "CPUExecutionProvider", "CoreMLExecutionProvider"

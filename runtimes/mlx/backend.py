@@ -21,9 +21,8 @@ from compiler.tasks import Task
 from compiler.weights import Tensor, read_header
 from runtimes import tasks
 from runtimes.backends import require_moments, require_runtime
-from runtimes.decoding import Decoder
 from runtimes.errors import RunError
-from runtimes.gate import ScoreFunction
+from runtimes.generation.decoding import Decoder
 from runtimes.mlx.devices import use_device
 from runtimes.mlx.engine import MlxEngine, given_inputs
 from runtimes.mlx.graph import Graph, frozen
@@ -41,7 +40,8 @@ from runtimes.pytorch.methods import require_known
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Change
 from runtimes.together import assert_trainable, part_folder
-from runtimes.tolerance import Noise
+from runtimes.verification.gate import ScoreFunction
+from runtimes.verification.tolerance import Noise
 
 ADAPTER = "adapter_model.safetensors"
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import positions
 from runtimes.errors import RunError
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import positions
+from runtimes.generation.virtual import VirtualCache
 from runtimes.mlx.backend import ADAPTER, headers, require_lowered
 from runtimes.mlx.devices import use_device
 from runtimes.mlx.graph import Graph
@@ -27,7 +28,6 @@ from runtimes.mlx.quantization import Quantization, load_base
 from runtimes.mlx.trace.decoding import trace_decoder
 from runtimes.mlx.weights import Weights, weight_files
 from runtimes.pytorch.cached import LayerSizes
-from runtimes.virtual import VirtualCache
 
 NOTHING = VirtualCache()
 Cache = dict[str, mx.array]

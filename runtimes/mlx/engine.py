@@ -16,7 +16,6 @@ import numpy.typing as npt
 from compiler.placement import Placement
 from compiler.plan import Train
 from runtimes import tasks
-from runtimes.features import TARGETS
 from runtimes.groups import groups_of, unfrozen
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.lower import Arrays, lower, value_and_grad
@@ -25,6 +24,7 @@ from runtimes.mlx.quantization import write_record
 from runtimes.mlx.trace.training import Traced, save
 from runtimes.mlx.weights import Weights, load_weights, weight_files
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
+from runtimes.rows.features import TARGETS
 
 STATE = "state.safetensors"
 _STEP = "step"  # torch counts the steps of each parameter

@@ -30,14 +30,14 @@ from compiler.typed import to_json
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written
-from runtimes.gate import ScoreFunction
 from runtimes.mlx.devices import use_nearest
 from runtimes.mlx.rounding import TYPES, require_update
 from runtimes.protocol import Batch
-from runtimes.readings import read_outputs
+from runtimes.rows.readings import read_outputs
 from runtimes.saved import SavedModel
 from runtimes.steps.train import copy_tokenizer
 from runtimes.tasks.interface import Reading
+from runtimes.verification.gate import ScoreFunction
 
 FOLDER = "mlx"
 

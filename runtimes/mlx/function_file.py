@@ -14,9 +14,9 @@ from compiler.tasks import Task
 from compiler.typed import to_json
 from runtimes.errors import RunError, first_line
 from runtimes.export.functions import FUNCTION, Argument, Described
-from runtimes.inputs import columns_of, open_reader
 from runtimes.mlx.functions import FAILURES
 from runtimes.mlx.graph import Input
+from runtimes.rows.inputs import columns_of, open_reader
 from runtimes.saved import SavedModel
 
 Function = Callable[..., list[mx.array]]

@@ -21,11 +21,11 @@ import numpy.typing as npt
 from compiler.typed import read
 from runtimes.errors import RunError, first_line
 from runtimes.export.functions import ROWS, TOKENS, Argument, Described, portions, sized
-from runtimes.gate import ScoreFunction
 from runtimes.mlx.dtypes import DTYPES
 from runtimes.protocol import Batch
-from runtimes.readings import read_outputs
+from runtimes.rows.readings import read_outputs
 from runtimes.tasks.interface import Reading
+from runtimes.verification.gate import ScoreFunction
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)

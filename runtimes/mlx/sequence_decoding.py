@@ -10,9 +10,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import right_padded
 from runtimes.errors import RunError
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import right_padded
+from runtimes.generation.virtual import behind_virtual
 from runtimes.mlx.backend import ADAPTER, headers, require_lowered
 from runtimes.mlx.devices import use_device
 from runtimes.mlx.lower import Run, lower
@@ -20,7 +21,6 @@ from runtimes.mlx.quantization import Quantization, load_base, parts_of
 from runtimes.mlx.trace.sequence_decoding import trace_sequence_decoder
 from runtimes.mlx.weights import Weights, weight_files
 from runtimes.pytorch.sequence_cached import SequenceSizes
-from runtimes.virtual import behind_virtual
 
 Arrays = dict[str, mx.array]
 _MASK = "attention_mask"

@@ -18,11 +18,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import right_padded
 from runtimes.export.functions import ROWS, TOKENS, WRITTEN, portions
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import right_padded
+from runtimes.generation.virtual import behind_virtual
 from runtimes.mlx.functions import FunctionSession, call, given_arrays, length_of, open_function
-from runtimes.virtual import behind_virtual
 
 MASK, IDS = "attention_mask", "decoder_input_ids"
 Arrays = dict[str, mx.array]

@@ -18,12 +18,11 @@ from compiler.recipe import Mlx
 from compiler.tasks import Task
 from compiler.typed import to_json
 from runtimes import tasks
-from runtimes.bundle import CONFIG, positions_of
+from runtimes.bundles.bundle import CONFIG, positions_of
+from runtimes.bundles.manifest import read_json
 from runtimes.errors import RunError
 from runtimes.export import Stage, Written
 from runtimes.export.functions import FUNCTION, ROWS, TOKENS, WRITTEN, Described
-from runtimes.gate import ScoreFunction
-from runtimes.manifest import read_json
 from runtimes.mlx import backend
 from runtimes.mlx.devices import use_nearest
 from runtimes.mlx.function_file import arguments_of, write_traces
@@ -34,9 +33,10 @@ from runtimes.mlx.sequence_functions import IDS, MASK, SequenceFunction, sequenc
 from runtimes.mlx.trace.sequence_decoding import TracedSequenceDecoder, trace_whole
 from runtimes.mlx.weights import Weights, weight_files
 from runtimes.protocol import Batch
-from runtimes.readings import read_outputs
+from runtimes.rows.readings import read_outputs
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Reading
+from runtimes.verification.gate import ScoreFunction
 
 
 def write(export: Mlx, task: Task, saved: SavedModel, shapes: Shapes, out: Path, device: str) -> Written:

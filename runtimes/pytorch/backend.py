@@ -13,8 +13,8 @@ from compiler.plan import Train, TrainTogether
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.backends import require_moments, require_runtime
-from runtimes.decoding import Decoder
-from runtimes.gate import ScoreFunction
+from runtimes.generation.decoding import Decoder
+from runtimes.generation.virtual import VirtualCache
 from runtimes.protocol import Batch
 from runtimes.pytorch import engine, models, noise, stored, together
 from runtimes.pytorch.decoding import torch_decoder
@@ -27,8 +27,8 @@ from runtimes.pytorch.together import TogetherEngine
 from runtimes.pytorch.virtual import virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.survival import Change
-from runtimes.tolerance import Noise
-from runtimes.virtual import VirtualCache
+from runtimes.verification.gate import ScoreFunction
+from runtimes.verification.tolerance import Noise
 
 
 def load_engine(

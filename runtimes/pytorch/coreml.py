@@ -25,10 +25,10 @@ from compiler.functions import Shapes
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
-from runtimes.features import TARGETS
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.quiet import quiet
+from runtimes.rows.features import TARGETS
 from runtimes.saved import SavedModel
 from runtimes.tasks import Head
 

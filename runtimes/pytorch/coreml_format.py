@@ -17,7 +17,6 @@ from compiler.recipe import CoreMl
 from compiler.tasks import Task
 from runtimes.errors import RunError, first_line
 from runtimes.export import Stage, Written, unrun
-from runtimes.gate import Findings, ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.pytorch.coreml import (
     Wrapped,
@@ -28,9 +27,10 @@ from runtimes.pytorch.coreml import (
     write_package,
 )
 from runtimes.pytorch.coreml_package import compare_package, num_operations, open_package
-from runtimes.readings import read_outputs
+from runtimes.rows.readings import read_outputs
 from runtimes.saved import SavedModel
 from runtimes.steps.train import copy_tokenizer
+from runtimes.verification.gate import Findings, ScoreFunction
 
 FOLDER = "coreml"
 PACKAGE = f"{FOLDER}/model.mlpackage"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from runtimes.errors import RunError, first_line
-from runtimes.gate import Findings, compare_each
 from runtimes.pytorch.coreml import Taken, Wrapped, example, package_tools
 from runtimes.pytorch.quiet import quiet
+from runtimes.verification.gate import Findings, compare_each
 
 HALF = "_to_fp16"
 """What coremltools adds to the name of a weight that it has rounded."""

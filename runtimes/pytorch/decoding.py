@@ -15,14 +15,14 @@ import torch
 from transformers import DynamicCache
 
 from compiler.positions import num_positions
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import positions
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import positions
+from runtimes.generation.virtual import VirtualCache
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.precision import exact_float32
 from runtimes.pytorch.virtual import VirtualModel, virtual_cache
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
-from runtimes.virtual import VirtualCache
 
 CAUSAL_LANGUAGE_MODEL = "AutoModelForCausalLM"
 HEAD = Head(auto_class=CAUSAL_LANGUAGE_MODEL, peft_task="CAUSAL_LM", config={}, num_outputs=0)

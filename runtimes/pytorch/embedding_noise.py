@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compiler.plan import Train
-from runtimes.packing import SEGMENTS
+from runtimes.rows.packing import SEGMENTS
 
 
 class EmbeddingNoise:

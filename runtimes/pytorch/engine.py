@@ -19,7 +19,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.groups import groups_of, unfrozen
-from runtimes.packing import SEGMENTS
 from runtimes.protocol import Batch, OutOfMemory, RowResults, StepResult
 from runtimes.pytorch.dropout import seed_dropout
 from runtimes.pytorch.embedding_noise import embedding_noise
@@ -34,6 +33,7 @@ from runtimes.pytorch.places import places_of
 from runtimes.pytorch.recomputing import recompute_layers
 from runtimes.pytorch.resting import resting_modules
 from runtimes.pytorch.virtual import require_no_prefix
+from runtimes.rows.packing import SEGMENTS
 
 STATE = "state.safetensors"
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtimes.decoding import positions
 from runtimes.errors import RunError, first_line
 from runtimes.export.facts import PAST, PRESENT
 from runtimes.export.intermediates import Opened, feeds_of, outputs_of, values_of
+from runtimes.generation.decoding import positions
 from runtimes.localisation.alignment import difference_along
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.search import OTHERWISE, search

@@ -16,7 +16,7 @@ from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.loading import SourceError
 from runtimes.pytorch.objective import read_outputs, results_of
 from runtimes.tasks.interface import Head
-from runtimes.tolerance import Noise
+from runtimes.verification.tolerance import Noise
 
 NOISE_ROWS = 64
 

@@ -14,12 +14,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from compiler.plan import Train
 from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from runtimes import tasks
-from runtimes.features import IGNORED
-from runtimes.packing import SEGMENTS
 from runtimes.pytorch.embedding_noise import EmbeddingNoise
 from runtimes.pytorch.heads import of_outputs
-from runtimes.readings import LEAST, sample
-from runtimes.spans import FIRST_TOKEN, LAST_TOKEN, ONE_TOKEN
+from runtimes.rows.features import IGNORED
+from runtimes.rows.packing import SEGMENTS
+from runtimes.rows.readings import LEAST, sample
+from runtimes.rows.spans import FIRST_TOKEN, LAST_TOKEN, ONE_TOKEN
 from runtimes.tasks.interface import Reading
 
 _LEAST = 1e-12  # of 1 - p: at zero, a power below one has no gradient
@@ -141,7 +141,7 @@ def span_shares(logits_BTC: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def read_outputs(reading: Reading, logits: Tensor, targets: Tensor) -> Tensor:
-    """What is kept of logits [..., V], on their device: as runtimes.readings has it."""
+    """What is kept of logits [..., V], on their device: as runtimes.rows.readings has it."""
     if reading == "logits":
         return logits
     if reading == "spans":

@@ -18,7 +18,7 @@ from runtimes.export.decoding import decoder_scores
 from runtimes.export.facts import GRAPH, ExportFacts, adapter_file, graph_names, virtual_file
 from runtimes.export.sequence import OnnxSequenceDecoder, onnx_sequence_decoder
 from runtimes.export.session import onnx_scores
-from runtimes.features import TARGETS
+from runtimes.generation.virtual import write_virtual
 from runtimes.localisation.finding import Localised
 from runtimes.protocol import Batch
 from runtimes.pytorch import onnx, onnx_decoder, onnx_genai, onnx_sequence, onnx_together
@@ -28,9 +28,9 @@ from runtimes.pytorch.localise import localise
 from runtimes.pytorch.localise_rounded import localise_rounded
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.virtual import VirtualModel, virtual_cache
+from runtimes.rows.features import TARGETS
 from runtimes.saved import SavedModel
 from runtimes.tasks import Head
-from runtimes.virtual import write_virtual
 
 
 def write(export: Onnx, task: Task, saved: SavedModel, out: Path) -> Written:

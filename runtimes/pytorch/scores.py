@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from runtimes.gate import ScoreFunction
 from runtimes.protocol import Batch
 from runtimes.pytorch.inputs import taken_inputs
 from runtimes.pytorch.loading import load_saved
@@ -21,6 +20,7 @@ from runtimes.pytorch.objective import read_outputs, results_of
 from runtimes.pytorch.precision import exact_float32
 from runtimes.saved import SavedModel
 from runtimes.tasks.interface import Head
+from runtimes.verification.gate import ScoreFunction
 
 
 def torch_scores(saved: SavedModel, head: Head, *, device: str = "cpu") -> ScoreFunction:

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import right_padded
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import right_padded
 from runtimes.pytorch.decoding import max_positions
 from runtimes.pytorch.loading import SourceError, load_saved
 from runtimes.pytorch.precision import exact_float32

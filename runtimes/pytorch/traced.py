@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from runtimes.localisation.alignment import tolerances
 from runtimes.localisation.values import HUGE, Array, Recorded, Source
 from runtimes.pytorch.precision import exact_float32
-from runtimes.tolerance import FLOOR_ULPS, NOISE_FACTOR
+from runtimes.verification.tolerance import FLOOR_ULPS, NOISE_FACTOR
 
 _SAME = frozenset(
     (

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from runtimes.errors import RunError
+from runtimes.generation.virtual import VirtualCache
 from runtimes.pytorch.precision import exact_float32
-from runtimes.virtual import VirtualCache
 
 _VECTORS = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
 """Virtual tokens that take part as tokens do, and that a model answers for."""

@@ -15,25 +15,26 @@ from compiler.metrics import name_of
 from compiler.model_facts import keeps_rows_apart
 from compiler.plan import Evaluate, Train
 from compiler.windows import Windowed
-from runtimes import tasks, windows
-from runtimes.answers import cut_prompts, writing_of
+from runtimes import tasks
 from runtimes.backends import backend
-from runtimes.batches import answered, collate, evaluation_batches, in_order
-from runtimes.comparison import rows_at_once
+from runtimes.bundles.golden import spread
 from runtimes.evaluation import mean_loss
 from runtimes.events import Progress, Said
-from runtimes.features import Features, Ragged
-from runtimes.few_shot import written_after_examples
-from runtimes.gate import ScoreFunction
-from runtimes.golden import spread
+from runtimes.generation.answers import cut_prompts, writing_of
+from runtimes.generation.few_shot import written_after_examples
 from runtimes.learnt import learnt
 from runtimes.metrics.texts import score_texts
+from runtimes.rows import windows
+from runtimes.rows.batches import answered, collate, evaluation_batches, in_order
+from runtimes.rows.features import Features, Ragged
+from runtimes.rows.tokens import open_encoder
 from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for, saved_by, train_of
 from runtimes.steps.prepare import ROWS, read_prepared
 from runtimes.together import part_folder
-from runtimes.tokens import open_encoder
+from runtimes.verification.comparison import rows_at_once
+from runtimes.verification.gate import ScoreFunction
 
 _BATCH_SIZE = 32
 _SHOWN = 5  # texts in the report

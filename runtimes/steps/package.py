@@ -10,15 +10,15 @@ from compiler.plan import ExportModel, Package, Quantize, Step
 from compiler.recipe import Held, Mlx
 from compiler.tasks import Task
 from runtimes import tasks
+from runtimes.bundles.package import Parts, package
 from runtimes.events import Said
 from runtimes.export.facts import graph_names
 from runtimes.export.functions import FUNCTION
-from runtimes.gate import Verification, report_lines
-from runtimes.package import Parts, package
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
 from runtimes.steps.provenance import provenance_of
 from runtimes.store import RECORDED, versions_of
+from runtimes.verification.gate import Verification, report_lines
 
 
 def execute(step: Package, context: Context) -> Iterator[Any]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from compiler.plan import PackageTogether
+from runtimes.bundles.package import package_together
 from runtimes.events import Said
-from runtimes.package import package_together
 from runtimes.steps import Context
 from runtimes.steps.package import parts_of, said
 

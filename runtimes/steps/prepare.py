@@ -26,14 +26,14 @@ from compiler.windows import Windowed
 from runtimes import tasks
 from runtimes.errors import Interrupted, RunError
 from runtimes.events import Progress, Said
-from runtimes.feature_writer import feature_writer
-from runtimes.features import FACTS, IGNORED, TARGETS, FeatureFacts, Features, Portion
-from runtimes.inputs import columns_of, copied_row, named_row, open_reader
-from runtimes.packing import write_packed
+from runtimes.rows.feature_writer import feature_writer
+from runtimes.rows.features import FACTS, IGNORED, TARGETS, FeatureFacts, Features, Portion
+from runtimes.rows.inputs import columns_of, copied_row, named_row, open_reader
+from runtimes.rows.packing import write_packed
+from runtimes.rows.tokens import chunks
+from runtimes.rows.windows import windowed
 from runtimes.steps import Context
 from runtimes.store import versions_of
-from runtimes.tokens import chunks
-from runtimes.windows import windowed
 
 ROWS = "rows.jsonl"
 SUMMARY = "data.json"

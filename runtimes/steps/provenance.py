@@ -11,7 +11,7 @@ from typing import Any
 from compiler import methods
 from compiler.hashes import sha256_of
 from compiler.plan import Merge, Package, Prepare, Step, Train, TrainTogether
-from runtimes.provenance import DataUsed, Evaluated, Provenance, Training
+from runtimes.bundles.provenance import DataUsed, Evaluated, Provenance, Training
 from runtimes.steps import Context
 from runtimes.steps.models import saved_by
 

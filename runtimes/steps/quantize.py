@@ -14,14 +14,14 @@ import numpy.typing as npt
 from compiler.files import write_json
 from compiler.plan import Quantize
 from runtimes import tasks
-from runtimes.batches import collate
+from runtimes.bundles.golden import spread
 from runtimes.events import Said
 from runtimes.export import genai
 from runtimes.export.facts import graph_names, virtual_file
 from runtimes.export.rounding import Feed, Rounded, round_graph
 from runtimes.export.session import open_session
-from runtimes.features import Features, Table
-from runtimes.golden import spread
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Features, Table
 from runtimes.steps import Context
 from runtimes.store import versions_of
 

@@ -20,11 +20,11 @@ from runtimes import checkpoints, tasks
 from runtimes.backends import backend
 from runtimes.evaluation import evaluate
 from runtimes.events import Said, to_json
-from runtimes.features import Features
 from runtimes.learnt import write_learnt
 from runtimes.loop import train
 from runtimes.protocol import LOSS, Engine
 from runtimes.reports import EvaluationReport, Report, ResumeReport, StepReport
+from runtimes.rows.features import Features
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for

@@ -8,8 +8,8 @@ from typing import Any
 from compiler.files import new_folder, write_json
 from compiler.plan import Train, TrainTogether
 from runtimes.backends import backend
-from runtimes.features import Features
 from runtimes.loop import train_together
+from runtimes.rows.features import Features
 from runtimes.saved import trained_folder
 from runtimes.steps import Context
 from runtimes.steps.models import base_of, prepared_for

@@ -11,22 +11,22 @@ from typing import Any
 from compiler.plan import ExportModel, ExportTogether, Merge, Quantize, VerifyExport
 from compiler.recipe import Export, Onnx
 from runtimes import export
-from runtimes.answers import writing_of
 from runtimes.backends import backend
-from runtimes.comparison import HeldOut
 from runtimes.events import Said
 from runtimes.export import Stage
-from runtimes.features import Features
-from runtimes.gate import report_lines, require_passed
-from runtimes.inputs import open_reader
+from runtimes.generation.answers import writing_of
 from runtimes.learnt import learnt, write_learnt
+from runtimes.rows.features import Features
+from runtimes.rows.inputs import open_reader
+from runtimes.rows.tokens import Encoder
 from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
-from runtimes.tokens import Encoder
-from runtimes.verify import Base, Verified, Writer, verify_export
+from runtimes.verification.comparison import HeldOut
+from runtimes.verification.edges import Base, Verified, Writer, verify_export
+from runtimes.verification.gate import report_lines, require_passed
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import ContinuedPretraining, Example, texts_of
-from runtimes.features import IGNORED, TARGETS, Column, Portion, Ragged
 from runtimes.protocol import Batch
-from runtimes.readings import TARGET
+from runtimes.rows.features import IGNORED, TARGETS, Column, Portion, Ragged
+from runtimes.rows.readings import TARGET
+from runtimes.rows.tokens import Encoder
 from runtimes.tasks import language, masking
 from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.language import decider, detail_lines, fit, learns
-from runtimes.tokens import Encoder
 
 __all__ = ["decider", "detail_lines", "fit", "learns"]
 

@@ -15,15 +15,15 @@ from compiler.data.splits import scramble
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, ImageClassification
-from runtimes.features import Column, Portion, Ragged
-from runtimes.gate import Decide, Scores, argmax
-from runtimes.images import PIXELS, ImageReader
 from runtimes.protocol import Batch
 from runtimes.randomness import number
+from runtimes.rows.features import Column, Portion, Ragged
+from runtimes.rows.images import PIXELS, ImageReader
 from runtimes.tasks import one_label
 from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.labels import LABELS, label_faults, listed, read_labels
 from runtimes.tasks.one_label import detail_lines, line
+from runtimes.verification.gate import Decide, Scores, argmax
 
 __all__ = ["VARY", "detail_lines", "line"]
 

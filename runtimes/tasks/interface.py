@@ -15,11 +15,11 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, Task
-from runtimes.features import Column, Portion, Ragged
-from runtimes.gate import Decide, Scores
-from runtimes.images import ImageReader
 from runtimes.protocol import Batch
-from runtimes.tokens import Encoder
+from runtimes.rows.features import Column, Portion, Ragged
+from runtimes.rows.images import ImageReader
+from runtimes.rows.tokens import Encoder
+from runtimes.verification.gate import Decide, Scores
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]

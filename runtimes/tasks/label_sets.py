@@ -15,11 +15,11 @@ import numpy.typing as npt
 from compiler.diagnostics import printable, short
 from compiler.metrics import Metric
 from compiler.recipe import Focal, Loss
-from runtimes.features import Ragged
-from runtimes.gate import Decide, Scores
 from runtimes.metrics.averages import ratios
 from runtimes.metrics.label_sets import best_threshold, counts_of, score_label_sets
+from runtimes.rows.features import Ragged
 from runtimes.tasks.interface import Answer, Array, Floats
+from runtimes.verification.gate import Decide, Scores
 
 _DIGITS = 6  # of a learnt threshold
 _SURE = 30.0  # a logit that is above every threshold

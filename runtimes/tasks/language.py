@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from compiler.metrics import Metric, Perplexity, TokenAccuracy
 from compiler.tasks import Task
-from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
-from runtimes.gate import Decide, Scores
 from runtimes.metrics.tokens import score_tokens
-from runtimes.readings import BEST, NUM_FIGURES, TARGET, decide_tokens
+from runtimes.rows.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
+from runtimes.rows.readings import BEST, NUM_FIGURES, TARGET, decide_tokens
 from runtimes.tasks.interface import Array, Floats, Head
+from runtimes.verification.gate import Decide, Scores
 
 VARY = None
 HEAD = Head(

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from compiler.data.splits import scramble
 from compiler.tasks.masking import Masking
-from runtimes.encoding import encode_texts, text_columns
-from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion
 from runtimes.protocol import Batch
 from runtimes.randomness import number, uniform
-from runtimes.readings import NUM_FIGURES
+from runtimes.rows.encoding import encode_texts, text_columns
+from runtimes.rows.features import IGNORED, TARGETS, TOKENS, Column, Portion
+from runtimes.rows.readings import NUM_FIGURES
+from runtimes.rows.tokens import Encoder, Texts
 from runtimes.tasks.interface import Array, Head
-from runtimes.tokens import Encoder, Texts
 
 IDS = "input_ids"
 SHOWN_AS_MASK, SHOWN_AS_RANDOM = 0.8, 0.1

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from compiler.diagnostics import printable, short
 from compiler.metrics import AUROC, Metric, name_of
 from compiler.recipe import CrossEntropy, Focal, Loss
-from runtimes.features import Ragged
-from runtimes.gate import Scores
 from runtimes.metrics.decisions import confusion_matrix, score_decisions
 from runtimes.metrics.ranking import score_ranking
+from runtimes.rows.features import Ragged
 from runtimes.tasks.interface import Answer, Array, Floats, Head
 from runtimes.tasks.labels import cross_entropy, label_config, label_weights, softmax
+from runtimes.verification.gate import Scores
 
 Names = Sequence[str]
 _MOST_SHOWN = 12  # labels of a confusion matrix on a terminal

@@ -26,16 +26,16 @@ from compiler.metrics import AnswerExact, AnswerF1, Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, QuestionAnswering
 from compiler.windows import num_windows
-from runtimes.encoding import text_columns
-from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged, is_answered
-from runtimes.gate import Decide, Scores
-from runtimes.manifest import digest_of_rows
+from runtimes.bundles.manifest import digest_of_rows
 from runtimes.metrics.texts import score_accepted
-from runtimes.readings import FIRST, LAST, NUM_SPAN_FIGURES
-from runtimes.spans import LAST_TOKEN, ONE_TOKEN, Best, best_span, decide_spans, marked, row_ranges, tokens_of
+from runtimes.rows.encoding import text_columns
+from runtimes.rows.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged, is_answered
+from runtimes.rows.readings import FIRST, LAST, NUM_SPAN_FIGURES
+from runtimes.rows.spans import LAST_TOKEN, ONE_TOKEN, Best, best_span, decide_spans, marked, row_ranges, tokens_of
+from runtimes.rows.tokens import Encoder
+from runtimes.rows.windows import WINDOW
 from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
-from runtimes.tokens import Encoder
-from runtimes.windows import WINDOW
+from runtimes.verification.gate import Decide, Scores
 
 VARY = None
 PROBED = "What is it about?"

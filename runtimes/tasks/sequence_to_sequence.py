@@ -13,12 +13,12 @@ from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, SequenceToSequence
 from compiler.tasks.sequence_to_sequence import texts, written_ids
-from runtimes.features import IGNORED, LABELS, TARGETS, TOKENS, Column, Portion, Ragged
-from runtimes.readings import NUM_FIGURES, TARGET
+from runtimes.rows.features import IGNORED, LABELS, TARGETS, TOKENS, Column, Portion, Ragged
+from runtimes.rows.readings import NUM_FIGURES, TARGET
+from runtimes.rows.tokens import Encoder
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt, TaskCard
 from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
-from runtimes.tokens import Encoder
 
 __all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from compiler.diagnostics import printable, short
 from compiler.metrics import MAE, MSE, R2, RMSE, Metric, Pearson, Spearman, name_of
-from runtimes.features import Ragged
 from runtimes.metrics.values import measure_values
+from runtimes.rows.features import Ragged
 from runtimes.tasks.interface import Answer, Array, Floats
 from runtimes.tasks.labels import label_config
 

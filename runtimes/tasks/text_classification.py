@@ -14,13 +14,13 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Loss
 from compiler.tasks import Example, TextClassification, texts_of
-from runtimes.encoding import encode_texts, text_columns
-from runtimes.features import Column, Portion, Ragged
-from runtimes.gate import Decide, Scores, argmax
+from runtimes.rows.encoding import encode_texts, text_columns
+from runtimes.rows.features import Column, Portion, Ragged
+from runtimes.rows.tokens import Encoder
 from runtimes.tasks import label_sets, one_label
 from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.labels import LABELS, label_config, label_faults, listed, read_labels
-from runtimes.tokens import Encoder
+from runtimes.verification.gate import Decide, Scores, argmax
 
 VARY = None
 

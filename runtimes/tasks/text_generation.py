@@ -18,12 +18,12 @@ from compiler.tasks import Example, TextGeneration, text_generation
 from compiler.tasks.text_generation import conversation, pieces, told
 from compiler.templates import OWN, TEMPLATE_FILE, ConversationError
 from compiler.tokens import prompt_tokens, rows_of, source_for_servers, start_of, stop_token
-from runtimes.features import Column, Portion, Ragged
-from runtimes.readings import TARGET
+from runtimes.rows.features import Column, Portion, Ragged
+from runtimes.rows.readings import TARGET
+from runtimes.rows.tokens import Encoder
 from runtimes.tasks import language
 from runtimes.tasks.interface import Answer, Array, Floats, Head, Prompt, TaskCard
 from runtimes.tasks.language import VARY, decider, detail_lines, fit, learns
-from runtimes.tokens import Encoder
 
 __all__ = ["VARY", "decider", "detail_lines", "fit", "learns"]
 

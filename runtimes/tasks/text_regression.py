@@ -14,14 +14,14 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from compiler.tasks import Example, TextRegression, texts_of
-from runtimes.encoding import encode_texts, text_columns
-from runtimes.features import Column, Portion, Ragged
-from runtimes.gate import Scores
 from runtimes.metrics.values import score_values
+from runtimes.rows.encoding import encode_texts, text_columns
+from runtimes.rows.features import Column, Portion, Ragged
+from runtimes.rows.tokens import Encoder
 from runtimes.tasks import several_targets
 from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.labels import LABELS, label_faults, listed, read_labels
-from runtimes.tokens import Encoder
+from runtimes.verification.gate import Scores
 
 VARY = None
 

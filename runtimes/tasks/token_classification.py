@@ -23,11 +23,11 @@ from compiler.diagnostics import printable, short
 from compiler.metrics import Metric, TokenAccuracy, name_of
 from compiler.recipe import CrossEntropy, Loss
 from compiler.tasks import Example, TokenClassification
-from runtimes.encoding import text_columns
-from runtimes.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
-from runtimes.gate import Decide, Scores, argmax
 from runtimes.metrics.entities import Span, count_spans, details_of, measure_spans, spans
 from runtimes.metrics.tokens import measure_tokens
+from runtimes.rows.encoding import text_columns
+from runtimes.rows.features import IGNORED, TARGETS, TOKENS, Column, Portion, Ragged
+from runtimes.rows.tokens import Encoder
 from runtimes.tasks.interface import Answer, Array, Floats, Head, TaskCard
 from runtimes.tasks.labels import (
     LABELS,
@@ -39,7 +39,7 @@ from runtimes.tasks.labels import (
     read_labels,
     softmax,
 )
-from runtimes.tokens import Encoder
+from runtimes.verification.gate import Decide, Scores, argmax
 
 LISTED = 40  # kinds of entities in a terminal's table
 VARY = None

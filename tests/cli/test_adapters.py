@@ -19,15 +19,15 @@ from click.testing import CliRunner, Result
 
 from compiler.cli import main
 from compiler.hashes import sha256_of
-from runtimes.bundle import open_bundle
-from runtimes.decoding import generate
+from runtimes.bundles.bundle import open_bundle
+from runtimes.bundles.manifest import read_manifest, seal
 from runtimes.errors import RunError
 from runtimes.export.adapters import read_adapter, write_adapter
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import GRAPH
 from runtimes.export.grouped import GroupedDecoder
-from runtimes.manifest import read_manifest, seal
-from runtimes.verify_bundle import verify_bundle
+from runtimes.generation.decoding import generate
+from runtimes.verification.receiver import verify_bundle
 from tests.cli.test_genai import project
 from tests.tiny import prompts
 

@@ -159,7 +159,7 @@ def test_damage_is_caught_by_the_hashes(bundle: Path, recipe, damage, check: str
 def test_damage_that_was_sealed_again_is_caught_by_what_the_bundle_answers(
     bundle: Path, recipe, damage, check: str
 ) -> None:
-    from runtimes.manifest import read_manifest, seal
+    from runtimes.bundles.manifest import read_manifest, seal
 
     damage(bundle)
     seal(bundle, read_manifest(bundle))
@@ -195,7 +195,7 @@ def test_a_folder_that_is_no_bundle_is_not_served(recipe, tmp_path: Path) -> Non
 
 
 def test_a_server_without_its_packages_names_the_extra_that_brings_them(recipe, bundle: Path, monkeypatch) -> None:
-    monkeypatch.delitem(sys.modules, "runtimes.endpoint", raising=False)
+    monkeypatch.delitem(sys.modules, "runtimes.serving.endpoint", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     done = recipe("predict", bundle, "--serve", "--port", "0")
     assert done.exit_code == 4

@@ -16,8 +16,8 @@ pytest.importorskip("mlx.core", reason="needs the mlx extra")
 
 import mlx.core as mx
 
+from runtimes.bundles.manifest import read_manifest, seal
 from runtimes.export.functions import FUNCTION
-from runtimes.manifest import read_manifest, seal
 from tests.blocked import only
 from tests.cli.conftest import invoke
 from tests.tiny import write_project
@@ -27,8 +27,8 @@ RECEIVED = """
 import json, sys
 from pathlib import Path
 from typing import Any
-from runtimes.bundle import open_bundle
-from runtimes.verify_bundle import verify_bundle
+from runtimes.bundles.bundle import open_bundle
+from runtimes.verification.receiver import verify_bundle
 
 folder = Path(sys.argv[1])
 answers = open_bundle(folder).predict([{"text": "a GOOD film"}, {"text": ""}])

@@ -9,8 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from compiler.hashes import sha256_of
-from runtimes.gate import Outputs
-from runtimes.verify import Report, read_report
+from runtimes.verification.edges import Report, read_report
+from runtimes.verification.gate import Outputs
 
 
 @pytest.fixture

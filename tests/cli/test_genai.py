@@ -17,11 +17,11 @@ pytest.importorskip("onnxruntime_genai", reason="needs the onnx extra")
 from click.testing import CliRunner, Result
 
 from compiler.cli import main
-from runtimes.bundle import open_bundle
-from runtimes.decoding import generate
+from runtimes.bundles.bundle import open_bundle
+from runtimes.bundles.manifest import read_manifest
 from runtimes.export.grouped import GroupedDecoder
-from runtimes.manifest import read_manifest
-from runtimes.verify_bundle import verify_bundle
+from runtimes.generation.decoding import generate
+from runtimes.verification.receiver import verify_bundle
 from tests.tiny import prompts, save_decoder, write_language_project
 
 TRAINING = {"epochs": 3, "learning_rate": 1e-2, "batch_size": 4, "max_length": 48}

@@ -18,12 +18,12 @@ from compiler.files import write_text
 from compiler.plan import Plan, Train
 from compiler.tasks import ImageClassification
 from runtimes.backends import backend
-from runtimes.batches import as_it_is, collate
-from runtimes.bundle import open_bundle
+from runtimes.bundles.bundle import open_bundle
 from runtimes.errors import Interrupted
-from runtimes.features import Features
-from runtimes.images import PIXELS
 from runtimes.loop import train
+from runtimes.rows.batches import as_it_is, collate
+from runtimes.rows.features import Features
+from runtimes.rows.images import PIXELS
 from runtimes.tasks import image_classification
 from tests.cli.conftest import invoke
 from tests.runtimes.tiny import placed
@@ -128,7 +128,7 @@ def test_a_receiver_verifies_the_bundle_without_the_images(folder: Path, tmp_pat
 
 
 def test_a_bundle_that_scales_images_otherwise_is_caught(folder: Path, tmp_path: Path) -> None:
-    from runtimes.manifest import read_manifest, seal
+    from runtimes.bundles.manifest import read_manifest, seal
 
     other = shutil.copytree(bundle(folder), tmp_path / "bundle")
     file = other / "preprocessor_config.json"

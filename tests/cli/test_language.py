@@ -18,9 +18,9 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 from click.testing import CliRunner, Result
 
 from compiler.cli import main
-from runtimes.manifest import read_manifest, seal
-from runtimes.serving import Limits
-from runtimes.verify_bundle import verify_bundle
+from runtimes.bundles.manifest import read_manifest, seal
+from runtimes.serving.requests import Limits
+from runtimes.verification.receiver import verify_bundle
 from tests.serving import serving
 from tests.tiny import prompts, rows, write_language_project
 

@@ -23,14 +23,14 @@ from compiler.cli import main
 from compiler.plan import Plan, Train
 from compiler.tasks import ContinuedPretraining, Example
 from runtimes.backends import backend
+from runtimes.bundles.manifest import read_manifest, seal
 from runtimes.errors import Interrupted
-from runtimes.features import IGNORED, TARGETS, Features
 from runtimes.loop import train
-from runtimes.manifest import read_manifest, seal
 from runtimes.reports import StepReport
+from runtimes.rows.features import IGNORED, TARGETS, Features
+from runtimes.rows.tokens import open_encoder
 from runtimes.tasks import continued_pretraining
-from runtimes.tokens import open_encoder
-from runtimes.verify_bundle import verify_bundle
+from runtimes.verification.receiver import verify_bundle
 from tests.runtimes.tiny import placed
 from tests.tiny import BAD, GOOD, save_encoder, save_masked_encoder, write_language_project
 
@@ -129,7 +129,7 @@ def test_predict_says_how_likely_the_hidden_tokens_are(tuned: Path) -> None:
 def test_a_pipeline_of_transformers_fills_the_same_word_in_as_the_exported_graph(tuned: Path) -> None:
     from transformers import PreTrainedTokenizerFast, pipeline
 
-    from runtimes.bundle import open_bundle
+    from runtimes.bundles.bundle import open_bundle
     from runtimes.export.session import Session
 
     file = str(tuned / "model" / "tokenizer.json")

@@ -121,7 +121,7 @@ def test_a_receiver_finds_a_decoder_that_was_changed(project: Path, tmp_path: Pa
     import onnx
     from onnx import numpy_helper
 
-    from runtimes.manifest import read_manifest, seal
+    from runtimes.bundles.manifest import read_manifest, seal
 
     bundle = Path(shutil.copytree(project / "runs" / "tiny" / "bundle", tmp_path / "bundle"))
     assert invoke("verify", bundle).exit_code == 0

@@ -18,8 +18,8 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 import onnx
 from onnx import numpy_helper
 
+from runtimes.bundles.manifest import read_manifest, seal
 from runtimes.export.facts import graph_names
-from runtimes.manifest import read_manifest, seal
 from tests.cli.conftest import invoke
 from tests.tiny import write_project
 

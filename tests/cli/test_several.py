@@ -21,9 +21,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from compiler.plan import VerifyExport
 from runtimes import steps
-from runtimes.bundle_together import open_together
+from runtimes.bundles.manifest import read_manifest, read_together, seal
+from runtimes.bundles.together import open_together
 from runtimes.errors import GateError
-from runtimes.manifest import read_manifest, read_together, seal
 from tests.cli.conftest import invoke
 from tests.serving import serving
 from tests.several import FACTS, MOODS, SENTIMENT, VALENCE, compiled, write_several

@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 from safetensors.numpy import load_file
 
 from compiler.hashes import sha256_of
-from runtimes.manifest import read_manifest
+from runtimes.bundles.manifest import read_manifest
 from tests.cli.conftest import invoke
 from tests.staged import CHAT, COMMON, MOODS, TEMPLATE, WIKI, write
 from tests.tiny import save_masked_encoder

@@ -122,7 +122,7 @@ def test_the_receiver_measures_rows_of_either_kind(tokens: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("damage", "check"), [(swap_labels, "decisions"), (stop_lower_casing, "tokens")])
 def test_damage_that_was_sealed_again_is_caught(tokens: Path, tmp_path: Path, damage: Any, check: str) -> None:
-    from runtimes.manifest import read_manifest, seal
+    from runtimes.bundles.manifest import read_manifest, seal
 
     bundle = Path(shutil.copytree(tokens / "runs" / "tiny" / "bundle", tmp_path / "bundle"))
     damage(bundle)

@@ -16,12 +16,12 @@ import pytest
 pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
-from runtimes.answers import writing_of
-from runtimes.bundle import Bundle, open_bundle
-from runtimes.client_files import loading
+from runtimes.bundles.bundle import Bundle, open_bundle
+from runtimes.bundles.client_files import loading
+from runtimes.bundles.manifest import read_manifest
 from runtimes.export.facts import ENCODER, GRAPH, data_file
-from runtimes.manifest import read_manifest
-from runtimes.tokens import Encoder
+from runtimes.generation.answers import writing_of
+from runtimes.rows.tokens import Encoder
 from tests.asked import asked_rows
 from tests.cli.conftest import invoke
 from tests.clients.projects import PRECISIONS, SPECIAL, write

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compiler.positions import num_positions
-from runtimes.bundle import positions_of
+from runtimes.bundles.bundle import positions_of
 
 CONFIGS: list[tuple[dict[str, Any], int | None]] = [
     ({"model_type": "gpt2", "n_positions": 1024}, 1024),

@@ -14,11 +14,11 @@ from compiler.placement import DeviceKind, Runtime, parse_target, place
 from compiler.plan import Train
 from runtimes import steps, tasks
 from runtimes.backends import backend
-from runtimes.batches import collate
 from runtimes.execute import execute
-from runtimes.features import Features
-from runtimes.packing import POSITIONS, SEGMENTS
 from runtimes.protocol import Batch, Engine
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Features
+from runtimes.rows.packing import POSITIONS, SEGMENTS
 from runtimes.saved import trained_folder, trained_model
 from runtimes.schedule import learning_rate
 from tests.conformance.cells import Figures, difference, gradient_difference, worst_difference

@@ -380,7 +380,7 @@ def _picture(number: int, *, bright: bool) -> str:
     """An image within the row, of a size of its own, whose upper half is bright or whose lower half is."""
     from PIL import Image
 
-    from runtimes.images import png
+    from runtimes.rows.images import png
 
     random = np.random.default_rng(number)
     pixels = random.integers(0, 200, (6 + number % 5, 7 + number % 3, 3)).astype(np.uint8)

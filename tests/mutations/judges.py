@@ -7,10 +7,10 @@ from pathlib import Path
 
 from compiler.plan import VerifyExport
 from runtimes.errors import GateError, RunError
-from runtimes.gate import Verification
 from runtimes.steps import verify
-from runtimes.verify import read_report
-from runtimes.verify_bundle import verify_bundle
+from runtimes.verification.edges import read_report
+from runtimes.verification.gate import Verification
+from runtimes.verification.receiver import verify_bundle
 from tests.mutations.subjects import Built
 
 

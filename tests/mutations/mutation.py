@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import onnx
 
-from runtimes.bundle import graphs_of
-from runtimes.manifest import read_manifest, seal
+from runtimes.bundles.bundle import graphs_of
+from runtimes.bundles.manifest import read_manifest, seal
 from tests.mutations import graphs
 from tests.mutations.subjects import Built, Subject
 

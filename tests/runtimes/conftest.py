@@ -18,7 +18,7 @@ from compiler.tasks import Example
 from compiler.tasks.text_classification import TextClassification
 from runtimes import tasks
 from runtimes.export.facts import GRAPH
-from runtimes.gate import ScoreFunction
+from runtimes.verification.gate import ScoreFunction
 
 LABELS = ("negative", "positive")
 WORDS = [
@@ -67,17 +67,17 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     pytest.importorskip("torch", reason="needs the torch extra")
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
+    from runtimes.bundles.package import Parts, package
     from runtimes.export import Stage
     from runtimes.export.session import onnx_scores
-    from runtimes.package import Parts, package
     from runtimes.pytorch.loading import load_source
     from runtimes.pytorch.noise import float32_noise
     from runtimes.pytorch.onnx import export
     from runtimes.pytorch.onnx_format import traceable
     from runtimes.pytorch.scores import torch_scores
+    from runtimes.rows.tokens import open_encoder
     from runtimes.saved import SavedModel
-    from runtimes.tokens import open_encoder
-    from runtimes.verify import HeldOut, verify_export
+    from runtimes.verification.edges import HeldOut, verify_export
 
     root = tmp_path_factory.mktemp("tiny")
     model = root / "model"
@@ -128,7 +128,7 @@ def bundle_copy(tiny: Tiny, tmp_path: Path) -> Path:
 @pytest.fixture
 def reseal() -> Callable[[Path], None]:
     """Writes a bundle's manifest anew: the hashes of its files as they are now, all else as it was."""
-    from runtimes.manifest import read_manifest, seal
+    from runtimes.bundles.manifest import read_manifest, seal
 
     def sealed(folder: Path) -> None:
         seal(folder, read_manifest(folder))
@@ -144,8 +144,8 @@ def sentences(count: int) -> tuple[str, ...]:
 
 def labels_of(source: ScoreFunction, texts: tuple[str, ...], model: Path) -> np.ndarray:
     """What the source decides, but for every tenth row: it is right nine times in ten."""
-    from runtimes.comparison import encoded, outputs_of
-    from runtimes.tokens import open_encoder
+    from runtimes.rows.tokens import open_encoder
+    from runtimes.verification.comparison import encoded, outputs_of
 
     encoder = open_encoder(model / "tokenizer.json", max_length=MAX_LENGTH)
     table = encoded(TASK, [Example(row={"text": text}, target=0) for text in texts], encoder)

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from compiler.generation import Generation
-from runtimes.decoding import Decoder, generate
+from runtimes.generation.decoding import Decoder, generate
 from runtimes.pytorch.quiet import quiet
 from tests.runtimes.mlx.architectures import DECODER, VOCABULARY, configuration
 

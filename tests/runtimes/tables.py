@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtimes.decoded import Floats, Ids
-from runtimes.decoding import positions
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import positions
 
 
 @dataclass(frozen=True, slots=True)

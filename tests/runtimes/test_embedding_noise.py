@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from compiler.placement import Runtime
 from compiler.recipe import AdamW
 from runtimes.backends import backend
-from runtimes.batches import collate
-from runtimes.features import Features
-from runtimes.packing import SEGMENTS, write_packed
 from runtimes.protocol import Engine
 from runtimes.pytorch.embedding_noise import EmbeddingNoise, embedding_noise, token_counts
 from runtimes.pytorch.quiet import quiet
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Features
+from runtimes.rows.packing import SEGMENTS, write_packed
 from tests.conformance.engines import do_step, micro_batches
+from tests.runtimes.rows.test_packing import CAPACITY, TASK, texts
 from tests.runtimes.test_engines import save_model
-from tests.runtimes.test_packing import CAPACITY, TASK, texts
 from tests.runtimes.tiny import features, placed, train_step
 from tests.tiny import save_decoder
 

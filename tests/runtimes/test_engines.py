@@ -22,7 +22,6 @@ from compiler.recipe import SGD, Adam, AdamW, MeanSquaredError
 from compiler.tasks import TextRegression
 from runtimes.backends import backend
 from runtimes.errors import RunError
-from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.mlx import backend as mlx
 from runtimes.mlx.engine import MlxEngine
@@ -30,6 +29,7 @@ from runtimes.mlx.weights import load_weights, weight_files
 from runtimes.protocol import Engine
 from runtimes.pytorch import backend as pytorch
 from runtimes.reports import StepReport
+from runtimes.rows.features import Features
 from tests.conformance import engines
 from tests.conformance.cells import over_limits
 from tests.conformance.subjects import Subject, cover, every_masked, write

@@ -32,10 +32,10 @@ from compiler.plan import Train
 from compiler.recipe import AdamW
 from runtimes.backends import backend
 from runtimes.errors import RunError
-from runtimes.features import Features
 from runtimes.protocol import Engine
 from runtimes.pytorch.engine import TorchEngine
 from runtimes.pytorch.quiet import quiet
+from runtimes.rows.features import Features
 from tests.conformance.engines import do_step, micro_batches
 from tests.runtimes.tiny import WORDS, batch_of, features, placed, train_step
 

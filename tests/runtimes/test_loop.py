@@ -16,9 +16,7 @@ from compiler.balance import rows_of_epoch
 from compiler.plan import Schedule, Train
 from compiler.recipe import AdamW
 from runtimes import checkpoints
-from runtimes.batches import collate, micro_batches
 from runtimes.errors import Interrupted, RunError
-from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.reports import (
     CheckpointReport,
@@ -29,6 +27,8 @@ from runtimes.reports import (
     StepReport,
     StopReport,
 )
+from runtimes.rows.batches import collate, micro_batches
+from runtimes.rows.features import Features
 from tests.runtimes.numpy_engine import NumpyEngine
 from tests.runtimes.tiny import WORDS, features, selection, train_step, weigh
 

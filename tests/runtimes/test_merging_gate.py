@@ -21,19 +21,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from compiler.methods import LoRA
-from runtimes.comparison import HeldOut
 from runtimes.export import Stage
-from runtimes.gate import Verification
 from runtimes.pytorch.loading import load_source
 from runtimes.pytorch.models import merge
 from runtimes.pytorch.noise import float32_noise
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.scores import torch_scores
 from runtimes.pytorch.stored import changes
+from runtimes.rows.tokens import open_encoder
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Floats, Rounding, float32, survival
-from runtimes.tokens import open_encoder
-from runtimes.verify import verify_export
+from runtimes.verification.comparison import HeldOut
+from runtimes.verification.edges import verify_export
+from runtimes.verification.gate import Verification
 from tests.runtimes.conftest import HEAD, LABELS, MAX_LENGTH, TASK, Tiny, labelled, labels_of
 
 Weights = dict[str, Any]

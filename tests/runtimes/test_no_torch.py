@@ -19,9 +19,9 @@ USE = """
 import json, sys
 from pathlib import Path
 from typing import Any
-from runtimes.bundle import open_bundle
-from runtimes.gate import report_lines
-from runtimes.verify_bundle import verify_bundle
+from runtimes.bundles.bundle import open_bundle
+from runtimes.verification.gate import report_lines
+from runtimes.verification.receiver import verify_bundle
 
 folder = Path(sys.argv[1])
 found = open_bundle(folder, threads=1).predict([{"text": "a GOOD film"}, {"text": ""}])
@@ -49,7 +49,7 @@ def child(python: str, code: str, bundle: Path) -> list[Any]:
 
 
 def test_a_bundle_predicts_and_verifies_where_every_other_package_is_blocked(tiny) -> None:
-    from runtimes.bundle import open_bundle
+    from runtimes.bundles.bundle import open_bundle
 
     predictions, [passed, modules] = child(
         sys.executable, only("numpy", "onnxruntime", "tokenizers") + USE, tiny.bundle

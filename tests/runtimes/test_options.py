@@ -21,8 +21,8 @@ from compiler.placement import Runtime
 from compiler.plan import Train
 from compiler.recipe import SGD, AdamW
 from runtimes.backends import backend
-from runtimes.features import Features
 from runtimes.protocol import Engine
+from runtimes.rows.features import Features
 from tests.conformance.engines import do_step, micro_batches
 from tests.runtimes.test_engines import save_model
 from tests.runtimes.tiny import features, placed, train_step

@@ -18,8 +18,8 @@ pytest.importorskip("mlx.core", reason="needs the mlx extra")
 from compiler.methods import Adapter, BitFit, Freeze, Method, Scratch
 from compiler.placement import Runtime
 from runtimes.backends import backend
-from runtimes.features import Features
 from runtimes.protocol import Engine
+from runtimes.rows.features import Features
 from runtimes.saved import trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, train_step, unpacked
 from tests.conformance.subjects import Project, Subject, write

@@ -23,13 +23,13 @@ from compiler.plan import TrainTogether
 from compiler.recipe import AdamW
 from runtimes import steps
 from runtimes.backends import backend
-from runtimes.features import Features
 from runtimes.loop import train_together
 from runtimes.protocol import Engine
 from runtimes.reports import EvaluationReport, Report, StepReport
+from runtimes.rows.features import Features
+from runtimes.rows.train_rows import TrainRows
 from runtimes.saved import trained_folder, trained_model
 from runtimes.together import OWN, SHARED
-from runtimes.train_rows import TrainRows
 from tests.conformance.cells import difference, worst_difference
 from tests.runtimes.tiny import placed
 from tests.several import FACTS, compiled, write_several

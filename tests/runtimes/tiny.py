@@ -21,12 +21,12 @@ from compiler.plan import ModelFiles, Schedule, Selection, Train
 from compiler.recipe import SGD, CrossEntropy
 from compiler.tasks import Example, TextClassification
 from runtimes import tasks
-from runtimes.batches import Weigh
-from runtimes.feature_writer import write_features
-from runtimes.features import FeatureFacts, Features
 from runtimes.protocol import Batch
+from runtimes.rows.batches import Weigh
+from runtimes.rows.feature_writer import write_features
+from runtimes.rows.features import FeatureFacts, Features
+from runtimes.rows.tokens import chunks, open_encoder
 from runtimes.tasks import text_classification
-from runtimes.tokens import chunks, open_encoder
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60)))
 LABELS = ("bad", "fair", "good")

@@ -21,7 +21,6 @@ from compiler.tasks import Task
 from compiler.weights import Tensor as Stored
 from runtimes import tasks
 from runtimes.errors import RunError, first_line
-from runtimes.features import TARGETS, TOKENS
 from runtimes.groups import Place
 from runtimes.mlx.graph import Graph, Input
 from runtimes.mlx.passes import simplify
@@ -30,7 +29,6 @@ from runtimes.mlx.trace import trace
 from runtimes.mlx.trace.fakes import TraceError, weightless, weighty
 from runtimes.mlx.trace.names import names_in_model
 from runtimes.mlx.weights import stored_value, weight_files
-from runtimes.packing import SEGMENTS, packed_columns
 from runtimes.pytorch.embedding_noise import embedding_noise
 from runtimes.pytorch.heads import LastLayer, folded
 from runtimes.pytorch.inputs import input_names
@@ -40,6 +38,8 @@ from runtimes.pytorch.places import places_of
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.resting import resting_modules
 from runtimes.pytorch.virtual import answering_for_rows
+from runtimes.rows.features import TARGETS, TOKENS
+from runtimes.rows.packing import SEGMENTS, packed_columns
 from runtimes.tasks import Head
 
 Array = npt.NDArray[np.generic]

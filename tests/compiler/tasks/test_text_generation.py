@@ -30,8 +30,8 @@ from compiler.tasks import (
     texts_of,
 )
 from compiler.tasks.text_generation import ChatTemplate, pieces
+from runtimes.rows.tokens import open_encoder
 from runtimes.tasks.text_generation import encode
-from runtimes.tokens import open_encoder
 from tests.handmade import CPU, DATA, MODEL, planned, read, resolved
 
 DECODER = replace(MODEL, model_type="llama", architecture="decoder", packs=True, padding=None)

@@ -15,8 +15,8 @@ import torch
 
 from compiler.generation import Generation
 from compiler.methods import LoRA
-from runtimes.decoding import forced, generate
 from runtimes.errors import RunError
+from runtimes.generation.decoding import forced, generate
 from runtimes.mlx.decoding import MlxDecoder, mlx_decoder
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.quiet import quiet

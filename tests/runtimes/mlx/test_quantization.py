@@ -27,9 +27,7 @@ from compiler.recipe import SGD, AdamW
 from compiler.typed import read, to_json
 from compiler.weights import read_header
 from runtimes import tasks
-from runtimes.batches import collate
 from runtimes.errors import Interrupted, RunError
-from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.mlx import backend as mlx
 from runtimes.mlx.engine import MlxEngine
@@ -42,6 +40,8 @@ from runtimes.mlx.weights import weight_files
 from runtimes.protocol import Batch, Engine
 from runtimes.pytorch import backend as pytorch
 from runtimes.pytorch import models
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Features
 from runtimes.saved import SavedModel, trained_model
 from runtimes.schedule import learning_rate
 from tests.runtimes.mlx.architectures import ARCHITECTURES

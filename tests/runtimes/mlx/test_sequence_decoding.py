@@ -17,7 +17,7 @@ import torch
 from compiler.generation import Generation
 from compiler.methods import LoRA
 from compiler.tasks import Translation
-from runtimes.decoding import Decoder, generate
+from runtimes.generation.decoding import Decoder, generate
 from runtimes.mlx.sequence_decoding import mlx_sequence_decoder
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.sequence_decoding import sequence_decoder

@@ -22,10 +22,10 @@ from compiler.placement import DeviceKind
 from compiler.plan import Train
 from runtimes.backends import backend
 from runtimes.errors import RunError
-from runtimes.features import Features
 from runtimes.pytorch.backend import load_engine
 from runtimes.pytorch.engine import TorchEngine
 from runtimes.pytorch.methods.adalora import Course
+from runtimes.rows.features import Features
 from runtimes.saved import trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, train_step, unpacked
 from tests.conformance.subjects import Project, Subject, write

@@ -23,11 +23,11 @@ from compiler.placement import parse_target
 from compiler.plan import Train
 from runtimes.backends import backend
 from runtimes.errors import RunError
-from runtimes.features import Features
 from runtimes.protocol import Batch
 from runtimes.pytorch.backend import load_engine
 from runtimes.pytorch.engine import TorchEngine
 from runtimes.pytorch.methods import layer_norm
+from runtimes.rows.features import Features
 from runtimes.saved import SavedModel, trained_model
 from tests.conformance.engines import do_step, micro_batches, prepared, unpacked
 from tests.conformance.subjects import CAUSAL, FACTS, Project, Subject, write

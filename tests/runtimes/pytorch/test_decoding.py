@@ -17,8 +17,8 @@ import torch
 
 from compiler.generation import Generation
 from compiler.methods import LoRA
-from runtimes.decoded import Decoded
-from runtimes.decoding import forced, generate, left_padded
+from runtimes.generation.decoded import Decoded
+from runtimes.generation.decoding import forced, generate, left_padded
 from runtimes.pytorch.decoding import TorchDecoder, torch_decoder
 from runtimes.pytorch.loading import SourceError
 from runtimes.pytorch.quiet import quiet

@@ -34,15 +34,15 @@ from compiler.methods.head import Head
 from compiler.methods.lora import LoRA
 from compiler.plan import Train
 from compiler.recipe import SGD, Adam, AdamW
-from runtimes.batches import collate, micro_batches
 from runtimes.errors import RunError
-from runtimes.features import Features
 from runtimes.loop import train
 from runtimes.protocol import Batch, OutOfMemory
 from runtimes.pytorch.engine import TorchEngine, load
 from runtimes.pytorch.models import merge, wrapped_model
 from runtimes.pytorch.quiet import quiet
 from runtimes.reports import EvaluationReport, StepReport
+from runtimes.rows.batches import collate, micro_batches
+from runtimes.rows.features import Features
 from runtimes.tasks import text_classification
 from tests.runtimes.tiny import LABELS, TASK, WORDS, features, selection, train_step, weigh
 

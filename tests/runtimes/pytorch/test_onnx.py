@@ -33,7 +33,7 @@ from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.saved import SavedModel
 from runtimes.tasks import module_of
-from runtimes.tolerance import tolerance
+from runtimes.verification.tolerance import tolerance
 from tests.runtimes.tiny import TASK, batch_of
 
 HEAD = module_of(TASK).head(TASK)

@@ -17,10 +17,10 @@ import onnx_ir
 import torch
 
 from compiler.generation import Generation
-from runtimes.decoding import forced, left_padded, scored
 from runtimes.errors import RunError
 from runtimes.export.decoding import OnnxDecoder, onnx_decoder
 from runtimes.export.facts import ExportFacts, data_file
+from runtimes.generation.decoding import forced, left_padded, scored
 from runtimes.pytorch import onnx_decoder as writer
 from runtimes.pytorch.decoding import HEAD, torch_decoder
 from runtimes.pytorch.onnx_format import traceable
@@ -161,7 +161,7 @@ WRITE = """
 import json, sys
 from pathlib import Path
 from compiler.generation import Generation
-from runtimes.decoding import generate
+from runtimes.generation.decoding import generate
 from runtimes.export.decoding import onnx_decoder
 
 decoder = onnx_decoder(Path(sys.argv[1]), threads=1)

@@ -18,7 +18,6 @@ import transformers
 
 from compiler.genai import OPSET
 from compiler.generation import Generation
-from runtimes.decoding import forced, generate, left_padded, scored
 from runtimes.errors import RunError
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import ExportFacts
@@ -26,11 +25,12 @@ from runtimes.export.genai import CONFIG
 from runtimes.export.grouped import GroupedDecoder
 from runtimes.export.operators import operators
 from runtimes.export.session import open_session
+from runtimes.generation.decoding import forced, generate, left_padded, scored
+from runtimes.generation.shared_prefix import SharedPrefix
 from runtimes.pytorch import onnx_genai as writer
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.quiet import quiet
 from runtimes.saved import SavedModel
-from runtimes.shared_prefix import SharedPrefix
 from tests.runtimes.decoders import PAD, assert_same_answers, prompts
 from tests.runtimes.mlx.architectures import DECODER, configuration
 from tests.tiny import save_causal_tokenizer

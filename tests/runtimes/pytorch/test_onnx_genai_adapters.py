@@ -16,9 +16,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from runtimes.decoding import left_padded
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import GRAPH, adapter_file
+from runtimes.generation.decoding import left_padded
 from runtimes.pytorch import onnx_genai as writer
 from runtimes.pytorch.quiet import quiet
 from tests.runtimes.decoders import PAD, prompts

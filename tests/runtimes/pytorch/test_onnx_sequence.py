@@ -17,10 +17,10 @@ import onnxruntime
 import torch
 
 from compiler.generation import Generation
-from runtimes.decoding import Decoder, forced, generate, left_padded, right_padded
 from runtimes.errors import RunError
 from runtimes.export.facts import DECODER, ENCODER
 from runtimes.export.sequence import Encoded, OnnxSequenceDecoder, onnx_sequence_decoder
+from runtimes.generation.decoding import Decoder, forced, generate, left_padded, right_padded
 from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError
 from runtimes.pytorch.onnx_sequence import export

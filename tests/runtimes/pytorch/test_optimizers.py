@@ -19,8 +19,8 @@ from compiler.plan import Train
 from compiler.recipe import AdamW
 from runtimes.backends import backend, require_moments
 from runtimes.errors import RunError
-from runtimes.features import Features
 from runtimes.protocol import Engine
+from runtimes.rows.features import Features
 from tests.conformance.engines import do_step
 from tests.runtimes.test_engines import save_model
 from tests.runtimes.tiny import features, placed, train_step

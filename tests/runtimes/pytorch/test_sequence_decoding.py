@@ -18,8 +18,8 @@ import torch
 from compiler.generation import Generation
 from compiler.methods import LoRA
 from compiler.tasks import Translation
-from runtimes.decoded import Decoded
-from runtimes.decoding import forced, generate, left_padded, right_padded
+from runtimes.generation.decoded import Decoded
+from runtimes.generation.decoding import forced, generate, left_padded, right_padded
 from runtimes.pytorch.quiet import quiet
 from runtimes.pytorch.sequence_decoding import TorchSequenceDecoder, sequence_decoder
 from runtimes.saved import Adapter, SavedModel

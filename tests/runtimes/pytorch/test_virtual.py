@@ -20,15 +20,15 @@ import torch
 from compiler.plan import Train
 from runtimes import tasks
 from runtimes.backends import backend
-from runtimes.batches import collate
-from runtimes.decoding import Decoder, forced, generate, scored
 from runtimes.errors import RunError
-from runtimes.features import Features
+from runtimes.generation.decoding import Decoder, forced, generate, scored
+from runtimes.generation.virtual import VirtualCache, read_virtual, write_virtual
 from runtimes.protocol import Batch
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.virtual import VirtualModel, virtual_cache
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Features
 from runtimes.saved import SavedModel, trained_folder, trained_model
-from runtimes.virtual import VirtualCache, read_virtual, write_virtual
 from tests.conformance import engines, subjects
 from tests.conformance.subjects import CAUSAL, SEQUENCE, Subject, loss_names, write
 from tests.runtimes.tiny import placed

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from compiler.tasks.image_classification import Augmentation, ImageClassification
-from runtimes.batches import collate
-from runtimes.feature_writer import write_features
-from runtimes.features import Features, Portion
-from runtimes.images import PIXELS
 from runtimes.protocol import Batch
+from runtimes.rows.batches import collate
+from runtimes.rows.feature_writer import write_features
+from runtimes.rows.features import Features, Portion
+from runtimes.rows.images import PIXELS
 from runtimes.tasks import image_classification as module
 
 COUNT = 64

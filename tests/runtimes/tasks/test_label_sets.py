@@ -9,11 +9,11 @@ import pytest
 
 from compiler.recipe import BinaryCrossEntropy, Focal
 from compiler.tasks import TextClassification
-from runtimes.batches import collate
-from runtimes.features import Portion, Ragged, table_of
-from runtimes.gate import compare_decisions
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Portion, Ragged, table_of
 from runtimes.tasks import label_sets
 from runtimes.tasks import text_classification as task
+from runtimes.verification.gate import compare_decisions
 
 LABELS = ("a", "b", "c")
 TASK = TextClassification(labels=LABELS, multi_label=True)

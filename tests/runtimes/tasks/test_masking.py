@@ -15,12 +15,12 @@ import pytest
 
 from compiler.tasks import ContinuedPretraining, Example
 from compiler.tasks.masking import Masking
-from runtimes.batches import collate
-from runtimes.features import IGNORED, TARGETS, Portion, Table, table_of
 from runtimes.protocol import Batch
+from runtimes.rows.batches import collate
+from runtimes.rows.features import IGNORED, TARGETS, Portion, Table, table_of
+from runtimes.rows.tokens import open_encoder
 from runtimes.tasks import continued_pretraining as module
 from runtimes.tasks import masking
-from runtimes.tokens import open_encoder
 from tests.runtimes.tiny import WORDS, tokenizer_file
 
 VOCABULARY, MASK, FIRST = 500, 4, 5

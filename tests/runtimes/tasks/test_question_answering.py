@@ -14,17 +14,17 @@ from compiler.metrics import AnswerExact, AnswerF1
 from compiler.recipe import CrossEntropy
 from compiler.tasks import Example, QuestionAnswering
 from compiler.windows import num_windows
-from runtimes.batches import collate
-from runtimes.comparison import encoded, examples_of, outputs_of
-from runtimes.feature_writer import write_features
-from runtimes.features import IGNORED, POSSIBLE, Features, Ragged, is_answered
-from runtimes.gate import UNDECIDED, compare_decisions
-from runtimes.readings import span_figures
+from runtimes.rows.batches import collate
+from runtimes.rows.feature_writer import write_features
+from runtimes.rows.features import IGNORED, POSSIBLE, Features, Ragged, is_answered
+from runtimes.rows.readings import span_figures
+from runtimes.rows.spans import LAST_TOKEN, ONE_TOKEN, best_span, decide_spans, marked
+from runtimes.rows.tokens import Encoder, open_encoder
+from runtimes.rows.windows import of_rows, windows_of
 from runtimes.saved import SavedModel
-from runtimes.spans import LAST_TOKEN, ONE_TOKEN, best_span, decide_spans, marked
 from runtimes.tasks import question_answering as task
-from runtimes.tokens import Encoder, open_encoder
-from runtimes.windows import of_rows, windows_of
+from runtimes.verification.comparison import encoded, examples_of, outputs_of
+from runtimes.verification.gate import UNDECIDED, compare_decisions
 from tests.tiny import BAD, COMMON, GOOD, save_tokenizer
 
 TASK = QuestionAnswering(no_answer=True)

@@ -11,10 +11,10 @@ import pytest
 
 from compiler.tasks import Example, Translation
 from runtimes import tasks
-from runtimes.batches import collate
-from runtimes.feature_writer import write_features
-from runtimes.features import IGNORED, TARGETS, Features
-from runtimes.tokens import Encoder, open_encoder
+from runtimes.rows.batches import collate
+from runtimes.rows.feature_writer import write_features
+from runtimes.rows.features import IGNORED, TARGETS, Features
+from runtimes.rows.tokens import Encoder, open_encoder
 from tests.runtimes.tiny import WORDS, tokenizer_file
 
 START, END = WORDS.index("[CLS]"), WORDS.index("[SEP]")

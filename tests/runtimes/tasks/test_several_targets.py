@@ -10,10 +10,10 @@ import pytest
 from compiler.metrics import MAE, MSE, R2, RMSE, Pearson, Spearman
 from compiler.recipe import Huber, Loss, MeanAbsoluteError, MeanSquaredError
 from compiler.tasks import TextRegression
-from runtimes.batches import collate
 from runtimes.evaluation import mean_loss
-from runtimes.features import Portion, Ragged, table_of
 from runtimes.metrics.values import score_values
+from runtimes.rows.batches import collate
+from runtimes.rows.features import Portion, Ragged, table_of
 from runtimes.tasks import several_targets
 from runtimes.tasks import text_regression as task
 

@@ -8,7 +8,7 @@ import pytest
 from compiler.metrics import AUROC, Accuracy
 from compiler.recipe import CrossEntropy, Focal
 from compiler.tasks import TextClassification
-from runtimes.features import Ragged
+from runtimes.rows.features import Ragged
 from runtimes.tasks import text_classification as task
 
 TASK = TextClassification(labels=("bad", "good"))

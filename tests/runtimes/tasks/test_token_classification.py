@@ -14,12 +14,12 @@ from compiler.data.words import words_of
 from compiler.metrics import EntityF1, EntityPrecision, EntityRecall, TokenAccuracy
 from compiler.recipe import CrossEntropy
 from compiler.tasks import Example, TokenClassification
-from runtimes.batches import collate
-from runtimes.comparison import encoded
-from runtimes.features import IGNORED, Ragged
+from runtimes.rows.batches import collate
+from runtimes.rows.features import IGNORED, Ragged
+from runtimes.rows.tokens import Encoder, open_encoder
 from runtimes.saved import SavedModel
 from runtimes.tasks import token_classification as task
-from runtimes.tokens import Encoder, open_encoder
+from runtimes.verification.comparison import encoded
 from tests.tagged import TAGS, as_spans, tagged_rows
 from tests.tiny import BAD, COMMON, GOOD, save_tokenizer
 
@@ -244,8 +244,8 @@ def save_random_model(folder: Path) -> None:
 
 def answers_of(folder: Path, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
     """Our spans of some texts."""
-    from runtimes.comparison import outputs_of
     from runtimes.pytorch.scores import torch_scores
+    from runtimes.verification.comparison import outputs_of
 
     encoder = open_encoder(folder / "tokenizer.json", max_length=64)
     rows = [task.probe_row(text) for text in texts]

@@ -1,0 +1,221 @@
+"""A bundle over HTTP: addresses, limits and errors of requests, and a stop that loses none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from runtimes.errors import RunError
+from runtimes.serving.requests import Limits, RequestError, Worker, rows_asked
+from runtimes.serving.served import Served
+
+READ_SECONDS = 30.0
+"""That a client may take to send a request."""
+STOP_SECONDS = 30
+"""That requests under way may take when the server stops."""
+_DRAINED = 64 << 20
+"""Bytes beyond the limit that are read all the same: a client that writes its body to the end then reads the answer."""
+Say = Callable[[str], None]
+Told = Callable[..., Awaitable[Response]]
+Hold = Callable[[int], None]
+
+
+class Endpoint:
+    """The addresses that a bundle answers at. `say` is told of our faults; with `verbose` of every request."""
+
+    def __init__(self, served: Served, limits: Limits, say: Say, *, verbose: bool = False) -> None:
+        self.limits, self.say, self.verbose = limits, say, verbose
+        self.served, self.worker = served, Worker(served, limits, say)
+        self.lost = 0  # requests that were begun and not answered
+        self._held = 0  # bytes of all requests under way
+
+    def application(self) -> Starlette:
+        """The routes, for a server of ASGI."""
+        routes = [
+            Route("/", self._told(self._metadata)),
+            Route("/metadata", self._told(self._metadata)),
+            Route("/health", self._told(self._health)),
+            Route("/predict", self._told(self._predict), methods=["POST"]),
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: self._told(_no_address)})
+
+    def _told(self, answer: Told) -> Told:
+        """What answers a request whatever happens: errors are answers too."""
+
+        async def told(request: Request, *about: Exception) -> Response:
+            start = time.monotonic()
+            try:
+                response = await answer(request, *about)
+            except RequestError as error:
+                response = as_json(error.to_json(), error.status)
+            except ClientDisconnect:
+                response = Response(status_code=400)  # nobody is there to read it
+            except asyncio.CancelledError:
+                self.lost += 1
+                raise
+            except Exception as error:  # noqa: BLE001 - the server's edge
+                response = self._unforeseen(error)
+            if self.verbose:
+                spent = 1000 * (time.monotonic() - start)
+                self.say(f"{request.method} {request.url.path} {response.status_code} {spent:.1f} ms")
+            return response
+
+        return told
+
+    def _unforeseen(self, error: Exception) -> Response:
+        found = RequestError(500, "E499", f"{type(error).__name__}: {error}", "this is a fault of ours")
+        self.say(f"error[E499]: {found.message}")
+        return as_json(found.to_json(), found.status)
+
+    async def _health(self, request: Request) -> Response:
+        self.worker.check()
+        facts = self.served.facts()
+        return as_json({"status": "ready", **{key: facts[key] for key in ("name", "task", "plan_key")}})
+
+    async def _metadata(self, request: Request) -> Response:
+        limits = {"max_request_bytes": self.limits.max_bytes, "max_rows": self.limits.max_rows}
+        return as_json({**self.served.facts(), "limits": limits})
+
+    async def _predict(self, request: Request) -> Response:
+        with self._holding() as hold:
+            body = await read_body(request, self.limits.max_bytes, hold)
+            rows = rows_asked(body, self.served, self.limits)
+            answers = await asyncio.wrap_future(self.worker.submit(rows))
+        try:
+            return as_json({"answers": answers})
+        except ValueError:
+            message = "the graph gives a score that is not a number"
+            self.say(f"error[E604]: {message}")
+            raise RequestError(500, "E604", message, "verify the bundle: recipe verify BUNDLE") from None
+
+    @contextmanager
+    def _holding(self) -> Iterator[Hold]:
+        """What counts bytes of a request, as they come, until it is answered."""
+        own = 0
+
+        def hold(size: int) -> None:
+            nonlocal own
+            if self._held + size > self.limits.max_held:
+                raise RequestError(503, "E623", f"requests of {self._held:,} bytes wait already", "ask again later")
+            own += size
+            self._held += size
+
+        try:
+            yield hold
+        finally:
+            self._held -= own
+
+
+async def read_body(request: Request, most: int, hold: Hold) -> bytes:
+    """The body of a request. Raises RequestError: 413 where it has more than `most` bytes, 408 where it takes long.
+
+    `hold`: told of each part before it is kept; it raises where all requests together have too many bytes.
+    """
+    announced = request.headers.get("content-length", "")
+    too_large = RequestError(413, "E621", f"a request may have {most:,} bytes", "send the rows in several requests")
+    if request.headers.get("expect", "").lower() == "100-continue" and announced.isdigit() and int(announced) > most:
+        raise too_large  # the client has not sent it yet
+    body, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > most + _DRAINED:
+                    raise too_large
+                if size <= most:
+                    hold(len(part))
+                    body += part
+    except TimeoutError:
+        message = f"the body did not come within {READ_SECONDS:.0f} seconds"
+        raise RequestError(408, "E621", message, "send it at once") from None
+    if size > most:
+        raise too_large
+    return bytes(body)
+
+
+async def _no_address(request: Request, error: HTTPException) -> Response:
+    """What a wrong path or method is answered with."""
+    hint = "there are GET /health, GET /metadata and POST /predict"
+    message = f"nothing is at {request.url.path}"
+    if error.status_code == 405:
+        message = f"{request.url.path} does not take {request.method}"
+    found = RequestError(error.status_code, "E624", message, hint)
+    return as_json(found.to_json(), found.status, dict(error.headers or {}))
+
+
+def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A value as an answer. Raises ValueError for a number that JSON has no word for."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    content = text.encode("utf-8", "backslashreplace")  # half of a surrogate pair is an escape again
+    return Response(content, status, headers, media_type="application/json")
+
+
+# --- the server
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but that a signal which it obeyed is not raised again: the process ends with a code of its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stops at Ctrl-C and SIGTERM; a second Ctrl-C does not wait for what is under way."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may listen to signals
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def server_of(endpoint: Endpoint) -> Server:
+    """The server of an endpoint, which says nothing of itself."""
+    config = uvicorn.Config(
+        endpoint.application(),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections; `port` 0: any that is free. Raises RunError E620."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        raise RunError(
+            "E620", f"can't listen at {host}, port {port}: {reason}", "name another with --host and --port"
+        ) from error
+
+
+def serve(endpoint: Endpoint, listener: socket.socket, server: Server | None = None) -> int:
+    """Answers until it is told to stop; the number of requests that were begun and not answered."""
+    (server or server_of(endpoint)).run(sockets=[listener])
+    if not endpoint.lost:
+        endpoint.worker.close()
+    return endpoint.lost
