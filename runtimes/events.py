@@ -33,6 +33,24 @@ class StepFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed:
+    """A gate failed; the run goes on with the steps that need nothing of it."""
+
+    step: str
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkipped:
+    """A step is not done, as it comes after one that failed."""
+
+    step: str
+    key: str
+    failed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a step is, in units of its own."""
 

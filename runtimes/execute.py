@@ -18,11 +18,11 @@ from compiler.placement import Placement
 from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, VerifyExport, trainings
 from runtimes import checkpoints, steps
 from runtimes.backends import require_device, require_moments, require_runtime
-from runtimes.errors import Interrupted
-from runtimes.events import Said, StepFinished, StepReused, StepStarted, to_json
+from runtimes.errors import GateError, Interrupted
+from runtimes.events import Said, StepFailed, StepFinished, StepReused, StepSkipped, StepStarted, to_json
 from runtimes.export import require_format, unrun
 from runtimes.metrics.texts import require_packages
-from runtimes.report import Ended, write_report
+from runtimes.report import Ended, State, write_report
 from runtimes.store import Receipt, Store
 
 # Output of a step -> the name by which the run's folder refers to it.
@@ -50,7 +50,8 @@ def execute(
 ) -> Iterator[Any]:
     """The events of a run. `stages`: where those run, by their names, that don't run as the rest does.
 
-    Raises RunError when a step fails, GateError when the gate does, Interrupted if stopped.
+    Raises RunError when a step fails, Interrupted if stopped. A gate that fails ends the run with GateError after
+    the steps that need nothing of what it refused: every export is tried.
     """
     for step in plan.steps:
         _require(step, placement)
@@ -72,12 +73,22 @@ def execute(
                     _log(log, event)
                     yield event
             except Exception as error:
-                ended = Ended("interrupted" if isinstance(error, Interrupted) else "failed", str(error))
+                ended = Ended(_state(error), str(error))
                 _log(log, {"event": ended.state.capitalize(), "error": type(error).__name__, "message": str(error)})
                 raise
             finally:
                 _link(plan, store, run, done)
                 write_report(plan, store, run, done, ended)
+
+
+def _state(error: Exception) -> State:
+    match error:
+        case Interrupted():
+            return "interrupted"
+        case GateError():
+            return "gate failed"
+        case _:
+            return "failed"
 
 
 def _require(step: Step, placement: Placement) -> None:
@@ -118,40 +129,71 @@ def _steps(
     stop: Callable[[], bool],
     done: dict[str, Receipt],
 ) -> Iterator[Any]:
-    """The events of the steps in order; each step's receipt is put into `done` when it has one."""
+    """The events of the steps in order; each step's receipt is put into `done` when it has one.
+
+    Raises GateError at the end when a gate has failed.
+    """
     keys, after = plan.keys(), ancestors(plan)
+    failed: dict[str, GateError] = {}
     for step in plan.steps:
         key, placement = keys[step.id], placements.get(plan.stage_of(step), placements[""])
-        inputs = {name: done[name].digest for name in step.inputs}
-        with store.locked(key):
-            receipt = store.receipt(key, step.step, inputs)
-            if receipt is not None and not _can_go_on(step, store.folder(key)):
-                done[step.id] = receipt
-                yield StepReused(step=step.id, key=key)
-                if trainings(step) and receipt.placement["engine"] != placement.engine:
-                    message = f"it was done on {receipt.placement['engine']}: what is done is not done again on another"
-                    yield Said(step=step.id, message=message)
-                continue
-            if stop():
-                message = f"stopped before the step {step.id}; the steps before it are done"
-                raise Interrupted("E130", message, "the same command goes on")
-            folder = store.resume(key) if step.step in RESUMABLE else store.clear(key)
-            yield StepStarted(step=step.id, key=key)
-            start = time.monotonic()
-            context = steps.Context(
-                plan=plan,
-                key=key,
-                folder=folder,
-                inputs={name: store.folder(keys[name]) for name in after[step.id]},
-                root=root,
-                sources=sources,
-                placement=placement,
-                stop=stop,
-            )
-            yield from steps.execute(step, context)
-            done[step.id] = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
-            shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
-        yield StepFinished(step=step.id, key=key, seconds=done[step.id].seconds)
+        if refused := [name for name in after[step.id] if name in failed]:
+            yield StepSkipped(step=step.id, key=key, failed=refused[0])
+            continue
+        context = steps.Context(
+            plan=plan,
+            key=key,
+            folder=store.folder(key),
+            inputs={name: store.folder(keys[name]) for name in after[step.id]},
+            root=root,
+            sources=sources,
+            placement=placement,
+            stop=stop,
+        )
+        try:
+            yield from _step(step, context, store, done)
+        except GateError as error:
+            failed[step.id] = error.with_traceback(None)  # whose frames hold the models that were compared
+            yield StepFailed(step=step.id, key=key, message=error.message)
+    if failed:
+        raise _of_all(failed)
+
+
+def _step(step: Step, context: steps.Context, store: Store, done: dict[str, Receipt]) -> Iterator[Any]:
+    """The events of a step that is done, or found done."""
+    key, placement = context.key, context.placement
+    inputs = {name: done[name].digest for name in step.inputs}
+    with store.locked(key):
+        receipt = store.receipt(key, step.step, inputs)
+        if receipt is not None and not _can_go_on(step, context.folder):
+            done[step.id] = receipt
+            yield StepReused(step=step.id, key=key)
+            if trainings(step) and receipt.placement["engine"] != placement.engine:
+                message = f"it was done on {receipt.placement['engine']}: what is done is not done again on another"
+                yield Said(step=step.id, message=message)
+            return
+        if context.stop():
+            message = f"stopped before the step {step.id}; the steps before it are done"
+            raise Interrupted("E130", message, "the same command goes on")
+        if step.step in RESUMABLE:
+            store.resume(key)
+        else:
+            store.clear(key)
+        yield StepStarted(step=step.id, key=key)
+        start = time.monotonic()
+        yield from steps.execute(step, context)
+        done[step.id] = store.finish(key, step.id, time.monotonic() - start, asdict(placement), inputs)
+        shutil.rmtree(context.folder / checkpoints.FOLDER, ignore_errors=True)
+    yield StepFinished(step=step.id, key=key, seconds=done[step.id].seconds)
+
+
+def _of_all(failed: Mapping[str, GateError]) -> GateError:
+    """One error for the gates that failed."""
+    first, *others = failed.values()
+    if not others:
+        return first
+    each = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
+    return GateError(first.code, f"{len(failed)} gates failed: {each}", first.hint)
 
 
 def _can_go_on(step: Step, folder: Path) -> bool:

@@ -25,11 +25,14 @@ _MEASURED = {
 }
 
 
+State = Literal["unfinished", "interrupted", "failed", "gate failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a run ended that did not do all of its steps: as far as is known while it goes on, or after a kill."""
 
-    state: Literal["unfinished", "interrupted", "failed"] = "unfinished"
+    state: State = "unfinished"
     message: str = ""
 
 
@@ -63,7 +66,7 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
     return {
         "report": 1,
         "name": plan.name,
-        "state": _state(receipts, verdicts, ended),
+        "state": "done" if all(receipts.values()) else ended.state,
         "message": ended.message,
         "gate_passed": _passed(verdicts),
         "target": plan.target,
@@ -99,12 +102,6 @@ def _passed(verdicts: list[bool | None]) -> bool | None:
     if False in verdicts:
         return False
     return None if not verdicts or None in verdicts else True
-
-
-def _state(receipts: Mapping[str, Any], verdicts: list[bool | None], ended: Ended) -> str:
-    if all(receipts.values()):
-        return "done"
-    return "gate failed" if False in verdicts else ended.state
 
 
 def report_lines(report: Report) -> list[str]:
@@ -167,11 +164,13 @@ def _named_before(stage: Report) -> Report:
 
 
 def _how_far(report: Report) -> str:
-    """After which step a run that is not done has stopped, and what was said then."""
+    """After which step a run that is not done has stopped, and what was said then. A gate that fails stops none."""
     if report["state"] == "done":
         return ""
     done = [step["id"] for step in report["steps"] if step["receipt"]]
     message = report.get("message", "")  # reports of older versions have none
+    if report["state"] == "gate failed":
+        return f": {message}" if message else ""
     return (f" after the step {done[-1]}" if done else " before its first step") + (f": {message}" if message else "")
 
 

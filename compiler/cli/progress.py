@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from compiler.plan import Plan
 from runtimes.events import Progress as StepProgress
-from runtimes.events import Said, StepFinished, StepReused, StepStarted
+from runtimes.events import Said, StepFailed, StepFinished, StepReused, StepSkipped, StepStarted
 from runtimes.reports import (
     CheckpointReport,
     EvaluationReport,
@@ -64,6 +64,11 @@ class _Screen:
             case StepFinished(step=step, seconds=seconds):
                 self.clear()
                 self.say(f"  {step} done in {seconds:.1f} s")
+            case StepFailed(step=step, message=message):
+                self.clear()
+                self.say(f"  {step} failed: {message}")
+            case StepSkipped(step=step, failed=failed):
+                self.say(f"{step} is left out: {failed} failed")
             case StepProgress(step=step, done=done, total=total, unit=unit):
                 self.advance(f"{step} ({unit})", done, total, "")
             case Said(message=message):

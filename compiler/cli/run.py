@@ -20,7 +20,7 @@ from compiler.diagnostics import printable, render
 from compiler.driver import Compiled, CompiledStage, compile_recipe
 from compiler.loading import load
 from compiler.placement import Placement, Runtime, Target
-from compiler.plan import Plan, Prepare
+from compiler.plan import Prepare
 
 
 @click.command(
@@ -62,7 +62,7 @@ def run(
     """Run RECIPE (or a plan): tune, evaluate, export, verify, package.
 
     A finished step is never done twice, and an interrupted training goes on from its last checkpoint. Ctrl-C once
-    saves and exits 130. Exits 3 when the export gate fails.
+    saves and exits 130. Exits 3 when the gate of an export fails; the other exports are tried nevertheless.
     """
     found = plan_in(recipe)
     if found is None and root is not None:
@@ -80,6 +80,7 @@ def run(
         placements = placed(compiled, micro_batch_size, gradient_checkpointing)
         root = recipe.parent
     from compiler.cli.progress import display
+    from runtimes.errors import GateError
     from runtimes.execute import execute
 
     sources = fact_source(allowed).sources
@@ -95,23 +96,27 @@ def run(
         )
         if as_json:
             print_json(events)
-        else:
+            return
+        try:
             display(events, made, quiet=quiet)
-    if not as_json:
-        from compiler.cli.runs import read_report
-        from runtimes.report import report_lines
+        except GateError:
+            tell(runs_folder / made.name)
+            raise
+    tell(runs_folder / made.name)
+    if any((runs_folder / made.name).glob("bundle*")):
+        [*_, step] = [step for step in made.steps if isinstance(step, Prepare)]
+        click.echo(f"next: recipe predict {runs_folder / made.name} --{tasks.reads(step.task)} '...'")
 
-        click.echo("\n".join(map(printable, report_lines(read_report(runs_folder / made.name)))))
-        click.echo("\n".join(next_lines(made, runs_folder / made.name)))
 
+def tell(run: Path) -> None:
+    """Prints what a run measured, and where its report and its bundles are."""
+    from compiler.cli.runs import read_report
+    from runtimes.report import report_lines
 
-def next_lines(plan: Plan, run: Path) -> list[str]:
-    """What a user does next with a run that is done."""
-    lines = [f"report: {run / 'report.html'}"]
-    if (run / "bundle").exists():
-        [*_, step] = [step for step in plan.steps if isinstance(step, Prepare)]
-        lines += [f"bundle: {run / 'bundle'}", f"next: recipe predict {run} --{tasks.reads(step.task)} '...'"]
-    return lines
+    click.echo("\n".join(map(printable, report_lines(read_report(run)))))
+    click.echo(f"report: {run / 'report.html'}")
+    for bundle in sorted(run.glob("bundle*")):
+        click.echo(f"bundle: {bundle}")
 
 
 def compile_to_run(
