@@ -264,8 +264,8 @@ CODES: dict[str, Code] = {
     "E602": Code(
         "the export gate failed",
         "The exported model does not answer as the trained one on the held-out rows. The message names "
-        "the first edge and check that broke, `disagreements.jsonl` the rows. It has no bundle; the recipe's other exports "
-        "are tried all the same, and `recipe report` shows every gate.",
+        "the first edge and check that broke, `disagreements.jsonl` the rows. It has no bundle; the recipe's other "
+        "exports are tried all the same, and `recipe report` shows every gate.",
     ),
     "E603": Code(
         "a bundle is not what was proven",

@@ -246,9 +246,15 @@ def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path)
 
 def said_of_rows(found: Found) -> str:
     """What is compared on, and what that can't show."""
-    if found.rows is not None and found.metrics:
-        return f"compared on {counted(len(found.rows), 'row')} with answers"
-    kind = "rows that are made up" if found.rows is None else f"{counted(len(found.rows), 'row')} without answers"
+    if found.rows is None:
+        kind = "rows that are made up"
+    else:
+        total = len(found.rows)
+        most = min(found.verify.rows or total, total)
+        rows = counted(total, "row") if most == total else f"{most:,} of {counted(total, 'row')}"
+        kind = f"{rows} {'with' if found.metrics else 'without'} answers"
+    if found.metrics:
+        return f"compared on {kind}"
     give = "rows with answers in --data would measure some"
     return f"compared on {kind}: outputs and decisions alone, no metric is measured ({give})"
 

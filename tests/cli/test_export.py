@@ -42,6 +42,7 @@ def test_a_classifier_becomes_a_bundle_that_is_verified_and_predicts(
     out = tmp_path / "bundle"
     done = recipe("export", model, "--data", rows, *COLUMNS, "-o", out)
     assert done.exit_code == 0, done.output
+    assert "compared on 60 rows with answers" in done.output
     assert "ok    source -> onnx: metrics" in done.output
     assert manifest_of(out)["held_out"]["rows"] == 60
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".bundle")] == []

@@ -1,4 +1,4 @@
-"""A run of several exports of which the gate refuses the first: the others are tried, and the refused one is no bundle."""
+"""A run of several exports of which the gate refuses one: the others are tried, the refused one is no bundle."""
 
 from __future__ import annotations
 

@@ -78,6 +78,16 @@ def test_without_rows_it_compares_on_made_up_ones_and_says_so(made: Path, recipe
     assert "no metric is measured" in done.output
 
 
+def test_the_rows_that_are_said_to_be_compared_are_those_that_were_asked_for(
+    made: Path, verified: Callable[..., Result], recipe: Recipe
+) -> None:
+    rows = ("--data", made / "rows.jsonl", "--column", "snippet")
+    done = recipe("verify", "--source", made / "classifier", "--bundle", good(made), *rows, "--rows", "12")
+    assert "note: compared on 12 of 60 rows without answers" in done.output
+    assert "; 12 rows" in done.output
+    assert "; 12 rows" in verified(good(made), "--rows", "12").output
+
+
 def test_inputs_of_32_bits_in_a_folder_of_olive_s_names_pass(
     made: Path, verified: Callable[..., Result], tmp_path: Path
 ) -> None:
