@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ from compiler.data.texts import BadValueError
 from compiler.diagnostics import counted, printable
 
 if TYPE_CHECKING:
+    from compiler.tasks import Reads
     from runtimes.bundles.bundle import Bundle
     from runtimes.bundles.manifest import Manifest
     from runtimes.export.facts import Provider
+    from runtimes.verification.gate import Verification
 
 _ROWS_AT_ONCE = 1024
 
@@ -73,42 +76,56 @@ def predict(
         serve_bundle(bundle_folder(bundle, runs_folder), threads, provider, serving)
         return
     refuse_without_serve()
-    typed = {"text": texts, "image": images}
-    check_sources(texts, images, source, output)
-    bundle = bundle_folder(bundle, runs_folder)
-    if is_together(bundle):
-        if images:
-            raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
-        predict_together(bundle, texts, source, column, output, batch_size, threads, provider, as_json=as_json)
-        return
-    from compiler import tasks as compiler_tasks
-    from runtimes import tasks
-
-    opened = open_for(bundle, runs_folder, threads, provider)
-    columns = dict(opened.manifest.columns)
-    chief, *others = compiler_tasks.asked_roles(opened.task, columns)
-    columns |= {chief: column} if column else {}
-    read = compiler_tasks.reads(opened.task)
-    if source is None and not typed[read]:
-        raise click.UsageError(f"the task reads {read}s: give them with --{read}, or rows with --input")
-    if source is None and others:
-        raise click.UsageError(f"the task reads {' and '.join((chief, *others))}: give rows with --input")
-    answers = answer(opened, given_rows(typed[read], source, columns[chief], f"--{read}"), columns, batch_size)
-    line = tasks.module_of(opened.task).line
-    if output is not None:
-        write_answers(output, answers)
-        return
-    for answered in told_of_cuts(answers):
-        if as_json or source:
-            click.echo(line_of(answered))
-        else:
-            click.echo(printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"))
+    asked = Asked(
+        texts=texts,
+        images=images,
+        source=source,
+        column=column,
+        output=output,
+        batch_size=batch_size,
+        as_json=as_json or source is not None,
+    )
+    check_sources(asked)
+    folder = bundle_folder(bundle, runs_folder)
+    if is_together(folder):
+        predict_together(folder, asked, threads, provider)
+    else:
+        predict_alone(open_for(folder, runs_folder, threads, provider), asked)
 
 
-def check_sources(texts: tuple[str, ...], images: tuple[str, ...], source: Path | None, output: Path | None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What `recipe predict` is asked: where the rows are from, and how and where they are answered."""
+
+    texts: tuple[str, ...]
+    images: tuple[str, ...]
+    source: Path | None
+    column: str | None
+    output: Path | None
+    batch_size: int
+    as_json: bool
+
+    def rows(self, read: Reads, column: str) -> Iterator[GivenRow]:
+        """The rows, of which a task reads texts or images in a column."""
+        typed = self.texts if read == "text" else self.images
+        if self.source is None and not typed:
+            raise click.UsageError(f"the task reads {read}s: give them with --{read}, or rows with --input")
+        return given_rows(typed, self.source, column, f"--{read}")
+
+    def write(self, answers: Iterator[dict[str, Any]], line: Callable[[dict[str, Any]], str]) -> None:
+        """Writes answers into the output, or prints them: as JSONL or by their lines."""
+        if self.output is not None:
+            write_answers(self.output, answers)
+            return
+        for answered in answers:
+            click.echo(line_of(answered) if self.as_json else line(answered))
+
+
+def check_sources(asked: Asked) -> None:
     """Raises click's error unless there is one source of rows, and the answers go somewhere else."""
-    if [bool(texts), bool(images), source is not None].count(True) != 1:
+    if [bool(asked.texts), bool(asked.images), asked.source is not None].count(True) != 1:
         raise click.UsageError("give texts with --text, images with --image, or rows with --input")
+    output, source = asked.output, asked.source
     if output is not None and source is not None and output.resolve() == source.resolve():
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
 
@@ -120,31 +137,39 @@ def is_together(folder: Path) -> bool:
     return manifest.is_together(folder)
 
 
-def predict_together(
-    folder: Path,
-    texts: tuple[str, ...],
-    source: Path | None,
-    column: str | None,
-    output: Path | None,
-    batch_size: int,
-    threads: int,
-    provider: Provider,
-    *,
-    as_json: bool,
-) -> None:
+def predict_alone(opened: Bundle, asked: Asked) -> None:
+    """Answers rows with a bundle of one task."""
+    from compiler import tasks as compiler_tasks
+    from runtimes import tasks
+
+    columns = dict(opened.manifest.columns)
+    chief, *others = compiler_tasks.asked_roles(opened.task, columns)
+    columns |= {chief: asked.column} if asked.column else {}
+    rows = asked.rows(compiler_tasks.reads(opened.task), columns[chief])
+    if asked.source is None and others:
+        raise click.UsageError(f"the task reads {' and '.join((chief, *others))}: give rows with --input")
+    line = tasks.module_of(opened.task).line
+    asked.write(
+        told_of_cuts(answer(opened, rows, columns, asked.batch_size)),
+        lambda answered: printable(f"{line(answered['prediction'])}  {answered[columns[chief]]}"),
+    )
+
+
+def predict_together(folder: Path, asked: Asked, threads: int, provider: Provider) -> None:
     """Answers texts or rows with all tasks of a bundle."""
+    if asked.images:
+        raise click.UsageError("the tasks read texts: give them with --text, or rows with --input")
     from runtimes.bundles.together import open_together
 
     opened = open_together(folder, threads=threads, provider=provider)
-    columns = {name: columns_of(part, column, typed=source is None) for name, part in opened.parts.items()}
+    typed = asked.source is None
+    columns = {name: columns_of(part, asked.column, typed=typed) for name, part in opened.parts.items()}
     readers = {name: row_reader(part, columns[name]) for name, part in opened.parts.items()}
-    rows = typed_texts(texts) if source is None else given_rows((), source, "", "")
-    answers = answered_together(opened, rows, readers, batch_size)
-    if output is not None:
-        write_answers(output, answers)
-        return
-    for answered in answers:
-        click.echo(line_of(answered) if as_json or source else answer_line(opened, answered))
+    rows = typed_texts(asked.texts) if typed else given_rows((), asked.source, "", "")
+    asked.write(
+        answered_together(opened, rows, readers, asked.batch_size),
+        lambda answered: answer_line(opened, answered),
+    )
 
 
 def given_rows(values: tuple[str, ...], source: Path | None, column: str, flag: str) -> Iterator[GivenRow]:
@@ -288,7 +313,7 @@ def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
 
     count = 0
     with new_file(output) as file:
-        for answered in told_of_cuts(answers):
+        for answered in answers:
             file.write((line_of(answered) + "\n").encode())
             count += 1
     click.echo(f"wrote {counted(count, 'answer')} to {output}", err=True)
@@ -325,42 +350,56 @@ def verify(
     if provider != "cpu" and (bisect or options["source"] is not None):
         raise click.UsageError("--provider is for what a bundle's receiver does, without --source and --bisect")
     if bisect:
-        from compiler.cli.bisect import bisect_named
-
-        if bundle is None:
-            raise click.UsageError("name the run or the bundle whose layers are to be compared")
-        refuse_with_bisect(options)
-        source = Path(options["source"]) if options["source"] is not None else None
-        bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
+        verify_layers(bundle, runs_folder, threads, options, as_json=as_json)
         return
     refuse_unread(bundle, other, options)
-    if bundle is None or other is not None:
-        assert other is not None, "asked for just now"
+    if other is not None:
         place = other if other.exists() and not (other / "plan.json").exists() else bundle_folder(other, runs_folder)
         verify_against(place, threads, as_json=as_json, **options)
         return
-    data: Path | None = options["data"]
+    assert bundle is not None, "asked for just now"
+    verify_received(bundle_folder(bundle, runs_folder), options["data"], threads, provider, as_json=as_json)
+
+
+def verify_layers(
+    bundle: Path | None, runs_folder: Path, threads: int, options: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Compares a graph with its source layer by layer; raises GateError where one differs."""
+    from compiler.cli.bisect import bisect_named
+
+    if bundle is None:
+        raise click.UsageError("name the run or the bundle whose layers are to be compared")
+    refuse_with_bisect(options)
+    source = Path(options["source"]) if options["source"] is not None else None
+    bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
+
+
+def verify_received(folder: Path, data: Path | None, threads: int, provider: Provider, *, as_json: bool) -> None:
+    """Proves that a bundle is what was proven where it was made; raises GateError where it is not."""
     from compiler.typed import to_json
-    from runtimes.bundles.manifest import read_manifest, read_together
     from runtimes.bundles.provenance import told_lines
     from runtimes.verification.gate import report_lines, require_passed
+
+    verification, manifest = received(folder, data, threads, provider)
+    if as_json:
+        click.echo(json.dumps({**verification.to_json(), "senders_word": to_json(manifest.provenance)}, indent=2))
+    else:
+        *checks, verdict = report_lines(verification)
+        told = (printable(f"told  {line}") for line in told_lines(manifest.provenance))
+        click.echo("\n".join([*checks, *told, verdict]))
+    require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")
+
+
+def received(folder: Path, data: Path | None, threads: int, provider: Provider) -> tuple[Verification, Manifest]:
+    """What its receiver finds of a bundle, also on rows of his own, and the manifest, of several tasks the first."""
+    from runtimes.bundles.manifest import read_manifest, read_together
     from runtimes.verification.receiver import verify_bundle, verify_together
 
-    folder = bundle_folder(bundle, runs_folder)
     if is_together(folder):
         parts = read_together(folder).parts
         if data is not None:
             refuse_data(folder, parts)
-        verification, told = (
-            verify_together(folder, threads=threads, provider=provider),
-            read_manifest(folder / parts[0]),
-        )
-    else:
-        told = read_manifest(folder)
-        rows = answered_rows(data, told) if data is not None else None
-        verification = verify_bundle(folder, rows, threads=threads, provider=provider)
-    found = {**verification.to_json(), "senders_word": to_json(told.provenance)}
-    *checks, verdict = report_lines(verification)
-    lines = [*checks, *(printable(f"told  {line}") for line in told_lines(told.provenance)), verdict]
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
-    require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")
+        return verify_together(folder, threads=threads, provider=provider), read_manifest(folder / parts[0])
+    manifest = read_manifest(folder)
+    rows = answered_rows(data, manifest) if data is not None else None
+    return verify_bundle(folder, rows, threads=threads, provider=provider), manifest

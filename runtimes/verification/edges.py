@@ -221,25 +221,14 @@ def _answer(stage: Stage, rows: Rows, batch_size: int) -> tuple[Answers, Cost]:
 def _compare(
     step: VerifyExport, rows: Rows, answers: dict[str, Answers], noise: Noise, exact: Container[str]
 ) -> Verified:
+    """The verdict over the stages' answers. `exact`: the stages that round nothing."""
     allowed = tolerance(noise, step.tolerance_factor)
-    edges = [
-        Edge(
-            source=source,
-            target=target,
-            checks=tuple(
-                _checks(step, rows, answers[source], answers[target], allowed)
-                if target in exact
-                else _rounded(step, rows, answers[source], answers[target])
-            ),
-        )
-        for source, target in pairwise(answers)
-    ]
-    held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
+    edges = tuple(_edges(step, rows, answers, allowed, exact))
     first, last = next(iter(answers)), next(reversed(answers))
     reference = first if last in exact else last
-    golden = tuple(_golden_rows(rows, answers[reference].alone))
     tipped, moved = (0.0, 0.0) if reference == first else _moves(step, rows, answers[first], answers[reference])
     stages = {name: _measure(step, rows.targets, found.rows) for name, found in answers.items()}
+    held_out, golden = _figures(step, rows, stages[first], answers[reference].alone)
     report = Report(
         tolerance=allowed,
         golden_tolerance=allowed * len(edges) + tipped,
@@ -248,26 +237,40 @@ def _compare(
         max_excused=step.max_excused,
         max_metric_drop=step.max_metric_drop,
         metrics=step.metrics,
-        held_out=Figures(
-            rows=len(rows.numbers),
-            sha256=digest_of_rows(held_out),
-            metrics=stages[first],
-        ),
-        golden=Figures(
-            rows=len(rows.golden),
-            sha256=digest_of_rows(held_out[place] for place in rows.golden),
-            metrics=_measure(
-                step,
-                rows.targets.take(rows.golden),
-                answers[reference].alone.take(np.arange(len(rows.golden))),
-            ),
-        ),
+        held_out=held_out,
+        golden=golden,
         stages=stages,
         costs={},
         longest=int(rows.table.lengths[rows.alone_places].max()),
         verification=Verification.of(*edges),
     )
-    return Verified(report=report, golden=golden, reference=reference, answers=answers, numbers=rows.numbers)
+    return Verified(
+        report=report,
+        golden=tuple(_golden_rows(rows, answers[reference].alone)),
+        reference=reference,
+        answers=answers,
+        numbers=rows.numbers,
+    )
+
+
+def _edges(
+    step: VerifyExport, rows: Rows, answers: Mapping[str, Answers], allowed: float, exact: Container[str]
+) -> Iterator[Edge]:
+    """Each stage that answered against the one before it."""
+    for (source, one), (target, other) in pairwise(answers.items()):
+        checks = _checks(step, rows, one, other, allowed) if target in exact else _rounded(step, rows, one, other)
+        yield Edge(source=source, target=target, checks=tuple(checks))
+
+
+def _figures(step: VerifyExport, rows: Rows, measured: Mapping[str, float], alone: Ragged) -> tuple[Figures, Figures]:
+    """What is told of the held-out rows, as the source was measured on them, and of the golden ones among them."""
+    held_out = tuple(identities(rows.task, rows.values[: len(rows.numbers)], rows.table))
+    of_golden = _measure(step, rows.targets.take(rows.golden), alone.take(np.arange(len(rows.golden))))
+    golden = digest_of_rows(held_out[place] for place in rows.golden)
+    return (
+        Figures(rows=len(rows.numbers), sha256=digest_of_rows(held_out), metrics=measured),
+        Figures(rows=len(rows.golden), sha256=golden, metrics=of_golden),
+    )
 
 
 def _with_inspected(verified: Verified, stages: Sequence[Stage]) -> Verified:
