@@ -87,9 +87,9 @@ def verify_bundle(
     try:
         checks = tuple(_checks(open_bundle(folder, threads=threads, provider=provider), rows, batch_sizes))
     except RunError as error:
-        if hashes.passed or error.code in ("E508", "E605"):
+        if not _is_damage(error, hashes):
             raise
-        checks = ()  # the files are damaged, and the check of the hashes says which
+        checks = ()
     return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *checks)))
 
 
@@ -97,13 +97,23 @@ def verify_together(folder: Path, *, threads: int = 0, provider: Provider = "cpu
     """Every check over a bundle of several tasks: its files, then each task as a bundle of its own."""
     manifest = read_together(folder)
     hashes = compare_each(check_hashes(folder, manifest), len(manifest.files), name="hashes")
-    edges = [
-        replace(edge, target=name)
-        for name in manifest.parts
-        for edge in verify_bundle(folder / name, threads=threads, provider=provider).edges
-    ]
-    card = _compare_card(folder, manifest, [read_manifest(folder / name) for name in manifest.parts])
+    try:
+        edges = [
+            replace(edge, target=name)
+            for name in manifest.parts
+            for edge in verify_bundle(folder / name, threads=threads, provider=provider).edges
+        ]
+        card = _compare_card(folder, manifest, [read_manifest(folder / name) for name in manifest.parts])
+    except RunError as error:  # of the graph, say, which no task's own hashes have
+        if not _is_damage(error, hashes):
+            raise
+        edges, card = [], ()
     return Verification.of(Edge(source="manifest", target="bundle", checks=(hashes, *card)), *edges)
+
+
+def _is_damage(error: RunError, hashes: Findings) -> bool:
+    """Whether files that differ from their hashes, of which the check says which, explain an error."""
+    return not hashes.passed and error.code not in ("E508", "E605")
 
 
 def _compare_card(

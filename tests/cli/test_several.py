@@ -257,3 +257,12 @@ def test_mlx_runs_several_tasks_through_their_gates(tmp_path: Path) -> None:
     assert report["gate_passed"] is True
     assert report["training"]["engines"] == [{"engine": "mlx", "after_step": 0}]
     assert np.isfinite(report["tasks"]["valence"]["evaluation"]["metrics"]["mse"])
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json"])
+def test_a_shared_file_that_is_damaged_fails_by_its_hash(bundle: Path, name: str) -> None:
+    whole = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(whole[: len(whole) // 2])
+    found = invoke("verify", bundle)
+    assert found.exit_code == 3, found.output
+    assert f"FAIL  manifest -> bundle: hashes  changed {name}" in found.output
