@@ -166,7 +166,7 @@ CODES: dict[str, Code] = {
     ),
     "E401": Code("the system refused", "A file could not be written or read: disk full, no permission, or gone."),
     "E402": Code("a package is missing", "The command needs an extra of recipec; the hint installs it."),
-    "E404": Code("another process writes here", "Only one process may write a run or a step at a time."),
+    "E404": Code("another process writes here", "Only one process may write a run, a step or an export at a time."),
     "E412": Code(
         "an image can't be read",
         "The file is not there, is no image, or ends before the image does. `recipe check` looks at every image that "

@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+PART = ".part"
+"""The end of the name of what is being written: `.NAME.*.part` beside its place."""
+
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file; not for what can't be a path here either: too long, a NUL in it."""
@@ -37,7 +40,7 @@ def real_path(path: Path) -> Path | None:
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """A temporary file that takes the place of `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -71,7 +74,7 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
     try:
         yield temporary
         temporary.chmod(0o755)
@@ -83,6 +86,18 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_parts(folder: Path, pattern: str = "") -> None:
+    """Removes what processes that died left half-written in a folder; with the pattern `**/` also below it.
+
+    Who calls it holds the lock under which all of that is written: no living process is writing it.
+    """
+    for part in [*folder.glob(f"{pattern}.*{PART}")]:
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)  # one inside of a folder that is gone
 
 
 def sync_folder(folder: Path) -> None:

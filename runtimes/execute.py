@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from compiler.files import write_json, write_text
+from compiler.files import PART, remove_parts, write_json, write_text
 from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, VerifyExport, trainings
@@ -60,6 +60,7 @@ def execute(
     run = runs / plan.name
     run.mkdir(parents=True, exist_ok=True)
     with store.locked(plan.name):
+        remove_parts(run)
         write_text(run / "plan.json", plan.text())
         apart = {name: asdict(each) for name, each in stages.items() if each != placement}
         write_json(run / "placement.json", {**asdict(placement), **({"stages": apart} if apart else {})})
@@ -166,6 +167,7 @@ def _step(step: Step, context: steps.Context, store: Store, done: dict[str, Rece
     with store.locked(key):
         receipt = store.receipt(key, step.step, inputs)
         if receipt is not None and not _can_go_on(step, context.folder):
+            shutil.rmtree(context.folder / checkpoints.FOLDER, ignore_errors=True)  # of a run that died just then
             done[step.id] = receipt
             yield StepReused(step=step.id, key=key)
             if trainings(step) and receipt.placement["engine"] != placement.engine:
@@ -236,7 +238,7 @@ def _point(link: Path, target: Path | None) -> None:
     if target is None:
         link.unlink()
         return
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary = link.with_name(f".{link.name}.{os.getpid()}{PART}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent))
     temporary.replace(link)

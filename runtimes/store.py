@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compiler.files import write_json
+from compiler.files import remove_parts, write_json
 from compiler.hashes import sha256_of
 from compiler.typed import read, to_json
 from runtimes import checkpoints
@@ -149,8 +149,7 @@ class Store:
         if (folder / RECEIPT).exists():
             return self.clear(key)
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(".*.part"):
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        remove_parts(folder, "**/")
         return folder
 
     @contextmanager

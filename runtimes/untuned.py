@@ -7,7 +7,6 @@ the bundle; where the gate fails, what was written stays beside its place, for w
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from compiler.diagnostics import counted
 from compiler.facts import ModelFacts
-from compiler.files import write_json
+from compiler.files import PART, sync_folder, write_json
 from compiler.functions import is_function, shapes_of
 from compiler.generation import Generation
 from compiler.metrics import Metric
@@ -31,6 +32,7 @@ from compiler.typed import to_json
 from runtimes import export
 from runtimes.backends import backend
 from runtimes.bundles.package import Parts, package
+from runtimes.errors import RunError
 from runtimes.events import Said, StepFinished, StepStarted
 from runtimes.generation.answers import writing_of
 from runtimes.rows.inputs import Row, open_reader
@@ -53,6 +55,7 @@ ENGINE, DEVICE = "pytorch", "cpu"
 TOKENS_WRITTEN = 32
 """Of each text that the source writes for the gate: enough to go around the cache many times."""
 FAILED = ".failed"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +162,8 @@ def plan_of(found: Found, exported: Export) -> Plan:
 def export_found(found: Found, plan: Plan, out: Path) -> Iterator[Any]:
     """The events of an export into the folder `out`, which appears whole, and only when the gate has passed.
 
-    Raises RunError when a step fails, GateError E602 when the gate does: then the graph and the gate's findings are in
-    the folder of `out`'s name and `.failed`.
+    Raises RunError when a step fails, E404 while another process exports there; GateError E602 when the gate does: then
+    the graph and the gate's findings are in the folder of `out`'s name and `.failed`.
     """
     keys = plan.keys()
     with _work_folder(out) as work:
@@ -175,22 +178,37 @@ def export_found(found: Found, plan: Plan, out: Path) -> Iterator[Any]:
                 case VerifyExport():
                     yield from _verify(step, plan, found, work, out)
                 case Package():
-                    yield from _package(step, plan, found, work, out)
+                    yield from _package(step, plan, found, work)
             yield StepFinished(step=step.id, key=keys[step.id], seconds=time.monotonic() - start)
-        if not any(isinstance(step, Package) for step in plan.steps):
-            (work / "export" / "mlx").rename(out)
+        packaged = any(isinstance(step, Package) for step in plan.steps)
+        (work / "bundle" if packaged else work / "export" / "mlx").rename(out)
+        sync_folder(out.absolute().parent)
 
 
 @contextmanager
 def _work_folder(out: Path) -> Iterator[Path]:
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.", suffix=".part"))
+    """A folder beside `out`, of this process alone. Its name is always the same: what a killed process left goes first.
+
+    The lock is in the folder and goes with it. Raises RunError E404 while another process has it.
+    """
+    work = out.absolute().with_name(f".{out.name}{PART}")
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / _LOCK)
     try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        message = f"another process is exporting to {out}"
+        raise RunError("E404", message, "wait for it, or name another folder with --output") from None
+    try:
+        for left in work.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
         for name in ("export", "quantize", "verify"):
             (work / name).mkdir()
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        lock.release()
 
 
 def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
@@ -240,6 +258,7 @@ def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path)
         kept = out.with_name(out.name + FAILED)
         shutil.rmtree(kept, ignore_errors=True)
         work.rename(kept)
+        (kept / _LOCK).unlink()
         hint = f"the graph, verification.json and disagreements.jsonl, which lists the rows, are in {kept}"
         require_passed(verified.verification, code="E602", hint=hint)
 
@@ -259,7 +278,7 @@ def said_of_rows(found: Found) -> str:
     return f"compared on {kind}: outputs and decisions alone, no metric is measured ({give})"
 
 
-def _package(step: Package, plan: Plan, found: Found, work: Path, out: Path) -> Iterator[Any]:
+def _package(step: Package, plan: Plan, found: Found, work: Path) -> Iterator[Any]:
     written = plan.step(step.inputs[0])
     graphs, precision = graphs_of(written, step.task)
     parts = Parts(
@@ -272,5 +291,5 @@ def _package(step: Package, plan: Plan, found: Found, work: Path, out: Path) -> 
         key=plan.keys()[step.id],
         versions=versions_of(RECORDED),
     )
-    verification = package(step, parts, out)
+    verification = package(step, parts, work / "bundle")
     yield Said(step=step.id, message=f"verified as its receiver will: {report_lines(verification)[-1]}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +83,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what it raises becomes a sentence and an exit code."""
-        with closed_pipe():
+        with closed_pipe(), terminable():
             return self._invoke(ctx)
 
     def _invoke(self, ctx: click.Context) -> Any:
@@ -120,6 +122,19 @@ def closed_pipe() -> Iterator[None]:
         for descriptor in unread:  # Python writes what is left in the buffers when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         sys.exit(EXIT_PIPE)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A block that SIGTERM ends as Ctrl-C does, so that what is half-written goes with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may listen to signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def unread_streams() -> list[int]:

@@ -63,7 +63,8 @@ def export(
     model, which are written into a file beside the graph. Raises BuilderError when the builder fails, ExportError
     when what it wrote does not run.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".genai.") as scratch:  # as large as the model: not in /tmp
         source, built = Path(scratch) / "model", Path(scratch) / "built"
         _stage(model_folder, source)
         _build(source, built, Path(scratch) / "cache", adapter)

@@ -42,6 +42,22 @@ def test_a_file_that_was_changed_or_is_gone_is_made_again(tmp_path: Path) -> Non
     assert store.receipt(KEY, "train", {}) is None
 
 
+def test_a_step_that_goes_on_has_nothing_half_written_in_it(tmp_path: Path) -> None:
+    """Neither beside what is whole nor below it: what is left there would be hashed as an output."""
+    store = Store(tmp_path)
+    folder = store.clear(KEY)
+    for name in (
+        "train/.facts.json.a1.part",
+        ".data.json.b2.part",
+        "checkpoints/.step-00000002.c3.part/weights",
+        "whole",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("numbers")
+    assert store.resume(KEY) == folder
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["whole"]
+
+
 @pytest.mark.parametrize("kind", sorted(SEMANTICS))
 def test_another_version_of_what_writes_an_export_makes_it_be_done_again(tmp_path: Path, kind: str) -> None:
     store = finished(tmp_path, kind, {})
