@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -62,8 +62,10 @@ class Backend(Protocol):
         """The weights of the model that training began with, as it held them, beside those of a saved model."""
         ...
 
-    def float32_noise(self, task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
-        """The float32 rounding noise of a saved model's outputs."""
+    def float32_noise(
+        self, task: Task, saved: SavedModel, batches: Iterable[Batch], before_each: Callable[[], None] = lambda: None
+    ) -> Noise:
+        """The float32 rounding noise of a saved model's outputs. `before_each` batch is called, and may raise."""
         ...
 
 

@@ -220,6 +220,8 @@ def _dequantized(saved: SavedModel) -> Mapping[str, models.Held]:
     return {} if found is None else dict.fromkeys(found.weights, partial(dequantized, held=found))
 
 
-def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
+def float32_noise(
+    task: Task, saved: SavedModel, batches: Iterable[Batch], before_each: Callable[[], None] = lambda: None
+) -> Noise:
     """The float32 rounding noise of a saved model's outputs, by torch: MLX has no float64 on a GPU."""
-    return torch_backend.float32_noise(task, saved, batches)
+    return torch_backend.float32_noise(task, saved, batches, before_each)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,9 @@ def changes(before: SavedModel, after: Path) -> Iterator[Change]:
     return stored.changes(before.folder, after, {})
 
 
-def float32_noise(task: Task, saved: SavedModel, batches: Iterable[Batch]) -> Noise:
-    """The float32 rounding noise of a saved model's outputs."""
+def float32_noise(
+    task: Task, saved: SavedModel, batches: Iterable[Batch], before_each: Callable[[], None] = lambda: None
+) -> Noise:
+    """The float32 rounding noise of a saved model's outputs. `before_each` batch is called, and may raise."""
     head = tasks.module_of(task).head(task)
-    return noise.float32_noise(load_saved(saved, head), batches, head)
+    return noise.float32_noise(load_saved(saved, head), batches, head, before_each=before_each)

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import starmap
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +22,32 @@ from runtimes.verification.tolerance import Noise
 NOISE_ROWS = 64
 
 
-def float32_noise(model: PreTrainedModel, batches: Iterable[Batch], head: Head, *, max_rows: int = NOISE_ROWS) -> Noise:
+def float32_noise(
+    model: PreTrainedModel,
+    batches: Iterable[Batch],
+    head: Head,
+    *,
+    max_rows: int = NOISE_ROWS,
+    before_each: Callable[[], None] = lambda: None,
+) -> Noise:
     """Largest |float32 - float64| over the first `max_rows` rows, on CPU; SourceError where an output is not finite.
 
-    Where outputs have units of their own, in these.
+    Where outputs have units of their own, in these. `before_each` is called before each batch, and may raise.
     Reads no further batch than it needs. Leaves the model in float64: 8 bytes a parameter.
     """
     rows = list(first_rows(batches, max_rows))
     if not rows:
         raise ValueError("noise is measured on at least one row, no batch was given")
     units = np.asarray(head.units)
-    singles = [outputs(model, batch, head) / units.astype(np.float32) for batch in rows]
+
+    def answered(dtype: type[np.floating[Any]]) -> Iterator[np.ndarray]:
+        for batch in rows:
+            before_each()
+            yield outputs(model, batch, head) / units.astype(dtype)
+
+    singles = [*answered(np.float32)]
     model.double()
-    doubles = [outputs(model, batch, head) / units for batch in rows]
+    doubles = [*answered(np.float64)]
     return Noise(
         max_abs=max(starmap(_largest_difference, zip(singles, doubles, strict=True))),
         scale=max(float(np.abs(double).max()) for double in doubles),

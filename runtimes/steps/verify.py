@@ -23,10 +23,12 @@ from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
+from runtimes.tasks.interface import InputReader
 from runtimes.together import part_folder
 from runtimes.verification.comparison import HeldOut
 from runtimes.verification.edges import Base, Verified, Writer, verify_export
 from runtimes.verification.gate import report_lines, require_passed
+from runtimes.verification.stopping import Stopping
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 
@@ -41,27 +43,25 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     saved = saved_by((train, *merge)[-1], context, step.part)
     back, device = backend(context.placement.engine), context.placement.device
 
+    stopping = Stopping(context.stop, step.id)
     encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
-    writer = None
-    if step.generation is not None and isinstance(encoder, Encoder):
-        writing = writing_of(step.task, encoder, step.generation, saved.reading)
-        writer = Writer(writing, partial(back.decoder, step.task, saved, device))
 
     write_learnt(planned, step.task, context.folder)
     trained = saved_by(train, context, step.part)
+    stages = [
+        Stage("trained", partial(back.scores, step.task, trained, device), files=trained.weights),
+        *([Stage("merged", partial(back.scores, step.task, saved, device), files=saved.weights)] if merge else []),
+        *_exported(step, saved, context, device),
+    ]
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=encoder,
-        stages=[
-            Stage("trained", partial(back.scores, step.task, trained, device), files=trained.weights),
-            *([Stage("merged", partial(back.scores, step.task, saved, device), files=saved.weights)] if merge else []),
-            *_exported(step, saved, context, device),
-        ],
-        noise=partial(back.float32_noise, step.task, saved),
+        stages=[stopping.stage(stage) for stage in stages],
+        noise=partial(back.float32_noise, step.task, saved, before_each=stopping.check),
         out=context.folder,
-        writer=writer,
-        base=_base(step, saved, context, device),
+        writer=_writer(step, saved, context, encoder, stopping),
+        base=_base(step, saved, context, stopping),
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
@@ -76,16 +76,27 @@ def localised_lines(verified: Verified) -> list[str]:
     return [] if localised is None else localised.lines()
 
 
-def _base(step: VerifyExport, saved: SavedModel, context: Context, device: str) -> Base | None:
+def _writer(
+    step: VerifyExport, saved: SavedModel, context: Context, encoder: InputReader, stopping: Stopping
+) -> Writer | None:
+    """How the tuned model writes, where it does."""
+    if step.generation is None or not isinstance(encoder, Encoder):
+        return None
+    writing = writing_of(step.task, encoder, step.generation, saved.reading)
+    back, device = backend(context.placement.engine), context.placement.device
+    return stopping.writer(Writer(writing, partial(back.decoder, step.task, saved, device)))
+
+
+def _base(step: VerifyExport, saved: SavedModel, context: Context, stopping: Stopping) -> Base | None:
     """What the adapter is beside of, where an export does not merge it."""
     if not isinstance(step.export, Onnx) or step.export.adapter != "separate":
         return None
-    back, base = backend(context.placement.engine), SavedModel(saved.folder)
+    back, device, base = backend(context.placement.engine), context.placement.device, SavedModel(saved.folder)
     [graph] = _exported(step, base, context, device)
     return Base(
-        Stage("base", partial(back.scores, step.task, base, device), files=base.weights),
-        replace(graph, name=f"{graph.name}-base"),
-        partial(back.float32_noise, step.task, base),
+        stopping.stage(Stage("base", partial(back.scores, step.task, base, device), files=base.weights)),
+        stopping.stage(replace(graph, name=f"{graph.name}-base")),
+        partial(back.float32_noise, step.task, base, before_each=stopping.check),
     )
 
 

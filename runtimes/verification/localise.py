@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from compiler.files import write_json
-from runtimes.errors import RunError
+from runtimes.errors import Interrupted, RunError
 from runtimes.export import Stage
 from runtimes.generation.answers import Written
 from runtimes.localisation.finding import BISECT, Localised
@@ -25,7 +25,7 @@ def localise_failure(
 ) -> Localised | None:
     """Where the first edge that failed leaves the noise; None where all passed, or its stage can't be followed.
 
-    It raises no RunError: the gate has failed already, and what can't be followed must not hide that.
+    It raises no RunError but Interrupted: the gate has failed already, and what can't be followed must not hide that.
     """
     edge = next((edge for edge, _ in verification.failures()), None)
     pairs = ((one, other) for one, other in pairwise(stages) if edge is not None and other.name == edge.target)
@@ -37,6 +37,8 @@ def localise_failure(
         return first_found(
             lambda batch: localise(batch, files), failing_batches(edge.checks, rows, written, batch_size)
         )
+    except Interrupted:
+        raise
     except RunError as error:
         return _not_followed(edge.checks, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from compiler.cli import main
+from compiler.hashes import sha256_of
 from tests.tiny import write_project
 
 Recipe = Callable[..., Result]
@@ -51,3 +53,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished project, to change."""
     return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture
+def damaged(project: Path) -> Path:
+    """A project whose exported graph has one weight scaled by 1.01, and a receipt that says so."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    [graph_file] = (project / "runs" / ".steps").glob("*/onnx/model.onnx")
+    graph = onnx.load(graph_file)
+    weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    onnx.save(graph, graph_file)
+    receipt = graph_file.parent.with_name("receipt.json")
+    value = json.loads(receipt.read_text())
+    value["outputs"]["onnx/model.onnx"] = sha256_of(graph_file, None)
+    receipt.write_text(json.dumps(value))
+    return project
