@@ -227,13 +227,18 @@ def check_placement(recipe: Recipe, target: Target, runtime: Runtime | None) -> 
 
 
 def check_exports(recipe: Recipe) -> Iterator[Diagnostic]:
-    """Each export stands once."""
+    """Each export stands once: what is allowed of it changes nothing of what is written."""
     exports = [resolved_export(export) for export in recipe.export]
+    written = [replace(export, max_metric_drop="auto") for export in exports]
     for index, export in enumerate(exports):
-        first = exports.index(export)
-        if first < index:
-            message = f"the same export is listed twice, first as item {first}"
-            yield recipe.finding("R203", f"/export/{index}", message, "remove one")
+        first = written.index(written[index])
+        if first == index:
+            continue
+        if export in exports[:index]:
+            first, message = exports.index(export), "the same export is listed twice, first as item {}"
+        else:
+            message = "it writes the same as item {}, and differs in max_metric_drop alone"
+        yield recipe.finding("R203", f"/export/{index}", message.format(first), "remove one")
 
 
 def resolved_export(export: Export) -> Export:

@@ -541,6 +541,11 @@ CODES: dict[str, Code] = {
         "config.json lists the architecture that a model was saved from, whose name ends in its head: "
         "BertForSequenceClassification. Without it, --task says what the model is to do.",
     ),
+    "R254": Code(
+        "more calibration rows than train rows",
+        "`calibration_rows` says on how many train rows int8-static sees the ranges of what it rounds. Where there are "
+        "fewer it is a warning, and all of them are taken. A hundred rows are usually enough.",
+    ),
     "R260": Code(
         "several tasks that can't be trained as one",
         "Tasks that share a model are at least two, each under a name that a folder and an output of a graph can have. "

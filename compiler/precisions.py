@@ -9,9 +9,10 @@ from compiler import tasks
 from compiler.auto import Choice
 from compiler.diagnostics import Diagnostic
 from compiler.recipe import Export, Mlx, Onnx, Recipe
+from compiler.windows import Windowed
 
 if TYPE_CHECKING:
-    from compiler.facts import ModelFacts
+    from compiler.facts import DataFacts, ModelFacts
 
 DROPS: Mapping[int | None, float] = {None: 0.01, 8: 0.02, 4: 0.1}
 """What rounding may cost a metric, by the bits that are left of whole numbers; None: of fractions."""
@@ -62,6 +63,18 @@ def check_static(recipe: Recipe, model: ModelFacts) -> Iterator[Diagnostic]:
         if isinstance(export, Onnx) and export.precision == "int8-static" and keeps_cache(recipe, model):
             message = f"int8-static is not for what writes token after token, as {model.model_type} does"
             yield recipe.finding("R245", f"/export/{index}/precision", message, 'write "int8": weights alone in 8 bits')
+
+
+def check_calibration(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:
+    """There are as many train rows as int8-static is to see. Of long rows it sees windows, of which there are more."""
+    total = data.num_rows("train")
+    for index, export in enumerate(recipe.export):
+        pointer = f"/export/{index}/calibration_rows"
+        if not isinstance(export, Onnx) or export.calibration_rows <= total or isinstance(recipe.task, Windowed):
+            continue
+        if recipe.wrote(pointer) is not None:
+            message = f"ranges are to be seen on {export.calibration_rows:,} train rows, and there are {total:,}"
+            yield recipe.finding("R254", pointer, message, f"all are taken; write at most {total}", severity="warning")
 
 
 def keeps_cache(recipe: Recipe, model: ModelFacts) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from compiler import tasks
 from compiler.diagnostics import Diagnostic
 from compiler.lengths import auto_length
+from compiler.precisions import check_calibration
 from compiler.windows import Windowed
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def check_data(recipe: Recipe, model: ModelFacts | None, data: DataFacts) -> Ite
     yield from tasks.module_of(recipe.task).check_data(recipe, data)
     yield from check_lengths(recipe, model, data)
     yield from check_overlaps(recipe, data)
+    yield from check_calibration(recipe, data)
 
 
 def check_empty_splits(recipe: Recipe, data: DataFacts) -> Iterator[Diagnostic]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compiler.diagnostics import RecipeError
+from compiler.driver import compile_recipe
+from compiler.facts import LocalFacts
+from compiler.loading import load
+from compiler.placement import parse_target
 from compiler.plan import ExportModel, Package, Quantize, VerifyExport
 from tests.handmade import MODEL, planned, resolved
+from tests.small import write_without_framework
 
 WRITES: dict[str, Any] = {"task": "text-generation", "metrics": ["perplexity"]}
 
@@ -50,6 +58,25 @@ def test_an_export_in_float32_has_the_key_that_it_had_before_there_were_others()
         == planned(export=[{"format": "onnx", "precision": "fp32"}]).keys()["export"]
     )
     assert isinstance(written, ExportModel)
+
+
+def test_more_rows_than_there_are_is_a_warning_and_all_are_taken(tmp_path: Path) -> None:
+    def found(**changes: Any) -> list[tuple[str, str, str]]:
+        write_without_framework(tmp_path / "case")
+        recipe = json.loads((tmp_path / "case" / "r.json").read_text(encoding="utf-8"))
+        export = {"format": "onnx", "precision": "int8-static", **changes}
+        held_out = {**recipe["dataset"], "test": {"fraction": 0.1}}
+        text = json.dumps({**recipe, "dataset": held_out, "export": [export]})
+        (tmp_path / "case" / "r.json").write_text(text, encoding="utf-8")
+        compiled = compile_recipe(load(tmp_path / "case" / "r.json"), LocalFacts(offline=True), parse_target("cpu"))
+        shutil.rmtree(tmp_path / "case")
+        return [(each.code, each.severity, each.message) for each in compiled.findings]
+
+    [warned] = found(calibration_rows=10**9)
+    assert warned[:2] == ("R254", "warning")
+    assert warned[2].endswith("000 train rows, and there are 54")
+    assert found(calibration_rows=54) == []
+    assert found() == [], "nobody asked for the 128 rows that are usual"
 
 
 def test_ranges_are_not_seen_of_what_writes_token_after_token() -> None:
