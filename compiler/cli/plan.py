@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -20,6 +23,8 @@ from compiler.loading import load
 from compiler.methods import Tuned
 from compiler.placement import LIMIT_HINT, Placement, Runtime, Target, place, unkept_limit
 from compiler.plan import Plan, Step, changed_steps, identity, trainings
+
+_HIDDEN = frozenset(["step", "splits", "model", "tokenizer", "baseline_model", "lengths"])
 
 
 @click.command(
@@ -65,7 +70,9 @@ def plan(
     if as_json:
         click.echo(made.text(), nl=False)
     else:
-        click.echo("\n".join(plan_lines(made, placements)))
+        lines = plan_lines(made, placements)
+        terminal = sys.stdout.isatty()
+        click.echo("\n".join(wrapped(lines, shutil.get_terminal_size().columns) if terminal else lines))
 
 
 def placed_plan(
@@ -145,12 +152,31 @@ def _where(stage: str, placements: Mapping[str, Placement]) -> str:
     )
 
 
-def _parameters(parameters: dict[str, object]) -> list[str]:
-    hidden = {"step", "splits", "model", "tokenizer", "baseline_model", "lengths"}
-    shown = [
-        f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items() if name not in hidden
-    ]
-    return [printable(line) if len(line) <= 100 else printable(f"{line[:97]}...") for line in shown]
+def wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """The lines in a width, between words; what is left of a line stands deeper than its beginning."""
+    found: list[str] = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        whole = textwrap.TextWrapper(
+            width=width,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        found += whole.wrap(line.strip()) or [""]
+    return found
+
+
+def _parameters(parameters: Mapping[str, object]) -> Iterator[str]:
+    """A line for each parameter; of several tasks those of each. What tells a person nothing is left out."""
+    for name, value in parameters.items():
+        if name == "parts" and isinstance(value, Mapping):
+            for part, own in value.items():
+                yield f"part {part}"
+                yield from (f"  {line}" for line in _parameters(own))
+        elif name not in _HIDDEN:
+            yield printable(f"{name} {json.dumps(value, ensure_ascii=False)}")
 
 
 def _tuned(step: Step) -> list[str]:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from compiler.cli import main
 from compiler.cli.main import COMMANDS
+from compiler.cli.plan import wrapped
 from compiler.codes import CODES
 from compiler.schema import schema_text
 from tests.handmade import RECIPE, planned
@@ -296,3 +297,30 @@ def test_a_command_like_no_other_lists_what_there_is() -> None:
     done = recipe("zzzzzz")
     assert done.exit_code == 2
     assert "check" in done.output
+
+
+def test_a_plan_is_shown_whole_where_no_terminal_is(folder: Path) -> None:
+    write_without_framework(folder)
+    value = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    described = {
+        **value,
+        "dataset": {**value["dataset"], "test": {"fraction": 0.2}},
+        "description": "a word " * 40 + "end",
+    }
+    Path("r.json").write_text(json.dumps({**described, "export": ["onnx"]}), encoding="utf-8")
+    shown = recipe("plan", "r.json", "--target", "cpu").output
+    assert f'    origin {{"description": "{"a word " * 40}end"' in shown
+    assert "..." not in shown
+
+
+def test_on_a_terminal_a_long_line_goes_on_deeper_and_loses_nothing() -> None:
+    lines = ["steps", "", '    loss {"type": "cross-entropy", "class_weights": {"ham": 0.7, "spam": 1.6}}', "short"]
+    assert wrapped(lines, 40) == [
+        "steps",
+        "",
+        '    loss {"type": "cross-entropy",',
+        '        "class_weights": {"ham": 0.7,',
+        '        "spam": 1.6}}',
+        "short",
+    ]
+    assert wrapped(["    " + "x" * 60], 40) == ["    " + "x" * 60], "a word is not broken"

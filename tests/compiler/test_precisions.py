@@ -74,8 +74,8 @@ def test_more_rows_than_there_are_is_a_warning_and_all_are_taken(tmp_path: Path)
 
     [warned] = found(calibration_rows=10**9)
     assert warned[:2] == ("R254", "warning")
-    assert warned[2].endswith("000 train rows, and there are 54")
-    assert found(calibration_rows=54) == []
+    assert warned[2].endswith("000 train rows, and there are 48")
+    assert found(calibration_rows=48) == []
     assert found() == [], "nobody asked for the 128 rows that are usual"
 
 
