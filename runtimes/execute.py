@@ -61,6 +61,7 @@ def execute(
     run.mkdir(parents=True, exist_ok=True)
     with store.locked(plan.name):
         remove_parts(run)
+        store.remove_parts()
         write_text(run / "plan.json", plan.text())
         apart = {name: asdict(each) for name, each in stages.items() if each != placement}
         write_json(run / "placement.json", {**asdict(placement), **({"stages": apart} if apart else {})})

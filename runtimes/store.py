@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compiler.files import remove_parts, write_json
+from compiler.files import PART, remove_parts, write_json
 from compiler.hashes import sha256_of
 from compiler.typed import read, to_json
 from runtimes import checkpoints
@@ -151,6 +151,14 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         remove_parts(folder, "**/")
         return folder
+
+    def remove_parts(self) -> None:
+        """Removes what dead processes left half-written in steps that are not done; a step at work keeps its lock."""
+        for folder in self.steps.glob("*"):
+            if (folder / RECEIPT).exists() or not any(folder.rglob(f".*{PART}")):
+                continue
+            with suppress(RunError), self.locked(folder.name):
+                remove_parts(folder, "**/")
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:

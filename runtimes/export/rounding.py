@@ -23,6 +23,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers import float16
 
+from compiler.files import PART
 from compiler.recipe import Onnx
 from runtimes.errors import RunError, first_line
 from runtimes.export.facts import data_file
@@ -60,7 +61,7 @@ def round_graph(export: Onnx, graph: Path, out: Path, *, weights_alone: bool, ro
     int8-static sees the ranges.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=PART) as folder, _quiet():
         start, end = Path(folder) / "before.onnx", Path(folder) / out.name
         try:
             weighed = prepare(graph, start)

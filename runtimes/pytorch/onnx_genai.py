@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from compiler.files import write_json
+from compiler.files import PART, write_json
 from compiler.tokenizer_files import CARRIED, TOKENIZER
 from runtimes.errors import RunError, first_line
 from runtimes.export.adapters import write_adapter
@@ -64,7 +64,7 @@ def export(
     when what it wrote does not run.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".genai.") as scratch:  # as large as the model: not in /tmp
+    with tempfile.TemporaryDirectory(dir=out, prefix=".genai.", suffix=PART) as scratch:  # as large as the model
         source, built = Path(scratch) / "model", Path(scratch) / "built"
         _stage(model_folder, source)
         _build(source, built, Path(scratch) / "cache", adapter)

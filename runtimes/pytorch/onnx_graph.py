@@ -19,6 +19,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from transformers.exporters.configs import OnnxConfig
 from transformers.exporters.exporter_onnx import OnnxExporter
 
+from compiler.files import PART
 from runtimes.errors import RunError, first_line
 from runtimes.export.facts import ExportFacts, data_file
 from runtimes.export.session import session_options
@@ -187,7 +188,7 @@ def write(graph: onnx_ir.Model, out: Path, check: Callable[[Path], object], *, i
 
     Weights of more than `inside` bytes go into the data file.
     """
-    neighbour = out.with_name(f".{out.name}.{os.getpid()}")
+    neighbour = out.with_name(f".{out.name}.{os.getpid()}{PART}")
     try:
         neighbour.mkdir(parents=True)
         file = neighbour / out.name

@@ -58,6 +58,20 @@ def test_a_step_that_goes_on_has_nothing_half_written_in_it(tmp_path: Path) -> N
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["whole"]
 
 
+def test_what_is_half_written_goes_from_steps_that_nobody_does_or_has_done(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    left, living, done = ("1" * 64, "2" * 64, "3" * 64)
+    halves = [store.clear(key) / "onnx" / ".model.onnx.4242.part" / "model.onnx" for key in (left, living, done)]
+    for half in halves:
+        half.parent.mkdir(parents=True)
+        half.write_text("numbers")
+    store.finish(done, "export", 1.0, {}, {})
+    with store.locked(living):
+        store.remove_parts()
+    assert [half.exists() for half in halves] == [False, True, True]
+    assert store.folder(left).is_dir(), "what is whole stays: the step may go on"
+
+
 @pytest.mark.parametrize("kind", sorted(SEMANTICS))
 def test_another_version_of_what_writes_an_export_makes_it_be_done_again(tmp_path: Path, kind: str) -> None:
     store = finished(tmp_path, kind, {})
