@@ -19,6 +19,7 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from compiler.hashes import sha256_of
 from compiler.plan import VerifyExport
 from runtimes import steps
 from runtimes.bundles.manifest import read_manifest, read_together, seal
@@ -266,3 +267,22 @@ def test_a_shared_file_that_is_damaged_fails_by_its_hash(bundle: Path, name: str
     found = invoke("verify", bundle)
     assert found.exit_code == 3, found.output
     assert f"FAIL  manifest -> bundle: hashes  changed {name}" in found.output
+
+
+def test_a_task_whose_gate_fails_leaves_the_others_theirs_and_no_bundle(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+    keys, store = compiled(folder).plan.keys(), folder / "runs" / ".steps"
+    graph = store / keys["export"] / "onnx" / "model.onnx"
+    swapped(graph, "sentiment", "moods")
+    receipt = graph.parent.with_name("receipt.json")
+    value = json.loads(receipt.read_text(encoding="utf-8"))
+    value["outputs"]["onnx/model.onnx"] = sha256_of(graph, None)
+    receipt.write_text(json.dumps(value), encoding="utf-8")
+    found = invoke("run", folder / "recipe.json", "--runs", folder / "runs", "--target", "cpu")
+    assert found.exit_code == 3, found.output
+    assert "error[E602]: 2 gates failed: verify-moods: merged -> onnx: " in found.output
+    assert "; verify-sentiment: merged -> onnx: outputs" in found.output
+    assert "package is left out: verify-" in found.output
+    verdicts = {name: gate["verification"]["passed"] for name, gate in report_of(folder)["gates"].items()}
+    assert verdicts == {"verify-sentiment": False, "verify-moods": False, "verify-valence": True}
+    assert not (folder / "runs" / "several" / "bundle").exists()
