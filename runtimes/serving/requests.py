@@ -33,6 +33,8 @@ class Limits:
 
     max_bytes: int = 4 << 20  # of a request's body
     max_rows: int = 256  # of a request
+    max_seconds: float = 120.0  # that a request may wait for its answer, from when it was read
+    max_connections: int = 512
     max_batch: int = 32  # rows that are computed at once
     max_wait: float = 0.005  # seconds that a row waits for others to share its batch
     max_waiting: int = 1024  # requests; those beyond are refused
@@ -173,10 +175,13 @@ class Worker:
         if not self._thread.is_alive():
             raise RequestError(500, "E499", "the thread that answers has ended", "start the server again")
 
-    def close(self) -> None:
-        """Returns when everything that was submitted is answered; nothing may be submitted afterwards."""
+    def close(self, seconds: float | None = None) -> None:
+        """Returns when everything that was submitted is answered; nothing may be submitted afterwards.
+
+        After `seconds` at the latest: what nobody waits for any more is not worth more.
+        """
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _work(self) -> None:
         try:
