@@ -14,6 +14,8 @@ from runtimes.serving.requests import RequestError
 
 READ_SECONDS = 30.0
 """That a client may take to send the head of a request, or its body, or to read an answer."""
+DRAINED = 4 << 20
+"""Bytes of a body that are read after its answer: most clients read no answer before they have written all."""
 
 
 async def busy(scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,6 +31,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._most, self.limit_concurrency = self.limit_concurrency, None  # whose refusal is no JSON
         self._end: asyncio.TimerHandle | None = None
+        self._drained = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Notes the connection; one that is too many is refused once it has asked something."""
@@ -43,9 +46,14 @@ class Connection(H11Protocol):
         self._unwatch()
 
     def data_received(self, data: bytes) -> None:
-        """Reads on."""
+        """Reads on; not for long what is left of a body that is answered."""
+        left = self._leaves_body()
         super().data_received(data)
-        self._watch()
+        self._drained = self._drained + len(data) if left else 0
+        if self._drained > DRAINED:
+            self.transport.abort()
+        else:
+            self._watch()
 
     def pause_writing(self) -> None:
         """Waits until the client has read something."""
@@ -65,6 +73,9 @@ class Connection(H11Protocol):
         events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
+
+    def _leaves_body(self) -> bool:
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
 
     def _watch(self) -> None:
         """Ends the connection in a while, unless what it waits for has come: a head, or room to write."""

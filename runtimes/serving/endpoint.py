@@ -28,8 +28,6 @@ from runtimes.serving.served import Served
 
 STOP_SECONDS = 30
 """That requests under way may take when the server stops."""
-_DRAINED = 64 << 20
-"""Bytes beyond the limit that are read all the same: a client that writes its body to the end then reads the answer."""
 Say = Callable[[str], None]
 Told = Callable[..., Awaitable[Response]]
 Hold = Callable[[int], None]
@@ -153,25 +151,21 @@ async def read_body(request: Request, most: int, hold: Hold) -> bytes:
 
     `hold`: told of each part before it is kept; it raises where all requests together have too many bytes.
     """
-    announced = request.headers.get("content-length", "")
     too_large = RequestError(413, "E621", f"a request may have {most:,} bytes", "send the rows in several requests")
-    if request.headers.get("expect", "").lower() == "100-continue" and announced.isdigit() and int(announced) > most:
-        raise too_large  # the client has not sent it yet
-    body, size = bytearray(), 0
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > most:
+        raise too_large
+    body = bytearray()
     try:
         async with asyncio.timeout(READ_SECONDS):
             async for part in request.stream():
-                size += len(part)
-                if size > most + _DRAINED:
+                if len(body) + len(part) > most:
                     raise too_large
-                if size <= most:
-                    hold(len(part))
-                    body += part
+                hold(len(part))
+                body += part
     except TimeoutError:
         message = f"the body did not come within {READ_SECONDS:.0f} seconds"
         raise RequestError(408, "E621", message, "send it at once") from None
-    if size > most:
-        raise too_large
     return bytes(body)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http.client import HTTPResponse
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,46 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_harms_nobody(server: 
     assert head.startswith("HTTP/1.1 400 ")
     assert value["error"]["code"] == "E621"
     assert server.predict({"text": "a"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sized", "path", "status"),
+    [
+        ("Content-Length: 99999999999", "/predict", 413),
+        ("Transfer-Encoding: chunked", "/predict", 413),
+        ("Transfer-Encoding: chunked", "/nothing", 404),
+    ],
+)
+def test_a_client_that_goes_on_sending_what_was_refused_is_left(
+    server: Serving, sized: str, path: str, status: int
+) -> None:
+    part = b" " * (1 << 16)
+    chunk = f"{len(part):x}\r\n".encode() + part + b"\r\n" if "chunked" in sized else part
+    sent = 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n\r\n".encode())
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 64 << 20:
+                connection.sendall(chunk)
+                sent += len(chunk)
+    assert sent < connections.DRAINED + (16 << 20)  # what the system holds on the way was sent too
+    head, value = asked(server, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n\r\n".encode() + chunk)
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert value["error"]["status"] == status
+
+
+def test_after_what_was_refused_and_sent_to_its_end_a_connection_goes_on(server: Serving) -> None:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    found = []
+    for body in (b" " * 3_000_000, b'{"text": "a"}', b" " * 3_000_000, b'{"text": "a"}'):
+        connection.request("POST", "/predict", body)
+        first = connection.sock
+        response = connection.getresponse()
+        found.append((response.status, connection.sock is first))
+        response.read()
+    connection.close()
+    assert found == [(413, True), (200, True)] * 2
 
 
 def test_bytes_of_requests_that_do_not_end_are_counted_as_they_come(tiny) -> None:
