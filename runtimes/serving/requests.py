@@ -15,7 +15,7 @@ from typing import Any
 
 from compiler.data.readers import RepeatedKeyError, once_each
 from compiler.data.texts import BadValueError
-from compiler.diagnostics import did_you_mean
+from compiler.diagnostics import did_you_mean, short
 from runtimes.errors import RunError
 from runtimes.serving.served import Served
 
@@ -23,6 +23,8 @@ Row = Mapping[str, object]
 """The values of a row by column."""
 ROWS, TEXT = "rows", "text"
 _SHAPE = 'send {"rows": [{"column": value, ...}, ...]} or {"text": "..."}'
+_MOST_NESTED = 64
+"""Lists and objects in one another; what reads a row goes through them by calls, and so does what writes it back."""
 _ROWS_FAULTS = frozenset({"E412"})
 """Codes of a run that say that a row is wrong: its image is broken."""
 
@@ -67,7 +69,8 @@ def rows_asked(body: bytes, served: Served, limits: Limits) -> tuple[Row, ...]:
     if not isinstance(value, dict):
         raise _misshapen("a request is a JSON object")
     if unknown := sorted({*value} - {ROWS, TEXT}):
-        raise _misshapen(f'unknown key "{unknown[0]}"', did_you_mean(unknown[0], (ROWS, TEXT), noun="keys"), unknown[0])
+        key = short(unknown[0])
+        raise _misshapen(f'unknown key "{key}"', did_you_mean(key, (ROWS, TEXT), noun="keys"), key)
     match value:
         case {"text": str(text)} if len(value) == 1:
             return (_typed(text, served),)
@@ -84,15 +87,27 @@ def rows_asked(body: bytes, served: Served, limits: Limits) -> tuple[Row, ...]:
 def _json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=once_each)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=once_each)
     except UnicodeDecodeError:
         raise _unreadable("the body is not UTF-8") from None
     except RecursionError:
-        raise _unreadable("the body is nested too deeply") from None
+        raise _nested() from None
     except RepeatedKeyError as error:
-        raise _unreadable(f"the key {json.dumps(str(error))} stands twice in an object") from None
+        raise _unreadable(f"the key {json.dumps(short(str(error)))} stands twice in an object") from None
     except ValueError as error:
         raise _unreadable(f"the body is not JSON: {error}") from None
+    if not _is_shallow(value):
+        raise _nested()
+    return value
+
+
+def _is_shallow(value: Any) -> bool:
+    """Whether no more lists and objects than _MOST_NESTED are in one another."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_MOST_NESTED):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [part for each in parts for part in each if isinstance(part, (dict, list))]
+    return not level
 
 
 def _refuse(word: str) -> None:
@@ -123,6 +138,10 @@ def _checked(rows: Sequence[Any], limits: Limits) -> tuple[Row, ...]:
         if not isinstance(row, dict):
             raise RequestError(422, "E621", "a row is an object", _SHAPE, row=number)
     return tuple(rows)
+
+
+def _nested() -> RequestError:
+    return _unreadable(f"the body is nested too deeply: {_MOST_NESTED} lists and objects may be in one another")
 
 
 def _unreadable(message: str) -> RequestError:
