@@ -7,8 +7,8 @@ It needs onnxruntime, or MLX where it holds a function; numpy; and tokenizers or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -66,6 +66,8 @@ class Bundle:
     encoder: InputReader = field(repr=False)
     threads: int
     provider: Provider = "cpu"
+    open_shared: Callable[[], Session] | None = field(default=None, repr=False)
+    """Of one of several tasks that are opened together, the graph of them all."""
 
     @property
     def head(self) -> Head:
@@ -178,6 +180,8 @@ class Bundle:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         if holds_function(self.manifest):
             return self._function()
+        if self.open_shared is not None:
+            return replace(self.open_shared(), results=self.results)
         try:
             from runtimes.export.decoding import onnx_decoder
             from runtimes.export.sequence import onnx_sequence_decoder
