@@ -24,7 +24,7 @@ from runtimes import tasks
 from runtimes.bundles.golden import Golden, read_golden
 from runtimes.bundles.manifest import Manifest, broken, read_json, read_manifest
 from runtimes.errors import RunError
-from runtimes.export.facts import DTYPES, Provider, graph_names, virtual_file
+from runtimes.export.facts import Provider, graph_names, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.generation.answers import Written, read_written, writing_of
 from runtimes.generation.decoding import Decoder
@@ -254,8 +254,6 @@ def graphs_of(manifest: Manifest) -> tuple[str, ...]:
 def open_bundle(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    if not holds_function(manifest) and manifest.precision not in DTYPES:
-        raise broken(folder, f"no graph is held in {manifest.precision}, and there is no function")
     graphs = graphs_of(manifest)
     begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
     beside = (*begun, *([manifest.adapter] if manifest.adapter else []))

@@ -10,6 +10,7 @@ from typing import Any
 
 from compiler.files import write_text
 from compiler.generation import Generation
+from compiler.json_text import value_of
 from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes import tasks
@@ -136,6 +137,6 @@ def _lines(path: Path) -> Iterator[Written]:
         if not line:
             continue
         try:
-            yield read(Written, json.loads(line))
+            yield read(Written, value_of(line))
         except ValueError as error:
             raise ValueError(f"{path.name} line {number}: {error}") from error

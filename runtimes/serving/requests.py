@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
-from math import isfinite
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from compiler.data.readers import RepeatedKeyError, once_each
 from compiler.data.texts import BadValueError
 from compiler.diagnostics import did_you_mean, short
+from compiler.json_text import NestedError, value_of
 from runtimes.errors import RunError
 from runtimes.serving.served import Served
 
@@ -87,10 +87,10 @@ def rows_asked(body: bytes, served: Served, limits: Limits) -> tuple[Row, ...]:
 def _json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=once_each)
+        value = value_of(text, once_each)
     except UnicodeDecodeError:
         raise _unreadable("the body is not UTF-8") from None
-    except RecursionError:
+    except NestedError:
         raise _nested() from None
     except RepeatedKeyError as error:
         raise _unreadable(f"the key {json.dumps(short(str(error)))} stands twice in an object") from None
@@ -108,17 +108,6 @@ def _is_shallow(value: Any) -> bool:
         parts = (each.values() if isinstance(each, dict) else each for each in level)
         level = [part for each in parts for part in each if isinstance(part, (dict, list))]
     return not level
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not a number in JSON")
-
-
-def _finite(word: str) -> float:
-    """A number that can be sent back, as all of a row is."""
-    if not isfinite(number := float(word)):
-        raise ValueError(f"{word} is more than a number of 64 bits can be")
-    return number
 
 
 def _typed(text: str, served: Served) -> Row:

@@ -23,13 +23,13 @@ from compiler.recipe import Onnx
 from compiler.tasks import Example
 from compiler.templates import OWN, TemplateError, read_template
 from runtimes import tasks
-from runtimes.bundles.bundle import CONFIG, holds_function, open_bundle
+from runtimes.bundles.bundle import CONFIG, graphs_of, holds_function, open_bundle
 from runtimes.bundles.manifest import MANIFEST, is_together, read_manifest
 from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.export.bits import FRACTIONS, Rounding, rounding_of
 from runtimes.export.decoding import Answering, decoder_scores, onnx_decoder
-from runtimes.export.facts import PAST, PRESENT, graph_names
+from runtimes.export.facts import PAST, PRESENT
 from runtimes.export.foreign import ForeignGraph, open_foreign
 from runtimes.export.places import Graphs, find_graphs
 from runtimes.generation.answers import writing_of
@@ -149,8 +149,7 @@ def _graphs_of_ours(bundle: Path) -> tuple[str, ...]:
         raise RunError(
             "E611", f"{bundle} holds a function for MLX and no graph", f"verify it by itself: recipe verify {bundle}"
         )
-    encodes = tasks.module_of(manifest.task).head(manifest.task).encodes
-    return graph_names(encodes=encodes, precision=manifest.precision)
+    return graphs_of(manifest)
 
 
 def _reads(found: Found) -> tuple[str, ...]:
