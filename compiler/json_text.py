@@ -23,15 +23,33 @@ def value_of(text: str, members: Members | None = None) -> Any:
 
     `members`: what makes an object of its members.
     """
-    try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=members)
-    except RecursionError:
-        raise NestedError from None
+    return _loaded(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=members)
 
 
 def value_in(file: Path) -> Any:
     """The value in a JSON file. Raises OSError, or ValueError."""
     return value_of(file.read_text(encoding="utf-8"))
+
+
+def object_in(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model; an empty one where there is no file. Raises ValueError naming the file.
+
+    NaN and Infinity are read, as some models' files have them.
+    """
+    try:
+        found = _loaded(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file.name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} is not a JSON object")
+    return found
+
+
+def _loaded(text: str, **options: Any) -> Any:
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise NestedError from None
 
 
 def _refuse(word: str) -> None:

@@ -105,7 +105,10 @@ class Bundle:
         """The texts that the graph writes."""
         assert self.manifest.generation is not None, "asked by the caller"
         assert isinstance(self.encoder, Encoder), "texts are written by token"
-        writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
+        try:
+            writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
+        except ValueError as error:
+            raise broken(self.folder, str(error)) from error
         module = tasks.writing_module_of(self.task)
         texts = writing.written(cast(Decoder[Any], self.graph), rows, numbers)
         return [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.json_text import value_of
+from compiler.json_text import object_in, value_of
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -34,3 +35,24 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
 def test_what_json_or_python_has_no_value_for_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         value_of(text)
+
+
+def test_a_model_s_file_is_its_object_and_none_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"limits": [0.0, Infinity]}')
+    assert object_in(tmp_path / "config.json") == {"limits": [0.0, float("inf")]}
+    assert object_in(tmp_path / "generation_config.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[]", "is not a JSON object"),
+        (b"{", "is not JSON: Expecting"),
+        (b"\xff", "is not JSON: 'utf-8' codec"),
+        (b"[" * 100_000, "is not JSON: it is nested too deeply"),
+    ],
+)
+def test_a_model_s_file_that_holds_no_object_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"config.json {said}"):
+        object_in(tmp_path / "config.json")
