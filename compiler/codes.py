@@ -312,11 +312,14 @@ CODES: dict[str, Code] = {
     ),
     "E623": Code(
         "the server has too much to do",
-        "More requests wait than it holds in memory. Ask again later, ask for fewer rows at once, or start another.",
+        "More requests wait than it holds in memory, there are more connections than --max-connections, or an answer "
+        "takes longer than --max-seconds. Ask again later, ask for fewer rows at once, or start another.",
     ),
     "E624": Code(
         "nothing at this address",
-        "The server answers GET /health, GET /metadata (also at /) and POST /predict.",
+        "The server answers GET /health, GET /metadata (also at /) and POST /predict. One that listens to its own "
+        "machine alone answers to that machine's names alone, as a web page may give it one of its own; --allow-host "
+        "names others.",
     ),
     "R218": Code(
         "an export that the task or the method does not have",

@@ -335,11 +335,13 @@ Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
 Held = Literal["fp32", "fp16", "bf16", "int8", "int8-static", "int4", "8 bits", "4 bits"]
 """How the weights of an export are held, whatever its format: those in so many bits are MLX's."""
 _LATER: Mapping[str, bool] = {"later": True}  # not in plans, nor in keys, where it has its default
+MOST_DROP = 1
+MOST_EXCUSED = 0.1
 _MAX_METRIC_DROP = About(
     "How much worse a metric may be after rounding; a share of it where lower is better. "
     "auto: 0.01, 0.02 with 8 bits, 0.1 with 4.",
     minimum=0,
-    maximum=1,
+    maximum=MOST_DROP,
 )
 
 
@@ -456,7 +458,7 @@ class Verify:
         float, About("The outputs may differ by this many times the source's own float32 noise.", above=0, maximum=100)
     ] = 8.0
     max_excused: Annotated[
-        float, About("Share of the rows that may be near ties before the gate fails.", minimum=0, maximum=0.1)
+        float, About("Share of the rows that may be near ties before the gate fails.", minimum=0, maximum=MOST_EXCUSED)
     ] = 0.02
 
 

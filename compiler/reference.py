@@ -99,14 +99,7 @@ def _value(f: Field) -> str:
 
 
 def _range(f: Field) -> str:
-    about = f.about
-    bounds = [
-        f"at least {about.minimum:g}" if about.minimum is not None else "",
-        f"at most {about.maximum:g}" if about.maximum is not None else "",
-        f"above {about.above:g}" if about.above is not None else "",
-        f"below {about.below:g}" if about.below is not None else "",
-    ]
-    said = ", ".join(bound for bound in bounds if bound)
+    said = f.about.range()
     return f", {said}" if said else ""
 
 

@@ -11,11 +11,12 @@ import functools
 import json
 import operator
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from compiler.diagnostics import short
+from compiler.document import MAX_INTEGER
 
 TAGS = ("type", "format", "step")
 
@@ -33,6 +34,17 @@ class About:
     nonempty: bool = False
     keys: tuple[str, ...] = ()  # of a mapping, where only these may stand
     parts: bool = False  # of a list, where its items are merged on what stands around it
+
+    def has(self, number: float) -> bool:
+        """Whether a number is in the range."""
+        enough = self.minimum is None or number >= self.minimum, self.above is None or number > self.above
+        not_too_much = self.maximum is None or number <= self.maximum, self.below is None or number < self.below
+        return all((*enough, *not_too_much))
+
+    def range(self) -> str:
+        """The range in an author's words; "" where there is none."""
+        bounds = {"at least": self.minimum, "at most": self.maximum, "above": self.above, "below": self.below}
+        return ", ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,7 @@ def to_json(value: Any) -> Any:
 
 
 T = TypeVar("T")
+_ANY = About("")
 
 
 class ShapeError(ValueError):
@@ -231,6 +244,24 @@ def _plain(shape: Any, value: Any, where: str) -> Any:
 
 
 _PLURALS = {"an object": "objects", "a string": "strings", "a number": "numbers", "an integer": "integers"}
+
+
+def out_of_range(value: Any, about: About = _ANY, where: str = "") -> Iterator[str]:
+    """What is wrong with numbers that are not in the ranges of their fields, each by its JSON Pointer."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for f in fields(type(value)):
+            yield from out_of_range(getattr(value, f.attribute), f.about, f"{where}/{f.name}")
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from out_of_range(item, about, f"{where}/{index}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from out_of_range(item, about, f"{where}/{key}")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not about.has(value):
+            yield f"{where} is {_shown(value)}, expected a number {about.range()}"
+        elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+            yield f"{where} is {_shown(value)}, expected one of at most {MAX_INTEGER} in size"
 
 
 def describe(shape: Any) -> str:

@@ -46,11 +46,13 @@ class Serving:
 def serving(bundle: Path, limits: Limits | None = None, *, verbose: bool = False) -> Iterator[Serving]:
     """A server of a bundle while the block runs; what is under way at its end is answered."""
     from runtimes.serving.endpoint import Endpoint, listen, serve, server_of
+    from runtimes.serving.hosts import hosts_of
     from runtimes.serving.served import open_served
 
     lines: list[str] = []
     listener = listen("127.0.0.1", 0)
-    endpoint = Endpoint(open_served(bundle, threads=1), limits or Limits(), lines.append, verbose=verbose)
+    served, hosts = open_served(bundle, threads=1), hosts_of("127.0.0.1")
+    endpoint = Endpoint(served, limits or Limits(), lines.append, hosts=hosts, verbose=verbose)
     server, found = server_of(endpoint), Serving(port=listener.getsockname()[1], lines=lines)
     thread = threading.Thread(target=lambda: found.lost.append(serve(endpoint, listener, server)))
     thread.start()

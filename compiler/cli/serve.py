@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_LOST = 130
-_LOCAL = ("127.0.0.1", "::1", "localhost")
 OPTIONS = (
     click.option(
         "--serve", is_flag=True, help="Answer over HTTP until Ctrl-C: GET /health, GET /metadata, POST /predict."
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="With --serve: the address to listen at."),
     click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Its port; 0 for any."),
+    click.option(
+        "--allow-host",
+        multiple=True,
+        help="With --serve: a name that it may be asked by besides this machine's own; * for any. Can be repeated.",
+    ),
     click.option(
         "--max-batch", type=click.IntRange(min=1), default=32, show_default=True, help="Rows computed at once."
     ),
@@ -38,9 +42,34 @@ OPTIONS = (
         "--max-request-bytes", type=click.IntRange(min=64), default=4 << 20, show_default=True, help="Of a request."
     ),
     click.option("--max-rows", type=click.IntRange(min=1), default=256, show_default=True, help="Of a request."),
+    click.option(
+        "--max-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        default=120.0,
+        show_default=True,
+        help="That a request waits for its answer.",
+    ),
+    click.option(
+        "--max-connections",
+        type=click.IntRange(min=1),
+        default=512,
+        show_default=True,
+        help="At once; more are told to come again.",
+    ),
     click.option("--log-requests", is_flag=True, help="With --serve: a line for each request on standard error."),
 )
-NAMES = ("host", "port", "max_batch", "max_wait_ms", "max_request_bytes", "max_rows", "log_requests")
+NAMES = (
+    "host",
+    "port",
+    "allow_host",
+    "max_batch",
+    "max_wait_ms",
+    "max_request_bytes",
+    "max_rows",
+    "max_seconds",
+    "max_connections",
+    "log_requests",
+)
 
 
 def serve_options(command: F) -> F:
@@ -69,6 +98,8 @@ def limits_of(options: dict[str, Any]) -> Limits:
     return Limits(
         max_bytes=options["max_request_bytes"],
         max_rows=options["max_rows"],
+        max_seconds=options["max_seconds"],
+        max_connections=options["max_connections"],
         max_batch=options["max_batch"],
         max_wait=options["max_wait_ms"] / 1000,
     )
@@ -77,16 +108,18 @@ def limits_of(options: dict[str, Any]) -> Limits:
 def serve_bundle(folder: Path, threads: int, provider: Provider, options: dict[str, Any]) -> None:
     """Answers over HTTP until it is told to stop. Exits with 130 when requests under way were not answered."""
     from runtimes.serving.endpoint import Endpoint, listen, serve
+    from runtimes.serving.hosts import hosts_of, is_local
     from runtimes.serving.served import open_served
 
     served = open_served(folder, threads=threads, provider=provider)
     host = options["host"]
     with listen(host, options["port"]) as listener:
-        endpoint = Endpoint(served, limits_of(options), say, verbose=options["log_requests"])
+        hosts = hosts_of(host, options["allow_host"])
+        endpoint = Endpoint(served, limits_of(options), say, hosts=hosts, verbose=options["log_requests"])
         port = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         say(f"{served.facts()['name']}: ready at http://{shown}:{port}")
-        if host not in _LOCAL:
+        if not is_local(host):
             say("warning: whoever reaches this address may ask: there is no password")
         lost = serve(endpoint, listener)
     if lost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -40,8 +41,8 @@ def once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """The object of these members. Raises RepeatedKeyError: readers disagree about which of two equal keys counts."""
     members = dict(pairs)
     if len(members) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+        counts = Counter(key for key, _ in pairs)
+        raise RepeatedKeyError(next(key for key, _ in pairs if counts[key] > 1))
     return members
 
 

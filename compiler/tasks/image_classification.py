@@ -113,7 +113,11 @@ class Reader:
 
 def bind(task: ImageClassification, reader_file: Path) -> ImageClassification:
     """The task with the shape that a preprocessor_config.json makes. Raises ValueError."""
-    shape = read_processor(reader_file).shape
+    return shaped(task, read_processor(reader_file).shape)
+
+
+def shaped(task: ImageClassification, shape: tuple[int, int, int]) -> ImageClassification:
+    """The task with the shape that an image processor makes. Raises ValueError where it has another."""
     if task.shape not in ("auto", shape):
         written = " by ".join(map(str, task.shape))
         raise ValueError(f"/task/shape is {written}, and {PROCESSOR} makes {' by '.join(map(str, shape))}")

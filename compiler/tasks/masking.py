@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -39,7 +39,9 @@ class Masking:
     ] = "auto"
     vocab_size: Annotated[
         int | Literal["auto"],
-        About("Random tokens are drawn below this number. auto: as many as the tokenizer has.", minimum=1),
+        About(
+            "Random tokens are drawn below this number. auto: as many as the tokenizer has.", minimum=1, maximum=2**24
+        ),
     ] = "auto"
 
 
@@ -56,9 +58,14 @@ def bound(masking: Masking, tokenizer_file: Path) -> Masking:
         special_ids = tuple(sorted({mask_id, *_special(tokenizer, named.values())}))
     if vocab_size == "auto":
         vocab_size = tokenizer.get_vocab_size()
-    if not set(range(vocab_size)) - {*special_ids}:
-        raise ValueError(f"none of {vocab_size} tokens is left to be drawn: all are in special_ids")
+    check_drawn(vocab_size, special_ids)
     return replace(masking, mask_id=mask_id, special_ids=special_ids, vocab_size=vocab_size)
+
+
+def check_drawn(vocab_size: int, special_ids: Iterable[int]) -> None:
+    """Nothing where a token is left to be drawn. Raises ValueError."""
+    if vocab_size <= sum(0 <= token < vocab_size for token in {*special_ids}):
+        raise ValueError(f"none of {vocab_size} tokens is left to be drawn: all are in special_ids")
 
 
 def _opened(tokenizer_file: Path) -> Tokenizer:

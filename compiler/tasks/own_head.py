@@ -11,6 +11,7 @@ from compiler import tasks
 from compiler.diagnostics import did_you_mean
 from compiler.facts import ModelFacts
 from compiler.hub import SourceError
+from compiler.json_text import object_in
 from compiler.lengths import LONGEST, NO_TOKENS
 from compiler.metrics import Metric
 from compiler.tasks import (
@@ -214,8 +215,11 @@ def _length(model: ModelFacts, task: Task, most: int | None) -> int:
 def _cut(model: ModelFacts) -> int | None:
     """The length at which a tokenizer_config.json says that texts are cut, where it says one."""
     file = model.tokenizer_file and model.tokenizer_file.with_name("tokenizer_config.json")
-    if file is None or not file.is_file():
+    if file is None:
         return None
-    found = json.loads(file.read_text(encoding="utf-8"))
-    length = found.get("model_max_length") if isinstance(found, dict) else None
+    try:
+        length = object_in(file).get("model_max_length")
+    except ValueError as error:
+        hint = "save the model again with save_pretrained"
+        raise SourceError("R406", f"of the model {model.id}: {error}", hint) from None
     return length if isinstance(length, int) and not isinstance(length, bool) and 1 < length < 1_000_000 else None

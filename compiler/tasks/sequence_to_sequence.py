@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from compiler.auto import Choice
 from compiler.data.texts import text_of
 from compiler.diagnostics import Diagnostic
+from compiler.json_text import object_in
 from compiler.lengths import auto_target_length
 from compiler.tasks.interface import Example, Kind, ResolvedTask
 from compiler.tasks.language import check_language, loss_of
@@ -104,7 +104,7 @@ class Reader:
 
 def bind(task: T, tokenizer_file: Path) -> T:
     """The task with the tokens that the model's files name. Raises ValueError."""
-    configs = [_config(tokenizer_file.with_name(name)) for name in _CONFIGS]
+    configs = [object_in(tokenizer_file.with_name(name)) for name in _CONFIGS]
     start, end = task.start_id, task.end_id
     if start == "auto":
         start = _token(configs, ("decoder_start_token_id",), "the token that the decoder reads first")
@@ -113,15 +113,7 @@ def bind(task: T, tokenizer_file: Path) -> T:
     return replace(task, start_id=start, end_id=end)
 
 
-def _config(file: Path) -> Mapping[str, Any]:
-    """The object in a JSON file; nothing where there is no file. Raises ValueError."""
-    if not file.is_file():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
-
-
-def _token(configs: list[Mapping[str, Any]], keys: tuple[str, ...], what: str) -> int:
+def _token(configs: Sequence[Mapping[str, Any]], keys: tuple[str, ...], what: str) -> int:
     """The first token that some configurations name, their decoder's own after theirs. Raises ValueError."""
     decoders = [config["decoder"] for config in configs if isinstance(config.get("decoder"), dict)]
     for config in (*configs, *decoders):

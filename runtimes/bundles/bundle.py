@@ -7,8 +7,8 @@ It needs onnxruntime, or MLX where it holds a function; numpy; and tokenizers or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from runtimes import tasks
 from runtimes.bundles.golden import Golden, read_golden
 from runtimes.bundles.manifest import Manifest, broken, read_json, read_manifest
 from runtimes.errors import RunError
-from runtimes.export.facts import DTYPES, Provider, graph_names, virtual_file
+from runtimes.export.facts import Provider, graph_names, virtual_file
 from runtimes.export.functions import FUNCTION
 from runtimes.generation.answers import Written, read_written, writing_of
 from runtimes.generation.decoding import Decoder
@@ -66,6 +66,8 @@ class Bundle:
     encoder: InputReader = field(repr=False)
     threads: int
     provider: Provider = "cpu"
+    open_shared: Callable[[], Session] | None = field(default=None, repr=False)
+    """Of one of several tasks that are opened together, the graph of them all."""
 
     @property
     def head(self) -> Head:
@@ -103,7 +105,10 @@ class Bundle:
         """The texts that the graph writes."""
         assert self.manifest.generation is not None, "asked by the caller"
         assert isinstance(self.encoder, Encoder), "texts are written by token"
-        writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
+        try:
+            writing = writing_of(self.task, self.encoder, self.manifest.generation, self.folder)
+        except ValueError as error:
+            raise broken(self.folder, str(error)) from error
         module = tasks.writing_module_of(self.task)
         texts = writing.written(cast(Decoder[Any], self.graph), rows, numbers)
         return [
@@ -178,6 +183,8 @@ class Bundle:
         """The graph, opened as the gate opened it: of what writes, with a cache. Raises RunError."""
         if holds_function(self.manifest):
             return self._function()
+        if self.open_shared is not None:
+            return replace(self.open_shared(), results=self.results)
         try:
             from runtimes.export.decoding import onnx_decoder
             from runtimes.export.sequence import onnx_sequence_decoder
@@ -250,8 +257,6 @@ def graphs_of(manifest: Manifest) -> tuple[str, ...]:
 def open_bundle(folder: Path, *, threads: int = 0, provider: Provider = "cpu") -> Bundle:
     """The bundle in a folder. `threads`: 0 for one a core. Raises RunError E601 when it is not a whole bundle."""
     manifest = read_manifest(folder)
-    if not holds_function(manifest) and manifest.precision not in DTYPES:
-        raise broken(folder, f"no graph is held in {manifest.precision}, and there is no function")
     graphs = graphs_of(manifest)
     begun = {virtual_file(folder / graphs[0]).relative_to(folder).as_posix()} & manifest.files.keys()
     beside = (*begun, *([manifest.adapter] if manifest.adapter else []))

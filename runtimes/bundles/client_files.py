@@ -15,6 +15,7 @@ from typing import Any
 from compiler.files import write_json
 from compiler.generation import Generation
 from compiler.images import PROCESSOR, read_processor
+from compiler.json_text import object_in
 from compiler.plan import Package
 from compiler.templates import CONFIG_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE
 from runtimes import tasks
@@ -79,7 +80,7 @@ def config(folder: Path, ends: Sequence[int], loaded: Mapping[str, Any]) -> dict
     `loaded`: what transformers.js is told of the files that it opens.
     """
     named = {"eos_token_id": [*ends] if len(ends) > 1 else ends[0]} if ends else {}
-    return {**_read(folder / "config.json"), **named, **({"transformers.js_config": loaded} if loaded else {})}
+    return {**object_in(folder / "config.json"), **named, **({"transformers.js_config": loaded} if loaded else {})}
 
 
 def loading(folder: Path, graphs: Sequence[str], precision: str) -> Iterator[tuple[str, Any]]:
@@ -95,8 +96,8 @@ def tokenizer_config(folder: Path, encoder: Encoder, *, cuts: bool, segments: bo
 
     `segments`: whether the graph is told which of two texts a token belongs to.
     """
-    found = _read(folder / CONFIG_FILE)
-    named = {role: _content(value) for role, value in _read(folder / SPECIAL_TOKENS_FILE).items() if role in _ROLES}
+    found = object_in(folder / CONFIG_FILE)
+    named = {role: _content(value) for role, value in object_in(folder / SPECIAL_TOKENS_FILE).items() if role in _ROLES}
     found = {**named, **_own_tokens(encoder), **{name: value for name, value in found.items() if value is not None}}
     name = str(found.get("tokenizer_class", ""))
     if segments and name.removesuffix("Fast").removesuffix("Tokenizer") not in _WITH_SEGMENTS:
@@ -130,7 +131,7 @@ def _content(value: Any) -> Any:
 
 def generation_config(folder: Path, generation: Generation, ends: Sequence[int], pad_id: int) -> dict[str, Any]:
     """How the texts are written, as far as clients can say it: stop strings and seeds have no place in it."""
-    own, base = _read(folder / "config.json"), _read(folder / GENERATION)
+    own, base = object_in(folder / "config.json"), object_in(folder / GENERATION)
     decoder = own.get("decoder")
     told = {**own, **(decoder if isinstance(decoder, dict) else {}), **base}
     kept: dict[str, Any] = {name: base[name] for name in ("bos_token_id", "transformers_version") if name in base}
@@ -155,7 +156,7 @@ def _drawing(generation: Generation) -> dict[str, Any]:
 
 def image_processor(folder: Path) -> dict[str, Any]:
     """The preprocessor_config.json of a folder, with every step that it leaves to a default."""
-    found = _read(folder / PROCESSOR)
+    found = object_in(folder / PROCESSOR)
     kind = str(found.get("image_processor_type") or found.get("feature_extractor_type"))
     processor = read_processor(folder / PROCESSOR)
     scaled = {"do_rescale": True, "do_normalize": True, "do_resize": True, "resample": processor.resample}
@@ -168,13 +169,3 @@ def image_processor(folder: Path) -> dict[str, Any]:
 
 def _sides(size: tuple[int, int] | None) -> dict[str, int]:
     return {} if size is None else {"height": size[0], "width": size[1]}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file. Raises ValueError."""
-    if not file.is_file():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"{file.name} is not a JSON object")
-    return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from compiler.files import write_json
+from compiler.json_text import object_in
 from compiler.plan import Package
 from runtimes.export import genai
 from runtimes.generation.answers import CONFIGURATIONS
@@ -25,16 +24,12 @@ def write_genai(step: Package, written: Path, graph: str, folder: Path) -> None:
         return
     encoder = open_reader(step.task, folder, max_length=step.max_length, root=Path())
     assert isinstance(encoder, Encoder), "decoders read tokens"
-    config = genai.pointing_at(_json(written / genai.CONFIG), graph)
+    config = genai.pointing_at(object_in(written / genai.CONFIG), graph)
     told = genai.writing_as(
         config,
         step.generation,
         max_length=step.max_length,
-        end_tokens=eos_ids(*(_json(folder / name) for name in CONFIGURATIONS)),
+        end_tokens=eos_ids(*(object_in(folder / name) for name in CONFIGURATIONS)),
         pad_id=encoder.pad_id,
     )
     write_json(folder / genai.CONFIG, told)
-
-
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

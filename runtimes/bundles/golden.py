@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.files import write_text
+from compiler.json_text import value_of
 from compiler.typed import read, to_json
 from runtimes.rows.features import Ragged
 from runtimes.rows.images import ImageReader, blanks, png, variants
@@ -152,7 +153,7 @@ def _read_lines(path: Path) -> Iterator[Golden]:
         if not line:
             continue
         try:
-            yield read(Golden, json.loads(line))
+            yield read(Golden, value_of(line))
         except ValueError as error:
             raise ValueError(f"{path.name} line {number}: {error}") from error
 

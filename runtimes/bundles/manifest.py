@@ -9,15 +9,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from compiler.files import write_text
 from compiler.generation import Generation
 from compiler.hashes import sha256_of
+from compiler.json_text import value_in
 from compiler.metrics import Metric
 from compiler.recipe import NAME, Held
 from compiler.tasks import Task
-from compiler.typed import read, to_json
+from compiler.typed import About, read, to_json
+from runtimes.bundles.manifest_checks import faults_of
 from runtimes.bundles.provenance import NOTHING_TOLD, Provenance
 from runtimes.errors import RunError
 from runtimes.verification.gate import Verification
@@ -43,7 +45,7 @@ class Manifest:
     name: str
     task: Task
     plan_key: str  # key of the plan's step that made it
-    max_length: int  # tokens, special ones counted
+    max_length: Annotated[int, About("Tokens, special ones counted.", minimum=1, maximum=2**31 - 1)]
     columns: Mapping[str, str]
     inputs: tuple[str, ...]  # of the graph
     precision: Held  # of its graphs
@@ -97,7 +99,10 @@ def read_together(folder: Path) -> TogetherManifest:
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle. Raises RunError E601 when the folder is not a bundle that we can read."""
-    return _read(Manifest, folder)
+    manifest = _read(Manifest, folder)
+    if fault := next(faults_of(manifest), None):
+        raise broken(folder, f"{MANIFEST} does not fit: {fault}")
+    return manifest
 
 
 def _read(kind: type[M], folder: Path) -> M:
@@ -155,15 +160,11 @@ def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 def read_json(folder: Path, name: str) -> Any:
     """The value in a bundle's JSON file. Raises RunError E601."""
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"), parse_constant=_refuse)
+        return value_in(folder / name)
     except OSError as error:
         raise broken(folder, f"{name} can't be read: {error.strerror}") from error
     except ValueError as error:
         raise broken(folder, f"{name} is not JSON: {error}") from error
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not a number in JSON")
 
 
 def broken(folder: Path, message: str) -> RunError:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TogetherBundle:
-    """An opened bundle of several tasks. The graph is loaded on first use."""
+    """An opened bundle of several tasks, which have one graph. It is loaded on first use."""
 
-    folder: Path
     parts: Mapping[str, Bundle]
-    threads: int
-    provider: Provider = "cpu"
+    open_graph: Callable[[], Session] = field(repr=False)
 
     def predict(self, rows: Mapping[str, Sequence[Row]], batch_size: int = BATCH_SIZE) -> list[dict[str, Answer]]:
         """The answers of all tasks for each row, given by role for each task. Raises RunError.
@@ -64,16 +62,10 @@ class TogetherBundle:
         """[B, C] the outputs of all tasks for a batch, side by side."""
         return np.concatenate(self.graph.each(batch.inputs), axis=1)
 
-    @cached_property
+    @property
     def graph(self) -> Session:
         """The graph, with the outputs of all tasks. Raises RunError."""
-        try:
-            from runtimes.export.session import open_session
-        except ImportError as error:
-            hint = 'install it: pip install "recipec[predict]"'
-            raise RunError("E402", f"a bundle runs on onnxruntime: {error}", hint) from error
-        graph = self.folder / next(iter(self.parts.values())).graphs[0]
-        return open_session(graph, threads=self.threads, results=tuple(self.parts), provider=self.provider)
+        return self.open_graph()
 
 
 def _answers(part: Bundle, rows: Sequence[Row], outputs: Ragged) -> list[Answer]:
@@ -85,4 +77,16 @@ def open_together(folder: Path, *, threads: int = 0, provider: Provider = "cpu")
     """The bundle of several tasks in a folder. `threads`: 0 for one a core. Raises RunError E601."""
     names = read_together(folder).parts
     parts = {name: open_bundle(folder / name, threads=threads, provider=provider) for name in names}
-    return TogetherBundle(folder=folder, parts=parts, threads=threads, provider=provider)
+    graph = folder / parts[names[0]].graphs[0]
+
+    @cache
+    def open_graph() -> Session:
+        try:
+            from runtimes.export.session import open_session
+        except ImportError as error:
+            hint = 'install it: pip install "recipec[predict]"'
+            raise RunError("E402", f"a bundle runs on onnxruntime: {error}", hint) from error
+        return open_session(graph, threads=threads, results=names, provider=provider)
+
+    shared = {name: replace(part, open_shared=open_graph) for name, part in parts.items()}
+    return TogetherBundle(parts=shared, open_graph=open_graph)

@@ -10,6 +10,7 @@ from typing import Any
 
 from compiler.files import write_text
 from compiler.generation import Generation
+from compiler.json_text import object_in, value_of
 from compiler.tasks import Task
 from compiler.typed import read, to_json
 from runtimes import tasks
@@ -95,14 +96,13 @@ class Writing:
 
 
 def writing_of(task: Task, encoder: Encoder, generation: Generation, folder: Path) -> Writing:
-    """How the model in a folder writes. Its configurations say what ends an answer, and so does the task."""
+    """How the model in a folder writes. Its configurations say what ends an answer, and so does the task.
+
+    Raises ValueError naming a configuration that can't be read.
+    """
     own = tasks.writing_module_of(task).end_tokens(task, encoder)
-    ends = tuple(sorted({*eos_ids(*(_json(folder / name) for name in CONFIGURATIONS)), *own}))
+    ends = tuple(sorted({*eos_ids(*(object_in(folder / name) for name in CONFIGURATIONS)), *own}))
     return Writing(task=task, encoder=encoder, generation=generation, ends=ends)
-
-
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +136,6 @@ def _lines(path: Path) -> Iterator[Written]:
         if not line:
             continue
         try:
-            yield read(Written, json.loads(line))
+            yield read(Written, value_of(line))
         except ValueError as error:
             raise ValueError(f"{path.name} line {number}: {error}") from error

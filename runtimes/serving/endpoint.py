@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,26 +18,31 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from compiler.diagnostics import printable, short
 from runtimes.errors import RunError
-from runtimes.serving.requests import Limits, RequestError, Worker, rows_asked
+from runtimes.serving.connections import READ_SECONDS, Connection
+from runtimes.serving.hosts import host_named
+from runtimes.serving.replies import as_json, refusal
+from runtimes.serving.requests import Limits, RequestError, Row, Worker, rows_asked
 from runtimes.serving.served import Served
 
-READ_SECONDS = 30.0
-"""That a client may take to send a request."""
 STOP_SECONDS = 30
 """That requests under way may take when the server stops."""
-_DRAINED = 64 << 20
-"""Bytes beyond the limit that are read all the same: a client that writes its body to the end then reads the answer."""
 Say = Callable[[str], None]
 Told = Callable[..., Awaitable[Response]]
 Hold = Callable[[int], None]
 
 
 class Endpoint:
-    """The addresses that a bundle answers at. `say` is told of our faults; with `verbose` of every request."""
+    """The addresses that a bundle answers at. `say` is told of our faults; with `verbose` of every request.
 
-    def __init__(self, served: Served, limits: Limits, say: Say, *, verbose: bool = False) -> None:
-        self.limits, self.say, self.verbose = limits, say, verbose
+    `hosts`: the names by which it may be asked for; none: any.
+    """
+
+    def __init__(
+        self, served: Served, limits: Limits, say: Say, *, hosts: Collection[str] = (), verbose: bool = False
+    ) -> None:
+        self.limits, self.say, self.hosts, self.verbose = limits, say, hosts, verbose
         self.served, self.worker = served, Worker(served, limits, say)
         self.lost = 0  # requests that were begun and not answered
         self._held = 0  # bytes of all requests under way
@@ -59,9 +63,10 @@ class Endpoint:
         async def told(request: Request, *about: Exception) -> Response:
             start = time.monotonic()
             try:
+                self._check_host(request)
                 response = await answer(request, *about)
             except RequestError as error:
-                response = as_json(error.to_json(), error.status)
+                response = refusal(error)
             except ClientDisconnect:
                 response = Response(status_code=400)  # nobody is there to read it
             except asyncio.CancelledError:
@@ -71,15 +76,22 @@ class Endpoint:
                 response = self._unforeseen(error)
             if self.verbose:
                 spent = 1000 * (time.monotonic() - start)
-                self.say(f"{request.method} {request.url.path} {response.status_code} {spent:.1f} ms")
+                self.say(f"{request.method} {_path(request)} {response.status_code} {spent:.1f} ms")
             return response
 
         return told
 
+    def _check_host(self, request: Request) -> None:
+        header = request.headers.get("host", "")
+        if self.hosts and host_named(header) not in self.hosts:
+            named = short(printable(header))
+            hint = f"ask for {min(self.hosts)}, or start the server with --allow-host and that name"
+            raise RequestError(421, "E624", f'nothing here answers to the host "{named}"', hint)
+
     def _unforeseen(self, error: Exception) -> Response:
         found = RequestError(500, "E499", f"{type(error).__name__}: {error}", "this is a fault of ours")
         self.say(f"error[E499]: {found.message}")
-        return as_json(found.to_json(), found.status)
+        return refusal(found)
 
     async def _health(self, request: Request) -> Response:
         self.worker.check()
@@ -87,20 +99,34 @@ class Endpoint:
         return as_json({"status": "ready", **{key: facts[key] for key in ("name", "task", "plan_key")}})
 
     async def _metadata(self, request: Request) -> Response:
-        limits = {"max_request_bytes": self.limits.max_bytes, "max_rows": self.limits.max_rows}
+        limits = {
+            "max_request_bytes": self.limits.max_bytes,
+            "max_rows": self.limits.max_rows,
+            "max_seconds": self.limits.max_seconds,
+        }
         return as_json({**self.served.facts(), "limits": limits})
 
     async def _predict(self, request: Request) -> Response:
         with self._holding() as hold:
             body = await read_body(request, self.limits.max_bytes, hold)
             rows = rows_asked(body, self.served, self.limits)
-            answers = await asyncio.wrap_future(self.worker.submit(rows))
+            answers = await self._answered(rows)
         try:
             return as_json({"answers": answers})
         except ValueError:
             message = "the graph gives a score that is not a number"
             self.say(f"error[E604]: {message}")
             raise RequestError(500, "E604", message, "verify the bundle: recipe verify BUNDLE") from None
+
+    async def _answered(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The answers. Raises RequestError 503 where they take too long; rows not yet begun then are left out."""
+        try:
+            async with asyncio.timeout(self.limits.max_seconds):
+                return await asyncio.wrap_future(self.worker.submit(rows))
+        except TimeoutError:
+            message = f"no answer within {self.limits.max_seconds:g} seconds"
+            hint = "ask later or for fewer rows at once, or start the server with a larger --max-seconds"
+            raise RequestError(503, "E623", message, hint) from None
 
     @contextmanager
     def _holding(self) -> Iterator[Hold]:
@@ -125,43 +151,36 @@ async def read_body(request: Request, most: int, hold: Hold) -> bytes:
 
     `hold`: told of each part before it is kept; it raises where all requests together have too many bytes.
     """
-    announced = request.headers.get("content-length", "")
     too_large = RequestError(413, "E621", f"a request may have {most:,} bytes", "send the rows in several requests")
-    if request.headers.get("expect", "").lower() == "100-continue" and announced.isdigit() and int(announced) > most:
-        raise too_large  # the client has not sent it yet
-    body, size = bytearray(), 0
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > most:
+        raise too_large
+    body = bytearray()
     try:
         async with asyncio.timeout(READ_SECONDS):
             async for part in request.stream():
-                size += len(part)
-                if size > most + _DRAINED:
+                if len(body) + len(part) > most:
                     raise too_large
-                if size <= most:
-                    hold(len(part))
-                    body += part
+                hold(len(part))
+                body += part
     except TimeoutError:
         message = f"the body did not come within {READ_SECONDS:.0f} seconds"
         raise RequestError(408, "E621", message, "send it at once") from None
-    if size > most:
-        raise too_large
     return bytes(body)
 
 
 async def _no_address(request: Request, error: HTTPException) -> Response:
     """What a wrong path or method is answered with."""
     hint = "there are GET /health, GET /metadata and POST /predict"
-    message = f"nothing is at {request.url.path}"
+    message = f"nothing is at {_path(request)}"
     if error.status_code == 405:
-        message = f"{request.url.path} does not take {request.method}"
-    found = RequestError(error.status_code, "E624", message, hint)
-    return as_json(found.to_json(), found.status, dict(error.headers or {}))
+        message = f"{_path(request)} does not take {request.method}"
+    return refusal(RequestError(error.status_code, "E624", message, hint), dict(error.headers or {}))
 
 
-def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A value as an answer. Raises ValueError for a number that JSON has no word for."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    content = text.encode("utf-8", "backslashreplace")  # half of a surrogate pair is an escape again
-    return Response(content, status, headers, media_type="application/json")
+def _path(request: Request) -> str:
+    """The path that was asked for, on one line."""
+    return short(printable(request.scope["path"]))
 
 
 # --- the server
@@ -189,13 +208,14 @@ def server_of(endpoint: Endpoint) -> Server:
     config = uvicorn.Config(
         endpoint.application(),
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
         log_level="critical",
         access_log=False,
         server_header=False,
+        limit_concurrency=endpoint.limits.max_connections,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     return Server(config)
@@ -217,5 +237,5 @@ def serve(endpoint: Endpoint, listener: socket.socket, server: Server | None = N
     """Answers until it is told to stop; the number of requests that were begun and not answered."""
     (server or server_of(endpoint)).run(sockets=[listener])
     if not endpoint.lost:
-        endpoint.worker.close()
+        endpoint.worker.close(STOP_SECONDS)
     return endpoint.lost

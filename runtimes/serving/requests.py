@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
-from math import isfinite
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
 from compiler.data.readers import RepeatedKeyError, once_each
 from compiler.data.texts import BadValueError
-from compiler.diagnostics import did_you_mean
+from compiler.diagnostics import did_you_mean, short
+from compiler.json_text import NestedError, value_of
 from runtimes.errors import RunError
 from runtimes.serving.served import Served
 
@@ -23,6 +23,8 @@ Row = Mapping[str, object]
 """The values of a row by column."""
 ROWS, TEXT = "rows", "text"
 _SHAPE = 'send {"rows": [{"column": value, ...}, ...]} or {"text": "..."}'
+_MOST_NESTED = 64
+"""Lists and objects in one another; what reads a row goes through them by calls, and so does what writes it back."""
 _ROWS_FAULTS = frozenset({"E412"})
 """Codes of a run that say that a row is wrong: its image is broken."""
 
@@ -33,6 +35,8 @@ class Limits:
 
     max_bytes: int = 4 << 20  # of a request's body
     max_rows: int = 256  # of a request
+    max_seconds: float = 120.0  # that a request may wait for its answer, from when it was read
+    max_connections: int = 512
     max_batch: int = 32  # rows that are computed at once
     max_wait: float = 0.005  # seconds that a row waits for others to share its batch
     max_waiting: int = 1024  # requests; those beyond are refused
@@ -65,7 +69,8 @@ def rows_asked(body: bytes, served: Served, limits: Limits) -> tuple[Row, ...]:
     if not isinstance(value, dict):
         raise _misshapen("a request is a JSON object")
     if unknown := sorted({*value} - {ROWS, TEXT}):
-        raise _misshapen(f'unknown key "{unknown[0]}"', did_you_mean(unknown[0], (ROWS, TEXT), noun="keys"), unknown[0])
+        key = short(unknown[0])
+        raise _misshapen(f'unknown key "{key}"', did_you_mean(key, (ROWS, TEXT), noun="keys"), key)
     match value:
         case {"text": str(text)} if len(value) == 1:
             return (_typed(text, served),)
@@ -82,26 +87,27 @@ def rows_asked(body: bytes, served: Served, limits: Limits) -> tuple[Row, ...]:
 def _json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=once_each)
+        value = value_of(text, once_each)
     except UnicodeDecodeError:
         raise _unreadable("the body is not UTF-8") from None
-    except RecursionError:
-        raise _unreadable("the body is nested too deeply") from None
+    except NestedError:
+        raise _nested() from None
     except RepeatedKeyError as error:
-        raise _unreadable(f"the key {json.dumps(str(error))} stands twice in an object") from None
+        raise _unreadable(f"the key {json.dumps(short(str(error)))} stands twice in an object") from None
     except ValueError as error:
         raise _unreadable(f"the body is not JSON: {error}") from None
+    if not _is_shallow(value):
+        raise _nested()
+    return value
 
 
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not a number in JSON")
-
-
-def _finite(word: str) -> float:
-    """A number that can be sent back, as all of a row is."""
-    if not isfinite(number := float(word)):
-        raise ValueError(f"{word} is more than a number of 64 bits can be")
-    return number
+def _is_shallow(value: Any) -> bool:
+    """Whether no more lists and objects than _MOST_NESTED are in one another."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_MOST_NESTED):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [part for each in parts for part in each if isinstance(part, (dict, list))]
+    return not level
 
 
 def _typed(text: str, served: Served) -> Row:
@@ -121,6 +127,10 @@ def _checked(rows: Sequence[Any], limits: Limits) -> tuple[Row, ...]:
         if not isinstance(row, dict):
             raise RequestError(422, "E621", "a row is an object", _SHAPE, row=number)
     return tuple(rows)
+
+
+def _nested() -> RequestError:
+    return _unreadable(f"the body is nested too deeply: {_MOST_NESTED} lists and objects may be in one another")
 
 
 def _unreadable(message: str) -> RequestError:
@@ -173,10 +183,13 @@ class Worker:
         if not self._thread.is_alive():
             raise RequestError(500, "E499", "the thread that answers has ended", "start the server again")
 
-    def close(self) -> None:
-        """Returns when everything that was submitted is answered; nothing may be submitted afterwards."""
+    def close(self, seconds: float | None = None) -> None:
+        """Returns when everything that was submitted is answered; nothing may be submitted afterwards.
+
+        After `seconds` at the latest: what nobody waits for any more is not worth more.
+        """
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _work(self) -> None:
         try:

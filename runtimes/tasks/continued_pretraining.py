@@ -11,6 +11,7 @@ import numpy.typing as npt
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import ContinuedPretraining, Example, texts_of
+from compiler.tasks.masking import check_drawn
 from runtimes.protocol import Batch
 from runtimes.rows.features import IGNORED, TARGETS, Column, Portion, Ragged
 from runtimes.rows.readings import TARGET
@@ -130,7 +131,10 @@ def bundle_files(task: ContinuedPretraining) -> Mapping[str, Any]:
 
 
 def from_bundle(task: ContinuedPretraining, read: Callable[[str], Any]) -> ContinuedPretraining:
-    """The task as the manifest has it."""
+    """The task as the manifest has it. Raises ValueError where no token is left to be drawn."""
+    hidden = task.masking
+    if hidden is not None and hidden.vocab_size != "auto" and hidden.special_ids != "auto":
+        check_drawn(hidden.vocab_size, hidden.special_ids)
     return task
 
 

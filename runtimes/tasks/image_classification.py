@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.data.splits import scramble
+from compiler.images import PROCESSOR, processor_of
 from compiler.metrics import Metric
 from compiler.recipe import Loss
 from compiler.tasks import Example, ImageClassification
+from compiler.tasks.image_classification import shaped
 from runtimes.protocol import Batch
 from runtimes.randomness import number
 from runtimes.rows.features import Column, Portion, Ragged
@@ -196,8 +198,11 @@ def bundle_files(task: ImageClassification) -> Mapping[str, Any]:
 
 
 def from_bundle(task: ImageClassification, read: Callable[[str], Any]) -> ImageClassification:
-    """The task with the labels that the bundle names. Raises ValueError."""
-    return replace(task, labels=read_labels(read))
+    """The task with the labels that the bundle names. Raises ValueError, also where images get another shape."""
+    config = read(PROCESSOR)
+    if not isinstance(config, dict):
+        raise ValueError(f"{PROCESSOR} is not a JSON object")
+    return replace(shaped(task, processor_of(config).shape), labels=read_labels(read))
 
 
 def name_faults(task: ImageClassification, config: Any) -> tuple[int, tuple[str, ...]]:

@@ -9,7 +9,7 @@ of its own; `rows` then says of each position which row it is of.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -127,11 +127,14 @@ class Findings:
     passed: bool
     compared: int
     faults: tuple[str, ...]
+    note: str = field(default="", metadata={"later": True})  # of what has no fault
 
     def says(self) -> str:
         """The figures in a sentence."""
         if self.faults:
             return _some(self.faults)
+        if self.note:
+            return self.note
         return f"{self.compared} compared, all equal" if self.compared else "nothing was compared"
 
 

@@ -43,6 +43,7 @@ from runtimes.generation.decoding import Decoder
 from runtimes.rows.features import Ragged, Table
 from runtimes.rows.inputs import Row, fingerprint, identities, parts_of
 from runtimes.rows.windows import windows_of
+from runtimes.verification.allowed import compare_allowed
 from runtimes.verification.comparison import asked, examples_of, outputs_of, rows_at_once
 from runtimes.verification.gate import (
     Check,
@@ -131,6 +132,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     table = bundle.encode([Example(row=row.row, target=0) for row in golden])
     yield _compare_inputs(bundle, table, golden)
     source = _source_outputs(bundle, golden)
+    yield compare_allowed(bundle.manifest, source.values, bundle.head.units)
     found = yield from _compare_outputs(bundle, table, golden, source, batch_sizes)
     if bundle.manifest.adapter:
         yield _compare_without_adapter(bundle, table, len(golden))

@@ -8,7 +8,6 @@ folder says how texts are read and what outputs are called, that is compared too
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +17,19 @@ from typing import Any, cast
 import numpy as np
 
 from compiler import tasks as compiler_tasks
+from compiler.json_text import object_in
 from compiler.precisions import DROPS
 from compiler.recipe import Onnx
 from compiler.tasks import Example
 from compiler.templates import OWN, TemplateError, read_template
 from runtimes import tasks
-from runtimes.bundles.bundle import CONFIG, holds_function, open_bundle
+from runtimes.bundles.bundle import CONFIG, graphs_of, holds_function, open_bundle
 from runtimes.bundles.manifest import MANIFEST, is_together, read_manifest
 from runtimes.errors import RunError
 from runtimes.export import Stage
 from runtimes.export.bits import FRACTIONS, Rounding, rounding_of
 from runtimes.export.decoding import Answering, decoder_scores, onnx_decoder
-from runtimes.export.facts import PAST, PRESENT, graph_names
+from runtimes.export.facts import PAST, PRESENT
 from runtimes.export.foreign import ForeignGraph, open_foreign
 from runtimes.export.places import Graphs, find_graphs
 from runtimes.generation.answers import writing_of
@@ -149,8 +149,7 @@ def _graphs_of_ours(bundle: Path) -> tuple[str, ...]:
         raise RunError(
             "E611", f"{bundle} holds a function for MLX and no graph", f"verify it by itself: recipe verify {bundle}"
         )
-    encodes = tasks.module_of(manifest.task).head(manifest.task).encodes
-    return graph_names(encodes=encodes, precision=manifest.precision)
+    return graphs_of(manifest)
 
 
 def _reads(found: Found) -> tuple[str, ...]:
@@ -221,7 +220,7 @@ def _failure(rows: Rows, places: np.ndarray[Any, np.dtype[np.int64]], scores: Sc
 
 def _compare_files(found: Found, reader: InputReader, rows: Rows, folder: Path) -> Iterator[Check]:
     """How texts are read, what outputs are called and how an answer ends, by the graph's folder and by the source's."""
-    config = _json(folder / CONFIG)
+    config = _config(folder)
     names = files_of(found.task)
     if all((folder / name).is_file() for name in names):
         yield _compare_inputs(found, rows, folder)
@@ -287,17 +286,12 @@ def _template(folder: Path) -> str:
         return ""
 
 
-def _json(file: Path) -> Mapping[str, Any]:
-    """The object in a JSON file; an empty one where there is none."""
-    if not file.is_file():
-        return {}
+def _config(folder: Path) -> Mapping[str, Any]:
+    """What the graph's folder says of its model; nothing where it says nothing. Raises RunError E601."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        return object_in(folder / CONFIG)
     except ValueError as error:
-        raise RunError(
-            "E601", f"{file} is not JSON: {error}", "take the file of the model that was exported"
-        ) from error
-    return value if isinstance(value, dict) else {}
+        raise RunError("E601", f"{folder}: {error}", "take the file of the model that was exported") from error
 
 
 def _drop(rounding: Rounding | None) -> float:

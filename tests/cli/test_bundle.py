@@ -57,6 +57,22 @@ def test_a_bad_row_in_the_middle_leaves_no_half_written_file(bundle: Path, recip
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_manifest_that_names_no_graph_s_precision_is_one_error(finished: Path, bundle: Path, recipe) -> None:
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"precision": "fp32"', '"precision": "bf16"'))
+    source, columns = finished / "runs" / "tiny" / "model", ("text=snippet", "label=sentiment")
+    rows = ("--data", finished / "rows.jsonl", *(word for column in columns for word in ("--column", column)))
+    for command in (
+        ("predict", bundle, "--text", "a"),
+        ("verify", bundle),
+        ("verify", "--source", source, "--bundle", bundle, *rows),
+    ):
+        done = recipe(*command)
+        assert done.exit_code == 4, done.output
+        assert "/precision is bf16, in which no graph is held, and there is no function" in done.output
+        assert done.output.count("error[E601]") == 1
+
+
 def test_a_folder_that_is_no_bundle_is_one_error(recipe, tmp_path: Path) -> None:
     done = recipe("predict", tmp_path, "--text", "a")
     assert done.exit_code == 4

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -145,6 +145,18 @@ def test_a_server_answers_for_all_tasks(bundle: Path) -> None:
         assert found["prediction"]["valence"]["value"] == pytest.approx(expected["valence"]["value"], abs=1e-5)
     assert typed[1]["answers"][0]["snippet"] == TEXTS[0]
     assert sorted(facts[1]["task"]) == sorted(facts[1]["parts"]) == sorted(PARTS)
+
+
+def test_tasks_that_are_asked_of_different_rows_share_the_session(bundle: Path) -> None:
+    opened = open_together(bundle, threads=1)
+    alike = opened.predict({name: [{"text": text} for text in TEXTS] for name in PARTS})
+    turned = {name: [{"text": text} for text in TEXTS[:: -1 if name == "valence" else 1]] for name in PARTS}
+    answers = opened.predict(turned)
+    sessions = [graph.inner for graph in (opened.graph, *(cast(Any, part.graph) for part in opened.parts.values()))]
+    assert all(session is sessions[0] for session in sessions)
+    for found, expected, other in zip(answers, alike, reversed(alike), strict=True):
+        assert found["sentiment"]["label"] == expected["sentiment"]["label"]
+        assert found["valence"]["value"] == pytest.approx(other["valence"]["value"], abs=1e-5)
 
 
 def test_a_receiver_verifies_each_task(bundle: Path) -> None:

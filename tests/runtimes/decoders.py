@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,20 @@ import torch
 import transformers
 
 from compiler.generation import Generation
-from runtimes.generation.decoding import Decoder, generate
+from runtimes.generation.decoded import Floats, Ids
+from runtimes.generation.decoding import Decoder, Forced, generate, left_padded
+from runtimes.pytorch.decoding import TorchDecoder
 from runtimes.pytorch.quiet import quiet
 from tests.runtimes.mlx.architectures import DECODER, VOCABULARY, configuration
 
 PAD = 1
 LONGEST = 14
+NEW = 12
+WAYS = {
+    "greedy": Generation(max_new_tokens=NEW),
+    "beams": Generation(max_new_tokens=NEW, num_beams=3),
+    "drawn": Generation(max_new_tokens=NEW, temperature=0.8, top_p=0.95, seed=3),
+}
 MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", DECODER),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**DECODER, "head_dim": 8, "tie_word_embeddings": True}),
@@ -64,6 +72,25 @@ def prompts(count: int = 6) -> list[list[int]]:
     random = np.random.default_rng(0)
     lengths = [1, LONGEST, *random.integers(2, LONGEST, count - 2)]
     return [random.integers(4, VOCABULARY, length).tolist() for length in lengths]
+
+
+def assert_same_logits(logits: Callable[[Ids, Ids], Floats], source: TorchDecoder, given: list[list[int]]) -> None:
+    """Of a batch that is padded, on the left or on the right, those of each row alone."""
+    ids, mask = left_padded(given, PAD)
+    for rows, seen in ((ids, mask), (np.flip(ids, 1), np.flip(mask, 1))):
+        found = logits(rows, seen)
+        for row, prompt in enumerate(seen == 1):
+            with torch.inference_mode():
+                alone = source.model(torch.tensor(rows[row][prompt])[None]).logits[0].numpy()
+            assert np.abs(found[row][prompt] - alone).max() < 1e-5
+
+
+def assert_same_readings(found: Sequence[Forced], expected: Sequence[Forced]) -> None:
+    """The same best tokens, with log-probabilities and margins within float32's noise."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.best.tolist() == other.best.tolist()
+        assert np.abs(one.log_probs - other.log_probs).max() < 1e-5
+        assert np.abs(one.margins - other.margins).max() < 1e-5
 
 
 def assert_same_answers(

@@ -104,6 +104,13 @@ def test_rows_are_as_long_as_tokenizer_and_positions_allow(model: ModelFacts, tm
         answered_by(model, {}, None, 200)
 
 
+def test_a_tokenizer_s_settings_that_can_t_be_read_are_one_finding(model: ModelFacts, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(SourceError, match=r"tokenizer_config\.json is not JSON") as raised:
+        answered_by(model, {}, None)
+    assert raised.value.code == "R406"
+
+
 def test_a_task_is_a_word_or_an_object(model: ModelFacts) -> None:
     assert written_task("text-classification") == TextClassification()
     assert written_task('{"type": "text-classification", "labels": ["a", "b"]}').labels == ("a", "b")  # type: ignore[union-attr]

@@ -1,9 +1,7 @@
 # Axes: N = texts, T = tokens, C = classes
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +33,6 @@ def test_parts_of_a_bundle_are_folders_in_it(tmp_path: Path, parts: tuple[str, .
     seal(tmp_path, TogetherManifest(name="several", parts=parts, plan_key="0" * 64))
     with pytest.raises(RunError, match="names no parts, or one that is no folder in it"):
         read_together(tmp_path)
-
-
-def test_a_precision_that_no_graph_has_is_no_bundle(tiny, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(tiny.bundle, folder)
-    seal(folder, replace(read_manifest(folder), precision="bf16"))
-    with pytest.raises(RunError, match="no graph is held in bf16") as caught:
-        open_bundle(folder)
-    assert caught.value.code == "E601"
 
 
 def test_predictions_keep_the_order_of_their_texts_whatever_the_batch(tiny) -> None:

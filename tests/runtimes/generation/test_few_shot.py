@@ -59,6 +59,13 @@ def writing(folder: Path, *, max_length: int = 64, template: str = "plain", **ge
     return writing_of(task, encoder, Generation(max_new_tokens=4, **generation), folder)
 
 
+def test_a_configuration_that_can_t_be_read_is_named(tmp_path: Path) -> None:
+    writing(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"generation_config\.json is not a JSON object"):
+        writing(tmp_path / "model")
+
+
 def write_rows(folder: Path, rows: Sequence[Row]) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -13,7 +13,6 @@ pytest.importorskip("torch", reason="needs the mlx extra")
 import peft
 import torch
 
-from compiler.generation import Generation
 from compiler.methods import LoRA
 from runtimes.errors import RunError
 from runtimes.generation.decoding import forced, generate
@@ -22,15 +21,17 @@ from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.quiet import quiet
 from runtimes.saved import Adapter, SavedModel
 from runtimes.tasks import language
-from tests.runtimes.decoders import PAD, TRACED, assert_same_answers, prompts, save_decoder
+from tests.runtimes.decoders import (
+    PAD,
+    TRACED,
+    WAYS,
+    assert_same_answers,
+    assert_same_readings,
+    prompts,
+    save_decoder,
+)
 
 PROMPTS = prompts()
-NEW = 12
-WAYS = {
-    "greedy": Generation(max_new_tokens=NEW),
-    "beams": Generation(max_new_tokens=NEW, num_beams=3),
-    "drawn": Generation(max_new_tokens=NEW, temperature=0.8, top_p=0.95, seed=3),
-}
 
 
 @pytest.fixture(scope="module", params=TRACED)
@@ -63,10 +64,7 @@ def test_forced_readings_are_those_of_pytorch(saved: Path, decoder: MlxDecoder) 
     continuations = [prompt[::-1] for prompt in PROMPTS]
     found = forced(decoder, PROMPTS, continuations, pad_id=PAD, batch_size=4)
     expected = forced(torch_decoder(SavedModel(saved)), PROMPTS, continuations, pad_id=PAD)
-    for reading, other in zip(found, expected, strict=True):
-        assert reading.best.tolist() == other.best.tolist()
-        assert np.abs(reading.log_probs - other.log_probs).max() < 1e-5
-        assert np.abs(reading.margins - other.margins).max() < 1e-5
+    assert_same_readings(found, expected)
 
 
 def test_an_adapter_writes_as_peft_does(tmp_path: Path) -> None:

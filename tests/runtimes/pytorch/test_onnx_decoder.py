@@ -14,9 +14,7 @@ pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("onnxscript", reason="needs the onnx extra")
 
 import onnx_ir
-import torch
 
-from compiler.generation import Generation
 from runtimes.errors import RunError
 from runtimes.export.decoding import OnnxDecoder, onnx_decoder
 from runtimes.export.facts import ExportFacts, data_file
@@ -26,16 +24,19 @@ from runtimes.pytorch.decoding import HEAD, torch_decoder
 from runtimes.pytorch.onnx_format import traceable
 from runtimes.pytorch.onnx_graph import ExportError, write
 from runtimes.saved import SavedModel
-from tests.runtimes.decoders import PAD, TRACED, assert_same_answers, prompts, save_decoder
+from tests.runtimes.decoders import (
+    PAD,
+    TRACED,
+    WAYS,
+    assert_same_answers,
+    assert_same_logits,
+    assert_same_readings,
+    prompts,
+    save_decoder,
+)
 from tests.runtimes.mlx.architectures import VOCABULARY
 
 PROMPTS = prompts()
-NEW = 12
-WAYS = {
-    "greedy": Generation(max_new_tokens=NEW),
-    "beams": Generation(max_new_tokens=NEW, num_beams=3),
-    "drawn": Generation(max_new_tokens=NEW, temperature=0.8, top_p=0.95, seed=3),
-}
 ROOT = Path(__file__).parents[3]
 Exported = tuple[Path, Path, ExportFacts]
 
@@ -64,24 +65,14 @@ def test_tokens_are_those_of_pytorch(exported: Exported, decoder: OnnxDecoder, w
 
 
 def test_all_logits_of_a_padded_batch_are_those_of_pytorch(exported: Exported, decoder: OnnxDecoder) -> None:
-    ids, mask = left_padded(PROMPTS, PAD)
-    model = torch_decoder(SavedModel(exported[0])).model
-    for rows, seen in ((ids, mask), (np.flip(ids, 1), np.flip(mask, 1))):  # padded on the left, on the right
-        found = decoder.logits(rows, seen)
-        for row, prompt in enumerate(seen == 1):
-            with torch.inference_mode():
-                alone = model(torch.tensor(rows[row][prompt])[None]).logits[0].numpy()
-            assert np.abs(found[row][prompt] - alone).max() < 1e-5
+    assert_same_logits(decoder.logits, torch_decoder(SavedModel(exported[0])), PROMPTS)
 
 
 def test_readings_of_one_pass_are_those_of_pytorchs_cache(exported: Exported, decoder: OnnxDecoder) -> None:
     continuations = [prompt[::-1] for prompt in PROMPTS]
     expected = forced(torch_decoder(SavedModel(exported[0])), PROMPTS, continuations, pad_id=PAD)
     for logits in (decoder.logits, torch_decoder(SavedModel(exported[0])).logits):
-        for one, other in zip(scored(logits, PROMPTS, continuations, pad_id=PAD), expected, strict=True):
-            assert one.best.tolist() == other.best.tolist()
-            assert np.abs(one.log_probs - other.log_probs).max() < 1e-5
-            assert np.abs(one.margins - other.margins).max() < 1e-5
+        assert_same_readings(scored(logits, PROMPTS, continuations, pad_id=PAD), expected)
 
 
 def test_names_and_axes_are_those_that_others_expect(exported: Exported, decoder: OnnxDecoder) -> None:

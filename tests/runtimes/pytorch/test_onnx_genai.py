@@ -17,7 +17,6 @@ import torch
 import transformers
 
 from compiler.genai import OPSET
-from compiler.generation import Generation
 from runtimes.errors import RunError
 from runtimes.export.decoding import onnx_decoder
 from runtimes.export.facts import ExportFacts
@@ -31,13 +30,20 @@ from runtimes.pytorch import onnx_genai as writer
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.quiet import quiet
 from runtimes.saved import SavedModel
-from tests.runtimes.decoders import PAD, assert_same_answers, prompts
+from tests.runtimes.decoders import (
+    NEW,
+    PAD,
+    WAYS,
+    assert_same_answers,
+    assert_same_logits,
+    assert_same_readings,
+    prompts,
+)
 from tests.runtimes.mlx.architectures import DECODER, configuration
 from tests.tiny import save_causal_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-NEW = 12
 WINDOW = 5
 ALL: dict[str, Any] = {**DECODER, "hidden_size": 64, "head_dim": 16, "pad_token_id": PAD, "eos_token_id": 3}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -65,11 +71,6 @@ MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**ALL, "tie_word_embeddings": True}),
 }
 PROMPTS = prompts()
-WAYS = {
-    "greedy": Generation(max_new_tokens=NEW),
-    "beams": Generation(max_new_tokens=NEW, num_beams=3),
-    "drawn": Generation(max_new_tokens=NEW, temperature=0.8, top_p=0.95, seed=3),
-}
 Exported = tuple[Path, Path, ExportFacts]
 
 
@@ -107,14 +108,7 @@ def test_tokens_are_those_of_pytorch(exported: Exported, decoder: GroupedDecoder
 
 
 def test_all_logits_of_a_padded_batch_are_those_of_pytorch(exported: Exported, decoder: GroupedDecoder) -> None:
-    ids, mask = left_padded(PROMPTS, PAD)
-    model = torch_decoder(SavedModel(exported[0])).model
-    for rows, seen in ((ids, mask), (np.flip(ids, 1), np.flip(mask, 1))):  # padded on the left, on the right
-        found = decoder.logits(rows, seen)
-        for row, prompt in enumerate(seen == 1):
-            with torch.inference_mode():
-                alone = model(torch.tensor(rows[row][prompt])[None]).logits[0].numpy()
-            assert np.abs(found[row][prompt] - alone).max() < 1e-5
+    assert_same_logits(decoder.logits, torch_decoder(SavedModel(exported[0])), PROMPTS)
 
 
 def test_readings_through_the_cache_and_of_one_pass_are_those_of_pytorch(
@@ -128,9 +122,7 @@ def test_readings_through_the_cache_and_of_one_pass_are_those_of_pytorch(
         forced(decoder, PROMPTS, continuations, pad_id=PAD, batch_size=1),
     )
     for found in ways:
-        for one, other in zip(found, expected, strict=True):
-            assert one.best.tolist() == other.best.tolist()
-            assert np.abs(one.log_probs - other.log_probs).max() < 1e-5
+        assert_same_readings(found, expected)
 
 
 def test_several_tokens_of_rows_of_mixed_lengths_follow_a_cache(exported: Exported, decoder: GroupedDecoder) -> None:

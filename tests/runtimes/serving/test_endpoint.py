@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ pytest.importorskip("starlette", reason="needs the serve extra")
 
 from runtimes.bundles.bundle import open_bundle
 from runtimes.errors import RunError
+from runtimes.serving import connections
 from runtimes.serving.endpoint import listen
 from runtimes.serving.requests import Limits
 from tests.serving import Serving, serving
@@ -38,6 +40,26 @@ def server(tiny) -> Iterator[Serving]:
         yield running
     assert running.lost == [0]
     assert running.lines == []  # quiet
+
+
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def asked(running: Serving, request: bytes) -> tuple[str, Any]:
+    """The head of the answer to what is sent as it stands, and the JSON under it."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
+        connection.sendall(request)
+        response = HTTPResponse(connection)
+        response.begin()
+        return f"HTTP/1.1 {response.status} \n{response.headers}", json.loads(response.read())
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Returns when it holds; fails when it does not within half a minute."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_two_hundred_requests_at_once_are_answered_as_predict_does(tiny, server: Serving) -> None:
@@ -83,7 +105,7 @@ def test_health_and_metadata_say_what_is_served(server: Serving) -> None:
     status, value = server.get("/metadata")
     assert status == 200
     assert value["columns"] == [{"column": "text", "role": "text", "kind": "text", "required": True}]
-    assert value["limits"] == {"max_request_bytes": 20_000, "max_rows": 40}
+    assert value["limits"] == {"max_request_bytes": 20_000, "max_rows": 40, "max_seconds": 120.0}
     assert server.get("/") == (status, value)
 
 
@@ -117,11 +139,51 @@ def test_a_wrong_value_is_named_by_its_row_and_key(server: Serving) -> None:
 
 def test_a_client_that_leaves_in_the_middle_of_its_request_harms_nobody(server: Serving) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{")
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"what is this\r\n\r\n")
-        assert b" 400 " in connection.recv(1000)
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n{")
+    head, value = asked(server, b"what is this\r\n\r\n")
+    assert head.startswith("HTTP/1.1 400 ")
+    assert value["error"]["code"] == "E621"
     assert server.predict({"text": "a"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sized", "path", "status"),
+    [
+        ("Content-Length: 99999999999", "/predict", 413),
+        ("Transfer-Encoding: chunked", "/predict", 413),
+        ("Transfer-Encoding: chunked", "/nothing", 404),
+    ],
+)
+def test_a_client_that_goes_on_sending_what_was_refused_is_left(
+    server: Serving, sized: str, path: str, status: int
+) -> None:
+    part = b" " * (1 << 16)
+    chunk = f"{len(part):x}\r\n".encode() + part + b"\r\n" if "chunked" in sized else part
+    sent = 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n\r\n".encode())
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 64 << 20:
+                connection.sendall(chunk)
+                sent += len(chunk)
+    assert sent < connections.DRAINED + (16 << 20)  # what the system holds on the way was sent too
+    head, value = asked(server, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{sized}\r\n\r\n".encode() + chunk)
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert value["error"]["status"] == status
+
+
+def test_after_what_was_refused_and_sent_to_its_end_a_connection_goes_on(server: Serving) -> None:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    found = []
+    for body in (b" " * 3_000_000, b'{"text": "a"}', b" " * 3_000_000, b'{"text": "a"}'):
+        connection.request("POST", "/predict", body)
+        first = connection.sock
+        response = connection.getresponse()
+        found.append((response.status, connection.sock is first))
+        response.read()
+    connection.close()
+    assert found == [(413, True), (200, True)] * 2
 
 
 def test_bytes_of_requests_that_do_not_end_are_counted_as_they_come(tiny) -> None:
@@ -129,7 +191,7 @@ def test_bytes_of_requests_that_do_not_end_are_counted_as_they_come(tiny) -> Non
         serving(tiny.bundle, Limits(max_bytes=2_000, max_held=3_000)) as running,
         socket.create_connection(("127.0.0.1", running.port)) as slow,
     ):
-        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n" + b" " * 1_990)
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n" + b" " * 1_990)
         end = time.monotonic() + 30
         while (asked := running.predict({"text": "a" * 1_500}))[0] == 200 and time.monotonic() < end:
             time.sleep(0.05)  # until the server has read what was sent
@@ -138,6 +200,82 @@ def test_bytes_of_requests_that_do_not_end_are_counted_as_they_come(tiny) -> Non
         slow.sendall(b'{"text":1}')
         assert b" 422 " in slow.recv(1000)
         assert running.predict({"text": "a" * 1_500})[0] == 200
+
+
+def test_a_request_that_takes_too_long_is_told_to_come_again(tiny) -> None:
+    with serving(tiny.bundle, Limits(max_wait=2.0, max_seconds=0.2)) as running:
+        start = time.monotonic()
+        head, value = asked(
+            running, b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n" + b'{"text": "a"}'
+        )
+        assert time.monotonic() - start < 1.9  # before its batch was begun
+        assert head.startswith("HTTP/1.1 503 ")
+        assert "retry-after: 1" in head.lower()
+        assert (value["error"]["code"], value["error"]["message"]) == ("E623", "no answer within 0.2 seconds")
+        assert running.get("/health")[0] == 200
+    assert running.lost == [0]  # it was answered
+
+
+def test_connections_that_are_too_many_are_told_to_come_again(tiny) -> None:
+    with serving(tiny.bundle, Limits(max_connections=2)) as running:
+        idle = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(2)]
+        head, value = asked(running, GET_HEALTH)
+        assert head.startswith("HTTP/1.1 503 ")
+        assert "retry-after: 1" in head.lower()
+        assert "connection: close" in head.lower()
+        assert value["error"]["code"] == "E623"
+        idle[0].sendall(GET_HEALTH)
+        assert b" 200 " in idle[0].recv(1000)  # those that were there are served
+        for each in idle:
+            each.close()
+        until(lambda: running.get("/health")[0] == 200)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHo"])
+def test_a_connection_that_asks_nothing_ends(tiny, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    with (
+        serving(tiny.bundle) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as slow,
+    ):
+        slow.sendall(sent)
+        with suppress(ConnectionResetError):
+            assert slow.recv(1000) == b""
+        assert running.get("/health")[0] == 200
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    body = json.dumps({"rows": [{"text": "a", "more": "b" * (16 << 20)}]}).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with (
+        serving(tiny.bundle, Limits(max_bytes=20 << 20)) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as deaf,
+    ):
+        deaf.sendall(head + body)
+        time.sleep(2.0)
+        read = 0
+        with suppress(ConnectionResetError):
+            while part := deaf.recv(1 << 20):
+                read += len(part)
+        assert read < len(body)
+        assert running.get("/health")[0] == 200
+    assert running.lost == [0]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "", "a@localhost"])
+def test_a_host_that_is_not_this_machine_is_refused_at_its_own_address(server: Serving, host: str) -> None:
+    head, value = asked(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert head.startswith("HTTP/1.1 421 ")
+    assert (value["error"]["code"], value["error"]["message"]) == (
+        "E624",
+        f'nothing here answers to the host "{host}"',
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000"])
+def test_names_of_this_machine_are_answered_at_its_own_address(server: Serving, host: str) -> None:
+    assert asked(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())[0].startswith("HTTP/1.1 200 ")
 
 
 def test_a_stop_answers_what_is_under_way(tiny) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,13 @@ def test_rows_or_a_text_are_asked() -> None:
         (b"{", 400, "the body is not JSON: Expecting property name", None),
         (b"\xff", 400, "the body is not UTF-8", None),
         (b"[" * 100_000, 400, "the body is nested too deeply", None),
+        (
+            b'{"rows": [{"word": ' + b"[" * 62 + b"]" * 62 + b"}]}",
+            400,
+            "64 lists and objects may be in one another",
+            None,
+        ),
+        (b'{"rows": [{"word": ' + b'{"a": ' * 500 + b"1" + b"}" * 500 + b"}]}", 400, "nested too deeply", None),
         (b'{"text": NaN}', 400, "NaN is not a number in JSON", None),
         (b'{"rows": [' + b"9" * 5000 + b"]}", 400, "the body is not JSON: Exceeds the limit", None),
         (b'{"rows": [{"word": "a", "id": 1e999}]}', 400, "1e999 is more than a number of 64 bits can be", None),
@@ -83,6 +91,7 @@ def test_rows_or_a_text_are_asked() -> None:
         (b"{}", 422, 'a request has "rows" or "text"', None),
         (b'{"text": "a", "rows": []}', 422, 'a request has "rows" or "text"', None),
         (b'{"row": []}', 422, 'unknown key "row"', "row"),
+        (b'{"' + b"k" * 1000 + b'": []}', 422, f'unknown key "{"k" * 40}…"', "k" * 40 + "…"),
         (b'{"text": 3}', 422, "expected a text", "text"),
         (b'{"rows": {}}', 422, "expected a list of rows", "rows"),
         (b'{"rows": []}', 422, "there are no rows", "rows"),
@@ -92,6 +101,19 @@ def test_a_request_that_is_none_says_why(body: bytes, status: int, message: str,
     found = wrong(body)
     assert (found.status, found.code, found.key) == (status, "E621", key)
     assert message in found.message
+
+
+def test_lists_and_objects_of_a_row_may_be_in_one_another() -> None:
+    nested = b"[" * 61 + b"]" * 61
+    [row] = rows_asked(b'{"rows": [{"word": "a", "more": ' + nested + b"}]}", Reverser(), Limits())
+    assert json.dumps(row["more"]).encode() == nested
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once() -> None:
+    members = ", ".join(f'"k{number}": 1' for number in [*range(100_000), 99_999])
+    start = time.monotonic()
+    assert wrong(f'{{"rows": [{{{members}}}]}}'.encode()).message == 'the key "k99999" stands twice in an object'
+    assert time.monotonic() - start < 10  # seconds; two and a half minutes when each was compared with all
 
 
 def test_a_row_that_is_no_object_is_named_by_its_number() -> None:

@@ -23,7 +23,17 @@ from runtimes.export.facts import GRAPH
 from runtimes.verification.gate import Decisions, Metrics, Verification, require_passed
 from runtimes.verification.receiver import verify_bundle
 
-CHECKS = ["hashes", "labels", "tokens", "outputs_batch_1", "outputs_batch_32", "decisions", "metrics", "card"]
+CHECKS = [
+    "hashes",
+    "labels",
+    "tokens",
+    "allowed",
+    "outputs_batch_1",
+    "outputs_batch_32",
+    "decisions",
+    "metrics",
+    "card",
+]
 Damage = Callable[[Path], None]
 
 
@@ -89,6 +99,37 @@ def test_damage_that_was_not_sealed_again_is_caught_by_the_hashes(bundle_copy: P
     damage(bundle_copy)
     verification = verify_bundle(bundle_copy)
     assert verification.first_failure == "manifest -> bundle: hashes"
+
+
+@pytest.mark.parametrize(
+    ("loose", "said"),
+    [
+        ({"tolerance": 1.0}, "outputs by 1, 0.015 is the most"),
+        ({"batch_tolerance": 0.1}, "beside other rows by 0.1, 0.015 is the most"),
+        ({"max_excused": 0.5}, "near ties' share 0.5, 0.1 is the most"),
+        ({"max_metric_drop": 0.1}, "metrics by 0.1, 0 is the most"),
+        ({"tolerance": -1.0}, "outputs by -1, 0.015 is the most"),
+        ({"precision": "int8", "tolerance": 1.0}, "outputs by 1, 0.38 is the most"),
+    ],
+)
+def test_a_manifest_that_allows_more_than_a_receiver_takes_is_refused(
+    bundle_copy: Path, loose: dict[str, Any], said: str
+) -> None:
+    seal(bundle_copy, replace(read_manifest(bundle_copy), **loose))
+    if "precision" in loose:
+        (bundle_copy / GRAPH).rename(bundle_copy / "onnx" / "model_int8.onnx")
+        seal(bundle_copy, read_manifest(bundle_copy))
+    verification = verify_bundle(bundle_copy)
+    [check] = [check for edge in verification.edges for check in edge.checks if check.name == "allowed"]
+    assert (check.passed, check.says()) == (False, said)
+
+
+def test_what_a_manifest_allows_is_told(tiny) -> None:
+    manifest = read_manifest(tiny.bundle)
+    [edge] = verify_bundle(tiny.bundle, batch_sizes=(1,)).edges
+    [check] = [check for check in edge.checks if check.name == "allowed"]
+    allowed = f"outputs by {manifest.tolerance:.2g}, beside other rows by {manifest.batch_tolerance:.2g}"
+    assert check.says() == f"by the bundle's word: {allowed}, near ties' share 0.02, metrics by 0"
 
 
 def test_scaling_any_weight_that_the_answer_depends_on_is_caught(bundle_copy: Path, reseal: Damage) -> None:
