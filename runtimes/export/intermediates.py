@@ -1,7 +1,5 @@
 """Every value on the way through an ONNX graph, by onnxruntime with its optimizations off, so that nothing is fused."""
 
-# Axes: B = rows, T = tokens, H = heads, D = size of a head
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +14,8 @@ import onnxruntime
 from onnx import numpy_helper
 
 from runtimes.errors import RunError, first_line
-from runtimes.export.facts import PAST
+from runtimes.export.feeds import Arrays, Input, feeds, input_of, is_made
 from runtimes.export.session import session_options
-from runtimes.generation.decoding import positions
 from runtimes.localisation.values import Array, Graph, Node
 
 PORTION = 256
@@ -176,46 +173,21 @@ def open_whole(opened: Opened) -> Any:
         raise _unreadable(opened.file, error) from error
 
 
-def feeds_of(opened: Opened, given: Mapping[str, Array]) -> dict[str, Array]:
-    """What a graph is fed for a batch: the arrays given that it takes, positions by the mask, and an empty cache.
-
-    Raises RunError E608 where it takes something else.
-    """
-    ids = given.get("input_ids")
-    batch = len(next(iter(given.values())))
-    found: dict[str, Array] = {}
-    for value in opened.model.graph.input:
-        name = value.name
-        if opened.renamed[name] in opened.graph.weights:
-            continue
-        if name in given:
-            found[name] = given[name]
-        elif name == "position_ids" and ids is not None:
-            found[name] = positions(given["attention_mask"], ids.shape[1])
-        elif name == "token_type_ids" and ids is not None:
-            found[name] = np.zeros_like(ids)
-        elif name.startswith(PAST):
-            found[name] = _empty(value, batch)
-        elif name == "use_cache_branch":
-            found[name] = np.zeros(1, bool)
-        else:
-            message = f"{opened.file}: the graph takes {name}, which nothing gives"
-            raise RunError("E608", message, "compare it with a row that has it, or export it with other inputs")
-    return {name: _of_type(array, opened, name) for name, array in found.items()}
+def feeds_of(opened: Opened, given: Arrays, *, cached: bool) -> dict[str, Array]:
+    """What a graph is fed for a batch (see export.feeds). Raises RunError E608 where it takes something else."""
+    values = [value for value in opened.model.graph.input if opened.renamed[value.name] not in opened.graph.weights]
+    inputs = [_input(opened.file, value) for value in values]
+    unknown = next((each.name for each in inputs if each.name not in given and not is_made(each.name)), None)
+    if unknown is not None:
+        message = f"{opened.file}: the graph takes {unknown}, which nothing gives"
+        raise RunError("E608", message, "compare it with a row that has it, or export it with other inputs")
+    return feeds(inputs, given, cached=cached)
 
 
-def _of_type(array: Array, opened: Opened, name: str) -> Array:
-    """An array in the type that an input has: int32, or float16, in graphs of others."""
-    [value] = [value for value in opened.model.graph.input if value.name == name]
-    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
-
-
-def _empty(value: Any, batch: int) -> Array:
-    """Nothing cached, in an input's shape: what has no fixed size there is the batch first, and tokens then."""
-    dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
-    shape = [batch, *(max(size, 0) for size in dims[1:])]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    return np.zeros(shape, kind)
+def _input(file: Path, value: Any) -> Input:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return input_of(file, value.name, dtype.name, [dim.dim_value for dim in kind.shape.dim])
 
 
 def _unreadable(file: Path, error: Exception) -> RunError:

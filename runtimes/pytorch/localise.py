@@ -12,6 +12,7 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.export.facts import PAST, PRESENT, graph_names
+from runtimes.export.feeds import for_writing
 from runtimes.export.intermediates import Opened, feeds_of, joined, open_graph, outputs_of, values_of
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.search import search
@@ -48,7 +49,7 @@ def localise_graphs(saved: SavedModel, head: Head, graphs: Sequence[Path], batch
     if keeps_cache(opened):
         return localise_decoder(model, opened[0], batch.inputs, rows)
     source = source_of(model, head, batch)
-    values, graph = values_and_graph(opened, batch.inputs)
+    values, graph = values_and_graph(opened, batch.inputs, cached=head.cached)
     return search(source, graph, values, rows)
 
 
@@ -82,18 +83,20 @@ def graphs_of(files: Sequence[Path]) -> list[Opened]:
 
 
 def values_and_graph(
-    opened: Sequence[Opened], inputs: Mapping[str, Array]
+    opened: Sequence[Opened], inputs: Mapping[str, Array], *, cached: bool
 ) -> tuple[Iterator[tuple[str, Array]], Graph]:
-    """All values of a model's graphs for a batch by name, as they are computed, and the graphs as one."""
+    """All values of a model's graphs for a batch by name, as they are computed, and the graphs as one.
+
+    `cached`: positions are counted as decoders count them.
+    """
     if len(opened) == 1:
         [one] = opened
-        return values_of(one, feeds_of(one, inputs)), one.graph
+        return values_of(one, feeds_of(one, inputs, cached=cached)), one.graph
     encoder, decoder = opened
-    feeds = feeds_of(encoder, inputs)
+    feeds = feeds_of(encoder, inputs, cached=False)
     encoded = outputs_of(encoder, feeds)
     read = {name: name.replace(PRESENT, PAST).replace(_HIDDEN, _SEEN) for name in encoded}
-    given = {read[name]: array for name, array in encoded.items()}
-    given |= {"input_ids": inputs["decoder_input_ids"], "encoder_attention_mask": inputs["attention_mask"]}
+    given = {**for_writing(inputs), **{read[name]: array for name, array in encoded.items()}}
     links = {read[name]: encoder.renamed[name] for name in encoded if read[name] in decoder.graph.inputs}
-    values = chain(values_of(encoder, feeds), values_of(decoder, feeds_of(decoder, given)))
+    values = chain(values_of(encoder, feeds), values_of(decoder, feeds_of(decoder, given, cached=True)))
     return values, joined([encoder.graph, decoder.graph], links)

@@ -44,12 +44,12 @@ def localise_decoder(model: Any, opened: Opened, inputs: Mapping[str, Array], ro
         raise unfollowed(model, error) from error
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     whole = _followed(model, layers, {**given, **_empty(layers, len(given["input_ids"]))})
-    found = search(whole, opened.graph, values_of(opened, feeds_of(opened, given)), rows)
+    found = search(whole, opened.graph, values_of(opened, feeds_of(opened, given, cached=True)), rows)
     if found.found or given["input_ids"].shape[1] < 2:
         return found
     token = _last_token(given, whole)
     step = _followed(model.float(), layers, token)
-    feeds = feeds_of(opened, token)
+    feeds = feeds_of(opened, token, cached=True)
     found = search(step, opened.graph, values_of(opened, feeds), rows[:1])
     if not found.found:
         return replace(found, rows=rows)

@@ -24,10 +24,10 @@ def localise_rounded(
     Raises RunError E502 or E608.
     """
     source = source_of(load(saved, head), head, batch)
-    names = layer_names(source, align(source, values_and_graph(graphs_of(exact), batch.inputs)[0]))
+    names = layer_names(source, align(source, values_and_graph(graphs_of(exact), batch.inputs, cached=head.cached)[0]))
     wanted = {name for _, name in names.values()}
-    kept = dict(_kept(values_and_graph(graphs_of(exact), batch.inputs)[0], wanted))
-    values, graph = values_and_graph(graphs_of(rounded), batch.inputs)
+    kept = dict(_kept(values_and_graph(graphs_of(exact), batch.inputs, cached=head.cached)[0], wanted))
+    values, graph = values_and_graph(graphs_of(rounded), batch.inputs, cached=head.cached)
     errors = dict(_errors(kept, values))
     return search_rounded(source, names, errors, graph, tuple(int(row) for row in batch.rows if row >= 0))
 
