@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 def bisect_named(named: Path, runs_folder: Path, source: Path | None, threads: int, *, as_json: bool) -> None:
     """Prints what is found of a run, or of a bundle and its source. Raises GateError E603 where a layer differs."""
+    tell(dict(_found(named, runs_folder, source, threads)), as_json=as_json)
+
+
+def tell(found: Mapping[str, Localised], *, as_json: bool) -> None:
+    """Prints what is found, by the name of what was compared. Raises GateError E603 where a layer differs."""
     from runtimes.errors import GateError
 
-    found = dict(_found(named, runs_folder, source, threads))
     if as_json:
         click.echo(json.dumps({name: each.to_json() for name, each in found.items()}, indent=2))
     else:

@@ -320,11 +320,11 @@ def verify(
     Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
     sender's word. With --source the model itself is asked, by PyTorch, and what is compared may be any ONNX graph:
     --data has the rows, with answers or without.
-    With --bisect the layers of a run, or of a bundle and the folder of its --source, are compared, by PyTorch too.
+    With --bisect the layers of a run, or of a bundle or a graph and its --source, are compared, by PyTorch too.
     """
     if provider != "cpu" and (bisect or options["source"] is not None):
         raise click.UsageError("--provider is for what a bundle's receiver does, without --source and --bisect")
-    if bisect:
+    if bisect and other is None:
         from compiler.cli.bisect import bisect_named
 
         if bundle is None:
@@ -337,7 +337,7 @@ def verify(
     if bundle is None or other is not None:
         assert other is not None, "asked for just now"
         place = other if other.exists() and not (other / "plan.json").exists() else bundle_folder(other, runs_folder)
-        verify_against(place, threads, as_json=as_json, **options)
+        verify_against(place, threads, as_json=as_json, bisect=bisect, **options)
         return
     data: Path | None = options["data"]
     from compiler.typed import to_json

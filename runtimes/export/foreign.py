@@ -44,6 +44,11 @@ class ForeignGraph:
     cached: bool  # positions are counted along the mask, as decoders count them
 
     @property
+    def results(self) -> tuple[str, ...]:
+        """What it calls what the model answers."""
+        return self.session.results
+
+    @property
     def rows(self) -> int | None:
         """The number of rows that it is frozen to."""
         return next((size for each in self._tokens() if (size := each.fixed(0)) is not None), None)
@@ -62,12 +67,16 @@ class ForeignGraph:
             return self._run(inputs)
         return self._in_frozen_size(inputs)
 
+    def filled(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """The first rows of a padded batch, filled up to the size of the trace where it is frozen."""
+        return {name: self._filled(name, values[: self.rows]) for name, values in inputs.items()}
+
     def _in_frozen_size(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """As `outputs`, filled up to the size of the trace, and what was filled left out again."""
         total, width = first(inputs).shape[:2]
         portion, found = self.rows or total, []
         for start in range(0, total, portion):
-            part = {name: self._filled(name, values[start : start + portion]) for name, values in inputs.items()}
+            part = self.filled({name: values[start : start + portion] for name, values in inputs.items()})
             found.append(self._run(part)[: min(portion, total - start)])
         whole = np.concatenate(found)
         per_token = self.length is not None and whole.ndim > 2
@@ -92,6 +101,11 @@ class ForeignPair:
     encoder: ForeignGraph
     decoder: ForeignGraph
     rows = length = None
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What the graph that writes calls what the model answers."""
+        return self.decoder.results
 
     def outputs(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """The logits [B, T, V] of a padded batch, each after the tokens that should have been written before it."""

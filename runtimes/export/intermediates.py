@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime
 from onnx import numpy_helper
 
@@ -41,6 +42,9 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
         model = onnx.load(str(file), load_external_data=False)
     except Exception as error:  # protobuf's errors share no base with the system's
         raise _unreadable(file, error) from error
+    if model.functions:  # operators that the file itself defines
+        model = onnx.inliner.inline_local_functions(model)
+    _require_visible(file, model.graph)
     inner = model.graph
     names = {
         *(value.name for value in (*inner.input, *inner.output)),
@@ -62,6 +66,26 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
     for name in (name for node in nodes for name in node.output if name and name not in there):
         inner.output.append(onnx.ValueInfoProto(name=name))
     return Opened(graph=graph, file=file, model=model, renamed=renamed)
+
+
+def _require_visible(file: Path, graph: Any) -> None:
+    """Nothing where most operators can be looked at. Raises RunError E608."""
+    hidden = {node.op_type: sum(1 for _ in _inside(node)) for node in graph.node}
+    total = len(graph.node) + sum(hidden.values())
+    if 2 * sum(hidden.values()) > total:
+        kinds = " and ".join(sorted(kind for kind, count in hidden.items() if count))
+        told = f"{sum(hidden.values())} of its {total} operators are inside of {kinds}"
+        message = f"{file}: {told}, of which only what comes out is seen"
+        raise RunError("E608", message, "compare one without branches: of a merged decoder, decoder_model.onnx")
+
+
+def _inside(node: Any) -> Iterator[Any]:
+    """The operators of the graphs inside of an If or a Loop."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            for inner in attribute.g.node:
+                yield inner
+                yield from _inside(inner)
 
 
 def joined(graphs: Sequence[Graph], links: Mapping[str, str]) -> Graph:
@@ -92,14 +116,7 @@ def _node(node: Any, renamed: Mapping[str, str], file: str) -> Node:
 
 
 def _free_names(node: Any) -> list[str]:
-    return [
-        name
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.GRAPH
-        for inner in attribute.g.node
-        for name in (*inner.input, *_free_names(inner))
-        if name
-    ]
+    return [name for inner in _inside(node) for name in inner.input if name]
 
 
 def _is_plain(attribute: Any) -> bool:

@@ -41,23 +41,29 @@ def localise(task: Task, saved: SavedModel, onnx_folder: Path, batch: Batch) -> 
     return localise_graphs(saved, head, [onnx_folder / name for name in graph_names(encodes=head.encodes)], batch)
 
 
-def localise_graphs(saved: SavedModel, head: Head, graphs: Sequence[Path], batch: Batch) -> Localised:
-    """As `localise`, for graphs by their files: one, or that which reads and that which writes."""
+def localise_graphs(
+    saved: SavedModel, head: Head, graphs: Sequence[Path], batch: Batch, results: Mapping[str, str] | None = None
+) -> Localised:
+    """As `localise`, for graphs by their files: one, or that which reads and that which writes.
+
+    `results`: what the graph calls the head's results, where it has names of its own for them.
+    """
     model = load(saved, head)
     opened = graphs_of(graphs)
     rows = tuple(int(row) for row in batch.rows if row >= 0)
     if keeps_cache(opened):
-        return localise_decoder(model, opened[0], batch.inputs, rows)
-    source = source_of(model, head, batch)
+        [logits] = (results or {name: name for name in head.results}).values()
+        return localise_decoder(model, opened[0], batch.inputs, rows, logits)
+    source = source_of(model, head, batch, results)
     values, graph = values_and_graph(opened, batch.inputs, cached=head.cached)
     return search(source, graph, values, rows)
 
 
-def source_of(model: Any, head: Head, batch: Batch) -> Source:
+def source_of(model: Any, head: Head, batch: Batch, results: Mapping[str, str] | None = None) -> Source:
     """What a model computes for a batch. Leaves the model in float64. Raises RunError E608."""
     inputs = taken_inputs(model, batch.inputs)
     arguments = {**head.arguments, **({"use_cache": False} if "use_cache" in _taken(model) else {})}
-    return traced(model, inputs, arguments, {name: name for name in head.results})
+    return traced(model, inputs, arguments, results or {name: name for name in head.results})
 
 
 def _taken(model: Any) -> Mapping[str, Any]:

@@ -33,22 +33,24 @@ def keeps_cache(opened: Sequence[Opened]) -> bool:
     return len(opened) == 1 and any(name.startswith(PAST) for name in opened[0].graph.inputs)
 
 
-def localise_decoder(model: Any, opened: Opened, inputs: Mapping[str, Array], rows: tuple[int, ...]) -> Localised:
+def localise_decoder(
+    model: Any, opened: Opened, inputs: Mapping[str, Array], rows: tuple[int, ...], logits: str = "logits"
+) -> Localised:
     """The first layer of a decoder that its graph computes otherwise: without a cache, else one token after one.
 
-    Leaves the model in float64.
+    `logits`: what the graph calls them. Leaves the model in float64.
     """
     try:
         layers = cache_sizes(model)
     except CacheError as error:
         raise unfollowed(model, error) from error
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    whole = _followed(model, layers, {**given, **_empty(layers, len(given["input_ids"]))})
+    whole = _followed(model, layers, logits, {**given, **_empty(layers, len(given["input_ids"]))})
     found = search(whole, opened.graph, values_of(opened, feeds_of(opened, given, cached=True)), rows)
     if found.found or given["input_ids"].shape[1] < 2:
         return found
     token = _last_token(given, whole)
-    step = _followed(model.float(), layers, token)
+    step = _followed(model.float(), layers, logits, token)
     feeds = feeds_of(opened, token, cached=True)
     found = search(step, opened.graph, values_of(opened, feeds), rows[:1])
     if not found.found:
@@ -80,12 +82,12 @@ def unfollowed(model: Any, error: Exception) -> RunError:
     return RunError("E608", message, "compare outputs alone: leave out --bisect")
 
 
-def _followed(model: Any, layers: tuple[LayerSizes, ...], given: Mapping[str, Array]) -> Source:
+def _followed(model: Any, layers: tuple[LayerSizes, ...], logits: str, given: Mapping[str, Array]) -> Source:
     """What a decoder computes of tokens after a cache. The caches after it are answers too."""
     mask, num_new = given["attention_mask"], given["input_ids"].shape[1]
     arrays = {**given, "position_ids": positions(mask, num_new)}
     tensors = {identifier(name): torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-    results = {"logits": "logits"} | {identifier(present): present for _, present in cache_names(len(layers))}
+    results = {"logits": logits} | {identifier(present): present for _, present in cache_names(len(layers))}
     return _traced(model, tensors, {}, results, Flat(model, len(layers)))
 
 
@@ -105,7 +107,7 @@ def _last_token(given: Mapping[str, Array], whole: Source) -> dict[str, Array]:
     caches = {
         name.replace(PRESENT, PAST): whole.values[number].array[:1, :, : count - 1]
         for name, number in whole.results.items()
-        if name != "logits"
+        if name.startswith(PRESENT)
     }
     return {"input_ids": seen["input_ids"][:, -1:], "attention_mask": seen["attention_mask"], **caches}
 
@@ -114,7 +116,7 @@ def _differing(step: Source, outputs: Mapping[str, Array]) -> Iterator[str]:
     """Caches that differ after the step, and where."""
     for name, number in step.results.items():
         value = step.values[number]
-        if name == "logits" or name not in outputs:
+        if not name.startswith(PRESENT) or name not in outputs:
             continue
         if outputs[name].shape != value.array.shape:
             yield f"{name} has the shape {list(outputs[name].shape)}, the source's {list(value.array.shape)}"
