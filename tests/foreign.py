@@ -74,8 +74,8 @@ def export_classifier(model_folder: Path, out: Path, *, varies: bool = True, scr
     ids = torch.arange(32).reshape(2, 16) + 5
     inputs = (ids, torch.ones_like(ids), torch.zeros_like(ids))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)}
-    by_name = dict.fromkeys(names, {0: "batch", 1: "sequence"} if scripted else axes)
-    sizes = {"dynamic_axes" if scripted else "dynamic_shapes": by_name} if varies else {}
+    by_name: Any = dict.fromkeys(names, {0: "batch", 1: "sequence"} if scripted else axes)
+    sizes: dict[str, Any] = {"dynamic_axes" if scripted else "dynamic_shapes": by_name} if varies else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx's own, about its own

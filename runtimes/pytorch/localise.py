@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.export.facts import PAST, PRESENT, graph_names
 from runtimes.export.feeds import for_writing
-from runtimes.export.intermediates import Opened, feeds_of, joined, open_graph, outputs_of, values_of
+from runtimes.export.intermediates import Fed, Opened, fed, joined, open_graph, outputs_of, values_of
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.search import search
 from runtimes.localisation.values import Array, Graph, Source
@@ -55,12 +55,12 @@ def localise_graphs(
         [logits] = (results or {name: name for name in head.results}).values()
         return localise_decoder(model, opened[0], batch.inputs, rows, logits)
     source = source_of(model, head, batch, results)
-    values, graph = values_and_graph(opened, batch.inputs, cached=head.cached)
-    return search(source, graph, values, rows)
+    found, graph = fed_graphs(opened, batch.inputs, cached=head.cached)
+    return search(source, graph, chain.from_iterable(map(values_of, found)), rows)
 
 
 def source_of(model: Any, head: Head, batch: Batch, results: Mapping[str, str] | None = None) -> Source:
-    """What a model computes for a batch. Leaves the model in float64. Raises RunError E608."""
+    """What a model computes for a batch. Raises RunError E608."""
     inputs = taken_inputs(model, batch.inputs)
     arguments = {**head.arguments, **({"use_cache": False} if "use_cache" in _taken(model) else {})}
     return traced(model, inputs, arguments, results or {name: name for name in head.results})
@@ -88,21 +88,15 @@ def graphs_of(files: Sequence[Path]) -> list[Opened]:
     return [*(open_graph(file, prefix=_ENCODER, told=True) for file in before), open_graph(last, told=bool(before))]
 
 
-def values_and_graph(
-    opened: Sequence[Opened], inputs: Mapping[str, Array], *, cached: bool
-) -> tuple[Iterator[tuple[str, Array]], Graph]:
-    """All values of a model's graphs for a batch by name, as they are computed, and the graphs as one.
-
-    `cached`: positions are counted as decoders count them.
-    """
+def fed_graphs(opened: Sequence[Opened], inputs: Mapping[str, Array], *, cached: bool) -> tuple[list[Fed], Graph]:
+    """A model's graphs, fed for a batch, and as one graph. `cached`: positions are counted as decoders count them."""
     if len(opened) == 1:
         [one] = opened
-        return values_of(one, feeds_of(one, inputs, cached=cached)), one.graph
+        return [fed(one, inputs, cached=cached)], one.graph
     encoder, decoder = opened
-    feeds = feeds_of(encoder, inputs, cached=False)
-    encoded = outputs_of(encoder, feeds)
+    reading = fed(encoder, inputs, cached=False)
+    encoded = outputs_of(reading)
     read = {name: name.replace(PRESENT, PAST).replace(_HIDDEN, _SEEN) for name in encoded}
     given = {**for_writing(inputs), **{read[name]: array for name, array in encoded.items()}}
     links = {read[name]: encoder.renamed[name] for name in encoded if read[name] in decoder.graph.inputs}
-    values = chain(values_of(encoder, feeds), values_of(decoder, feeds_of(decoder, given, cached=True)))
-    return values, joined([encoder.graph, decoder.graph], links)
+    return [reading, fed(decoder, given, cached=True)], joined([encoder.graph, decoder.graph], links)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from runtimes.errors import RunError
 onnx = pytest.importorskip("onnx", reason="needs the onnx extra")
 from onnx import TensorProto, helper  # noqa: E402  (where it is installed)
 
-from runtimes.export.intermediates import open_graph, values_of  # noqa: E402  (likewise)
+from runtimes.export.intermediates import fed, open_graph, portions, portions_of, values_of  # noqa: E402  (likewise)
 
 FLOAT = TensorProto.FLOAT
 X = np.array([1.0, 2.0], np.float32)
@@ -33,7 +34,7 @@ def test_values_inside_of_a_function_of_the_file_are_seen(tmp_path: Path) -> Non
     twice = helper.make_function("own", "Twice", ["a"], ["c"], inside, [helper.make_opsetid("", 18)])
     node = helper.make_node("Twice", ["x"], ["y"], domain="own")
     opened = open_graph(save(tmp_path / "m.onnx", [node], [twice], inputs=(("x", FLOAT),)))
-    found = [array for _, array in values_of(opened, {"x": X})]
+    found = [array for _, array in values_of(fed(opened, {"x": X}, cached=False))]
     assert any(np.allclose(array, np.exp(X)) for array in found)
     assert any(np.allclose(array, -np.exp(X)) for array in found)
 
@@ -45,3 +46,20 @@ def test_a_graph_that_is_inside_of_a_branch_is_one_error(tmp_path: Path) -> None
     inputs = (("x", FLOAT), ("use_cache_branch", TensorProto.BOOL))
     with pytest.raises(RunError, match="4 of its 5 operators are inside of If, of which only what comes out is seen"):
         open_graph(save(tmp_path / "m.onnx", [node], [], inputs=inputs))
+
+
+def test_values_are_asked_for_by_their_bytes(tmp_path: Path) -> None:
+    """Sixteen bytes each, as no shape says how wide a number is."""
+    names = ["x", "a", "b", "c", "y"]
+    nodes = [helper.make_node("Exp", [one], [other]) for one, other in pairwise(names)]
+    one = fed(open_graph(save(tmp_path / "m.onnx", nodes, [], inputs=(("x", FLOAT),))), {"x": X / 9}, cached=False)
+    whole, halves = ([*portions_of(one, most=most)] for most in (1 << 20, 40))
+    assert [[*portion] for portion in whole] == [["a", "b", "c", "y"]]
+    assert [[*portion] for portion in halves] == [["a", "b"], ["c", "y"]]
+    assert all(np.array_equal(array, whole[0][name]) for portion in halves for name, array in portion.items())
+    assert [[*portion] for portion in portions_of(one, {"c", "a"}, most=1)] == [["a"], ["c"]]
+
+
+def test_a_portion_is_one_value_where_that_is_larger() -> None:
+    assert [*portions({"a": 3, "b": 9, "c": 1, "d": 2}, 4)] == [["a"], ["b"], ["c", "d"]]
+    assert [*portions({}, 4)] == []
