@@ -58,10 +58,12 @@ def test_a_column_or_a_row_of_a_large_value_that_is_wrong_is_seen(fault: Any) ->
 
 
 def test_a_pass_keeps_of_each_value_so_much_and_holds_no_tensor_that_the_model_lets_go() -> None:
-    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    pytest.importorskip("torch", reason="needs the torch extra")
+    import torch
+
     from runtimes.pytorch.traced import trace
 
-    class Deep(torch.nn.Module):  # type: ignore[misc]  # torch may not be installed
+    class Deep(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(6))
