@@ -108,15 +108,16 @@ def verify_source(found: Found, asked: Asked) -> Compared:
         decoder=other.decoder if exact else None,
         localise=(lambda batch, _: localise_other(found, other, batch)) if exact else None,
     )
+    source = found.source()
     with tempfile.TemporaryDirectory() as out:
         verified = verify_export(
             step,
             held_out=held_out,
             encoder=reader,
-            stages=[found.source(), stage],
-            noise=found.noise(),
+            stages=[source.stage(SOURCE), stage],
+            noise=source.noise(),
             out=Path(out),
-            writer=found.writer(step, reader),
+            writer=source.writer(step.generation, reader),
         )
     [edge] = verified.verification.edges
     compared = edge.checks
