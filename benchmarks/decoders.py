@@ -88,7 +88,7 @@ def compared(run: Finished, bundles: Sequence[Bundle], options: argparse.Namespa
     writers = [*_of_transformers(run, rows, options.new_tokens)]
     writers += [writer for bundle in bundles for writer in _of_bundle(bundle, rows, options)]
     written = {writer.name: [writer.write(prompt) for prompt in prompts] for writer in writers}
-    margins = [*_margins(run, first, prompts, written[SOURCE])]
+    undecided = [*margins(run, first, prompts, written[SOURCE])]
     timed = {writer.name: [partial(writer.write, prompt) for prompt in prompts[: options.timed]] for writer in writers}
     rates = {name: options.new_tokens / seconds for name, seconds in medians(timed, options.repeats).items()}
     cells = [
@@ -97,7 +97,7 @@ def compared(run: Finished, bundles: Sequence[Bundle], options: argparse.Namespa
             "" if writer.loss is None else f"{writer.loss:.4f}",
             f"{writer.num_bytes / 2**20:.1f}",
             f"{rates[writer.name]:.1f} ({rates[writer.name] / rates[SOURCE]:.2f})",
-            _agreement(written[SOURCE], written[writer.name], margins, first.manifest.tolerance),
+            agreement(written[SOURCE], written[writer.name], undecided, first.manifest.tolerance),
         ]
         for writer in writers
     ]
@@ -113,6 +113,18 @@ def _of_transformers(run: Finished, rows: Table, new_tokens: int) -> Iterator[Wr
     task, saved = run.step(VerifyExport).task, run.saved()
     head = tasks.module_of(task).head(task)
     model: Any = load_saved(saved, head)
+    size = sum(file.stat().st_size for file in saved.folder.glob("*.safetensors"))
+    outputs = outputs_of(scores_of(model, head), rows, np.arange(len(rows.lengths)), rows_at_once(head, 16))
+    yield Writer(
+        SOURCE,
+        generating(model, new_tokens),
+        size,
+        _loss(tasks.module_of(task).score(task, [Perplexity()], rows.targets, outputs)),
+    )
+
+
+def generating(model: Any, new_tokens: int) -> Write:
+    """A model of transformers as it writes greedily, past every end."""
     settings = model.generation_config
     settings.eos_token_id, settings.pad_token_id, settings.do_sample = None, 0, False
     settings.temperature = settings.top_p = settings.top_k = None
@@ -124,9 +136,7 @@ def _of_transformers(run: Finished, rows: Table, new_tokens: int) -> Iterator[Wr
         tokens: list[int] = found[0, len(prompt) :].tolist()
         return tokens
 
-    size = sum(file.stat().st_size for file in saved.folder.glob("*.safetensors"))
-    outputs = outputs_of(scores_of(model, head), rows, np.arange(len(rows.lengths)), rows_at_once(head, 16))
-    yield Writer(SOURCE, write, size, _loss(tasks.module_of(task).score(task, [Perplexity()], rows.targets, outputs)))
+    return write
 
 
 def _loss(metrics: dict[str, float]) -> float:
@@ -148,21 +158,21 @@ def _of_bundle(bundle: Bundle, rows: Table, options: argparse.Namespace) -> Iter
     metrics = tasks.module_of(bundle.task).score(bundle.task, [Perplexity()], rows.targets, outputs)
     yield Writer(f"onnxruntime {name}", write, size, _loss(metrics))
     if (bundle.folder / "genai_config.json").is_file() and find_spec("onnxruntime_genai"):
-        yield Writer(f"onnxruntime-genai {name}", _genai(bundle.folder, options), size, None)
+        yield Writer(f"onnxruntime-genai {name}", genai(bundle.folder, options.new_tokens, options.threads), size, None)
 
 
-def _genai(folder: Path, options: argparse.Namespace) -> Write:
+def genai(folder: Path, new_tokens: int, threads: int) -> Write:
     """A bundle as onnxruntime-genai writes with it, past every end."""
     import onnxruntime_genai  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     config = onnxruntime_genai.Config(str(folder))
-    decoder = json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": options.threads}}}})
+    decoder = json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
     config.overlay(decoder)
     model = onnxruntime_genai.Model(config)
 
     def write(prompt: Ids) -> list[int]:
         params = onnxruntime_genai.GeneratorParams(model)
-        length = len(prompt) + options.new_tokens
+        length = len(prompt) + new_tokens
         params.set_search_options(do_sample=False, min_length=length, max_length=length)
         generator = onnxruntime_genai.Generator(model, params)
         generator.append_tokens(np.asarray([prompt], np.int32))
@@ -173,14 +183,14 @@ def _genai(folder: Path, options: argparse.Namespace) -> Write:
     return write
 
 
-def _margins(run: Finished, bundle: Bundle, prompts: Sequence[Ids], written: Sequence[Ids]) -> Iterator[np.ndarray]:
+def margins(run: Finished, bundle: Bundle, prompts: Sequence[Ids], written: Sequence[Ids]) -> Iterator[np.ndarray]:
     """How far the source's choice of each token is above the next one, in logits."""
     source = torch_decoder(run.saved(), device="cpu")
     found = scored(source.logits, prompts, written, pad_id=bundle.encoder.pad_id)
     return (reading.margins for reading in found)
 
 
-def _agreement(source: Sequence[Ids], other: Sequence[Ids], margins: Sequence[np.ndarray], tolerance: float) -> str:
+def agreement(source: Sequence[Ids], other: Sequence[Ids], margins: Sequence[np.ndarray], tolerance: float) -> str:
     """How many prompts are answered alike; of others, how many part where the source was as good as undecided."""
     parted = [
         margin[next(place for place, (one, two) in enumerate(zip(ours, theirs, strict=False)) if one != two)]

@@ -29,15 +29,15 @@ from transformers import PreTrainedModel
 from runtimes.export.facts import ExportFacts
 from runtimes.pytorch.inputs import input_names
 from runtimes.pytorch.onnx_graph import (
+    LARGEST_INSIDE,
     Axes,
     check_opset,
     check_runs,
-    check_size,
     exported,
     facts,
     name_axes,
-    new_file,
     strip,
+    write,
 )
 
 AXES = ("batch", "sequence")
@@ -54,8 +54,11 @@ def export(
     *,
     opset: int | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inside: int = LARGEST_INSIDE,
 ) -> ExportFacts:
-    """Facts about the graph written to `out`, float32, its weights inside; ExportError when there is none.
+    """Facts about the graph written to `out`, float32; ExportError when there is none.
+
+    Weights of more than `inside` bytes lie in a data file beside it.
 
     Inputs [batch, sequence] int64: input_ids, attention_mask and, where the model tells segments apart,
     token_type_ids; or, where `shapes` names inputs with the shape of a row in them, those [batch, *shape] float32.
@@ -63,21 +66,25 @@ def export(
     """
     inputs = _inputs(model, TRACED_LENGTHS, shapes)
     axes: dict[str, Axes] = {name: (AXES[0], *(shapes or {}).get(name, AXES[1:])) for name in inputs}
-    return write_whole(_trace(model, inputs, axes, opset), axes, out, opset, _inputs(model, PROBED_LENGTHS, shapes))
+    graph, probe = _trace(model, inputs, axes, opset), _inputs(model, PROBED_LENGTHS, shapes)
+    return write_probed(graph, axes, out, opset, probe, inside=inside)
 
 
-def write_whole(
-    graph: onnx_ir.Model, axes: Mapping[str, Axes], out: Path, opset: int | None, probe: Mapping[str, torch.Tensor]
+def write_probed(
+    graph: onnx_ir.Model,
+    axes: Mapping[str, Axes],
+    out: Path,
+    opset: int | None,
+    probe: Mapping[str, torch.Tensor],
+    *,
+    inside: int = LARGEST_INSIDE,
 ) -> ExportFacts:
-    """Facts about a graph that is written to `out` with its weights inside, once it has run on the inputs `probe`."""
+    """Facts about a graph that is written to `out` once it has run on the inputs `probe`."""
     name_axes(graph, axes)
     strip(graph)
     check_opset(graph, opset)
-    check_size(graph)
-    with new_file(out) as file:
-        file.write_bytes(onnx_ir.to_proto(graph).SerializeToString(deterministic=True))
-        check_runs(file, probe)
-    return facts(graph, num_bytes=out.stat().st_size)
+    num_bytes = write(graph, out, lambda file: check_runs(file, probe), inside=inside)
+    return facts(graph, num_bytes=num_bytes)
 
 
 def _inputs(

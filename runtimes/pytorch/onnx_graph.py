@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -26,10 +25,9 @@ from runtimes.export.session import session_options
 from runtimes.pytorch.quiet import quiet
 
 UNTRACEABLE = "torch.export can't trace this architecture for every size; please report it with its config.json"
-LARGEST_FILE = 2**31 - 1
-"""Bytes that one ONNX file can hold: protobuf's limit."""
 LARGEST_INSIDE = 2**30
-"""Bytes of weights that are written into the graph's own file, which is read as a whole; a data file is mapped."""
+"""Bytes of weights that are written into the graph's own file, which is read as a whole and, by protobuf, can't hold
+2 GiB; a data file is mapped."""
 BATCH = "batch_size"
 """The axis of rows in graphs with a cache: by this name transformers.js makes an empty one."""
 Axes = tuple[str | int, ...]
@@ -146,12 +144,6 @@ def check_opset(graph: onnx_ir.Model, opset: int | None) -> None:
         raise ExportError(f"asked for opset {opset}, the exporter wrote opset {graph.opset_imports['']}")
 
 
-def check_size(graph: onnx_ir.Model) -> None:
-    size = _weight_bytes(graph)
-    if size > LARGEST_FILE:
-        raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit in one ONNX file, which holds 2 GiB")
-
-
 def check_runs(file: Path, inputs: Mapping[str, torch.Tensor]) -> None:
     """Some models read a length as a plain number (Funnel), which goes into the graph unseen by torch."""
     try:
@@ -161,22 +153,6 @@ def check_runs(file: Path, inputs: Mapping[str, torch.Tensor]) -> None:
         raise ExportError(
             f"the graph runs only at the size it was traced with: {first_line(error)}", UNTRACEABLE
         ) from error
-
-
-@contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """A neighbour to write and check, which takes the name `path` when the block ends well."""
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield neighbour
-        with neighbour.open("rb+") as file:
-            os.fsync(file.fileno())
-        neighbour.replace(path)
-    except OSError as error:
-        raise ExportError(f"{path} can't be written: {error}") from error
-    finally:
-        neighbour.unlink(missing_ok=True)
 
 
 def share_embedding(graph: onnx_ir.Model) -> None:

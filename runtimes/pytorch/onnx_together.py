@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from runtimes.export.facts import ExportFacts
-from runtimes.pytorch.onnx import AXES, PROBED_LENGTHS, trace_inputs, write_whole
+from runtimes.pytorch.onnx import AXES, PROBED_LENGTHS, trace_inputs, write_probed
 from runtimes.pytorch.onnx_graph import Axes, exported
 
 
@@ -43,7 +43,7 @@ class SideBySide(nn.Module):
 
 
 def export_together(models: Mapping[str, PreTrainedModel], out: Path, *, opset: int | None = None) -> ExportFacts:
-    """Facts about the graph written to `out`, float32, its weights inside; ExportError when there is none.
+    """Facts about the graph written to `out`, float32; ExportError when there is none.
 
     Inputs are those of the models, [batch, sequence] int64; each output has its task's name. `out` appears whole or not
     at all.
@@ -58,7 +58,7 @@ def export_together(models: Mapping[str, PreTrainedModel], out: Path, *, opset: 
     graph = exported(SideBySide(models, tuple(inputs)).eval(), type(first).__name__, inputs, dims, opset)
     name_outputs(graph, tuple(models))
     once(graph)
-    return write_whole(graph, axes, out, opset, trace_inputs(first, PROBED_LENGTHS))
+    return write_probed(graph, axes, out, opset, trace_inputs(first, PROBED_LENGTHS))
 
 
 def once(graph: onnx_ir.Model) -> None:

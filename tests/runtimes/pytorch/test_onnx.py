@@ -120,6 +120,20 @@ def test_the_file_is_one_and_says_nothing_about_the_machine_that_wrote_it(export
     assert b".py" not in out.read_bytes()
 
 
+def test_weights_that_one_file_could_not_hold_lie_beside_it(exported: Exported, tmp_path: Path) -> None:
+    source, inside, _ = exported
+    facts = export(traceable(SavedModel(source), HEAD), tmp_path / "model.onnx", inside=1000)
+    files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(files) == ["model.onnx", "model.onnx_data"]
+    assert files["model.onnx_data"] > files["model.onnx"]
+    assert facts.num_bytes == sum(files.values())
+    batch = padded(3, 20)
+    [found], [expected] = (
+        onnxruntime.InferenceSession(file).run(None, batch) for file in (tmp_path / "model.onnx", inside)
+    )
+    assert np.array_equal(found, expected)
+
+
 def test_the_export_is_silent_deterministic_and_restores_what_it_silenced(
     exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
