@@ -21,6 +21,7 @@ from compiler.files import write_json
 from compiler.functions import is_function, shapes_of
 from compiler.generation import Generation
 from compiler.metrics import Metric
+from compiler.origin import Origin
 from compiler.plan import ExportModel, ModelFiles, Package, Plan, Quantize, VerifyExport
 from compiler.precisions import drop_of
 from compiler.recipe import Export, Onnx, Verify
@@ -30,6 +31,7 @@ from compiler.typed import to_json
 from runtimes import export
 from runtimes.bundles.manifest import digest_of_rows
 from runtimes.bundles.package import Parts, package
+from runtimes.bundles.provenance import Provenance
 from runtimes.events import Said, StepFinished, StepStarted
 from runtimes.rows.features import Table
 from runtimes.rows.inputs import Row, identities, open_reader
@@ -68,6 +70,7 @@ class Found:
     rows: Sequence[Row] | None  # by role; None: those that are made up
     metrics: tuple[Metric, ...]  # none where the rows have no answers
     verify: Verify
+    origin: Origin  # for the card
 
     @property
     def saved(self) -> SavedModel:
@@ -142,6 +145,7 @@ def plan_of(found: Found, exported: Export) -> Plan:
         max_length=found.max_length,
         columns=found.columns,
         generation=found.generation,
+        origin=found.origin,
     )
     packaged = (bundle,) if function or isinstance(exported, Onnx) else ()
     return Plan(name=found.name, target="cpu", steps=(write, *quantize, verify, *packaged), choices=())
@@ -258,6 +262,15 @@ def _package(step: Package, plan: Plan, found: Found, work: Path, out: Path) -> 
         verify_folder=work / "verify",
         key=plan.keys()[step.id],
         versions=versions_of(RECORDED),
+        provenance=_provenance(found),
     )
     verification = package(step, parts, out)
     yield Said(step=step.id, message=f"verified as its receiver will: {report_lines(verification)[-1]}")
+
+
+def _provenance(found: Found) -> Provenance:
+    """Where the model is from: it is the base itself, or was tuned from it before we saw it."""
+    if not found.origin.tuned:
+        return Provenance(origin=found.origin, base_files=found.files.files)
+    weights = {name: digest for name, digest in found.files.files.items() if name.endswith(".safetensors")}
+    return Provenance(origin=found.origin, weights={f"model/{name}": digest for name, digest in weights.items()})

@@ -330,8 +330,7 @@ def verify(
         if bundle is None:
             raise click.UsageError("name the run or the bundle whose layers are to be compared")
         refuse_with_bisect(options)
-        source = Path(options["source"]) if options["source"] is not None else None
-        bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
+        bisect_named(bundle, runs_folder, options["source"], options["revision"], threads, as_json=as_json)
         return
     refuse_unread(bundle, other, options)
     if bundle is None or other is not None:

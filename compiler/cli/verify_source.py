@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,9 +64,10 @@ def refuse_unread(bundle: Path | None, other: Path | None, options: Mapping[str,
         raise click.UsageError(f"nothing reads {given[0]} without --source")
 
 
-def refuse_with_bisect(options: Iterable[str]) -> None:
+def refuse_with_bisect(options: Mapping[str, Any]) -> None:
     """Raises UsageError for what nothing reads with --bisect: it chooses its rows itself."""
-    if given := given_options({"other", *options} - {"source"}):
+    read = {"source", "revision"} if options["source"] is not None else set()
+    if given := given_options({"other", *options} - read):
         raise click.UsageError(f"nothing reads {given[0]} with --bisect")
 
 
