@@ -1,8 +1,8 @@
 """Which value of a graph is which value of its source, by what they hold: names mean nothing in a graph of others.
 
 A value of the graph is one of the source's when all numbers that are kept of it (see digest) agree within rounding, in
-the same order or with axes turned. A few order statistics, which no turning changes and no rounding moves further than
-it moves a number, leave few pairs to be compared.
+the same order or with axes turned. A few statistics of all its numbers, which no turning changes and no rounding moves
+further than it moves a number, leave few pairs to be compared.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ where one slips through, what is computed from it is wrong too, and is named in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from runtimes.localisation.values import HUGE, Array, is_telling, scale_of
 
 MOST_KEPT = 1 << 15
-NUM_STATISTICS = 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,7 +25,7 @@ class Digest:
 
     shape: tuple[int, ...]
     numbers: Array  # at `places` of its flat order
-    statistics: npt.NDArray[np.float64]  # of all its numbers, see `statistics`
+    statistics: npt.NDArray[np.float64]  # of all its numbers
     scale: float  # see scale_of
     telling: bool  # see is_telling
 
@@ -48,7 +48,7 @@ def digest(array: Array, most: int = MOST_KEPT) -> Digest:
     """What is kept of a value: at most so many of its numbers."""
     return Digest(
         shape=array.shape,
-        numbers=array.ravel()[places(array.size, most)],
+        numbers=taken(array, places(array.size, most)),
         statistics=statistics(array),
         scale=scale_of(array),
         telling=is_telling(array),
@@ -57,22 +57,30 @@ def digest(array: Array, most: int = MOST_KEPT) -> Digest:
 
 def places(size: int, most: int) -> npt.NDArray[np.int64]:
     """Places in an array of a size: all of them, or one drawn in each of `most` equal parts; always the same."""
-    if size <= most:
-        return np.arange(size)
+    return np.arange(size) if size <= most else _drawn(size, most)
+
+
+@lru_cache(maxsize=32)
+def _drawn(size: int, most: int) -> npt.NDArray[np.int64]:
     bounds = np.arange(most + 1) * size // most
     found: npt.NDArray[np.int64] = np.random.default_rng(size).integers(bounds[:-1], bounds[1:])
     return found
 
 
 def statistics(array: Array) -> npt.NDArray[np.float64]:
-    """Order statistics: values at places spread over the sorted array, which no turning of its axes changes."""
-    flat = np.clip(array.ravel().astype(np.float64), -HUGE, HUGE)
-    at = np.linspace(0, flat.size - 1, NUM_STATISTICS).round().astype(np.int64)
-    found: npt.NDArray[np.float64] = np.partition(flat, np.unique(at))[at]
-    return found
+    """The least and the largest number, and of those that are no infinities three means: plain, of sizes, of squares.
+
+    No turning of axes changes one of them, and no rounding moves one further than it moves a number.
+    """
+    flat = array.ravel().astype(np.float64)
+    ends = np.clip([flat.min(), flat.max()], -HUGE, HUGE)
+    np.copyto(flat, 0.0, where=~(np.abs(flat) < HUGE))
+    return np.array([*ends, flat.mean(), np.abs(flat).mean(), np.sqrt(flat @ flat / flat.size)])
 
 
 def taken(array: Array, at: npt.NDArray[np.int64]) -> Array:
     """The numbers of an array at places of its flat order, of which no copy is made."""
-    found: Array = np.atleast_1d(array)[np.unravel_index(at, array.shape or (1,))]
+    if array.flags.c_contiguous:
+        return array.reshape(-1)[at]
+    found: Array = array[np.unravel_index(at, array.shape)]
     return found

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from runtimes.localisation.alignment import tolerances
-from runtimes.localisation.digest import MOST_KEPT, Digest, digest, statistics, taken
+from runtimes.localisation.digest import MOST_KEPT, Digest, digest
 from runtimes.localisation.values import HUGE, LARGEST_INDEX, Array, Recorded, Source
 from runtimes.pytorch.precision import exact_float32
 from runtimes.verification.tolerance import FLOOR_ULPS, NOISE_FACTOR
@@ -159,7 +159,7 @@ def trace(
     def keep(number: int, array: Array) -> tuple[Digest, float]:
         held = digest(np.array(array, np.float32), array.size if number in answered else MOST_KEPT)
         exact = double.calls[number].kept if number < len(double.calls) else None
-        return held, 0.0 if exact is None else _noise(array, exact)
+        return held, 0.0 if exact is None else _noise(held, exact)
 
     single = _run(model.float(), call, {**inputs, **arguments}, results, keep)
     held, noises = zip(*(each.kept for each in single.calls), strict=True)
@@ -210,15 +210,16 @@ def _run(
     return recorder.found
 
 
-def _noise(array: Array, exact: Digest) -> float:
+def _noise(held: Digest, exact: Digest) -> float:
     """The largest |float32 - float64| of a value, over the numbers that are kept and are no infinities."""
-    if array.shape != exact.shape:
+    if held.shape != exact.shape:
         return 0.0
-    pairs = ((taken(array, exact.places), exact.numbers), (statistics(array), exact.statistics))
-    return max(_largest(one.astype(np.float64), two) for one, two in pairs)
+    numbers = held.numbers if held.numbers.size == exact.numbers.size else held.numbers[exact.places]
+    return max(_largest(numbers, exact.numbers), _largest(held.statistics, exact.statistics))
 
 
 def _largest(one: Array, two: Array) -> float:
+    one = one.astype(np.float64)
     counted = (np.abs(one) < HUGE) & (np.abs(two) < HUGE)
     return float(np.abs(one[counted] - two[counted]).max(initial=0.0))
 
