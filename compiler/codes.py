@@ -287,12 +287,14 @@ CODES: dict[str, Code] = {
     "E607": Code(
         "nothing to compare layers of",
         "`recipe verify --bisect` holds an ONNX graph to the model that it was made from, layer by layer. The run has "
-        "no such export or its parts are gone, or a bundle was given without --source.",
+        "no such export or its parts are gone, a bundle was given without --source, or the weights of a graph are "
+        "rounded, so that every layer of it differs.",
     ),
     "E608": Code(
         "layers that can't be followed",
         "A value inside of the graph or the model can't be looked at: the graph does not run without optimizations, "
-        "takes an input that rows don't have, or the model has virtual tokens.",
+        "takes an input that rows don't have, or most of it is inside of a branch, as of decoders that were "
+        "merged from two; or the model has virtual tokens.",
     ),
     "E620": Code(
         "the server can't listen",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from compiler.weights import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from compiler.hub import Files
@@ -51,8 +54,10 @@ class Origin:
     description: str = ""  # the recipe's
     base_model: str = ""  # a hub id, or the name of a folder
     on_hub: bool = False  # whether it is a hub id
-    licence: Licence = NO_LICENCE  # the base model's
+    licence: Licence = field(default=NO_LICENCE, metadata={"key": False})
+    """The base model's. Not in a key: whether its card is there differs from one machine's cache to another's."""
     datasets: tuple[str, ...] = ()  # of the hub
+    tuned: bool = field(default=False, metadata={"later": True})  # the model was tuned from it before a recipe saw it
 
 
 NO_ORIGIN = Origin()
@@ -65,6 +70,24 @@ def licence_of(files: Files) -> Licence:
         return named
     texts = [_text(files, name) for name in _LICENCE_FILES if name in files.names]
     return next((Licence(id=found) for text in texts if (found := _titled(text))), NO_LICENCE)
+
+
+def base_named(files: Files) -> str | None:
+    """The base model that a model's card names, or the configuration of its adapter; None where both are silent."""
+    named = _metadata(_text(files, CARD)).get("base_model") if CARD in files.names else None
+    if isinstance(named, list) and len(named) == 1:
+        [named] = named
+    if not named and ADAPTER_CONFIG in files.names:
+        named = _object(_text(files, ADAPTER_CONFIG)).get("base_model_name_or_path")
+    return _line(named) or None
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _text(files: Files, name: str) -> str:

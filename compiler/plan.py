@@ -242,6 +242,7 @@ class Quantize:
     inputs: tuple[str, ...] = field(metadata=_NO_KEY)  # (export, [prepare, where ranges are seen on its rows])
     task: Task
     export: Onnx
+    calibration: str = field(default="", metadata=_LATER)  # sha256 of the rows of ranges, where no step prepares them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,22 @@ from typing import Any, TextIO
 
 from compiler.files import PART, remove_parts, write_json, write_text
 from compiler.hub import Sources
+from compiler.origin import NO_LICENCE
 from compiler.placement import Placement
-from compiler.plan import Evaluate, ExportModel, ExportTogether, Plan, Step, VerifyExport, trainings
+from compiler.plan import (
+    Evaluate,
+    ExportModel,
+    ExportTogether,
+    Package,
+    PackageTogether,
+    Plan,
+    Step,
+    VerifyExport,
+    trainings,
+)
 from runtimes import checkpoints, steps
 from runtimes.backends import require_device, require_moments, require_runtime
+from runtimes.bundles.manifest import read_manifest
 from runtimes.errors import GateError, Interrupted
 from runtimes.events import Said, StepFailed, StepFinished, StepReused, StepSkipped, StepStarted, to_json
 from runtimes.export import require_format, unrun
@@ -25,14 +37,15 @@ from runtimes.metrics.texts import require_packages
 from runtimes.report import Ended, State, write_report
 from runtimes.store import Receipt, Store
 
+BUNDLE = "bundle"
 # Output of a step -> the name by which the run's folder refers to it.
 LINKS = {
     "train": ("model", "adapter"),
     "train-together": ("model", "adapter"),
     "merge": ("model",),
     "export": ("mlx", "coreml"),
-    "package": ("bundle",),
-    "package-together": ("bundle",),
+    "package": (BUNDLE,),
+    "package-together": (BUNDLE,),
     "verify": ("verification.json", "bisect.json"),
 }
 RESUMABLE = ("prepare", "train", "train-together")
@@ -200,11 +213,21 @@ def _of_all(failed: Mapping[str, GateError]) -> GateError:
 
 
 def _can_go_on(step: Step, folder: Path) -> bool:
-    """Whether a finished gate left something that could not be run where it was, and can be here."""
+    """Whether more can be done here of a finished step than was: a gate run, or a licence told that was not known."""
+    if isinstance(step, (Package, PackageTogether)):
+        return _knows_more(step, folder)
     if not isinstance(step, VerifyExport) or unrun(step.export):
         return False
     found = json.loads((folder / "verification.json").read_text(encoding="utf-8"))
     return found["verification"]["passed"] is None
+
+
+def _knows_more(step: Package | PackageTogether, folder: Path) -> bool:
+    """Whether the base model's licence is known here, and is not what the bundle says."""
+    parts = {"": step} if isinstance(step, Package) else step.parts
+    known = {name: part.origin.licence for name, part in parts.items() if part.origin.licence != NO_LICENCE}
+    told = {name: read_manifest(folder / BUNDLE / name).provenance.origin.licence for name in known}
+    return told != known
 
 
 def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> None:

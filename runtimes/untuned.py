@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from compiler.files import PART, sync_folder, write_json
 from compiler.functions import is_function, shapes_of
 from compiler.generation import Generation
 from compiler.metrics import Metric
+from compiler.origin import Origin
 from compiler.plan import ExportModel, ModelFiles, Package, Plan, Quantize, VerifyExport
 from compiler.precisions import drop_of
 from compiler.recipe import Export, Onnx, Verify
@@ -30,13 +30,13 @@ from compiler.tasks import Example, Task
 from compiler.tasks import module_of as compiler_module_of
 from compiler.typed import to_json
 from runtimes import export
-from runtimes.backends import backend
+from runtimes.bundles.manifest import digest_of_rows
 from runtimes.bundles.package import Parts, package
+from runtimes.bundles.provenance import Provenance
 from runtimes.errors import RunError
 from runtimes.events import Said, StepFinished, StepStarted
-from runtimes.generation.answers import writing_of
-from runtimes.rows.inputs import Row, open_reader
-from runtimes.rows.tokens import Encoder
+from runtimes.rows.features import Table
+from runtimes.rows.inputs import Row, identities, open_reader
 from runtimes.rows.windows import windows_of
 from runtimes.saved import SavedModel
 from runtimes.steps.package import graphs_of
@@ -45,9 +45,10 @@ from runtimes.store import RECORDED, versions_of
 from runtimes.tasks.interface import InputReader
 from runtimes.verification.comparison import HeldOut, encoded
 from runtimes.verification.costs import cost_lines
-from runtimes.verification.edges import NoiseFunction, Writer, verify_export
+from runtimes.verification.edges import verify_export
 from runtimes.verification.gate import report_lines, require_passed
 from runtimes.verification.sample_rows import sample_rows
+from runtimes.verification.stages import Model, written_stages
 
 SOURCE = "source"
 """The stage that others are compared with: the model as it was found, in float32."""
@@ -72,6 +73,7 @@ class Found:
     rows: Sequence[Row] | None  # by role; None: those that are made up
     metrics: tuple[Metric, ...]  # none where the rows have no answers
     verify: Verify
+    origin: Origin  # for the card
 
     @property
     def saved(self) -> SavedModel:
@@ -110,25 +112,13 @@ class Found:
             model=self.files,
         )
 
-    def source(self) -> export.Stage:
-        """The model as a stage."""
-        scores = partial(backend(ENGINE).scores, self.task, self.saved, DEVICE)
-        return export.Stage(SOURCE, scores, files=self.saved.weights)
-
-    def noise(self) -> NoiseFunction:
-        """The float32 noise of its outputs."""
-        return partial(backend(ENGINE).float32_noise, self.task, self.saved)
-
-    def writer(self, step: VerifyExport, reader: InputReader) -> Writer | None:
-        """How it writes, where it does."""
-        if step.generation is None or not isinstance(reader, Encoder):
-            return None
-        writing = writing_of(self.task, reader, step.generation, self.folder)
-        return Writer(writing, partial(backend(ENGINE).decoder, self.task, self.saved, DEVICE))
+    def source(self) -> Model:
+        """The model as the gate asks it."""
+        return Model(task=self.task, saved=self.saved, engine=ENGINE, device=DEVICE)
 
 
 def plan_of(found: Found, exported: Export) -> Plan:
-    """The steps of an export, with their keys: what the model and the choices are, and not the rows."""
+    """The steps of an export, with their keys: what the model and the choices are, and the rows that ranges are of."""
     rounds = isinstance(exported, Onnx) and not exported.is_exact
     whole = exported.whole if isinstance(exported, Onnx) and rounds else exported
     function = is_function(exported, found.task)
@@ -137,7 +127,11 @@ def plan_of(found: Found, exported: Export) -> Plan:
     quantize = (
         (
             Quantize(
-                id="quantize", inputs=("export",), task=found.task, export=replace(exported, max_metric_drop="auto")
+                id="quantize",
+                inputs=("export",),
+                task=found.task,
+                export=replace(exported, max_metric_drop="auto"),
+                calibration=_calibration(found) if exported.precision == "int8-static" else "",
             ),
         )
         if isinstance(exported, Onnx) and rounds
@@ -154,6 +148,7 @@ def plan_of(found: Found, exported: Export) -> Plan:
         max_length=found.max_length,
         columns=found.columns,
         generation=found.generation,
+        origin=found.origin,
     )
     packaged = (bundle,) if function or isinstance(exported, Onnx) else ()
     return Plan(name=found.name, target="cpu", steps=(write, *quantize, verify, *packaged), choices=())
@@ -223,33 +218,35 @@ def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
 
 def _quantize(step: Quantize, found: Found, work: Path) -> str:
     """Rounds the graph; what int8-static sees the ranges on are the rows that are given."""
-    rows = None
-    if step.export.precision == "int8-static":
-        reader = found.reader()
-        rows = encoded(step.task, [Example(row=row) for row in found.held_out(reader).rows], reader)
+    rows = _calibration_rows(found)[1] if step.export.precision == "int8-static" else None
     return quantized(step, work / "export", work / "quantize", rows)
 
 
-def _stages(step: VerifyExport, plan: Plan, found: Found, work: Path) -> Iterator[export.Stage]:
-    """What was written, and as it was rounded."""
-    for name in step.inputs:
-        match plan.step(name):
-            case ExportModel(export=written) | Quantize(export=written):
-                yield from export.module_of(written).stages(written, step.task, found.saved, work / name, DEVICE)
+def _calibration_rows(found: Found) -> tuple[Sequence[Row], Table]:
+    """The rows on which int8-static sees ranges, and as they are read."""
+    reader = found.reader()
+    rows = found.held_out(reader).rows
+    return rows, encoded(found.task, [Example(row=row) for row in rows], reader)
+
+
+def _calibration(found: Found) -> str:
+    """The sha256 of these rows."""
+    return digest_of_rows(identities(found.task, *_calibration_rows(found)))
 
 
 def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path) -> Iterator[Any]:
     reader = found.reader()
     held_out = found.held_out(reader)
     yield Said(step=step.id, message=said_of_rows(found))
+    source = found.source()
     verified = verify_export(
         step,
         held_out=held_out,
         encoder=reader,
-        stages=[found.source(), *_stages(step, plan, found, work)],
-        noise=found.noise(),
+        stages=[source.stage(SOURCE), *written_stages(step, plan, found.saved, work.joinpath, DEVICE)],
+        noise=source.noise(),
         out=work / "verify",
-        writer=found.writer(step, reader),
+        writer=source.writer(step.generation, reader),
     )
     report = to_json(verified.report)
     for line in (*cost_lines(report["costs"], report["stages"]), *report_lines(verified.verification)):
@@ -290,6 +287,15 @@ def _package(step: Package, plan: Plan, found: Found, work: Path) -> Iterator[An
         verify_folder=work / "verify",
         key=plan.keys()[step.id],
         versions=versions_of(RECORDED),
+        provenance=_provenance(found),
     )
     verification = package(step, parts, work / "bundle")
     yield Said(step=step.id, message=f"verified as its receiver will: {report_lines(verification)[-1]}")
+
+
+def _provenance(found: Found) -> Provenance:
+    """Where the model is from: it is the base itself, or was tuned from it before we saw it."""
+    if not found.origin.tuned:
+        return Provenance(origin=found.origin, base_files=found.files.files)
+    weights = {name: digest for name, digest in found.files.files.items() if name.endswith(".safetensors")}
+    return Provenance(origin=found.origin, weights={f"model/{name}": digest for name, digest in weights.items()})

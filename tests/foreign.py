@@ -51,8 +51,11 @@ def write_rows(path: Path, count: int = 60) -> Path:
     return path
 
 
-def export_classifier(model_folder: Path, out: Path, *, varies: bool = True) -> Path:
-    """The graph of a classifier by torch.onnx, frozen to 2 rows of 16 tokens unless its axes vary."""
+def export_classifier(model_folder: Path, out: Path, *, varies: bool = True, scripted: bool = False) -> Path:
+    """The graph of a classifier by torch.onnx, frozen to 2 rows of 16 tokens unless its axes vary.
+
+    `scripted`: by the exporter that optimum calls, which names and lays out everything otherwise.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -70,7 +73,9 @@ def export_classifier(model_folder: Path, out: Path, *, varies: bool = True) -> 
     names = ("input_ids", "attention_mask", "token_type_ids")
     ids = torch.arange(32).reshape(2, 16) + 5
     inputs = (ids, torch.ones_like(ids), torch.zeros_like(ids))
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)} if varies else None
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)}
+    by_name: Any = dict.fromkeys(names, {0: "batch", 1: "sequence"} if scripted else axes)
+    sizes: dict[str, Any] = {"dynamic_axes" if scripted else "dynamic_shapes": by_name} if varies else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx's own, about its own
@@ -79,11 +84,11 @@ def export_classifier(model_folder: Path, out: Path, *, varies: bool = True) -> 
             Logits(model.eval()),
             inputs,
             str(out),
-            dynamo=True,
+            dynamo=not scripted,
             input_names=list(names),
             output_names=["logits"],
-            dynamic_shapes=dict.fromkeys(names, axes) if axes else None,
             external_data=False,
+            **sizes,
             verbose=False,
         )
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from runtimes.localisation.finding import Localised
 
 
-def bisect_named(named: Path, runs_folder: Path, source: Path | None, threads: int, *, as_json: bool) -> None:
+def bisect_named(
+    named: Path, runs_folder: Path, source: str | None, revision: str | None, threads: int, *, as_json: bool
+) -> None:
     """Prints what is found of a run, or of a bundle and its source. Raises GateError E603 where a layer differs."""
+    tell(dict(_found(named, runs_folder, source, revision, threads)), as_json=as_json)
+
+
+def tell(found: Mapping[str, Localised], *, as_json: bool) -> None:
+    """Prints what is found, by the name of what was compared. Raises GateError E603 where a layer differs."""
     from runtimes.errors import GateError
 
-    found = dict(_found(named, runs_folder, source, threads))
     if as_json:
         click.echo(json.dumps({name: each.to_json() for name, each in found.items()}, indent=2))
     else:
@@ -31,7 +37,9 @@ def bisect_named(named: Path, runs_folder: Path, source: Path | None, threads: i
         raise GateError("E603", f"{', '.join(faults)} does not compute as its source", "export the model again")
 
 
-def _found(named: Path, runs_folder: Path, source: Path | None, threads: int) -> Iterator[tuple[str, Localised]]:
+def _found(
+    named: Path, runs_folder: Path, source: str | None, revision: str | None, threads: int
+) -> Iterator[tuple[str, Localised]]:
     """What is found, by the name of what was compared."""
     from runtimes.errors import RunError
     from runtimes.store import Store
@@ -45,8 +53,9 @@ def _found(named: Path, runs_folder: Path, source: Path | None, threads: int) ->
         return
     if source is None:
         message = f"{named} is no run: layers are compared with a source"
-        raise RunError("E607", message, "name the folder of the model that it was made from with --source")
+        raise RunError("E607", message, "name the model that it was made from with --source")
     from compiler.cli.bundle import bundle_folder
+    from compiler.cli.found import folder_of
 
     folder = bundle_folder(named, runs_folder)
-    yield str(folder), bisect_bundle(folder, source, threads=threads)
+    yield str(folder), bisect_bundle(folder, folder_of(source, revision), threads=threads)

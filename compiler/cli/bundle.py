@@ -345,17 +345,17 @@ def verify(
     Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
     sender's word. With --source the model itself is asked, by PyTorch, and what is compared may be any ONNX graph:
     --data has the rows, with answers or without.
-    With --bisect the layers of a run, or of a bundle and the folder of its --source, are compared, by PyTorch too.
+    With --bisect the layers of a run, or of a bundle or a graph and its --source, are compared, by PyTorch too.
     """
     if provider != "cpu" and (bisect or options["source"] is not None):
         raise click.UsageError("--provider is for what a bundle's receiver does, without --source and --bisect")
-    if bisect:
+    if bisect and other is None:
         verify_layers(bundle, runs_folder, threads, options, as_json=as_json)
         return
     refuse_unread(bundle, other, options)
     if other is not None:
         place = other if other.exists() and not (other / "plan.json").exists() else bundle_folder(other, runs_folder)
-        verify_against(place, threads, as_json=as_json, **options)
+        verify_against(place, threads, as_json=as_json, bisect=bisect, **options)
         return
     assert bundle is not None, "asked for just now"
     verify_received(bundle_folder(bundle, runs_folder), options["data"], threads, provider, as_json=as_json)
@@ -370,8 +370,7 @@ def verify_layers(
     if bundle is None:
         raise click.UsageError("name the run or the bundle whose layers are to be compared")
     refuse_with_bisect(options)
-    source = Path(options["source"]) if options["source"] is not None else None
-    bisect_named(bundle, runs_folder, source, threads, as_json=as_json)
+    bisect_named(bundle, runs_folder, options["source"], options["revision"], threads, as_json=as_json)
 
 
 def verify_received(folder: Path, data: Path | None, threads: int, provider: Provider, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from compiler.recipe import Verify
 from compiler.tasks import Task
 
 if TYPE_CHECKING:
+    from compiler.hub import Sources
     from runtimes.untuned import Found
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,13 +82,14 @@ def find(
 
     Nothing but configurations and the headers of weights has been read until the rows are known to fit.
     """
-    from compiler.hub import Sources, open_model
+    from compiler.cli.lineage import origin_of
+    from compiler.hub import open_model
     from compiler.model_facts import model_facts
     from compiler.plan import ModelFiles
     from compiler.tasks.own_head import answered_by
     from runtimes.untuned import Found
 
-    sources = Sources(mirror=mirror_folder(), cache=cache_folder(), offline=offline())
+    sources = model_sources()
     files = open_model(model, revision, Path(), sources)
     facts = model_facts(files)
     config = json.loads(files.local("config.json").read_bytes())
@@ -106,7 +108,24 @@ def find(
         rows=given,
         metrics=answered.metrics if has_answers else (),
         verify=Verify(rows=rows, tolerance_factor=tolerance_factor),
+        origin=origin_of(facts, files, sources),
     )
+
+
+def folder_of(model: str, revision: str | None) -> Path:
+    """The folder that has the files of a model, which is a folder or a hub id. Raises SourceError."""
+    from compiler.hub import open_model
+    from compiler.model_facts import model_facts
+
+    files = open_model(model, revision, Path(), model_sources())
+    return files.fetch(sorted(model_facts(files).files))
+
+
+def model_sources() -> Sources:
+    """Where models are looked for, as the environment says."""
+    from compiler.hub import Sources
+
+    return Sources(mirror=mirror_folder(), cache=cache_folder(), offline=offline())
 
 
 def columns_named(task: Task, written: tuple[str, ...]) -> dict[str, str]:

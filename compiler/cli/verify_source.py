@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from compiler.cli.found import find, found_options, said_of
 from compiler.cli.options import given_options
+
+if TYPE_CHECKING:
+    from runtimes.untuned import Found
+    from runtimes.verification.source import Asked
 
 F = TypeVar("F", bound=Callable[..., Any])
 ALONE = ("data",)
@@ -59,9 +64,10 @@ def refuse_unread(bundle: Path | None, other: Path | None, options: Mapping[str,
         raise click.UsageError(f"nothing reads {given[0]} without --source")
 
 
-def refuse_with_bisect(options: Iterable[str]) -> None:
+def refuse_with_bisect(options: Mapping[str, Any]) -> None:
     """Raises UsageError for what nothing reads with --bisect: it chooses its rows itself."""
-    if given := given_options({"other", *options} - {"source"}):
+    read = {"source", "revision"} if options["source"] is not None else set()
+    if given := given_options({"other", *options} - read):
         raise click.UsageError(f"nothing reads {given[0]} with --bisect")
 
 
@@ -74,18 +80,39 @@ def verify_against(
     max_metric_drop: float | None,
     output: str,
     as_json: bool,
+    bisect: bool,
     **options: Any,
 ) -> None:
-    """Proves that a graph answers as a model; raises GateError where it does not."""
+    """Proves that a graph answers as a model; GateError where it does not. `bisect`: only its layers are told."""
     from runtimes.untuned import said_of_rows
-    from runtimes.verification.gate import report_lines, require_passed
-    from runtimes.verification.source import Asked, verify_source
+    from runtimes.verification.source import Asked
 
     found = find(source, **options)
     click.echo(said_of(found), err=True)
     if not found.metrics:
         click.echo(f"note: {said_of_rows(found)}", err=True)
     asked = Asked(bundle=other, rounded=rounded, max_metric_drop=max_metric_drop, output=output, threads=threads)
-    verification = verify_source(found, asked)
-    click.echo(json.dumps(verification.to_json(), indent=2) if as_json else "\n".join(report_lines(verification)))
-    require_passed(verification, code="E602", hint="what is deployed would answer otherwise: export the model again")
+    if bisect:
+        from compiler.cli.bisect import tell
+        from runtimes.verification.bisect import bisect_source
+
+        tell({str(other): bisect_source(found, asked)}, as_json=as_json)
+    else:
+        _tell(found, asked, as_json=as_json)
+
+
+def _tell(found: Found, asked: Asked, *, as_json: bool) -> None:
+    from compiler.typed import to_json
+    from runtimes.verification.gate import report_lines, require_passed
+    from runtimes.verification.source import verify_source
+
+    compared = verify_source(found, asked)
+    verification, localised = compared.verification, compared.localised
+    where = [] if localised is None else localised.lines()
+    if as_json:
+        layer = None if localised is None else to_json(replace(localised, layers=()))
+        click.echo(json.dumps({**verification.to_json(), "localised": layer}, indent=2))
+    else:
+        click.echo("\n".join([*report_lines(verification), *where]))
+    advice = "what is deployed would answer otherwise: export the model again"
+    require_passed(verification, code="E602", hint="; ".join([*where[:1], advice]))

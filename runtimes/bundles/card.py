@@ -128,7 +128,8 @@ def _training(manifests: Sequence[Manifest]) -> Iterator[str]:
     yield "## Training"
     yield ""
     if first.origin.base_model:
-        begun = "Tuned from" if first.reads_base else "Trained from scratch, with the shape and tokenizer of"
+        tuned = "Tuned from" if first.is_tuned else "Converted from"
+        begun = tuned if first.reads_base else "Trained from scratch, with the shape and tokenizer of"
         yield f"- {begun} {_base(first.origin)}."
     for each in manifests:
         for training in each.provenance.trainings:

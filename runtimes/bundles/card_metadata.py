@@ -74,7 +74,7 @@ def _base(provenance: Provenance) -> dict[str, Any]:
     """The base model, where the hub has it and its weights were begun with, and what this model is to it."""
     if not provenance.origin.on_hub or not provenance.reads_base:
         return {}
-    relation = "finetune" if provenance.trainings else "quantized"  # its word for every conversion
+    relation = "finetune" if provenance.is_tuned else "quantized"  # its word for every conversion
     return {"base_model": provenance.origin.base_model, "base_model_relation": relation}
 
 

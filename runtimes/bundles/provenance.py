@@ -58,6 +58,11 @@ class Provenance:
     weights: Mapping[str, str] = field(default_factory=dict)  # sha256 by name, of what training and merging left
     evaluated: Evaluated = field(default_factory=Evaluated)
 
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the model is another one than its base."""
+        return bool(self.trainings) or self.origin.tuned
+
 
 NOTHING_TOLD = Provenance()
 

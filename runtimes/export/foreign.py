@@ -1,11 +1,11 @@
 """Graphs that anybody wrote: which of their inputs and outputs are which of ours, and the sizes that they take.
 
-Inputs are told by name, in any order, of whole numbers of 32 or 64 bits, or fractions of 16 or 32. What a graph wants
-beside a row's tokens is made: positions, one segment, an empty cache. A graph that was frozen to the size of its trace
+Inputs are told by name, in any order, of whole numbers of 32 or 64 bits, or fractions of 16 or 32; what a graph wants
+beside a row's tokens is made (see feeds). A graph that was frozen to the size of its trace
 is filled up to it, so that the gate can say what else is wrong with it.
 """
 
-# Axes: B = rows, T = tokens, H = heads, D = size of a head
+# Axes: B = rows, T = tokens
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import numpy.typing as npt
 from compiler.diagnostics import did_you_mean
 from runtimes.errors import RunError
 from runtimes.export.facts import PAST
+from runtimes.export.feeds import BRANCH, Arrays, Input, feeds, first, for_writing, input_of, is_made
 from runtimes.export.session import Session, open_session
 from runtimes.tasks.interface import Head
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 TYPES: Mapping[str, str] = {
     "int64": "int64",
     "int32": "int32",
@@ -31,22 +31,7 @@ TYPES: Mapping[str, str] = {
     "float16": "float16",
     "bool": "bool",
 }
-_BRANCH = "use_cache_branch"
-_MADE = ("token_type_ids", "position_ids", "cache_position")
 _STATES = ("encoder_hidden_states", "encoder_attention_mask")
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """An input of a graph: its numpy type, and its shape, in which a size that varies is no number."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-
-    def fixed(self, axis: int) -> int | None:
-        """The size of an axis where it is fixed."""
-        return self.shape[axis] if len(self.shape) > axis else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +44,11 @@ class ForeignGraph:
     cached: bool  # positions are counted along the mask, as decoders count them
 
     @property
+    def results(self) -> tuple[str, ...]:
+        """What it calls what the model answers."""
+        return self.session.results
+
+    @property
     def rows(self) -> int | None:
         """The number of rows that it is frozen to."""
         return next((size for each in self._tokens() if (size := each.fixed(0)) is not None), None)
@@ -69,7 +59,7 @@ class ForeignGraph:
         return next((size for each in self._tokens() if (size := each.fixed(1)) is not None and _is_ids(each)), None)
 
     def _tokens(self) -> Iterator[Input]:
-        return (each for each in self.inputs if not each.name.startswith((PAST, _BRANCH)))
+        return (each for each in self.inputs if not each.name.startswith((PAST, BRANCH)))
 
     def outputs(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """The outputs [B, ...] of a padded batch, several of them stacked along a last axis. Raises RunError E604."""
@@ -77,12 +67,16 @@ class ForeignGraph:
             return self._run(inputs)
         return self._in_frozen_size(inputs)
 
+    def filled(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """The first rows of a padded batch, filled up to the size of the trace where it is frozen."""
+        return {name: self._filled(name, values[: self.rows]) for name, values in inputs.items()}
+
     def _in_frozen_size(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """As `outputs`, filled up to the size of the trace, and what was filled left out again."""
-        total, width = _first(inputs).shape[:2]
+        total, width = first(inputs).shape[:2]
         portion, found = self.rows or total, []
         for start in range(0, total, portion):
-            part = {name: self._filled(name, values[start : start + portion]) for name, values in inputs.items()}
+            part = self.filled({name: values[start : start + portion] for name, values in inputs.items()})
             found.append(self._run(part)[: min(portion, total - start)])
         whole = np.concatenate(found)
         per_token = self.length is not None and whole.ndim > 2
@@ -97,24 +91,7 @@ class ForeignGraph:
         return np.pad(values, [(0, 0), (0, max(0, self.length - values.shape[1]))], constant_values=padding)
 
     def _run(self, inputs: Arrays) -> npt.NDArray[np.float32]:
-        given = {each.name: self._given(each, inputs).astype(each.dtype, copy=False) for each in self.inputs}
-        return self.session.outputs(given)
-
-    def _given(self, wanted: Input, inputs: Arrays) -> npt.NDArray[Any]:
-        """What a graph is given for an input: of the batch, or made."""
-        name = wanted.name
-        if name in inputs:
-            return inputs[name]
-        if name.startswith(PAST):
-            _, num_heads, _, size = wanted.shape
-            return np.zeros((len(_first(inputs)), num_heads or 0, 0, size or 0), wanted.dtype)
-        if name == _BRANCH:
-            return np.zeros(1, bool)
-        ids_BT = inputs["input_ids"]
-        places_BT = np.broadcast_to(np.arange(ids_BT.shape[1]), ids_BT.shape)
-        if name == "position_ids":
-            return np.maximum(inputs["attention_mask"].cumsum(axis=1) - 1, 0) if self.cached else places_BT
-        return places_BT[0] if name == "cache_position" else np.zeros_like(ids_BT)
+        return self.session.outputs(feeds(self.inputs, inputs, cached=self.cached))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +102,15 @@ class ForeignPair:
     decoder: ForeignGraph
     rows = length = None
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What the graph that writes calls what the model answers."""
+        return self.decoder.results
+
     def outputs(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """The logits [B, T, V] of a padded batch, each after the tokens that should have been written before it."""
         states = self.encoder.outputs(inputs)
-        given = {
-            "input_ids": inputs["decoder_input_ids"],
-            "decoder_input_ids": inputs["decoder_input_ids"],
-            "encoder_hidden_states": states,
-            "encoder_attention_mask": inputs["attention_mask"],
-            "attention_mask": np.ones_like(inputs["decoder_input_ids"]),
-            "decoder_attention_mask": np.ones_like(inputs["decoder_input_ids"]),
-        }
+        given = {**for_writing(inputs), "encoder_hidden_states": states}
         return self.decoder.outputs(given)
 
 
@@ -160,7 +135,7 @@ def _opened(
     file: Path, results: tuple[str, ...], reads: Sequence[str], *, pad_id: int, cached: bool, threads: int
 ) -> ForeignGraph:
     session = open_session(file, threads=threads, results=())
-    inputs = tuple(_input(file, value) for value in session.inner.get_inputs())
+    inputs = _inputs(file, session)
     for each in inputs:
         _check_input(file, each.name, inputs, reads)
     outputs = [value.name for value in session.inner.get_outputs()]
@@ -168,18 +143,25 @@ def _opened(
     return ForeignGraph(session=session, inputs=inputs, pad_id=pad_id, cached=cached)
 
 
+def open_inputs(file: Path) -> tuple[Input, ...]:
+    """The inputs of the graph in a file. Raises RunError E604 or E610."""
+    return _inputs(file, open_session(file, results=()))
+
+
+def _inputs(file: Path, session: Session) -> tuple[Input, ...]:
+    return tuple(_input(file, value) for value in session.inner.get_inputs())
+
+
 def _input(file: Path, value: Any) -> Input:
     kind = str(value.type).removeprefix("tensor(").removesuffix(")")
     if kind not in TYPES:
         message = f"{file}: the input {value.name} is a {value.type}, which no row has"
         raise RunError("E610", message, "export it again, with whole numbers or fractions as inputs")
-    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
-    return Input(value.name, TYPES[kind], shape)
+    return input_of(file, value.name, TYPES[kind], value.shape)
 
 
 def _check_input(file: Path, name: str, inputs: Sequence[Input], reads: Sequence[str]) -> None:
-    known = (*reads, *_MADE, _BRANCH)
-    if name in known or name.startswith(PAST):
+    if name in reads or is_made(name):
         return
     found = ", ".join(each.name for each in inputs)
     message = f'{file}: nothing of a row is called "{name}"; the graph takes {found}, and rows have {", ".join(reads)}'
@@ -196,10 +178,6 @@ def _results(file: Path, wanted: tuple[str, ...], outputs: Sequence[str]) -> tup
     lacking = next(name for name in wanted if name not in outputs)
     hint = did_you_mean(lacking, others, noun="name one with --output")
     raise RunError("E610", f"{file}: the graph has no output {lacking}; it gives {', '.join(others)}", hint)
-
-
-def _first(inputs: Arrays) -> npt.NDArray[Any]:
-    return inputs["input_ids"] if "input_ids" in inputs else next(iter(inputs.values()))
 
 
 def _is_ids(each: Input) -> bool:

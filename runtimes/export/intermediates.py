@@ -1,28 +1,36 @@
-"""Every value on the way through an ONNX graph, by onnxruntime with its optimizations off, so that nothing is fused."""
+"""Every value on the way through an ONNX graph, by onnxruntime with its optimizations off, so that nothing is fused.
 
-# Axes: B = rows, T = tokens, H = heads, D = size of a head
+onnxruntime holds each value that a session can give until its run has ended, asked for or not. So the graph is opened
+again for each portion of its values, of at most PORTION bytes, and gives these alone: that is the most that is held of
+them, or one value, where it is larger.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime
 from onnx import numpy_helper
 
 from runtimes.errors import RunError, first_line
-from runtimes.export.facts import PAST
+from runtimes.export.feeds import Arrays, Input, feeds, input_of, is_made
 from runtimes.export.session import session_options
-from runtimes.generation.decoding import positions
 from runtimes.localisation.values import Array, Graph, Node
 
-PORTION = 256
-"""Values that are asked for at once; what is before them is computed again."""
+PORTION = 1 << 29
+"""Bytes of values that are asked for at once; what is before them is computed again."""
+_WIDEST = 8
+"""Bytes of a number, as far as a shape tells."""
+_NO_ARRAYS = ("Sequence", "SplitToSequence", "Optional")
+"""How operators begin that give something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +39,9 @@ class Opened:
 
     graph: Graph
     file: Path
-    model: Any  # onnx.ModelProto, its outputs added to
+    model: Any  # onnx.ModelProto without outputs
+    outputs: tuple[str, ...]  # names in the file
+    inside: tuple[str, ...]  # likewise, of all arrays that operators give
     renamed: Mapping[str, str]  # names in the file -> in the graph
 
 
@@ -44,6 +54,9 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
         model = onnx.load(str(file), load_external_data=False)
     except Exception as error:  # protobuf's errors share no base with the system's
         raise _unreadable(file, error) from error
+    if model.functions:  # operators that the file itself defines
+        model = onnx.inliner.inline_local_functions(model)
+    _require_visible(file, model.graph)
     inner = model.graph
     names = {
         *(value.name for value in (*inner.input, *inner.output)),
@@ -61,10 +74,31 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
         outputs=tuple(renamed[value.name] for value in inner.output),
         weights=weights,
     )
-    there = {value.name for value in inner.output}
-    for name in (name for node in nodes for name in node.output if name and name not in there):
-        inner.output.append(onnx.ValueInfoProto(name=name))
-    return Opened(graph=graph, file=file, model=model, renamed=renamed)
+    outputs = tuple(value.name for value in inner.output)
+    del inner.output[:]
+    arrays = (node for node in nodes if not node.op_type.startswith(_NO_ARRAYS))
+    inside = tuple(name for node in arrays for name in node.output if name)
+    return Opened(graph=graph, file=file, model=model, outputs=outputs, inside=inside, renamed=renamed)
+
+
+def _require_visible(file: Path, graph: Any) -> None:
+    """Nothing where most operators can be looked at. Raises RunError E608."""
+    hidden = {node.op_type: sum(1 for _ in _inside(node)) for node in graph.node}
+    total = len(graph.node) + sum(hidden.values())
+    if 2 * sum(hidden.values()) > total:
+        kinds = " and ".join(sorted(kind for kind, count in hidden.items() if count))
+        told = f"{sum(hidden.values())} of its {total} operators are inside of {kinds}"
+        message = f"{file}: {told}, of which only what comes out is seen"
+        raise RunError("E608", message, "compare one without branches: of a merged decoder, decoder_model.onnx")
+
+
+def _inside(node: Any) -> Iterator[Any]:
+    """The operators of the graphs inside of an If or a Loop."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            for inner in attribute.g.node:
+                yield inner
+                yield from _inside(inner)
 
 
 def joined(graphs: Sequence[Graph], links: Mapping[str, str]) -> Graph:
@@ -95,14 +129,7 @@ def _node(node: Any, renamed: Mapping[str, str], file: str) -> Node:
 
 
 def _free_names(node: Any) -> list[str]:
-    return [
-        name
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.GRAPH
-        for inner in attribute.g.node
-        for name in (*inner.input, *_free_names(inner))
-        if name
-    ]
+    return [name for inner in _inside(node) for name in inner.input if name]
 
 
 def _is_plain(attribute: Any) -> bool:
@@ -131,91 +158,97 @@ def _array(tensor: Any, folder: Path) -> Array:
     return found.astype(np.float32) if found.dtype.kind not in "fiub" else found  # bfloat16 and its like
 
 
-def values_of(opened: Opened, feeds: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-    """Every value of a graph by its name, constants too; a portion of them is in memory at once. Raises RunError E608.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fed:
+    """A graph, and what its inputs are given, by their names in the file."""
 
-    `feeds`: of the file's inputs, by their names in the file.
-    """
-    for name, read in opened.graph.weights.items():
+    opened: Opened
+    feeds: Arrays
+
+
+def values_of(fed: Fed, most: int = PORTION) -> Iterator[tuple[str, Array]]:
+    """Every value of a graph by its name, constants too. Raises RunError E608. `most`: bytes that are held at once."""
+    for name, read in fed.opened.graph.weights.items():
         yield name, read()
-    session = open_whole(opened)
-    names = [value.name for value in session.get_outputs()]
-    for start in range(0, len(names), PORTION):
-        portion = names[start : start + PORTION]
-        try:
-            found = session.run(portion, dict(feeds))
-        except Exception as error:  # onnxruntime's errors share no base
-            raise _unreadable(opened.file, error) from error
-        for name, array in zip(portion, found, strict=True):
-            if isinstance(array, np.ndarray):
-                yield opened.renamed[name], array
+    for portion in portions_of(fed, most=most):
+        yield from portion.items()
 
 
-def outputs_of(opened: Opened, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def portions_of(fed: Fed, wanted: Container[str] | None = None, *, most: int = PORTION) -> Iterator[dict[str, Array]]:
+    """What the operators of a graph give, by name, as much at once as `most` bytes hold. Raises RunError E608.
+
+    `wanted`: those that are asked for; None: all.
+    """
+    renamed = fed.opened.renamed
+    names = [name for name in fed.opened.inside if wanted is None or renamed[name] in wanted]
+    sizes = dict(zip(names, _sizes(fed, names), strict=True))
+    for portion in portions(sizes, most):
+        yield {renamed[name]: array for name, array in _run(fed, portion).items()}
+
+
+def portions(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """Names in their order, as many at once as are not larger than `most` together; one at least."""
+    found: list[str] = []
+    total = 0
+    for name, size in sizes.items():
+        if found and total + size > most:
+            yield found
+            found, total = [], 0
+        found.append(name)
+        total += size
+    if found:
+        yield found
+
+
+def outputs_of(fed: Fed) -> dict[str, Array]:
     """What a graph gives, by its names in the file. Raises RunError E608."""
-    wanted = {*opened.graph.outputs}
-    session = open_whole(opened)
-    names = [value.name for value in session.get_outputs() if opened.renamed[value.name] in wanted]
+    return _run(fed, fed.opened.outputs)
+
+
+def _sizes(fed: Fed, names: Sequence[str]) -> list[int]:
+    """How many bytes values have at most: the graph is run for their shapes alone."""
+    shapes = [f"{name}:shape" for name in names]
+    nodes = [onnx.helper.make_node("Shape", [name], [shape]) for name, shape in zip(names, shapes, strict=True)]
+    return [prod(shape.tolist()) * _WIDEST for shape in _run(fed, shapes, nodes).values()]
+
+
+def _run(fed: Fed, names: Sequence[str], nodes: Sequence[Any] = ()) -> dict[str, Array]:
+    """Values by their names in the file. `nodes`: that are added to the graph."""
+    session = _open(fed.opened, onnx.GraphProto(node=nodes, output=[onnx.ValueInfoProto(name=name) for name in names]))
     try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        return dict(zip(names, session.run(names, dict(fed.feeds)), strict=True))
     except Exception as error:  # onnxruntime's errors share no base
-        raise _unreadable(opened.file, error) from error
+        raise _unreadable(fed.opened.file, error) from error
 
 
-def open_whole(opened: Opened) -> Any:
-    """The session of a graph that gives every value. Raises RunError E608."""
+def _open(opened: Opened, added: Any) -> Any:
+    """The session of a graph with something added to it, which a message is merged with that follows it."""
     options = session_options(0)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     folder = str(opened.file.parent.absolute())
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    whole = opened.model.SerializeToString() + onnx.ModelProto(graph=added).SerializeToString()
     try:
-        return onnxruntime.InferenceSession(
-            opened.model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(whole, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base
         raise _unreadable(opened.file, error) from error
 
 
-def feeds_of(opened: Opened, given: Mapping[str, Array]) -> dict[str, Array]:
-    """What a graph is fed for a batch: the arrays given that it takes, positions by the mask, and an empty cache.
-
-    Raises RunError E608 where it takes something else.
-    """
-    ids = given.get("input_ids")
-    batch = len(next(iter(given.values())))
-    found: dict[str, Array] = {}
-    for value in opened.model.graph.input:
-        name = value.name
-        if opened.renamed[name] in opened.graph.weights:
-            continue
-        if name in given:
-            found[name] = given[name]
-        elif name == "position_ids" and ids is not None:
-            found[name] = positions(given["attention_mask"], ids.shape[1])
-        elif name == "token_type_ids" and ids is not None:
-            found[name] = np.zeros_like(ids)
-        elif name.startswith(PAST):
-            found[name] = _empty(value, batch)
-        elif name == "use_cache_branch":
-            found[name] = np.zeros(1, bool)
-        else:
-            message = f"{opened.file}: the graph takes {name}, which nothing gives"
-            raise RunError("E608", message, "compare it with a row that has it, or export it with other inputs")
-    return {name: _of_type(array, opened, name) for name, array in found.items()}
+def fed(opened: Opened, given: Arrays, *, cached: bool) -> Fed:
+    """A graph that is fed for a batch (see export.feeds). Raises RunError E608 where it takes something else."""
+    values = [value for value in opened.model.graph.input if opened.renamed[value.name] not in opened.graph.weights]
+    inputs = [_input(opened.file, value) for value in values]
+    unknown = next((each.name for each in inputs if each.name not in given and not is_made(each.name)), None)
+    if unknown is not None:
+        message = f"{opened.file}: the graph takes {unknown}, which nothing gives"
+        raise RunError("E608", message, "compare it with a row that has it, or export it with other inputs")
+    return Fed(opened=opened, feeds=feeds(inputs, given, cached=cached))
 
 
-def _of_type(array: Array, opened: Opened, name: str) -> Array:
-    """An array in the type that an input has: int32, or float16, in graphs of others."""
-    [value] = [value for value in opened.model.graph.input if value.name == name]
-    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
-
-
-def _empty(value: Any, batch: int) -> Array:
-    """Nothing cached, in an input's shape: what has no fixed size there is the batch first, and tokens then."""
-    dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
-    shape = [batch, *(max(size, 0) for size in dims[1:])]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    return np.zeros(shape, kind)
+def _input(file: Path, value: Any) -> Input:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return input_of(file, value.name, dtype.name, [dim.dim_value for dim in kind.shape.dim])
 
 
 def _unreadable(file: Path, error: Exception) -> RunError:

@@ -1,8 +1,8 @@
 """Which value of a graph is which value of its source, by what they hold: names mean nothing in a graph of others.
 
-A value of the graph is one of the source's when all numbers agree within rounding, in the same order or with axes
-turned. A few order statistics, which no turning changes and no rounding moves further than it moves a number, leave
-few pairs to be compared whole.
+A value of the graph is one of the source's when all numbers that are kept of it (see digest) agree within rounding, in
+the same order or with axes turned. A few statistics of all its numbers, which no turning changes and no rounding moves
+further than it moves a number, leave few pairs to be compared.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.localisation.values import HUGE, Array, Recorded, Source, difference, is_telling
+from runtimes.localisation.digest import statistics, taken
+from runtimes.localisation.values import LARGEST_INDEX, Array, Recorded, Source, difference
 
-NUM_STATISTICS = 17
 MOST_AXES = 4
 
 
@@ -38,7 +38,7 @@ class Alignment:
     telling: tuple[bool, ...]  # whether it could be mistaken for nothing else
     names: Mapping[str, tuple[int, ...]]  # of the graph's values, the numbers of those of the source that they are
     floats: frozenset[str]  # the graph's values that hold fractions
-    integers: Mapping[str, Array]  # those that hold whole numbers
+    integers: Mapping[str, Array]  # those that hold whole numbers, as far as they are few
 
 
 def align(source: Source, values: Iterable[tuple[str, Array]]) -> Alignment:
@@ -53,7 +53,7 @@ def align(source: Source, values: Iterable[tuple[str, Array]]) -> Alignment:
         found.add(name, array)
         if name in source.results:
             number = source.results[name]
-            fits = array.size == recorded[number].array.size
+            fits = array.size == recorded[number].held.size
             answered[number] = (name, _turned_difference(recorded[number], array) if fits else float("inf"))
     for number, (name, max_abs) in answered.items():
         is_right = max_abs <= recorded[number].allowed
@@ -62,7 +62,7 @@ def align(source: Source, values: Iterable[tuple[str, Array]]) -> Alignment:
     return Alignment(
         right=tuple(found.right),
         near=tuple(found.near),
-        telling=tuple(is_telling(value.array) for value in recorded),
+        telling=tuple(value.held.telling for value in recorded),
         names=found.names,
         floats=frozenset(found.floats),
         integers=found.integers,
@@ -81,24 +81,24 @@ class _Aligning:
         self.integers: dict[str, Array] = {}
         numbers: dict[int, list[int]] = defaultdict(list)
         for number, value in enumerate(recorded):
-            numbers[value.array.size].append(number)
+            numbers[value.held.size].append(number)
         self.by_size = {
-            size: (np.array(each), np.stack([_statistics(recorded[number].array) for number in each]))
+            size: (np.array(each), np.stack([recorded[number].held.statistics for number in each]))
             for size, each in numbers.items()
             if size
         }
 
     def add(self, name: str, array: Array) -> None:
-        if array.dtype.kind in "iu":
+        if array.dtype.kind in "iu" and array.size <= LARGEST_INDEX:
             self.integers[name] = array
         if array.dtype.kind != "f":
             return
         self.floats.add(name)
         if array.size not in self.by_size:
             return
-        numbers, statistics = self.by_size[array.size]
+        numbers, known = self.by_size[array.size]
         with np.errstate(invalid="ignore"):
-            least = np.abs(statistics - _statistics(array)).max(axis=1)
+            least = np.abs(known - statistics(array)).max(axis=1)
         same = [
             number
             for number, bound in zip(numbers.tolist(), least.tolist(), strict=True)
@@ -119,7 +119,8 @@ class _Aligning:
         for number, bound in zip(numbers.tolist(), least.tolist(), strict=True):
             best = self.near[number]
             if self.right[number] is None and (best is None or bound < best.max_abs):
-                self._keep(self.near, number, name, difference(self.recorded[number].array, array))
+                held = self.recorded[number].held
+                self._keep(self.near, number, name, difference(held.numbers, taken(array, held.places)))
 
     @staticmethod
     def _keep(into: list[Near | None], number: int, name: str, max_abs: float) -> None:
@@ -128,22 +129,15 @@ class _Aligning:
             into[number] = Near(name, max_abs)
 
 
-def _statistics(array: Array) -> npt.NDArray[np.float64]:
-    """Order statistics: values at places spread over the sorted array."""
-    flat = np.clip(array.ravel().astype(np.float64), -HUGE, HUGE)
-    places = np.linspace(0, flat.size - 1, NUM_STATISTICS).round().astype(np.int64)
-    found: npt.NDArray[np.float64] = np.partition(flat, np.unique(places))[places]
-    return found
-
-
 def _turned_difference(value: Recorded, array: Array) -> float:
     """The least difference over the orders of the array's axes."""
-    found = difference(value.array, array)
+    held, at = value.held, value.held.places
+    found = difference(held.numbers, taken(array, at))
     squeezed = array.squeeze()
     if found <= value.allowed or not 2 <= squeezed.ndim <= MOST_AXES:
         return found
     turns = permutations(range(squeezed.ndim))
-    return min(difference(value.array, squeezed.transpose(axes)) for axes in turns)
+    return min(difference(held.numbers, taken(squeezed.transpose(axes), at)) for axes in turns)
 
 
 def difference_along(one: Array, other: Array, axis: int) -> npt.NDArray[np.float64]:
@@ -153,12 +147,12 @@ def difference_along(one: Array, other: Array, axis: int) -> npt.NDArray[np.floa
     return found
 
 
-def tolerances(values: tuple[Array, ...], noises: tuple[float, ...], factor: float, ulps: int) -> tuple[float, ...]:
-    """Of each value the largest difference that is rounding: as the gate's of the outputs, for each by itself."""
+def tolerances(scales: Iterable[float], noises: Iterable[float], factor: float, ulps: int) -> tuple[float, ...]:
+    """Of each value the largest difference that is rounding: as the gate's of the outputs, for each by itself.
 
-    def allowed(array: Array, noise: float) -> float:
-        flat = array.ravel()
-        scale = float(np.abs(flat[np.abs(flat) < HUGE]).max(initial=0.0))
-        return max(factor * noise, ulps * float(np.spacing(np.float32(scale))))
-
-    return tuple(allowed(array, noise) for array, noise in zip(values, noises, strict=True))
+    `scales`: the largest number of each (see scale_of); `noises`: how much of it is rounding in the source itself.
+    """
+    return tuple(
+        max(factor * noise, ulps * float(np.spacing(np.float32(scale))))
+        for scale, noise in zip(scales, noises, strict=True)
+    )

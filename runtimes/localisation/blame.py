@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtimes.localisation.alignment import Alignment
-from runtimes.localisation.values import Graph, Node, Source, scale_of
+from runtimes.localisation.values import Graph, Node, Source
 from runtimes.localisation.weights import faults_of
 
 NEAR = 0.5
@@ -79,7 +79,7 @@ def _telling_needs(source: Source, alignment: Alignment, number: int) -> Iterato
 
 def _is_near(source: Source, alignment: Alignment, number: int) -> bool:
     near = alignment.near[number]
-    return near is not None and near.max_abs < NEAR * scale_of(source.values[number].array)
+    return near is not None and near.max_abs < NEAR * source.values[number].held.scale
 
 
 def _wrong_names(source: Source, graph: Graph, alignment: Alignment) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from runtimes.localisation.alignment import Alignment, align
 from runtimes.localisation.blame import Culprit, culprit, lost_inputs, wrong_numbers
 from runtimes.localisation.finding import Constant, LayerDelta, Localised, Operator
-from runtimes.localisation.values import Array, Graph, Node, Source, is_telling, scale_of
+from runtimes.localisation.values import Array, Graph, Node, Source
 
 _SHOWN = 6
 OTHERWISE = "what it reads is the source's, its weights too: it computes otherwise"
@@ -75,7 +75,7 @@ def _masks(graph: Graph) -> Iterator[str]:
 
 def _is_masked(found: Culprit, source: Source) -> bool:
     """Whether the source computed a value from a mask: from something that holds no numbers of its own."""
-    return any(not is_telling(source.values[number].array) for number in source.values[found.number].needs)
+    return any(not source.values[number].held.telling for number in source.values[found.number].needs)
 
 
 def _layers(source: Source, alignment: Alignment) -> Iterator[LayerDelta]:
@@ -85,7 +85,7 @@ def _layers(source: Source, alignment: Alignment) -> Iterator[LayerDelta]:
         right, near = alignment.right[number], alignment.near[number]
         if right is None and number not in wrong:
             continue  # the graph has it inside of another operator
-        found, scale = right or near, scale_of(source.values[number].array)
+        found, scale = right or near, source.values[number].held.scale
         yield LayerDelta(
             layer=layer or "the model itself",
             max_abs=found.max_abs if found else None,

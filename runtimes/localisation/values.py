@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from runtimes.localisation.digest import Digest
+
 Array = npt.NDArray[Any]
 HUGE = 1e30
 """Beyond it a number stands for infinity: masks add the least number of their dtype, whichever that is."""
+LARGEST_INDEX = 4096
+"""Whole numbers are kept as far as they are so few: they say which rows of a table are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,7 +25,7 @@ class Recorded:
 
     layer: str  # the module that computed it; "" for the model itself
     operation: str  # softmax(dim=-1)
-    array: Array  # float32
+    held: Digest  # what is kept of it, in float32; all of it where the model answers it
     needs: tuple[int, ...] = ()  # the numbers of the values that it was computed from
     parameters: tuple[str, ...] = ()  # that it was computed with, by their names
     indices: tuple[Array, ...] = ()  # whole numbers that it was computed with: rows of an embedding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.export.facts import PAST, PRESENT, graph_names
-from runtimes.export.intermediates import Opened, feeds_of, joined, open_graph, outputs_of, values_of
+from runtimes.export.feeds import for_writing
+from runtimes.export.intermediates import Fed, Opened, fed, joined, open_graph, outputs_of, values_of
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.search import search
 from runtimes.localisation.values import Array, Graph, Source
@@ -40,23 +41,29 @@ def localise(task: Task, saved: SavedModel, onnx_folder: Path, batch: Batch) -> 
     return localise_graphs(saved, head, [onnx_folder / name for name in graph_names(encodes=head.encodes)], batch)
 
 
-def localise_graphs(saved: SavedModel, head: Head, graphs: Sequence[Path], batch: Batch) -> Localised:
-    """As `localise`, for graphs by their files: one, or that which reads and that which writes."""
+def localise_graphs(
+    saved: SavedModel, head: Head, graphs: Sequence[Path], batch: Batch, results: Mapping[str, str] | None = None
+) -> Localised:
+    """As `localise`, for graphs by their files: one, or that which reads and that which writes.
+
+    `results`: what the graph calls the head's results, where it has names of its own for them.
+    """
     model = load(saved, head)
     opened = graphs_of(graphs)
     rows = tuple(int(row) for row in batch.rows if row >= 0)
     if keeps_cache(opened):
-        return localise_decoder(model, opened[0], batch.inputs, rows)
-    source = source_of(model, head, batch)
-    values, graph = values_and_graph(opened, batch.inputs)
-    return search(source, graph, values, rows)
+        [logits] = (results or {name: name for name in head.results}).values()
+        return localise_decoder(model, opened[0], batch.inputs, rows, logits)
+    source = source_of(model, head, batch, results)
+    found, graph = fed_graphs(opened, batch.inputs, cached=head.cached)
+    return search(source, graph, chain.from_iterable(map(values_of, found)), rows)
 
 
-def source_of(model: Any, head: Head, batch: Batch) -> Source:
-    """What a model computes for a batch. Leaves the model in float64. Raises RunError E608."""
+def source_of(model: Any, head: Head, batch: Batch, results: Mapping[str, str] | None = None) -> Source:
+    """What a model computes for a batch. Raises RunError E608."""
     inputs = taken_inputs(model, batch.inputs)
     arguments = {**head.arguments, **({"use_cache": False} if "use_cache" in _taken(model) else {})}
-    return traced(model, inputs, arguments, {name: name for name in head.results})
+    return traced(model, inputs, arguments, results or {name: name for name in head.results})
 
 
 def _taken(model: Any) -> Mapping[str, Any]:
@@ -81,19 +88,15 @@ def graphs_of(files: Sequence[Path]) -> list[Opened]:
     return [*(open_graph(file, prefix=_ENCODER, told=True) for file in before), open_graph(last, told=bool(before))]
 
 
-def values_and_graph(
-    opened: Sequence[Opened], inputs: Mapping[str, Array]
-) -> tuple[Iterator[tuple[str, Array]], Graph]:
-    """All values of a model's graphs for a batch by name, as they are computed, and the graphs as one."""
+def fed_graphs(opened: Sequence[Opened], inputs: Mapping[str, Array], *, cached: bool) -> tuple[list[Fed], Graph]:
+    """A model's graphs, fed for a batch, and as one graph. `cached`: positions are counted as decoders count them."""
     if len(opened) == 1:
         [one] = opened
-        return values_of(one, feeds_of(one, inputs)), one.graph
+        return [fed(one, inputs, cached=cached)], one.graph
     encoder, decoder = opened
-    feeds = feeds_of(encoder, inputs)
-    encoded = outputs_of(encoder, feeds)
+    reading = fed(encoder, inputs, cached=False)
+    encoded = outputs_of(reading)
     read = {name: name.replace(PRESENT, PAST).replace(_HIDDEN, _SEEN) for name in encoded}
-    given = {read[name]: array for name, array in encoded.items()}
-    given |= {"input_ids": inputs["decoder_input_ids"], "encoder_attention_mask": inputs["attention_mask"]}
+    given = {**for_writing(inputs), **{read[name]: array for name, array in encoded.items()}}
     links = {read[name]: encoder.renamed[name] for name in encoded if read[name] in decoder.graph.inputs}
-    values = chain(values_of(encoder, feeds), values_of(decoder, feeds_of(decoder, given)))
-    return values, joined([encoder.graph, decoder.graph], links)
+    return [reading, fed(decoder, given, cached=True)], joined([encoder.graph, decoder.graph], links)

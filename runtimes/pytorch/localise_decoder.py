@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runtimes.errors import RunError, first_line
 from runtimes.export.facts import PAST, PRESENT
-from runtimes.export.intermediates import Opened, feeds_of, outputs_of, values_of
+from runtimes.export.intermediates import Opened, fed, outputs_of, values_of
 from runtimes.generation.decoding import positions
 from runtimes.localisation.alignment import difference_along
 from runtimes.localisation.finding import Localised
@@ -33,27 +33,29 @@ def keeps_cache(opened: Sequence[Opened]) -> bool:
     return len(opened) == 1 and any(name.startswith(PAST) for name in opened[0].graph.inputs)
 
 
-def localise_decoder(model: Any, opened: Opened, inputs: Mapping[str, Array], rows: tuple[int, ...]) -> Localised:
+def localise_decoder(
+    model: Any, opened: Opened, inputs: Mapping[str, Array], rows: tuple[int, ...], logits: str = "logits"
+) -> Localised:
     """The first layer of a decoder that its graph computes otherwise: without a cache, else one token after one.
 
-    Leaves the model in float64.
+    `logits`: what the graph calls them.
     """
     try:
         layers = cache_sizes(model)
     except CacheError as error:
         raise unfollowed(model, error) from error
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    whole = _followed(model, layers, {**given, **_empty(layers, len(given["input_ids"]))})
-    found = search(whole, opened.graph, values_of(opened, feeds_of(opened, given)), rows)
+    whole = _followed(model, layers, logits, {**given, **_empty(layers, len(given["input_ids"]))})
+    found = search(whole, opened.graph, values_of(fed(opened, given, cached=True)), rows)
     if found.found or given["input_ids"].shape[1] < 2:
         return found
     token = _last_token(given, whole)
-    step = _followed(model.float(), layers, token)
-    feeds = feeds_of(opened, token)
-    found = search(step, opened.graph, values_of(opened, feeds), rows[:1])
+    step = _followed(model, layers, logits, token)
+    one = fed(opened, token, cached=True)
+    found = search(step, opened.graph, values_of(one), rows[:1])
     if not found.found:
         return replace(found, rows=rows)
-    differing = list(_differing(step, outputs_of(opened, feeds)))
+    differing = list(_differing(step, outputs_of(one)))
     notes = [] if found.note.startswith(OTHERWISE) else [found.note]
     return replace(found, note="; ".join([ALONE, *notes, *differing[:1]]))
 
@@ -61,7 +63,7 @@ def localise_decoder(model: Any, opened: Opened, inputs: Mapping[str, Array], ro
 def traced(
     model: Any, inputs: Mapping[str, Tensor], arguments: Mapping[str, Any], results: Mapping[str, str]
 ) -> Source:
-    """What a model computes. Leaves it in float64. Raises RunError E608."""
+    """What a model computes. Raises RunError E608."""
     return _traced(model, inputs, arguments, results, None)
 
 
@@ -80,12 +82,12 @@ def unfollowed(model: Any, error: Exception) -> RunError:
     return RunError("E608", message, "compare outputs alone: leave out --bisect")
 
 
-def _followed(model: Any, layers: tuple[LayerSizes, ...], given: Mapping[str, Array]) -> Source:
+def _followed(model: Any, layers: tuple[LayerSizes, ...], logits: str, given: Mapping[str, Array]) -> Source:
     """What a decoder computes of tokens after a cache. The caches after it are answers too."""
     mask, num_new = given["attention_mask"], given["input_ids"].shape[1]
     arrays = {**given, "position_ids": positions(mask, num_new)}
     tensors = {identifier(name): torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-    results = {"logits": "logits"} | {identifier(present): present for _, present in cache_names(len(layers))}
+    results = {"logits": logits} | {identifier(present): present for _, present in cache_names(len(layers))}
     return _traced(model, tensors, {}, results, Flat(model, len(layers)))
 
 
@@ -103,9 +105,9 @@ def _last_token(given: Mapping[str, Array], whole: Source) -> dict[str, Array]:
     count = int(given["attention_mask"][0].sum())
     seen = {name: given[name][:1, :count] for name in given}
     caches = {
-        name.replace(PRESENT, PAST): whole.values[number].array[:1, :, : count - 1]
+        name.replace(PRESENT, PAST): whole.values[number].held.whole()[:1, :, : count - 1]
         for name, number in whole.results.items()
-        if name != "logits"
+        if name.startswith(PRESENT)
     }
     return {"input_ids": seen["input_ids"][:, -1:], "attention_mask": seen["attention_mask"], **caches}
 
@@ -114,12 +116,12 @@ def _differing(step: Source, outputs: Mapping[str, Array]) -> Iterator[str]:
     """Caches that differ after the step, and where."""
     for name, number in step.results.items():
         value = step.values[number]
-        if name == "logits" or name not in outputs:
+        if not name.startswith(PRESENT) or name not in outputs:
             continue
-        if outputs[name].shape != value.array.shape:
-            yield f"{name} has the shape {list(outputs[name].shape)}, the source's {list(value.array.shape)}"
+        if outputs[name].shape != value.held.shape:
+            yield f"{name} has the shape {list(outputs[name].shape)}, the source's {list(value.held.shape)}"
             continue
-        off_S = difference_along(value.array, outputs[name], axis=2)
+        off_S = difference_along(value.held.whole(), outputs[name], axis=2)
         places = np.flatnonzero(~(off_S <= value.allowed))
         if places.size:
             yield f"{name} differs at position {', '.join(map(str, places[:6].tolist()))}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from runtimes.export.intermediates import Fed, portions_of, values_of
 from runtimes.localisation.alignment import align
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.rounding import Error, error_of, layer_names, search_rounded
-from runtimes.localisation.values import Array
 from runtimes.protocol import Batch
-from runtimes.pytorch.localise import graphs_of, load, source_of, values_and_graph
+from runtimes.pytorch.localise import fed_graphs, graphs_of, load, source_of
 from runtimes.saved import SavedModel
 from runtimes.tasks import Head
 
@@ -24,17 +25,16 @@ def localise_rounded(
     Raises RunError E502 or E608.
     """
     source = source_of(load(saved, head), head, batch)
-    names = layer_names(source, align(source, values_and_graph(graphs_of(exact), batch.inputs)[0]))
-    wanted = {name for _, name in names.values()}
-    kept = dict(_kept(values_and_graph(graphs_of(exact), batch.inputs)[0], wanted))
-    values, graph = values_and_graph(graphs_of(rounded), batch.inputs)
-    errors = dict(_errors(kept, values))
+    (before, _), (after, graph) = (
+        fed_graphs(graphs_of(files), batch.inputs, cached=head.cached) for files in (exact, rounded)
+    )
+    names = layer_names(source, align(source, chain.from_iterable(map(values_of, before))))
+    errors = dict(_errors(before, after, {name for _, name in names.values()}))
     return search_rounded(source, names, errors, graph, tuple(int(row) for row in batch.rows if row >= 0))
 
 
-def _kept(values: Iterator[tuple[str, Array]], wanted: set[str]) -> Iterator[tuple[str, Array]]:
-    return ((name, array) for name, array in values if name in wanted)
-
-
-def _errors(exact: Mapping[str, Array], values: Iterator[tuple[str, Array]]) -> Iterator[tuple[str, Error]]:
-    return ((name, error_of(exact[name], array)) for name, array in values if name in exact)
+def _errors(before: Sequence[Fed], after: Sequence[Fed], names: set[str]) -> Iterator[tuple[str, Error]]:
+    """How far values are off that both have by their names, a portion of each at once."""
+    for kept in chain.from_iterable(portions_of(one, names) for one in before):
+        for found in chain.from_iterable(portions_of(one, {*kept}) for one in after):
+            yield from ((name, error_of(kept[name], array)) for name, array in found.items())

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from runtimes.localisation.alignment import tolerances
-from runtimes.localisation.values import HUGE, Array, Recorded, Source
+from runtimes.localisation.digest import MOST_KEPT, Digest, digest
+from runtimes.localisation.values import HUGE, LARGEST_INDEX, Array, Recorded, Source
 from runtimes.pytorch.precision import exact_float32
 from runtimes.verification.tolerance import FLOOR_ULPS, NOISE_FACTOR
 
@@ -45,7 +47,6 @@ _SAME = frozenset(
 """Calls that give what they are given, in another layout or type, where a model is evaluated."""
 _TOLD = ("dim", "eps", "approximate")
 """Arguments that are told of a call."""
-_LARGEST_INDEX = 4096
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class _Call:
 
     layer: str
     operation: str
-    kept: Any  # what is kept of the array
+    kept: Any  # what is kept of the value
     needs: tuple[int, ...]
     parameters: tuple[str, ...]
     indices: tuple[Array, ...]
@@ -62,12 +63,12 @@ class _Call:
 
 @dataclass(slots=True)
 class _Pass:
-    """What one pass of a model leaves."""
+    """What one pass of a model leaves. Tensors are let go when the model does so."""
 
     calls: list[_Call] = field(default_factory=list)
     modules: list[tuple[str, int]] = field(default_factory=list)
-    numbers: dict[int, int] = field(default_factory=dict)  # id of a tensor -> number of its value
-    alive: list[Tensor] = field(default_factory=list)  # so that no id is given twice
+    numbers: Any = field(default_factory=WeakTensorKeyDictionary)  # tensor -> number of its value
+    results: dict[str, int] = field(default_factory=dict)  # what the model answers -> number of its value
 
 
 class _Recorder(TorchFunctionMode):
@@ -78,9 +79,9 @@ class _Recorder(TorchFunctionMode):
         self.keep = keep
         self.found = _Pass()
         self.layers = [""]
-        self.named: dict[int, tuple[str, ...]] = {
-            id(tensor): (name,) for name, tensor in (*model.named_buffers(), *model.named_parameters())
-        }
+        self.named: Any = WeakTensorKeyDictionary()  # tensor -> the names of the parameters that it is of
+        for name, tensor in (*model.named_buffers(), *model.named_parameters()):
+            self.named[tensor] = (name,)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -91,17 +92,17 @@ class _Recorder(TorchFunctionMode):
         return found
 
     def _record(self, name: str, args: tuple[Any, ...], given: list[Tensor], result: Tensor) -> None:
-        self.found.alive.append(result)
-        parameters = tuple(dict.fromkeys(each for one in given for each in self.named.get(id(one), ())))
-        needs = tuple(dict.fromkeys(self.found.numbers[id(one)] for one in given if id(one) in self.found.numbers))
+        numbers = self.found.numbers
+        parameters = tuple(dict.fromkeys(each for one in given for each in self.named.get(one, ())))
+        needs = tuple(dict.fromkeys(numbers[one] for one in given if one in numbers))
         if not result.is_floating_point() or not result.numel():
             return
         floats = [one for one in given if one.is_floating_point()]
         if name in _SAME and len(floats) == 1 and floats[0].numel() == result.numel():
             if needs:
-                self.found.numbers[id(result)] = needs[0]
+                numbers[result] = needs[0]
             elif parameters:
-                self.named[id(result)] = parameters
+                self.named[result] = parameters
             return
         number = len(self.found.calls)
         self.found.calls.append(
@@ -114,8 +115,8 @@ class _Recorder(TorchFunctionMode):
                 indices=tuple(_whole(given)),
             )
         )
-        self.found.numbers[id(result)] = number
-        self.named.pop(id(result), None)
+        numbers[result] = number
+        self.named.pop(result, None)
 
     def hooked(self, model: nn.Module) -> list[Any]:
         """The handles of hooks that say which module computes."""
@@ -127,9 +128,8 @@ class _Recorder(TorchFunctionMode):
 
             def leave(_: nn.Module, args: object, found: Any, name: str = name) -> None:
                 self.layers.pop()
-                first = next(
-                    (self.found.numbers[id(one)] for one in _tensors(found) if id(one) in self.found.numbers), None
-                )
+                numbers = self.found.numbers
+                first = next((numbers[one] for one in _tensors(found) if one in numbers), None)
                 if first is not None:
                     self.found.modules.append((name, first))
 
@@ -145,46 +145,59 @@ def trace(
     *,
     called: Any = None,
 ) -> Source:
-    """Every value of a pass in float32, and how much of it is rounding, by another pass in float64.
+    """Every value of a pass in float32, and how much of it is rounding, by another pass in float64 before it.
 
     `arguments`: of the model's forward, beside its inputs. `results`: what the graph answers, by what the model calls
-    it. `called`: what is called in the model's place, which calls it. Leaves the model in float64.
+    it. `called`: what is called in the model's place, which calls it. Leaves the model in float32. Beside what the
+    model itself needs, memory is at most 12 bytes for each of the MOST_KEPT numbers of a value, and its answers whole.
     """
+    call = called or model
+    doubles = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    double = _run(model.double(), call, {**doubles, **arguments}, results, lambda _, array: digest(array))
+    answered = {*double.results.values()}
+
+    def keep(number: int, array: Array) -> tuple[Digest, float]:
+        held = digest(np.array(array, np.float32), array.size if number in answered else MOST_KEPT)
+        exact = double.calls[number].kept if number < len(double.calls) else None
+        return held, 0.0 if exact is None else _noise(held, exact)
+
+    single = _run(model.float(), call, {**inputs, **arguments}, results, keep)
+    held, noises = zip(*(each.kept for each in single.calls), strict=True)
+    same = [call.operation for call in single.calls] == [call.operation for call in double.calls]
+    limits = tolerances(
+        (each.scale for each in held), noises if same else (0.0,) * len(noises), NOISE_FACTOR, FLOOR_ULPS
+    )
     parameters = {
-        name: tensor.detach().float().numpy().copy()
+        name: tensor.detach().float().numpy()
         for name, tensor in (*model.named_buffers(), *model.named_parameters())
         if tensor.is_floating_point()
     }
-    call = called or model
-    single, answer = _run(model, call, {**inputs, **arguments}, lambda _, array: np.array(array, np.float32))
-    arrays = tuple(each.kept for each in single.calls)
-    doubles = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
-    double, _ = _run(
-        model.double(), call, {**doubles, **arguments}, lambda number, array: _noise(arrays, number, array)
-    )
-    same = [call.operation for call in single.calls] == [call.operation for call in double.calls]
-    noises = tuple(call.kept for call in double.calls) if same else (0.0,) * len(arrays)
-    allowed = tolerances(arrays, noises, NOISE_FACTOR, FLOOR_ULPS)
     return Source(
         values=tuple(
             Recorded(
                 layer=call.layer,
                 operation=call.operation,
-                array=call.kept,
+                held=kept,
                 needs=call.needs,
                 parameters=tuple(name for name in call.parameters if name in parameters),
                 indices=call.indices,
                 allowed=limit,
             )
-            for call, limit in zip(single.calls, allowed, strict=True)
+            for call, kept, limit in zip(single.calls, held, limits, strict=True)
         ),
         modules=tuple(single.modules),
-        results={name: single.numbers[id(answer[own])] for own, name in results.items()},
+        results=single.results,
         parameters=parameters,
     )
 
 
-def _run(model: Any, called: Any, given: Mapping[str, Any], keep: Callable[[int, Array], Any]) -> tuple[_Pass, Any]:
+def _run(
+    model: Any,
+    called: Any,
+    given: Mapping[str, Any],
+    results: Mapping[str, str],
+    keep: Callable[[int, Array], Any],
+) -> _Pass:
     recorder = _Recorder(model, keep)
     handles = recorder.hooked(model)
     try:
@@ -193,14 +206,20 @@ def _run(model: Any, called: Any, given: Mapping[str, Any], keep: Callable[[int,
     finally:
         for handle in handles:
             handle.remove()
-    return recorder.found, answer
+    recorder.found.results.update({name: recorder.found.numbers[answer[own]] for own, name in results.items()})
+    return recorder.found
 
 
-def _noise(arrays: tuple[Array, ...], number: int, array: Array) -> float:
-    """The largest |float32 - float64| of a value, over the numbers that are no infinities."""
-    if number >= len(arrays) or arrays[number].shape != array.shape:
+def _noise(held: Digest, exact: Digest) -> float:
+    """The largest |float32 - float64| of a value, over the numbers that are kept and are no infinities."""
+    if held.shape != exact.shape:
         return 0.0
-    one, two = arrays[number].astype(np.float64).ravel(), array.ravel()
+    numbers = held.numbers if held.numbers.size == exact.numbers.size else held.numbers[exact.places]
+    return max(_largest(numbers, exact.numbers), _largest(held.statistics, exact.statistics))
+
+
+def _largest(one: Array, two: Array) -> float:
+    one = one.astype(np.float64)
     counted = (np.abs(one) < HUGE) & (np.abs(two) < HUGE)
     return float(np.abs(one[counted] - two[counted]).max(initial=0.0))
 
@@ -220,7 +239,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _whole(given: list[Tensor]) -> Iterator[Array]:
     """The whole numbers that a call is given, as far as they are few."""
     for tensor in given:
-        if tensor.dtype in (torch.int64, torch.int32) and tensor.numel() <= _LARGEST_INDEX:
+        if tensor.dtype in (torch.int64, torch.int32) and tensor.numel() <= LARGEST_INDEX:
             yield tensor.detach().numpy().copy()
 
 

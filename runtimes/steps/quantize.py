@@ -8,9 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from compiler.files import write_json
 from compiler.plan import Quantize
 from runtimes import tasks
@@ -18,8 +15,9 @@ from runtimes.bundles.golden import spread
 from runtimes.events import Said
 from runtimes.export import genai
 from runtimes.export.facts import graph_names, virtual_file
+from runtimes.export.feeds import feeds
+from runtimes.export.foreign import open_inputs
 from runtimes.export.rounding import Feed, Rounded, round_graph
-from runtimes.export.session import open_session
 from runtimes.rows.batches import collate
 from runtimes.rows.features import Features, Table
 from runtimes.steps import Context
@@ -72,12 +70,6 @@ def _feeds(step: Quantize, rows: Table, graph: Path) -> list[Feed]:
     """Batches of rows spread over their lengths, as the graph takes them."""
     chosen = spread(len(rows), step.export.calibration_rows)
     by_length = chosen[rows.lengths[chosen].argsort(kind="stable")]
-    inputs = open_session(graph, results=()).inputs
+    inputs = open_inputs(graph)
     portions = (by_length[start : start + _ROWS_AT_ONCE] for start in range(0, len(by_length), _ROWS_AT_ONCE))
-    batches = (collate(rows, places).inputs for places in portions)
-    return [{name: batch.get(name, _zeros(batch)) for name in inputs} for batch in batches]
-
-
-def _zeros(batch: Feed) -> npt.NDArray[np.int64]:
-    """A column that is not stored, as all its values are zero."""
-    return np.zeros(next(iter(batch.values())).shape, np.int64)
+    return [feeds(inputs, collate(rows, places).inputs, cached=False) for places in portions]

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from compiler.plan import ExportModel, ExportTogether, Merge, Quantize, VerifyExport
-from compiler.recipe import Export, Onnx
-from runtimes import export
-from runtimes.backends import backend
+from compiler.plan import Merge, VerifyExport
+from compiler.recipe import Onnx
 from runtimes.events import Said
 from runtimes.export import Stage
-from runtimes.generation.answers import writing_of
 from runtimes.learnt import learnt, write_learnt
 from runtimes.rows.features import Features
 from runtimes.rows.inputs import open_reader
-from runtimes.rows.tokens import Encoder
 from runtimes.saved import SavedModel
 from runtimes.steps import Context
 from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
-from runtimes.tasks.interface import InputReader
 from runtimes.together import part_folder
 from runtimes.verification.comparison import HeldOut
-from runtimes.verification.edges import Base, Verified, Writer, verify_export
+from runtimes.verification.edges import Base, Verified, verify_export
 from runtimes.verification.gate import report_lines, require_passed
+from runtimes.verification.stages import Model, written_stages
 from runtimes.verification.stopping import Stopping
 
 HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
@@ -41,27 +36,26 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
     prepared = prepared_for(step, context) / step.split
     facts = Features(prepared).facts
     saved = saved_by((train, *merge)[-1], context, step.part)
-    back, device = backend(context.placement.engine), context.placement.device
+    model = partial(Model, task=step.task, engine=context.placement.engine, device=context.placement.device)
 
     stopping = Stopping(context.stop, step.id)
     encoder = open_reader(step.task, saved.reading, max_length=facts.max_length, root=prepared)
-
     write_learnt(planned, step.task, context.folder)
-    trained = saved_by(train, context, step.part)
     stages = [
-        Stage("trained", partial(back.scores, step.task, trained, device), files=trained.weights),
-        *([Stage("merged", partial(back.scores, step.task, saved, device), files=saved.weights)] if merge else []),
-        *_exported(step, saved, context, device),
+        model(saved=saved_by(train, context, step.part)).stage("trained"),
+        *([model(saved=saved).stage("merged")] if merge else []),
+        *_exported(step, saved, context),
     ]
+    writer = model(saved=saved).writer(step.generation, encoder)
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=encoder,
         stages=[stopping.stage(stage) for stage in stages],
-        noise=partial(back.float32_noise, step.task, saved, before_each=stopping.check),
+        noise=model(saved=saved).noise(before_each=stopping.check),
         out=context.folder,
-        writer=_writer(step, saved, context, encoder, stopping),
-        base=_base(step, saved, context, stopping),
+        writer=writer and stopping.writer(writer),
+        base=_base(step, model(saved=SavedModel(saved.folder)), context, stopping),
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:
         yield Said(step=step.id, message=line)
@@ -76,41 +70,18 @@ def localised_lines(verified: Verified) -> list[str]:
     return [] if localised is None else localised.lines()
 
 
-def _writer(
-    step: VerifyExport, saved: SavedModel, context: Context, encoder: InputReader, stopping: Stopping
-) -> Writer | None:
-    """How the tuned model writes, where it does."""
-    if step.generation is None or not isinstance(encoder, Encoder):
-        return None
-    writing = writing_of(step.task, encoder, step.generation, saved.reading)
-    back, device = backend(context.placement.engine), context.placement.device
-    return stopping.writer(Writer(writing, partial(back.decoder, step.task, saved, device)))
-
-
-def _base(step: VerifyExport, saved: SavedModel, context: Context, stopping: Stopping) -> Base | None:
-    """What the adapter is beside of, where an export does not merge it."""
+def _base(step: VerifyExport, base: Model, context: Context, stopping: Stopping) -> Base | None:
+    """What the adapter is beside of, where an export does not merge it. `base`: the model without it."""
     if not isinstance(step.export, Onnx) or step.export.adapter != "separate":
         return None
-    back, device, base = backend(context.placement.engine), context.placement.device, SavedModel(saved.folder)
-    [graph] = _exported(step, base, context, device)
+    [graph] = _exported(step, base.saved, context)
     return Base(
-        stopping.stage(Stage("base", partial(back.scores, step.task, base, device), files=base.weights)),
+        stopping.stage(base.stage("base")),
         stopping.stage(replace(graph, name=f"{graph.name}-base")),
-        partial(back.float32_noise, step.task, base, before_each=stopping.check),
+        base.noise(before_each=stopping.check),
     )
 
 
-def _exported(step: VerifyExport, saved: SavedModel, context: Context, device: str) -> Iterator[Stage]:
-    """The stages after the saved model: as written, and as rounded; of several tasks, the output of this one."""
-    for name in step.inputs:
-        match context.plan.step(name):
-            case ExportModel(export=written) | Quantize(export=written):
-                yield from _stages(step, written, saved, context.inputs[name], device)
-            case ExportTogether(parts=parts):
-                yield from _stages(step, parts[step.part].export, saved, context.inputs[name], device)
-
-
-def _stages(step: VerifyExport, written: Export, saved: SavedModel, folder: Path, device: str) -> Sequence[Stage]:
-    if step.part:
-        return export.together_module_of(written).stages_of_part(written, step.task, folder, step.part)
-    return export.module_of(written).stages(written, step.task, saved, folder, device)
+def _exported(step: VerifyExport, saved: SavedModel, context: Context) -> Iterator[Stage]:
+    """The stages after the saved model."""
+    return written_stages(step, context.plan, saved, context.inputs.__getitem__, context.placement.device)

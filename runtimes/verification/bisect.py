@@ -1,12 +1,10 @@
-"""Localisation on demand: a run's export against the model it was made from, or a bundle against a source's folder."""
+"""Localisation on demand: a run's export against the model it was made from, a bundle or any graph against a source."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -23,7 +21,6 @@ from runtimes.export.facts import graph_names
 from runtimes.generation.answers import read_written
 from runtimes.learnt import learnt
 from runtimes.localisation.finding import INPUTS, Localised
-from runtimes.protocol import Batch
 from runtimes.rows.batches import collate
 from runtimes.rows.features import Features, Table
 from runtimes.rows.inputs import fingerprint, open_reader
@@ -31,23 +28,14 @@ from runtimes.saved import SavedModel
 from runtimes.steps.prepare import read_prepared
 from runtimes.store import Store
 from runtimes.together import part_folder
+from runtimes.untuned import Found
 from runtimes.verification.comparison import HeldOut, choose, outputs_of, rows_at_once
 from runtimes.verification.edges import BATCH_SIZE, VERIFICATION, WRITTEN, read_report
-from runtimes.verification.localise import failing_batches, first_found
+from runtimes.verification.localise import failing_batches, first_found, localiser
+from runtimes.verification.source import Asked, fitted, localise_other, open_other, verify_source
 
-MODULE = "runtimes.pytorch.localise"
 _SHOWN = 6
 _APART, _MERGED = "its layers are not followed", 'export it merged: leave "adapter" out'
-Localise = Callable[[Task, SavedModel, Path, Batch], Localised]
-
-
-def localiser() -> Localise:
-    """What follows graphs of ONNX through their source. Raises RunError E402 without its packages."""
-    try:
-        return cast(Localise, importlib.import_module(MODULE).localise)
-    except ImportError as error:
-        message = f"layers are compared by torch, transformers, onnx and onnxruntime: {error}"
-        raise RunError("E402", message, 'install them: pip install "recipec[torch,onnx]"') from error
 
 
 def bisect_run(plan: Plan, store: Store) -> Iterator[tuple[str, Localised]]:
@@ -85,16 +73,23 @@ def _bisect_step(step: VerifyExport, plan: Plan, store: Store) -> Iterator[tuple
     texts = read_written(verify / WRITTEN) if (verify / WRITTEN).exists() else ()
     size = rows_at_once(tasks.module_of(task).head(task), BATCH_SIZE)
     checks, saved = edge.checks if edge else (), SavedModel(model)
-    found = first_found(partial(localiser(), task, saved, written[1]), failing_batches(checks, rows, texts, size))
+    exact = _files(task, written[1])
+    found = first_found(
+        lambda batch: localiser()(saved, tasks.module_of(task).head(task), exact, batch),
+        failing_batches(checks, rows, texts, size),
+    )
     yield step.id, found
     if found.found:
         return
-    graphs = partial(graph_names, encodes=tasks.module_of(task).head(task).encodes)
-    exact = [written[1] / name for name in graphs()]
     for export, folder in rounded:
         [stage] = module_of(export.export).stages(export.export, task, saved, folder, "cpu")
         assert stage.localise is not None, "graphs of ONNX have values"
         yield f"{step.id} {stage.name}", stage.localise(next(failing_batches(checks, rows, texts, size)), exact)
+
+
+def _files(task: Task, folder: Path) -> list[Path]:
+    """The graphs in float32 of an export, or of a bundle."""
+    return [folder / name for name in graph_names(encodes=tasks.module_of(task).head(task).encodes)]
 
 
 def _exports(step: VerifyExport, plan: Plan) -> list[ExportModel | Quantize]:
@@ -133,7 +128,29 @@ def bisect_bundle(folder: Path, source: Path, *, threads: int = 0) -> Localised:
         for places in ([place], [*range(first, min(first + size, len(golden)))])
         if len(places) == 1 or places != [place]
     )
-    return first_found(partial(localiser(), bundle.task, SavedModel(source), bundle.shared), batches)
+    files, saved = _files(bundle.task, bundle.shared), SavedModel(source)
+    return first_found(lambda batch: localiser()(saved, bundle.head, files, batch), batches)
+
+
+def bisect_source(found: Found, asked: Asked) -> Localised:
+    """The first layer of a model that any graph of it computes otherwise, on the row that fails; else on the longest.
+
+    Raises RunError as `verify_source`, E607 for weights that are rounded, E608 where layers can't be followed.
+    """
+    other = open_other(found, asked)
+    if other.rounding is not None:
+        message = f"the weights of {asked.bundle} are rounded ({other.rounding.shown_by}): every layer of it differs"
+        raise RunError("E607", message, "compare the graph in float32 that it was made from")
+    localised = verify_source(found, asked).localised
+    if localised is not None and not localised.followed:
+        raise RunError("E608", localised.note, "compare outputs alone: leave out --bisect")
+    if localised is not None:
+        return localised
+    found = fitted(found, other)
+    reader = found.reader()
+    rows = choose(found.held_out(reader), reader, found.verify.rows or 0)
+    size = rows_at_once(tasks.module_of(found.task).head(found.task), BATCH_SIZE)
+    return first_found(partial(localise_other, found, other), failing_batches((), rows, (), size))
 
 
 def _input_faults(table: Table, golden: Sequence[Golden]) -> Iterator[Localised]:

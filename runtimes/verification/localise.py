@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -16,8 +18,34 @@ from runtimes.generation.answers import Written
 from runtimes.localisation.finding import BISECT, Localised
 from runtimes.protocol import Batch
 from runtimes.rows.batches import collate
+from runtimes.saved import SavedModel
+from runtimes.tasks.interface import Head
 from runtimes.verification.comparison import Rows, mixed_order
 from runtimes.verification.gate import Check, Decisions, Outputs, Verification
+
+MODULE = "runtimes.pytorch.localise"
+
+
+class LocaliseGraphs(Protocol):
+    """What follows graphs of ONNX, by their files, through the model that they were made from."""
+
+    def __call__(
+        self,
+        saved: SavedModel,
+        head: Head,
+        graphs: Sequence[Path],
+        batch: Batch,
+        results: Mapping[str, str] | None = None,
+    ) -> Localised: ...
+
+
+def localiser() -> LocaliseGraphs:
+    """What follows graphs of ONNX through their source. Raises RunError E402 without its packages."""
+    try:
+        return cast(LocaliseGraphs, importlib.import_module(MODULE).localise_graphs)
+    except ImportError as error:
+        message = f"layers are compared by torch, transformers, onnx and onnxruntime: {error}"
+        raise RunError("E402", message, 'install them: pip install "recipec[torch,onnx]"') from error
 
 
 def localise_failure(

@@ -30,10 +30,13 @@ from runtimes.export import Stage
 from runtimes.export.bits import FRACTIONS, Rounding, rounding_of
 from runtimes.export.decoding import Answering, decoder_scores, onnx_decoder
 from runtimes.export.facts import PAST, PRESENT
+from runtimes.export.feeds import first
 from runtimes.export.foreign import ForeignGraph, open_foreign
 from runtimes.export.places import Graphs, find_graphs
 from runtimes.generation.answers import writing_of
 from runtimes.generation.decoding import Decoder
+from runtimes.localisation.finding import Localised
+from runtimes.protocol import Batch
 from runtimes.rows.features import TARGETS
 from runtimes.rows.inputs import files_of, fingerprint, open_reader, parts_of
 from runtimes.rows.tokens import Encoder
@@ -42,6 +45,7 @@ from runtimes.untuned import SOURCE, Found
 from runtimes.verification.comparison import Rows, batches, choose, encoded, mixed_order
 from runtimes.verification.edges import BATCH_SIZE, agreement, verify_export
 from runtimes.verification.gate import Check, Edge, Findings, Metrics, ScoreFunction, Verification, compare_each
+from runtimes.verification.localise import localiser
 
 TARGET = "bundle"
 
@@ -67,17 +71,25 @@ class Other:
     rows: int | None = None  # that it is frozen to
     length: int | None = None  # tokens that it is frozen to
     lacks: tuple[str, ...] = ()  # what the source reads of a row and the graph does not take
+    results: Mapping[str, str] | None = None  # what it calls the head's results
     decoder: Callable[[], Decoder[Any]] | None = None
 
 
-def verify_source(found: Found, asked: Asked) -> Verification:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What the gate found of a graph, and where it leaves its source when it failed and its layers can be followed."""
+
+    verification: Verification
+    localised: Localised | None = None
+
+
+def verify_source(found: Found, asked: Asked) -> Compared:
     """Every check over the graph of `asked`, on the rows of `found`. A failed check raises nothing.
 
     Raises RunError E604, E610 or E611 for a graph that can't be compared at all, E605 without rows.
     """
     other = open_other(found, asked)
-    if other.length is not None:
-        found = replace(found, max_length=min(found.max_length, other.length))
+    found = fitted(found, other)
     reader = found.reader()
     held_out = found.held_out(reader)
     rows = choose(held_out, reader, found.verify.rows or 0)
@@ -85,20 +97,27 @@ def verify_source(found: Found, asked: Asked) -> Verification:
     sizes, runs = _compare_sizes(other, rows, scores)
     checks = (sizes, *_compare_files(found, reader, rows, other.graphs.folder))
     if not runs:
-        return Verification.of(Edge(source=SOURCE, target=TARGET, checks=checks))
+        return Compared(verification=Verification.of(Edge(source=SOURCE, target=TARGET, checks=checks)))
     drop = _drop(other.rounding) if asked.max_metric_drop is None else asked.max_metric_drop
     step = found.verifying(Onnx(opset="auto"), drop)
     exact = other.rounding is None
-    stage = Stage(TARGET, lambda: scores, exact=exact, decoder=other.decoder if exact else None)
+    stage = Stage(
+        TARGET,
+        lambda: scores,
+        exact=exact,
+        decoder=other.decoder if exact else None,
+        localise=(lambda batch, _: localise_other(found, other, batch)) if exact else None,
+    )
+    source = found.source()
     with tempfile.TemporaryDirectory() as out:
         verified = verify_export(
             step,
             held_out=held_out,
             encoder=reader,
-            stages=[found.source(), stage],
-            noise=found.noise(),
+            stages=[source.stage(SOURCE), stage],
+            noise=source.noise(),
             out=Path(out),
-            writer=found.writer(step, reader),
+            writer=source.writer(step.generation, reader),
         )
     [edge] = verified.verification.edges
     compared = edge.checks
@@ -107,7 +126,23 @@ def verify_source(found: Found, asked: Asked) -> Verification:
         note = f"its weights are rounded: {other.rounding.shown_by}"
         answers = verified.answers
         compared = (*metrics, agreement(step, rows, answers[SOURCE], answers[TARGET], note))
-    return Verification.of(replace(edge, checks=(*checks, *compared)))
+    verification = Verification.of(replace(edge, checks=(*checks, *compared)))
+    return Compared(verification=verification, localised=verified.report.localised)
+
+
+def fitted(found: Found, other: Other) -> Found:
+    """What is compared, in rows that are no longer than the graph takes them."""
+    length = found.max_length if other.length is None else min(found.max_length, other.length)
+    return replace(found, max_length=length)
+
+
+def localise_other(found: Found, other: Other, batch: Batch) -> Localised:
+    """Where the graph leaves its source on a batch. Raises RunError E402, E502 or E608."""
+    head = tasks.module_of(found.task).head(found.task)
+    if isinstance(other.graph, ForeignGraph):
+        inputs = other.graph.filled(batch.inputs)
+        batch = replace(batch, inputs=inputs, rows=batch.rows[: len(first(inputs))])
+    return localiser()(found.saved, head, other.graphs.files, batch, other.results)
 
 
 def open_other(found: Found, asked: Asked) -> Other:
@@ -132,6 +167,7 @@ def open_other(found: Found, asked: Asked) -> Other:
         rows=foreign.rows,
         length=foreign.length,
         lacks=_lacking(foreign, reads),
+        results=dict(zip(head.results, foreign.results, strict=True)),
     )
 
 

@@ -11,8 +11,10 @@ import pytest
 from click.testing import Result
 
 from compiler.cli.export import refuse_there
-from compiler.cli.found import read_data
+from compiler.cli.found import find, read_data
+from compiler.recipe import Onnx, Precision
 from compiler.tasks import TextClassification
+from runtimes.untuned import plan_of
 from tests.foreign import LABELS, save_classifier, write_rows
 from tests.tiny import save_encoder
 
@@ -180,6 +182,19 @@ def test_whole_numbers_by_ranges_are_exported_with_what_they_cost(
     assert "MiB" in done.output
     assert manifest_of(out)["precision"] == "int8-static"
     assert recipe("verify", out).exit_code == 0
+
+
+def test_the_key_of_ranges_holds_the_rows_that_they_are_of(model: Path, tmp_path: Path) -> None:
+    def keys(count: int, precision: Precision) -> dict[str, str]:
+        given = write_rows(tmp_path / f"{count}.jsonl", count)
+        sizes: dict[str, Any] = {"rows": None, "max_length": None, "revision": None, "tolerance_factor": 8.0}
+        found = find(str(model), None, given, ("text=snippet", "label=sentiment"), **sizes)
+        return plan_of(found, Onnx(precision=precision, opset=18)).keys()
+
+    assert keys(20, "int8") == keys(30, "int8")
+    few, many = keys(20, "int8-static"), keys(30, "int8-static")
+    assert few == keys(20, "int8-static")
+    assert {name for name in few if few[name] != many[name]} == {"quantize", "verify", "package"}
 
 
 def test_ranges_are_seen_on_rows_that_have_to_be_given(model: Path, recipe: Recipe) -> None:

@@ -1,7 +1,10 @@
 """A gate that fails: the run exits 3, names the edge and check, and writes the rows."""
 
 import json
+import shutil
 from pathlib import Path
+
+import pytest
 
 from runtimes.verification.edges import Report, read_report
 from runtimes.verification.gate import Outputs
@@ -78,6 +81,21 @@ def test_a_bundle_is_compared_with_the_folder_of_its_source(project: Path, recip
     assert "the tokenizer or the image processor is at fault" in found.output
 
 
+def test_the_source_of_a_comparison_of_layers_may_be_an_id(
+    project: Path, recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = project / "runs" / "tiny" / "bundle"
+    shutil.copytree(project / "runs" / "tiny" / "model", project / "mirror" / "org" / "tuned")
+    monkeypatch.setenv("RECIPE_MIRROR", str(project / "mirror"))
+    found = recipe("verify", bundle, "--bisect", "--source", "org/tuned", "--revision", "main")
+    assert found.exit_code == 0, found.output
+    assert "no layer leaves the noise" in found.output
+    for arguments in ([bundle, "--bisect"], ["--bundle", bundle], ["--bundle", bundle, "--bisect"]):
+        found = recipe("verify", *arguments, "--source", "org/tunde")
+        assert found.exit_code == 4, found.output
+        assert "error[R403]" in found.output and 'did you mean "org/tuned"' in found.output
+
+
 def test_a_bundle_without_a_source_can_not_be_compared_by_layer(project: Path, recipe) -> None:
     found = recipe("verify", project / "runs" / "tiny" / "bundle", "--bisect")
     assert found.exit_code == 4
@@ -90,4 +108,4 @@ def test_options_that_a_comparison_of_layers_does_not_read_are_refused(project: 
     for option in (("--data", "rows.jsonl"), ("--column", "text=a"), ("--bundle", project)):
         found = recipe("verify", project / "runs" / "tiny", "--bisect", *option)
         assert found.exit_code == 2
-        assert f"nothing reads {option[0]} with --bisect" in found.output
+        assert f"nothing reads {option[0]} with" in found.output

@@ -35,6 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "rows.jsonl")
     export_classifier(folder / "classifier", folder / "good" / "model.onnx")
     export_classifier(folder / "classifier", folder / "frozen" / "model.onnx", varies=False)
+    export_classifier(folder / "classifier", folder / "scripted" / "model.onnx", scripted=True)
     return folder
 
 
@@ -105,6 +106,44 @@ def test_a_weight_that_was_changed_is_caught_by_the_outputs(
     done = verified(changed(good(made), tmp_path / "model.onnx", scale_a_weight))
     assert done.exit_code == 3
     assert failed(done)[0] == "outputs"
+
+
+@pytest.mark.parametrize("exporter", ["good", "scripted"])
+def test_the_layer_that_fails_is_named_whatever_the_exporter_called_it(
+    made: Path, verified: Callable[..., Result], tmp_path: Path, exporter: str
+) -> None:
+    file = changed(made / exporter / "model.onnx", tmp_path / "model.onnx", scale_a_weight)
+    layer = "bert.encoder.layer.1.output.dense"
+    for arguments in ([], ["--bisect"]):
+        done = verified(file, *arguments)
+        assert done.exit_code == 3, done.output
+        assert f"{layer} is the first layer that leaves the noise" in done.output
+        assert f"is 1.05 times the source's {layer}.weight" in done.output
+    report = json.loads(verified(file, "--json").stdout)
+    assert report["localised"]["layer"] == layer
+    [found] = json.loads(verified(file, "--bisect", "--json").stdout).values()
+    assert found["operator"]["op_type"] == "MatMul"
+
+
+@pytest.mark.parametrize("exporter", ["good", "scripted", "frozen"])
+def test_no_layer_of_a_graph_that_answers_alike_leaves_the_noise(
+    made: Path, verified: Callable[..., Result], exporter: str
+) -> None:
+    done = verified(made / exporter / "model.onnx", "--bisect")
+    assert done.exit_code == 0, done.output
+    assert "no layer leaves the noise" in done.output
+
+
+def test_the_layer_of_an_output_of_another_name_is_named(
+    made: Path, verified: Callable[..., Result], tmp_path: Path
+) -> None:
+    def damage(graph: Any) -> None:
+        rename("logits", "output_0")(graph)
+        scale_a_weight(graph)
+
+    done = verified(changed(made / "frozen" / "model.onnx", tmp_path / "model.onnx", damage), "--bisect")
+    assert done.exit_code == 3, done.output
+    assert "bert.encoder.layer.1.output.dense is the first layer" in done.output
 
 
 def test_a_frozen_graph_is_named_as_that_and_compared_in_its_size(made: Path, verified: Callable[..., Result]) -> None:
@@ -193,6 +232,9 @@ def test_a_quantized_graph_is_told_by_its_operators_and_asked_for_decisions_and_
     assert names == {"sizes", "metrics", "agreement"}
     exact = verified(tmp_path / "model_quantized.onnx", "--max-metric-drop", "0")
     assert exact.exit_code == 3
+    followed = verified(tmp_path / "model_quantized.onnx", "--bisect")
+    assert followed.exit_code == 4
+    assert "every layer of it differs" in followed.output
 
 
 def test_several_graphs_in_a_folder_have_to_be_told_apart(

@@ -75,14 +75,16 @@ def package_of(**changes: Any) -> Package:
     return step
 
 
-def test_the_plan_has_what_the_card_says_of_the_base_and_another_licence_packages_again_only() -> None:
+def test_the_plan_has_what_the_card_says_of_the_base_and_its_keys_know_no_licence() -> None:
     recipe: dict[str, Any] = {"export": ["onnx"], "description": "For tests."}
     licensed = planned(**recipe, model_facts=_licensed("mit"))
     origin = package_of(**recipe, model_facts=_licensed("mit")).origin
     assert (origin.description, origin.licence) == ("For tests.", Licence(id="mit"))
     other = planned(**recipe, model_facts=_licensed("apache-2.0"))
     keys, others = licensed.keys(), other.keys()
-    assert {name for name in keys if keys[name] != others[name]} == {"package"}
+    assert keys == others
+    described = planned(export=["onnx"], description="For others.").keys()
+    assert {name for name in keys if keys[name] != described[name]} == {"package"}
 
 
 def test_of_a_folder_the_plan_has_the_name_and_not_the_place() -> None:

@@ -76,6 +76,15 @@ def test_an_empty_cache_and_its_switch_are_made(tmp_path: Path) -> None:
     assert answers(graph, DECODER).tolist() == [2, 2, 0, 4]
 
 
+def test_a_cache_of_other_axes_is_one_error(tmp_path: Path) -> None:
+    past = value("past_key_values.0.key", FLOAT, ["batch", "past", 4])
+    nodes = [helper.make_node("Identity", ["past_key_values.0.key"], ["logits"])]
+    graph = save(tmp_path / "model.onnx", nodes, [past], [value("logits", FLOAT, ["batch", "past", 4])])
+    with pytest.raises(RunError, match=r"past_key_values\.0\.key has 3 axes, and not 4: rows, heads") as raised:
+        answers(graph, DECODER)
+    assert raised.value.code == "E610"
+
+
 def test_a_graph_of_a_frozen_size_is_filled_up_to_it(tmp_path: Path) -> None:
     graph = open_foreign([sum_of("input_ids", tmp_path / "model.onnx", (3, 5))], LOGITS, READS, pad_id=1)
     assert isinstance(graph, ForeignGraph)

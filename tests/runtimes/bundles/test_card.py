@@ -148,7 +148,12 @@ def test_a_model_from_scratch_has_no_base(manifest: Manifest) -> None:
 
 
 def test_a_model_that_was_only_converted_is_none_that_was_tuned(manifest: Manifest) -> None:
-    assert read_back([changed(manifest, trainings=())]).data["base_model_relation"] == "quantized"
+    found = read_back([changed(manifest, trainings=())])
+    assert found.data["base_model_relation"] == "quantized"
+    assert "- Converted from [org/base]" in found.text
+    tuned = read_back([changed(manifest, trainings=(), origin=replace(PROVENANCE.origin, tuned=True))])
+    assert tuned.data["base_model_relation"] == "finetune"
+    assert "- Tuned from [org/base]" in tuned.text
 
 
 def test_several_tasks_share_a_card(manifest: Manifest) -> None:

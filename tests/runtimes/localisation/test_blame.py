@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from runtimes.localisation.alignment import align, tolerances
+from runtimes.localisation.digest import digest
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.rounding import error_of, search_rounded
 from runtimes.localisation.search import search
-from runtimes.localisation.values import Array, Graph, Node, Recorded, Source, difference, is_telling
+from runtimes.localisation.values import Array, Graph, Node, Recorded, Source, difference, is_telling, scale_of
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(1, 5, 4)).astype(np.float32)
@@ -33,7 +34,9 @@ def source() -> Source:
     ]
     return Source(
         values=tuple(
-            Recorded(layer=layer, operation=operation, array=array, needs=needs, parameters=names, allowed=ALLOWED)
+            Recorded(
+                layer=layer, operation=operation, held=digest(array), needs=needs, parameters=names, allowed=ALLOWED
+            )
             for layer, operation, array, needs, names in values
         ),
         modules=(("embed", 0), ("one", 1), ("two", 2), ("gate", 3), ("head", 4)),
@@ -140,7 +143,8 @@ def test_a_mask_or_a_constant_can_be_mistaken() -> None:
 
 def test_what_is_rounding_follows_from_each_values_own_noise_and_scale() -> None:
     one, masked = np.array([1.0, -2.0], np.float32), np.array([1.0, -3e38], np.float32)
-    assert tolerances((one, masked), (0.0, 1e-3), 8.0, 32) == (32 * np.spacing(np.float32(2)), 8e-3)
+    scales = (scale_of(one), scale_of(masked))
+    assert tolerances(scales, (0.0, 1e-3), 8.0, 32) == (32 * np.spacing(np.float32(2)), 8e-3)
 
 
 def test_of_rounded_layers_that_is_named_which_adds_most() -> None:
