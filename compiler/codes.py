@@ -233,8 +233,8 @@ CODES: dict[str, Code] = {
     ),
     "E502": Code(
         "a saved model is not whole",
-        "The folder of a saved model has no weights, or lacks some. A missing head would be filled with "
-        "random numbers, so it is refused.",
+        "The folder of a saved model has no weights, or lacks some, or a configuration in it can't be read. A missing "
+        "head would be filled with random numbers, so it is refused.",
     ),
     "E503": Code(
         "what was tuned is lost in the export",

@@ -44,7 +44,11 @@ class About:
     def range(self) -> str:
         """The range in an author's words; "" where there is none."""
         bounds = {"at least": self.minimum, "at most": self.maximum, "above": self.above, "below": self.below}
-        return ", ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        return ", ".join(f"{word} {_bound(bound)}" for word, bound in bounds.items() if bound is not None)
+
+
+def _bound(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class RunError(Exception):
     """A run failed: a code that `recipe explain` knows, what happened, and what to do."""
@@ -24,3 +26,8 @@ class Interrupted(RunError):
 def first_line(error: Exception) -> str:
     """What an exception says first, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def unreadable(folder: Path, error: Exception) -> RunError:
+    """The error of a saved model whose configuration can't be read."""
+    return RunError("E502", f"{folder}: {error}", "save the model again with save_pretrained")

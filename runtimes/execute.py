@@ -89,7 +89,14 @@ def execute(
                     yield event
             except Exception as error:
                 ended = Ended(_state(error), str(error))
-                _log(log, {"event": ended.state.capitalize(), "error": type(error).__name__, "message": str(error)})
+                _log(
+                    log,
+                    {
+                        "event": ended.state.title().replace(" ", ""),
+                        "error": type(error).__name__,
+                        "message": str(error),
+                    },
+                )
                 raise
             finally:
                 _link(plan, store, run, done)
@@ -189,7 +196,7 @@ def _step(step: Step, context: steps.Context, store: Store, done: dict[str, Rece
                 yield Said(step=step.id, message=message)
             return
         if context.stop():
-            message = f"stopped before the step {step.id}; the steps before it are done"
+            message = f"stopped before the step {step.id}; what was done before it is kept"
             raise Interrupted("E130", message, "the same command goes on")
         if step.step in RESUMABLE:
             store.resume(key)

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compiler.files import PART, remove_parts, write_json
+from compiler.files import remove_parts, write_json
 from compiler.hashes import sha256_of
 from compiler.typed import read, to_json
 from runtimes import checkpoints
@@ -39,6 +39,8 @@ DECISIVE = {
     "package": ("torch", "mlx", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers"),
 }
 RECEIPT = "receipt.json"
+_WAIT = 1
+"""Seconds for a lock: another run may hold it for a moment, to clear away what a dead process left."""
 RECORDED = (
     "recipec",
     "torch",
@@ -155,10 +157,9 @@ class Store:
     def remove_parts(self) -> None:
         """Removes what dead processes left half-written in steps that are not done; a step at work keeps its lock."""
         for folder in self.steps.glob("*"):
-            if (folder / RECEIPT).exists() or not any(folder.rglob(f".*{PART}")):
-                continue
-            with suppress(RunError), self.locked(folder.name):
-                remove_parts(folder, "**/")
+            if not (folder / RECEIPT).exists():
+                with suppress(RunError), self.locked(folder.name):
+                    remove_parts(folder, "**/")
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -167,7 +168,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_WAIT)
         except Timeout:
             owner = path.with_suffix(".pid")
             pid = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"

@@ -30,6 +30,7 @@ from compiler.tasks import Example, Task
 from compiler.tasks import module_of as compiler_module_of
 from compiler.typed import to_json
 from runtimes import export
+from runtimes.bundles.golden import spread
 from runtimes.bundles.manifest import digest_of_rows
 from runtimes.bundles.package import Parts, package
 from runtimes.bundles.provenance import Provenance
@@ -56,7 +57,6 @@ ENGINE, DEVICE = "pytorch", "cpu"
 TOKENS_WRITTEN = 32
 """Of each text that the source writes for the gate: enough to go around the cache many times."""
 FAILED = ".failed"
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def plan_of(found: Found, exported: Export) -> Plan:
                 inputs=("export",),
                 task=found.task,
                 export=replace(exported, max_metric_drop="auto"),
-                calibration=_calibration(found) if exported.precision == "int8-static" else "",
+                calibration=_calibration(found, exported) if exported.precision == "int8-static" else "",
             ),
         )
         if isinstance(exported, Onnx) and rounds
@@ -184,11 +184,11 @@ def export_found(found: Found, plan: Plan, out: Path) -> Iterator[Any]:
 def _work_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out`, of this process alone. Its name is always the same: what a killed process left goes first.
 
-    The lock is in the folder and goes with it. Raises RunError E404 while another process has it.
+    Raises RunError E404 while another process has it.
     """
     work = out.absolute().with_name(f".{out.name}{PART}")
     work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / _LOCK)
+    lock = FileLock(work.with_name(f".{out.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -203,6 +203,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
         lock.release()
 
 
@@ -217,21 +218,22 @@ def _write(step: ExportModel, found: Found, work: Path) -> Iterator[Any]:
 
 
 def _quantize(step: Quantize, found: Found, work: Path) -> str:
-    """Rounds the graph; what int8-static sees the ranges on are the rows that are given."""
-    rows = _calibration_rows(found)[1] if step.export.precision == "int8-static" else None
+    """Rounds the graph; what int8-static sees the ranges on are some of the rows that are given."""
+    rows = _calibration_rows(found, step.export)[1] if step.export.precision == "int8-static" else None
     return quantized(step, work / "export", work / "quantize", rows)
 
 
-def _calibration_rows(found: Found) -> tuple[Sequence[Row], Table]:
+def _calibration_rows(found: Found, exported: Onnx) -> tuple[Sequence[Row], Table]:
     """The rows on which int8-static sees ranges, and as they are read."""
     reader = found.reader()
-    rows = found.held_out(reader).rows
+    given = found.held_out(reader).rows
+    rows = [given[number] for number in spread(len(given), exported.calibration_rows)]
     return rows, encoded(found.task, [Example(row=row) for row in rows], reader)
 
 
-def _calibration(found: Found) -> str:
+def _calibration(found: Found, exported: Onnx) -> str:
     """The sha256 of these rows."""
-    return digest_of_rows(identities(found.task, *_calibration_rows(found)))
+    return digest_of_rows(identities(found.task, *_calibration_rows(found, exported)))
 
 
 def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path) -> Iterator[Any]:
@@ -255,7 +257,6 @@ def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path)
         kept = out.with_name(out.name + FAILED)
         shutil.rmtree(kept, ignore_errors=True)
         work.rename(kept)
-        (kept / _LOCK).unlink()
         hint = f"the graph, verification.json and disagreements.jsonl, which lists the rows, are in {kept}"
         require_passed(verified.verification, code="E602", hint=hint)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compiler.tasks import Reads
     from runtimes.bundles.bundle import Bundle
     from runtimes.bundles.manifest import Manifest
+    from runtimes.bundles.provenance import Provenance
     from runtimes.export.facts import Provider
     from runtimes.verification.gate import Verification
 
@@ -379,26 +380,32 @@ def verify_received(folder: Path, data: Path | None, threads: int, provider: Pro
     from runtimes.bundles.provenance import told_lines
     from runtimes.verification.gate import report_lines, require_passed
 
-    verification, manifest = received(folder, data, threads, provider)
+    verification, told_by = received(folder, data, threads, provider)
     if as_json:
-        click.echo(json.dumps({**verification.to_json(), "senders_word": to_json(manifest.provenance)}, indent=2))
+        click.echo(json.dumps({**verification.to_json(), "senders_word": to_json(told_by)}, indent=2))
     else:
         *checks, verdict = report_lines(verification)
-        told = (printable(f"told  {line}") for line in told_lines(manifest.provenance))
+        told = (printable(f"told  {line}") for line in told_lines(told_by))
         click.echo("\n".join([*checks, *told, verdict]))
     require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")
 
 
-def received(folder: Path, data: Path | None, threads: int, provider: Provider) -> tuple[Verification, Manifest]:
-    """What its receiver finds of a bundle, also on rows of his own, and the manifest, of several tasks the first."""
+def received(folder: Path, data: Path | None, threads: int, provider: Provider) -> tuple[Verification, Provenance]:
+    """What its receiver finds of a bundle, also on rows of his own, and what it says of where it is from."""
     from runtimes.bundles.manifest import read_manifest, read_together
+    from runtimes.bundles.provenance import NOTHING_TOLD
+    from runtimes.errors import RunError
     from runtimes.verification.receiver import verify_bundle, verify_together
 
     if is_together(folder):
         parts = read_together(folder).parts
         if data is not None:
             refuse_data(folder, parts)
-        return verify_together(folder, threads=threads, provider=provider), read_manifest(folder / parts[0])
+        verification = verify_together(folder, threads=threads, provider=provider)
+        try:
+            return verification, read_manifest(folder / parts[0]).provenance
+        except RunError:  # the first part's manifest is damaged, which is among what was found
+            return verification, NOTHING_TOLD
     manifest = read_manifest(folder)
     rows = answered_rows(data, manifest) if data is not None else None
-    return verify_bundle(folder, rows, threads=threads, provider=provider), manifest
+    return verify_bundle(folder, rows, threads=threads, provider=provider), manifest.provenance

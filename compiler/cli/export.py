@@ -73,7 +73,7 @@ def export(
     from runtimes.export import require_format
 
     require_format(written)
-    found = find(model, **options)
+    found = find(model, told=True, **options)
     written = resolved_export(settled_alone(written, found.task, found.facts))
     require_format(written)
     refuse_static(written, found)

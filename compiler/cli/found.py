@@ -77,14 +77,17 @@ def find(
     max_length: int | None,
     revision: str | None,
     tolerance_factor: float,
+    told: bool = False,
 ) -> Found:
     """The model that is named, the task that it answers, and the rows. Raises SourceError, RecipeError or UsageError.
 
+    `told`: with where the model is from, which may ask the hub for its base.
     Nothing but configurations and the headers of weights has been read until the rows are known to fit.
     """
     from compiler.cli.lineage import origin_of
     from compiler.hub import open_model
     from compiler.model_facts import model_facts
+    from compiler.origin import NO_ORIGIN
     from compiler.plan import ModelFiles
     from compiler.tasks.own_head import answered_by
     from runtimes.untuned import Found
@@ -108,7 +111,7 @@ def find(
         rows=given,
         metrics=answered.metrics if has_answers else (),
         verify=Verify(rows=rows, tolerance_factor=tolerance_factor),
-        origin=origin_of(facts, files, sources),
+        origin=origin_of(facts, files, sources) if told else NO_ORIGIN,
     )
 
 

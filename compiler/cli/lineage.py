@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from compiler.facts import ModelFacts
 from compiler.hub import Files, SourceError, Sources, is_path, open_model
 from compiler.origin import NO_LICENCE, NO_ORIGIN, Origin, base_named, licence_of
-from compiler.plan import Package, PackageTogether, Plan, trainings
+from compiler.plan import ModelFiles, Package, PackageTogether, Plan, trainings
 
 
 def origin_of(model: ModelFacts, files: Files, sources: Sources) -> Origin:
@@ -36,10 +36,9 @@ def base_of(model_id: str, sources: Sources) -> Origin:
     """What is known of a base model by its id, which may be neither in the cache nor to be had."""
     try:
         files = open_model(model_id, None, Path(), sources)
+        on_hub, licence = files.source.kind != "path", licence_of(files)
     except SourceError:
         on_hub, licence = "/" in model_id and not is_path(model_id), NO_LICENCE
-    else:
-        on_hub, licence = files.source.kind != "path", licence_of(files)
     return Origin(base_model=model_id if on_hub else PurePath(model_id).name, on_hub=on_hub, licence=licence)
 
 
@@ -52,8 +51,19 @@ def _of_run(folder: Path, sources: Sources) -> Origin | None:
         packages += [part for step in plan.steps if isinstance(step, PackageTogether) for part in step.parts.values()]
         told = next((step.origin for step in packages if step.origin != NO_ORIGIN), None)
         models = [train.model for step in plan.steps for train in trainings(step) if train.model.files]
-        return told or next((base_of(model.id, sources) for model in models), None)
+        return told or next((_trained(model, sources) for model in models), None)
     return None
+
+
+def _trained(model: ModelFiles, sources: Sources) -> Origin:
+    """What is known of the model of a plan, whose path may start elsewhere: what opens must be what was trained."""
+    alone = Origin(base_model=PurePath(model.id).name)
+    try:
+        files = open_model(model.id, model.revision, Path(), sources)
+        same = files.sha256("config.json") == model.files.get("config.json")
+    except (SourceError, OSError):
+        return alone if model.revision is None else replace(alone, base_model=model.id, on_hub=True)
+    return base_of(model.id, sources) if same else alone
 
 
 def _plans(folder: Path) -> Iterator[tuple[Plan, str]]:

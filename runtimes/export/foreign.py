@@ -122,6 +122,9 @@ def open_foreign(
     `reads`: what rows have, by name; `output`: that which is compared, where it has another name than the model's.
     Raises RunError E604 for a graph that does not load, E610 for one whose inputs or outputs are others.
     """
+    if output and len(head.results) > 1:
+        message = f"the task has the outputs {' and '.join(head.results)}, and one name was given"
+        raise RunError("E610", message, "export the graph with these names, and name none")
     if len(files) == 1:
         results = (output,) if output else head.results
         return _opened(files[0], results, reads, pad_id=pad_id, cached=head.cached, threads=threads)

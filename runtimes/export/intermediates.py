@@ -29,8 +29,18 @@ PORTION = 1 << 29
 """Bytes of values that are asked for at once; what is before them is computed again."""
 _WIDEST = 8
 """Bytes of a number, as far as a shape tells."""
-_NO_ARRAYS = ("Sequence", "SplitToSequence", "Optional")
-"""How operators begin that give something else."""
+_NO_ARRAYS = frozenset(
+    {
+        "Optional",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+        "SequenceMap",
+        "SplitToSequence",
+    }
+)
+"""Operators that give something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +62,10 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
     """
     try:
         model = onnx.load(str(file), load_external_data=False)
-    except Exception as error:  # protobuf's errors share no base with the system's
+        if model.functions:  # operators that the file itself defines
+            model = onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # errors of protobuf, of ONNX and of the system share no base
         raise _unreadable(file, error) from error
-    if model.functions:  # operators that the file itself defines
-        model = onnx.inliner.inline_local_functions(model)
     _require_visible(file, model.graph)
     inner = model.graph
     names = {
@@ -76,7 +86,7 @@ def open_graph(file: Path, *, prefix: str = "", told: bool = False) -> Opened:
     )
     outputs = tuple(value.name for value in inner.output)
     del inner.output[:]
-    arrays = (node for node in nodes if not node.op_type.startswith(_NO_ARRAYS))
+    arrays = (node for node in nodes if node.op_type not in _NO_ARRAYS)
     inside = tuple(name for node in arrays for name in node.output if name)
     return Opened(graph=graph, file=file, model=model, outputs=outputs, inside=inside, renamed=renamed)
 
@@ -181,6 +191,8 @@ def portions_of(fed: Fed, wanted: Container[str] | None = None, *, most: int = P
     """
     renamed = fed.opened.renamed
     names = [name for name in fed.opened.inside if wanted is None or renamed[name] in wanted]
+    if not names:
+        return  # a session without outputs is none
     sizes = dict(zip(names, _sizes(fed, names), strict=True))
     for portion in portions(sizes, most):
         yield {renamed[name]: array for name, array in _run(fed, portion).items()}

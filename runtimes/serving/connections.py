@@ -34,10 +34,12 @@ class Connection(H11Protocol):
         self._drained = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Notes the connection; one that is too many is refused once it has asked something."""
+        """Notes the connection. One that is too many is refused once it has asked; of twice as many, at once."""
         super().connection_made(transport)
         if self._most is not None and len(self.connections) > self._most:
             self.app = busy
+        if self._most is not None and len(self.connections) > 2 * self._most:
+            transport.abort()  # silent ones would stay until their time is up
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

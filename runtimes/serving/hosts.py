@@ -28,7 +28,7 @@ def hosts_of(address: str, allowed: Iterable[str] = ()) -> frozenset[str]:
 
     At an address of this machine alone those are its own, and `allowed` ones; elsewhere `allowed` ones.
     """
-    named = {name.lower().strip("[]") for name in allowed}
+    named = {name if name == ANY else host_named(name) or name.lower() for name in allowed}
     if ANY in named:
         return frozenset()
     return frozenset({*LOCAL, address.lower(), *named} if is_local(address) else named)

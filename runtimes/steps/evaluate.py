@@ -18,6 +18,7 @@ from compiler.windows import Windowed
 from runtimes import tasks
 from runtimes.backends import backend
 from runtimes.bundles.golden import spread
+from runtimes.errors import unreadable
 from runtimes.evaluation import mean_loss
 from runtimes.events import Progress, Said
 from runtimes.generation.answers import cut_prompts, writing_of
@@ -102,7 +103,11 @@ def _written(step: Evaluate, context: Context, saved: SavedModel, base: Path) ->
     numbers = spread(len(rows), step.generation.rows).tolist()
     chosen = [rows[number] for number in numbers]
     encoder = open_encoder(base / "tokenizer.json", max_length=facts.max_length, pad_id=facts.pad_token_id)
-    writing, module = writing_of(step.task, encoder, step.generation, base), tasks.writing_module_of(step.task)
+    try:
+        writing = writing_of(step.task, encoder, step.generation, base)
+    except ValueError as error:
+        raise unreadable(base, error) from error
+    module = tasks.writing_module_of(step.task)
     tuned = writing.written(back.decoder(step.task, saved, device), chosen, numbers)
     texts: dict[str, Sequence[str]] = {
         "reference": [module.reference(step.task, row) for row in chosen],

@@ -13,6 +13,7 @@ from compiler.recipe import Export
 from compiler.tasks import Task
 from runtimes import export
 from runtimes.backends import backend
+from runtimes.errors import unreadable
 from runtimes.export import Stage
 from runtimes.generation.answers import writing_of
 from runtimes.rows.tokens import Encoder
@@ -40,10 +41,13 @@ class Model:
         return partial(backend(self.engine).float32_noise, self.task, self.saved, before_each=before_each)
 
     def writer(self, generation: Generation | None, reader: InputReader) -> Writer | None:
-        """How it writes, where it does."""
+        """How it writes, where it does. Raises RunError E502."""
         if generation is None or not isinstance(reader, Encoder):
             return None
-        writing = writing_of(self.task, reader, generation, self.saved.reading)
+        try:
+            writing = writing_of(self.task, reader, generation, self.saved.reading)
+        except ValueError as error:
+            raise unreadable(self.saved.reading, error) from error
         return Writer(writing, partial(backend(self.engine).decoder, self.task, self.saved, self.device))
 
 

@@ -34,7 +34,7 @@ class Stopping:
     def check(self) -> None:
         """Nothing where the run goes on. Raises Interrupted."""
         if self.asked():
-            message = f"stopped within the step {self.step}; the steps before it are done"
+            message = f"stopped within the step {self.step}; what was done before it is kept"
             raise Interrupted("E130", message, "the same command goes on, and begins that step anew")
 
     def stage(self, stage: Stage) -> Stage:

@@ -16,7 +16,7 @@ from compiler.cli.lineage import origin_of
 from compiler.hub import Sources, open_model
 from compiler.model_facts import model_facts
 from compiler.origin import Licence, Origin
-from compiler.plan import Plan
+from compiler.plan import Plan, Train
 from tests.foreign import save_classifier
 
 pytest.importorskip("onnxscript", reason="needs the onnx extra")
@@ -96,6 +96,16 @@ def test_a_run_without_an_export_names_the_model_that_it_trained(project: Path, 
     (project / "runs" / "broken").mkdir()
     (project / "runs" / "broken" / "plan.json").write_text("{}")
     assert origin(run / "model", sources) == Origin(base_model="model", tuned=True)
+
+
+def test_a_path_of_a_run_s_recipe_is_no_model_of_the_hub(project: Path, sources: Sources) -> None:
+    run = project / "runs" / "tiny"
+    plan = Plan.from_json(json.loads((run / "plan.json").read_text(encoding="utf-8")))
+    [prepare, train] = plan.steps[:2]
+    assert isinstance(train, Train)
+    moved = replace(train, model=replace(train.model, id="org/base"))
+    (run / "plan.json").write_text(replace(plan, steps=(prepare, moved)).text(), encoding="utf-8")
+    assert origin(run / "model", sources) == Origin(base_model="base", tuned=True)
 
 
 def test_a_run_s_model_keeps_the_licence_that_became_known_after_it_was_packaged(project: Path, recipe: Recipe) -> None:

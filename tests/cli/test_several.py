@@ -272,7 +272,7 @@ def test_mlx_runs_several_tasks_through_their_gates(tmp_path: Path) -> None:
     assert np.isfinite(report["tasks"]["valence"]["evaluation"]["metrics"]["mse"])
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "sentiment/manifest.json"])
 def test_a_shared_file_that_is_damaged_fails_by_its_hash(bundle: Path, name: str) -> None:
     whole = (bundle / name).read_bytes()
     (bundle / name).write_bytes(whole[: len(whole) // 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,9 @@ def test_an_output_that_is_not_there_is_named_with_those_that_are(tmp_path: Path
         open_foreign([graph], LOGITS, READS, pad_id=0)
     assert raised.value.code == "E610"
     assert open_foreign([graph], LOGITS, READS, pad_id=0, output="scores").outputs(BATCH).tolist() == [[18], [8]]
+    with pytest.raises(RunError, match="has the outputs logits and wide, and one name was given") as raised:
+        open_foreign([graph], replace(LOGITS, results=("logits", "wide")), READS, pad_id=0, output="scores")
+    assert raised.value.code == "E610"
 
 
 # --- bits

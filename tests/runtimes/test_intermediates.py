@@ -58,6 +58,31 @@ def test_values_are_asked_for_by_their_bytes(tmp_path: Path) -> None:
     assert [[*portion] for portion in halves] == [["a", "b"], ["c", "y"]]
     assert all(np.array_equal(array, whole[0][name]) for portion in halves for name, array in portion.items())
     assert [[*portion] for portion in portions_of(one, {"c", "a"}, most=1)] == [["a"], ["c"]]
+    assert [*portions_of(one, {"something else"})] == []
+
+
+def test_the_parts_of_a_sequence_are_seen(tmp_path: Path) -> None:
+    one = helper.make_node("Constant", [], ["zero"], value=helper.make_tensor("zero", TensorProto.INT64, [], [0]))
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["parts"]),
+        one,
+        helper.make_node("SequenceAt", ["parts", "zero"], ["part"]),
+        helper.make_node("Add", ["x", "part"], ["y"]),
+    ]
+    opened = open_graph(save(tmp_path / "m.onnx", nodes, [], inputs=(("x", FLOAT),)))
+    found = dict(values_of(fed(opened, {"x": X}, cached=False)))
+    assert found["part"].tolist() == [1.0]
+    assert "parts" not in found
+
+
+def test_a_function_that_calls_itself_is_one_error(tmp_path: Path) -> None:
+    again = [helper.make_node("Again", ["a"], ["c"], domain="own")]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "Again", ["a"], ["c"], again, opsets)
+    node = helper.make_node("Again", ["x"], ["y"], domain="own")
+    with pytest.raises(RunError) as raised:
+        open_graph(save(tmp_path / "m.onnx", [node], [function], inputs=(("x", FLOAT),)))
+    assert raised.value.code == "E608"
 
 
 def test_a_portion_is_one_value_where_that_is_larger() -> None:

@@ -43,5 +43,5 @@ def test_this_machine_s_own_names_are_taken_at_its_own_address_and_any_elsewhere
 
 def test_names_that_are_allowed_are_taken_too() -> None:
     assert hosts_of("localhost", ["Box.example", "[fe80::1]"]) == LOCAL | {"box.example", "fe80::1"}
-    assert hosts_of("0.0.0.0", ["box.example"]) == {"box.example"}
+    assert hosts_of("0.0.0.0", ["box.example:8000"]) == {"box.example"}
     assert hosts_of("localhost", ["*"]) == frozenset()
