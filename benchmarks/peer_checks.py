@@ -33,6 +33,7 @@ Array = npt.NDArray[Any]
 Pair = tuple[Array, Array]
 """The same output of the source and of the graph."""
 ATOL = 1e-5
+HIDDEN = "last_hidden_state"
 NUM_ROWS, NUM_TOKENS, NUM_CACHED = 2, 16, 16
 OLIVE_TOKENS = 8
 
@@ -146,21 +147,34 @@ def _of_sequence(bundle: Path, source: Source, size: tuple[int, int], random: np
         "attention_mask": np.ones(size, np.int64),
         "decoder_input_ids": random.integers(0, config.vocab_size, size),
     }
-    names = [output.name for output in graphs.encoder.inner.get_outputs()]
-    read = graphs.encoder.values(names, {name: ort_value(tokens[name]) for name in graphs.encoder.inputs})
-    given = {name.replace("present", "past_key_values"): value for name, value in read.items()}
-    for name, (heads, width) in graphs.sizes.items():
-        given[name] = ort_value(np.zeros((size[0], heads, 0, width), np.float32))
-    given["input_ids"] = ort_value(tokens["decoder_input_ids"])
-    given["encoder_attention_mask"] = ort_value(tokens["attention_mask"])
-    presents = [name.replace("past_key_values", "present") for name in graphs.sizes]
-    wanted = {name: given[name] for name in graphs.decoder.inputs}
-    found = graphs.decoder.values(["logits", *presents], wanted)
+    hidden = graphs.encoder.values([HIDDEN], {name: ort_value(tokens[name]) for name in graphs.encoder.inputs})[HIDDEN]
+    given = {
+        name: ort_value(np.zeros((size[0], heads, 0, width), np.float32))
+        for name, (heads, width) in graphs.sizes.items()
+    }
+    given |= {
+        "input_ids": ort_value(tokens["decoder_input_ids"]),
+        "encoder_attention_mask": ort_value(tokens["attention_mask"]),
+        "encoder_hidden_states": hidden,
+        "use_cache_branch": ort_value(np.array([False])),
+    }
     with torch.inference_mode():
         expected = source.model(**_tensors(tokens), use_cache=True)
-    layers = expected.past_key_values.self_attention_cache.layers
-    kept = (array for layer in layers for array in (layer.keys, layer.values))
-    return zip((array.numpy() for array in (expected.logits, *kept)), (v.numpy() for v in found.values()), strict=True)
+    outputs = {"logits": expected.logits, **_presents(expected.past_key_values)}
+    found = graphs.decoder.values([*outputs], {name: given[name] for name in graphs.decoder.inputs})
+    yield expected.encoder_last_hidden_state.numpy(), hidden.numpy()
+    yield from ((outputs[name].numpy(), value.numpy()) for name, value in found.items())
+
+
+def _presents(cache: Any) -> dict[str, torch.Tensor]:
+    """Keys and values of an encoder-decoder by the names of a graph's outputs."""
+    sides = {"decoder": cache.self_attention_cache, "encoder": cache.cross_attention_cache}
+    return {
+        f"present.{number}.{side}.{part}": array
+        for side, each in sides.items()
+        for number, layer in enumerate(each.layers)
+        for part, array in (("key", layer.keys), ("value", layer.values))
+    }
 
 
 def _tensors(arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:

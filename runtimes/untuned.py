@@ -257,7 +257,7 @@ def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path)
         kept = out.with_name(out.name + FAILED)
         shutil.rmtree(kept, ignore_errors=True)
         work.rename(kept)
-        hint = f"the graph, verification.json and disagreements.jsonl, which lists the rows, are in {kept}"
+        hint = f"the graph is in {kept}, verification.json and disagreements.jsonl, which lists the rows, in its verify"
         require_passed(verified.verification, code="E602", hint=hint)
 
 

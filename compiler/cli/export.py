@@ -9,6 +9,7 @@ import click
 
 from compiler.checks import resolved_export
 from compiler.cli.found import find, found_options, said_of
+from compiler.cli.options import FiniteRange
 from compiler.functions import is_function
 from compiler.genai import settled_alone
 from compiler.recipe import Export, Mlx, Onnx
@@ -39,7 +40,7 @@ EXAMPLES = (
 @click.option("--opset", type=click.IntRange(18, 23), help="With --format onnx: the ONNX operator set.")
 @click.option(
     "--max-metric-drop",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="How much worse a metric may be after rounding. Default: by the precision, as in a recipe.",
 )
 @found_options

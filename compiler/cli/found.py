@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from compiler import tasks
-from compiler.cli.options import cache_folder, mirror_folder, offline
+from compiler.cli.options import FiniteRange, cache_folder, mirror_folder, offline
 from compiler.cli.rows import GivenRow, file_rows, refused
 from compiler.data.images import placed
 from compiler.data.texts import BadValueError
@@ -56,7 +56,7 @@ def found_options(command: F) -> F:
         click.option("--revision", help="The model's commit, branch or tag on the hub."),
         click.option(
             "--tolerance-factor",
-            type=click.FloatRange(min=0, min_open=True, max=100),
+            type=FiniteRange(min=0, min_open=True, max=100),
             default=DEFAULT.tolerance_factor,
             show_default=True,
             help="Outputs may differ by so many times the source's own float32 noise.",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from compiler.cli.bundle import answer, line_of, open_for, row_reader, told_of_cuts
-from compiler.cli.options import runs_option
+from compiler.cli.options import FiniteRange, runs_option
 from compiler.cli.rows import GivenRow, file_rows
 from compiler.diagnostics import counted
 
@@ -48,14 +48,14 @@ T = TypeVar("T")
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0, max=100, min_open=True),
+    type=FiniteRange(min=0, max=100, min_open=True),
     default=0.8,
     show_default=True,
     help="Of the softmax that tokens are drawn from.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=86_400, min_open=True),
+    type=FiniteRange(min=0, max=86_400, min_open=True),
     default=10.0,
     show_default=True,
     help="Seconds to judge an answer; then the command is killed, and the answer has not passed.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from compiler.cli.options import given_options
+from compiler.cli.options import FiniteRange, given_options
 
 if TYPE_CHECKING:
     from runtimes.export.facts import Provider
@@ -33,7 +33,7 @@ OPTIONS = (
     ),
     click.option(
         "--max-wait-ms",
-        type=click.FloatRange(0, 10_000),
+        type=FiniteRange(0, 10_000),
         default=5.0,
         show_default=True,
         help="That a row waits for others to share its batch; 0: only those that wait already share it.",
@@ -44,7 +44,7 @@ OPTIONS = (
     click.option("--max-rows", type=click.IntRange(min=1), default=256, show_default=True, help="Of a request."),
     click.option(
         "--max-seconds",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         default=120.0,
         show_default=True,
         help="That a request waits for its answer.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from compiler.cli.found import find, found_options, said_of
-from compiler.cli.options import given_options
+from compiler.cli.options import FiniteRange, given_options
 
 if TYPE_CHECKING:
     from runtimes.untuned import Found
@@ -40,7 +40,7 @@ def source_options(command: F) -> F:
         ),
         click.option(
             "--max-metric-drop",
-            type=click.FloatRange(0, 1),
+            type=FiniteRange(0, 1),
             help="With --source: how much worse a metric of a rounded graph may be. Default: 0.01 with 16 bits, 0.02 "
             "with 8, 0.1 with 4.",
         ),

@@ -128,7 +128,7 @@ def seal(folder: Path, manifest: M) -> M:
 
 
 def check_hashes(folder: Path, manifest: Manifest | TogetherManifest) -> tuple[str, ...]:
-    """How the folder's files differ from the manifest: `missing NAME`, `extra NAME` or `changed NAME` each."""
+    """How the folder's files differ from the manifest: missing NAME, extra NAME, no file NAME or changed NAME."""
     found = set(files_in(folder))
     return tuple(_differences(folder, manifest.files, found))
 
@@ -137,6 +137,8 @@ def _differences(folder: Path, files: Mapping[str, str], found: set[str]) -> Ite
     for name in sorted({*files, *found}):
         if name not in found:
             yield f"missing {name}"
+        elif not (folder / name).is_file():  # a device or a pipe never ends
+            yield f"no file {name}"
         elif name not in files:
             yield f"extra {name}"
         elif sha256_of(folder / name, None) != files[name]:

@@ -20,12 +20,10 @@ from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.verification.comparison import HeldOut
-from runtimes.verification.edges import Base, Verified, verify_export
+from runtimes.verification.edges import DISAGREEMENTS, Base, Verified, verify_export
 from runtimes.verification.gate import report_lines, require_passed
 from runtimes.verification.stages import Model, written_stages
 from runtimes.verification.stopping import Stopping
-
-HINT = "disagreements.jsonl beside verification.json lists the rows; the tuned model itself is kept"
 
 
 def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
@@ -61,7 +59,8 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         yield Said(step=step.id, message=line)
     for line in localised_lines(verified):
         yield Said(step=step.id, message=line)
-    require_passed(verified.verification, code="E602", hint="; ".join([*localised_lines(verified)[:1], HINT]))
+    kept = f"{context.folder / DISAGREEMENTS} lists the rows; the tuned model itself is kept"
+    require_passed(verified.verification, code="E602", hint="; ".join([*localised_lines(verified)[:1], kept]))
 
 
 def localised_lines(verified: Verified) -> list[str]:

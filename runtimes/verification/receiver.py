@@ -132,6 +132,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     table = bundle.encode([Example(row=row.row, target=0) for row in golden])
     yield _compare_inputs(bundle, table, golden)
     source = _source_outputs(bundle, golden)
+    yield _compare_golden(bundle, golden, table, source)
     yield compare_allowed(bundle.manifest, source.values, bundle.head.units)
     found = yield from _compare_outputs(bundle, table, golden, source, batch_sizes)
     if bundle.manifest.adapter:
@@ -254,6 +255,32 @@ def _compare_decisions(
         agreeing=max(0, compared.agreeing - int(np.isin(source.rows, sorted(new)).sum())),
         disagreeing=tuple(sorted({*compared.disagreeing, *misnamed})),
     )
+
+
+def _compare_golden(bundle: Bundle, golden: Sequence[Golden], table: Table, source: Ragged) -> Findings:
+    """Whether the golden rows are those that the manifest tells of: how many, which, and how well they are answered."""
+    told = bundle.manifest.golden
+    real = [number for number, row in enumerate(golden) if row.real]
+    rows = [golden[number].row for number in real]
+    faults = [f"{len(rows)} rows of {told.rows}"] if len(rows) != told.rows else []
+    if not faults and digest_of_rows(identities(bundle.task, rows, table)) != told.sha256:
+        faults.append("other rows than the manifest's")
+    if bundle.manifest.metrics:
+        faults += _worth_otherwise(bundle, rows, source.take(np.asarray(real, np.int64)))
+    return compare_each(faults, len(golden), name="golden")
+
+
+def _worth_otherwise(bundle: Bundle, rows: Sequence[Row], outputs: Ragged) -> list[str]:
+    """The metrics that the golden answers have and the manifest tells otherwise."""
+    told = bundle.manifest.golden.metrics
+    try:
+        targets = _targets(bundle, rows)
+    except BadValueError:  # true answers that have no name here: the metrics fail
+        return []
+    if not np.array_equal(targets.offsets, outputs.offsets):  # they are read otherwise here: the tokens fail
+        return []
+    worth = measure(bundle, targets, outputs)
+    return [name for name, value in worth.items() if not np.isclose(value, told.get(name, np.nan), 1e-4, 1e-6)]
 
 
 def _compare_golden_metrics(bundle: Bundle, golden: Sequence[Golden], source: Ragged, found: Ragged) -> Metrics:

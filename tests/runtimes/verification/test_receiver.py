@@ -27,6 +27,7 @@ CHECKS = [
     "hashes",
     "labels",
     "tokens",
+    "golden",
     "allowed",
     "outputs_batch_1",
     "outputs_batch_32",
@@ -194,6 +195,27 @@ def test_dropped_golden_rows_do_not_pass(bundle_copy: Path, reseal: Damage) -> N
     write_golden(bundle_copy / "golden.jsonl", [])
     reseal(bundle_copy)
     assert {"tokens", "outputs_batch_1", "decisions", "metrics"} <= failed(verify_bundle(bundle_copy))
+
+
+def test_golden_rows_are_those_that_the_manifest_tells_of(bundle_copy: Path, reseal: Damage) -> None:
+    whole = read_golden(bundle_copy / "golden.jsonl")
+    real = [number for number, row in enumerate(whole) if row.real]
+    for left, said in ((whole[1:], f"{len(real) - 1} rows of {len(real)}"), (whole[1:2] + whole[1:], "other rows")):
+        write_golden(bundle_copy / "golden.jsonl", left)
+        reseal(bundle_copy)
+        [golden] = [check for _, check in verify_bundle(bundle_copy).failures() if check.name == "golden"]
+        assert said in golden.says()
+    write_golden(bundle_copy / "golden.jsonl", whole)
+    reseal(bundle_copy)
+    edit_json(bundle_copy / "manifest.json", lambda manifest: manifest["golden"]["metrics"].update(accuracy=0.1))
+    assert failed(verify_bundle(bundle_copy)) == {"golden"}
+
+
+def test_a_file_that_never_ends_is_named_and_not_read(bundle_copy: Path) -> None:
+    (bundle_copy / GRAPH).unlink()
+    (bundle_copy / GRAPH).symlink_to("/dev/zero")
+    [(_, check)] = verify_bundle(bundle_copy).failures()
+    assert check.says() == f"no file {GRAPH}"
 
 
 def test_a_missing_file_is_named_by_the_hashes_and_nothing_else_is_guessed(bundle_copy: Path) -> None:
