@@ -110,7 +110,7 @@ def _asked(run: Finished, bundle: Bundle, options: argparse.Namespace) -> Asked:
     return Asked(
         prompts,
         expected,
-        lambda answers: agreement(expected, answers, undecided, bundle.manifest.tolerance),
+        lambda answers: agreement(expected, answers, undecided, bundle),
         lambda ids: _short(tokenizer.decode(ids)),
     )
 

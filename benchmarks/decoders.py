@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from compiler.metrics import Perplexity
 from compiler.plan import VerifyExport
 from runtimes import tasks
 from runtimes.bundles.bundle import Bundle, open_bundle
+from runtimes.generation.answers import writing_of
 from runtimes.generation.decoding import generate, scored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import scores_of
 from runtimes.rows.features import Table
+from runtimes.rows.tokens import Encoder
 from runtimes.steps.prepare import read_prepared
 from runtimes.verification.comparison import encoded, examples_of, outputs_of, rows_at_once
 from tests.finished import Finished
@@ -97,7 +100,7 @@ def compared(run: Finished, bundles: Sequence[Bundle], options: argparse.Namespa
             "" if writer.loss is None else f"{writer.loss:.4f}",
             f"{writer.num_bytes / 2**20:.1f}",
             f"{rates[writer.name]:.1f} ({rates[writer.name] / rates[SOURCE]:.2f})",
-            agreement(written[SOURCE], written[writer.name], undecided, first.manifest.tolerance),
+            agreement(written[SOURCE], written[writer.name], undecided, first),
         ]
         for writer in writers
     ]
@@ -190,16 +193,28 @@ def margins(run: Finished, bundle: Bundle, prompts: Sequence[Ids], written: Sequ
     return (reading.margins for reading in found)
 
 
-def agreement(source: Sequence[Ids], other: Sequence[Ids], margins: Sequence[np.ndarray], tolerance: float) -> str:
-    """How many prompts are answered alike; of others, how many part where the source was as good as undecided."""
+def agreement(source: Sequence[Ids], other: Sequence[Ids], margins: Sequence[np.ndarray], first: Bundle) -> str:
+    """How many prompts are answered alike; of others, how many part where the source was as good as undecided.
+
+    Up to what ends the source's answer: behind it everybody writes on, but some may not write another end.
+    """
+    ends = ends_of(first)
+    answers = [[*takewhile(lambda token: token not in ends, ids)] for ids in source]
     parted = [
         margin[next(place for place, (one, two) in enumerate(zip(ours, theirs, strict=False)) if one != two)]
-        for ours, theirs, margin in zip(source, other, margins, strict=True)
-        if [*ours] != [*theirs]
+        for ours, theirs, margin in zip(answers, other, margins, strict=True)
+        if ours != [*theirs[: len(ours)]]
     ]
-    ties = sum(margin < tolerance for margin in parted)
+    ties = sum(margin < first.manifest.tolerance for margin in parted)
     equal = f"{len(source) - len(parted)} of {len(source)}"
     return f"{equal}, {ties} part at near ties, the widest margin {max(parted):.2g}" if parted else equal
+
+
+def ends_of(bundle: Bundle) -> frozenset[int]:
+    """The tokens that end an answer."""
+    assert isinstance(bundle.encoder, Encoder) and bundle.manifest.generation is not None
+    writing = writing_of(bundle.task, bundle.encoder, bundle.manifest.generation, bundle.folder)
+    return frozenset(writing.ends)
 
 
 if __name__ == "__main__":
