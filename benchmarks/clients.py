@@ -132,19 +132,17 @@ def _alike(expected: Answers, answers: Answers) -> str:
 
 def _clients(bundle: Bundle, asked: Asked, options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Answers]]]:
     """Programs that open a bundle, by name and version."""
-    version = json.loads((PINNED / "package.json").read_text(encoding="utf-8"))["dependencies"][
-        "@huggingface/transformers"
-    ]
-    javascript = partial(
-        _labels if bundle.manifest.generation is None else _tokens, bundle, asked.rows, options.new_tokens
-    )
-    yield f"transformers.js {version}", javascript
+    packages = json.loads((PINNED / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    version = packages["@huggingface/transformers"]
+    classifies = bundle.manifest.generation is None
+    labels, tokens = partial(_labels, bundle, asked.rows), partial(_tokens, bundle, asked.rows, options.new_tokens)
+    yield f"transformers.js {version}", labels if classifies else tokens
     if (bundle.folder / CONFIG).is_file():
         write = genai(bundle.folder, options.new_tokens, 1)
         yield f"onnxruntime-genai {metadata.version('onnxruntime-genai')}", lambda: [write(row) for row in asked.rows]
 
 
-def _labels(bundle: Bundle, rows: Answers, _: int) -> Answers:
+def _labels(bundle: Bundle, rows: Answers) -> Answers:
     found = _ask(bundle, pipeline="text-classification", rows=[[row] for row in rows])
     return [answer["label"] for [answer] in found]
 

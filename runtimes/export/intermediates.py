@@ -246,7 +246,7 @@ def _open(opened: Opened, added: Any) -> Any:
         raise _unreadable(opened.file, error) from error
 
 
-def fed(opened: Opened, given: Arrays, *, cached: bool) -> Fed:
+def feed(opened: Opened, given: Arrays, *, cached: bool) -> Fed:
     """A graph that is fed for a batch (see export.feeds). Raises RunError E608 where it takes something else."""
     values = [value for value in opened.model.graph.input if opened.renamed[value.name] not in opened.graph.weights]
     inputs = [_input(opened.file, value) for value in values]

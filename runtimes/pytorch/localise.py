@@ -13,7 +13,7 @@ from runtimes import tasks
 from runtimes.errors import RunError
 from runtimes.export.facts import PAST, PRESENT, graph_names
 from runtimes.export.feeds import for_writing
-from runtimes.export.intermediates import Fed, Opened, fed, joined, open_graph, outputs_of, values_of
+from runtimes.export.intermediates import Fed, Opened, feed, joined, open_graph, outputs_of, values_of
 from runtimes.localisation.finding import Localised
 from runtimes.localisation.search import search
 from runtimes.localisation.values import Array, Graph, Source
@@ -92,11 +92,11 @@ def fed_graphs(opened: Sequence[Opened], inputs: Mapping[str, Array], *, cached:
     """A model's graphs, fed for a batch, and as one graph. `cached`: positions are counted as decoders count them."""
     if len(opened) == 1:
         [one] = opened
-        return [fed(one, inputs, cached=cached)], one.graph
+        return [feed(one, inputs, cached=cached)], one.graph
     encoder, decoder = opened
-    reading = fed(encoder, inputs, cached=False)
+    reading = feed(encoder, inputs, cached=False)
     encoded = outputs_of(reading)
     read = {name: name.replace(PRESENT, PAST).replace(_HIDDEN, _SEEN) for name in encoded}
     given = {**for_writing(inputs), **{read[name]: array for name, array in encoded.items()}}
     links = {read[name]: encoder.renamed[name] for name in encoded if read[name] in decoder.graph.inputs}
-    return [reading, fed(decoder, given, cached=True)], joined([encoder.graph, decoder.graph], links)
+    return [reading, feed(decoder, given, cached=True)], joined([encoder.graph, decoder.graph], links)

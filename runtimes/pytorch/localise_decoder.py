@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runtimes.errors import RunError, first_line
 from runtimes.export.facts import PAST, PRESENT
-from runtimes.export.intermediates import Opened, fed, outputs_of, values_of
+from runtimes.export.intermediates import Opened, feed, outputs_of, values_of
 from runtimes.generation.decoding import positions
 from runtimes.localisation.alignment import difference_along
 from runtimes.localisation.finding import Localised
@@ -46,12 +46,12 @@ def localise_decoder(
         raise unfollowed(model, error) from error
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     whole = _followed(model, layers, logits, {**given, **_empty(layers, len(given["input_ids"]))})
-    found = search(whole, opened.graph, values_of(fed(opened, given, cached=True)), rows)
+    found = search(whole, opened.graph, values_of(feed(opened, given, cached=True)), rows)
     if found.found or given["input_ids"].shape[1] < 2:
         return found
     token = _last_token(given, whole)
     step = _followed(model, layers, logits, token)
-    one = fed(opened, token, cached=True)
+    one = feed(opened, token, cached=True)
     found = search(step, opened.graph, values_of(one), rows[:1])
     if not found.found:
         return replace(found, rows=rows)

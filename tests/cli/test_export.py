@@ -206,13 +206,15 @@ def test_ranges_are_seen_on_rows_that_have_to_be_given(model: Path, recipe: Reci
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--precision", "int8", "--max-metric-drop", "nan"], "nan is no number"),
+        (["--tolerance-factor", "nan"], "nan is no number"),
         (["--precision", "bf16"], "the format onnx is not written in bf16"),
         (["--max-metric-drop", "0.1"], "nothing reads --max-metric-drop where nothing is rounded"),
         (["--bits", "4"], "nothing reads --bits"),
         (["--format", "mlx", "--opset", "18"], "nothing reads --opset"),
     ],
 )
-def test_an_option_that_nothing_reads_is_refused(model: Path, recipe: Recipe, arguments: list[str], said: str) -> None:
+def test_an_option_that_means_nothing_is_refused(model: Path, recipe: Recipe, arguments: list[str], said: str) -> None:
     done = recipe("export", model, *arguments)
     assert done.exit_code == 2
     assert said in done.output

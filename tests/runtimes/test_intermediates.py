@@ -14,7 +14,7 @@ from runtimes.errors import RunError
 onnx = pytest.importorskip("onnx", reason="needs the onnx extra")
 from onnx import TensorProto, helper  # noqa: E402  (where it is installed)
 
-from runtimes.export.intermediates import fed, open_graph, portions, portions_of, values_of  # noqa: E402  (likewise)
+from runtimes.export.intermediates import feed, open_graph, portions, portions_of, values_of  # noqa: E402  (likewise)
 
 FLOAT = TensorProto.FLOAT
 X = np.array([1.0, 2.0], np.float32)
@@ -34,7 +34,7 @@ def test_values_inside_of_a_function_of_the_file_are_seen(tmp_path: Path) -> Non
     twice = helper.make_function("own", "Twice", ["a"], ["c"], inside, [helper.make_opsetid("", 18)])
     node = helper.make_node("Twice", ["x"], ["y"], domain="own")
     opened = open_graph(save(tmp_path / "m.onnx", [node], [twice], inputs=(("x", FLOAT),)))
-    found = [array for _, array in values_of(fed(opened, {"x": X}, cached=False))]
+    found = [array for _, array in values_of(feed(opened, {"x": X}, cached=False))]
     assert any(np.allclose(array, np.exp(X)) for array in found)
     assert any(np.allclose(array, -np.exp(X)) for array in found)
 
@@ -52,7 +52,7 @@ def test_values_are_asked_for_by_their_bytes(tmp_path: Path) -> None:
     """Sixteen bytes each, as no shape says how wide a number is."""
     names = ["x", "a", "b", "c", "y"]
     nodes = [helper.make_node("Exp", [one], [other]) for one, other in pairwise(names)]
-    one = fed(open_graph(save(tmp_path / "m.onnx", nodes, [], inputs=(("x", FLOAT),))), {"x": X / 9}, cached=False)
+    one = feed(open_graph(save(tmp_path / "m.onnx", nodes, [], inputs=(("x", FLOAT),))), {"x": X / 9}, cached=False)
     whole, halves = ([*portions_of(one, most=most)] for most in (1 << 20, 40))
     assert [[*portion] for portion in whole] == [["a", "b", "c", "y"]]
     assert [[*portion] for portion in halves] == [["a", "b"], ["c", "y"]]
@@ -70,7 +70,7 @@ def test_the_parts_of_a_sequence_are_seen(tmp_path: Path) -> None:
         helper.make_node("Add", ["x", "part"], ["y"]),
     ]
     opened = open_graph(save(tmp_path / "m.onnx", nodes, [], inputs=(("x", FLOAT),)))
-    found = dict(values_of(fed(opened, {"x": X}, cached=False)))
+    found = dict(values_of(feed(opened, {"x": X}, cached=False)))
     assert found["part"].tolist() == [1.0]
     assert "parts" not in found
 
