@@ -96,8 +96,6 @@ def pass_at_k(
         raise click.UsageError(f"-k {too_many[0]}: only {counted(samples, 'answer')} are drawn; raise --samples")
     if output is not None and output.resolve() == source.resolve():
         raise click.UsageError(f"{output} holds the rows: name another file for the answers")
-    if not temperature > 0 or not timeout > 0:
-        raise click.UsageError("--temperature and --timeout are numbers above 0")
     words = command_of(command)
     opened = drawing(open_for(bundle, runs_folder, threads), temperature)
     rows = list(file_rows(source))

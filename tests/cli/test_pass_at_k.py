@@ -70,7 +70,7 @@ def test_the_same_answers_are_drawn_again(chat: Path) -> None:
     ("options", "said"),
     [
         (("--samples", "2", "-k", "3"), "-k 3: only 2 answers are drawn; raise --samples"),
-        (("--timeout", "nan"), "are numbers above 0"),
+        (("--timeout", "nan"), "nan is no number"),
         (("--temperature", "inf"), "0<x<=100"),
         (("--command", "no-such-judge"), "there is no program no-such-judge to start"),
         (("--command", "judge 'unclosed"), "No closing quotation"),
