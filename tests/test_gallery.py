@@ -55,17 +55,22 @@ def quickstart(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_committed_recipe_compiles(environment: pytest.MonkeyPatch, recipe: Path) -> None:
-    written = json.loads(recipe.read_text(encoding="utf-8"))
-    model = written.get("model", {"id": ""})  # a recipe that extends another may have none
-    models = [MIRROR / (model["id"] if isinstance(model, dict) else model)]
-    datasets = [stage.get("dataset", {}) for stage in written.get("stages", [written])]
-    needed = [*models, *(ROOT / "recipes" / path for dataset in datasets for path in paths_in(dataset))]
-    if missing := [path.relative_to(ROOT) for path in needed if not path.exists()]:
+    if missing := [path.relative_to(ROOT) for path in needs(recipe) if not path.exists()]:
         pytest.skip(f"`make fixtures FIXTURES=--all` gets {missing[0]}")
     done = invoke("check", recipe, "--target", "cpu")
     assert done.exit_code == 0, done.output
     answers = next((said for name, said in ANSWERS.items() if recipe.stem.startswith(name)), "2 labels")
     assert answers in done.output
+
+
+def needs(recipe: Path) -> list[Path]:
+    """The model and files that a recipe names, and those of the recipe that it extends."""
+    written = json.loads(recipe.read_text(encoding="utf-8"))
+    inherited = needs(recipe.parent / written["extends"]) if "extends" in written else []
+    model = written.get("model", {"id": ""})  # a recipe that extends another may have none
+    models = [MIRROR / (model["id"] if isinstance(model, dict) else model)]
+    datasets = [stage.get("dataset", {}) for stage in written.get("stages", [written])]
+    return [*inherited, *models, *(recipe.parent / path for dataset in datasets for path in paths_in(dataset))]
 
 
 def paths_in(dataset: dict[str, Any]) -> list[str]:
