@@ -3,7 +3,8 @@
 Every run is a fresh process, and the contestants take turns, so that each meets the same weather on the machine.
 Useful tokens are those of the rows, padding not counted. Both sides start their clocks with a loaded model and
 tokenized rows; ours includes writing the last checkpoint, which Trainer is told not to write. On a machine that is busy
-with other work, look at tokens per processor second with --threads 1: waiting does not count there.
+with other work, look at tokens per processor second with --threads 1: waiting does not count there. On cuda the peak is
+of what tensors held there.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ EXAMPLE = """\
 example:
   python benchmarks/train_vs_trainer.py                                  LoRA, 2,000 rows, 2 epochs, 3 turns
   python benchmarks/train_vs_trainer.py --method full --rows 8000 --repeats 1
+  python benchmarks/train_vs_trainer.py --device cuda --precision bf16 --rows 10000
 """
 
 
@@ -49,7 +51,7 @@ class Result:
     tokens: int  # useful ones that were trained on
     seconds: float
     cpu_seconds: float  # of all threads
-    peak_memory: int  # bytes, of the process
+    peak_memory: int  # bytes: of the process, or of tensors on cuda
     loss: float  # of the last steps, to see that both learnt
 
     @property
@@ -85,6 +87,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (default 3)")
     parser.add_argument("--method", choices=METHODS, default="lora")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--model", type=Path, default=PROJECT / ".mirror/sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--data", type=Path, default=PROJECT / "recipes/data/movie-reviews.jsonl")
@@ -138,12 +142,12 @@ def plan(options: argparse.Namespace, folder: Path) -> Train:
             "epochs": options.epochs,
             "learning_rate": RATES[options.method],
             "batch_size": options.batch_size,
-            "precision": "fp32",
+            "precision": options.precision,
         },
     }
     (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
     facts = LocalFacts(allowed=(options.model.resolve().parent,), offline=True)
-    step = compile_recipe(load(folder / "recipe.json"), facts, parse_target("cpu")).plan.step("train")
+    step = compile_recipe(load(folder / "recipe.json"), facts, parse_target(options.device)).plan.step("train")
     assert isinstance(step, Train), "the step of that name trains"
     return step
 
@@ -173,9 +177,11 @@ def ours(options: argparse.Namespace) -> Result:
         encoder = open_encoder(options.model / "tokenizer.json", max_length=longest)
         examples = [Example(row={"text": text}, target=label) for text, label in labelled_texts(options)]
         portions = [module_of(step.task).encode(step.task, examples, encoder)]
-        write_features(portions, module_of(step.task).columns(0), folder / "train", max_length=longest, pad_token_id=0)
+        write_features(
+            portions, module_of(step.task).columns(step.task, 0), folder / "train", max_length=longest, pad_token_id=0
+        )
         features = Features(folder / "train")
-        engine = load(step, options.model, folder / "init.safetensors")
+        engine = load(step, options.model, folder / "init.safetensors", options.device)
         start, cpu = time.perf_counter(), time.process_time()
         reports = list(train(engine, features, None, step, folder=folder, micro_batch_size=options.batch_size))
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
@@ -192,8 +198,6 @@ def ours(options: argparse.Namespace) -> Result:
 
 def trainers(options: argparse.Namespace) -> Result:
     """transformers.Trainer with the same step, and PEFT as it comes."""
-    import resource
-
     import peft
     import torch
     import transformers
@@ -216,7 +220,7 @@ def trainers(options: argparse.Namespace) -> Result:
             model = peft.get_peft_model(model, lora_configuration(step))
         trainer = transformers.Trainer(
             model=model,
-            args=training_arguments(step, folder, options.contestant),
+            args=training_arguments(step, folder, options),
             train_dataset=rows,
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
         )
@@ -228,9 +232,20 @@ def trainers(options: argparse.Namespace) -> Result:
             tokens=sum(map(len, encoded["input_ids"])) * options.epochs,
             seconds=seconds,
             cpu_seconds=cpu_seconds,
-            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_memory=peak_memory(options.device),
             loss=done.training_loss,
         )
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: the most that tensors held on cuda, or the largest resident size of this process."""
+    import resource
+
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def lora_configuration(step: Train) -> Any:
@@ -249,7 +264,7 @@ def lora_configuration(step: Train) -> Any:
     )
 
 
-def training_arguments(step: Train, folder: Path, sampling: str) -> Any:
+def training_arguments(step: Train, folder: Path, options: argparse.Namespace) -> Any:
     """The plan's training as Trainer says it."""
     import transformers
 
@@ -262,9 +277,10 @@ def training_arguments(step: Train, folder: Path, sampling: str) -> Any:
         warmup_steps=step.schedule.warmup_steps,
         weight_decay=step.weight_decay,
         max_grad_norm=step.max_grad_norm or 0.0,
-        train_sampling_strategy=sampling,
+        train_sampling_strategy=options.contestant,
         seed=step.seed,
-        use_cpu=True,
+        use_cpu=options.device == "cpu",
+        bf16=options.precision == "bf16",
         save_strategy="no",
         logging_strategy="no",
         report_to=[],
@@ -296,11 +312,21 @@ def ratios(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
 def summary(results: Sequence[Result], options: argparse.Namespace) -> dict[str, Any]:
     """All runs, their medians and the ratios of these, as JSON."""
     settings = {
-        name: getattr(options, name) for name in ("method", "rows", "epochs", "batch_size", "threads", "repeats")
+        name: getattr(options, name)
+        for name in ("method", "rows", "epochs", "batch_size", "device", "precision", "threads", "repeats")
     }
     runs = [{**asdict(result), **{figure: getattr(result, figure) for figure in FIGURES}} for result in results]
     found = medians(results)
     return {**settings, "runs": runs, "medians": found, "ratios": ratios(found)}
+
+
+def where(options: argparse.Namespace) -> str:
+    """What the runs computed on."""
+    if options.device == "cpu":
+        return f"{options.threads} threads"
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def table(results: Sequence[Result], options: argparse.Namespace) -> str:
@@ -309,7 +335,7 @@ def table(results: Sequence[Result], options: argparse.Namespace) -> str:
     compared = ratios(found)
     size = f"{options.rows:,} rows, {options.epochs} epochs, batches of {options.batch_size}"
     lines = [
-        f"{options.method}, {size}, float32, {options.threads} threads; medians of {options.repeats}",
+        f"{options.method}, {size}, {options.precision}, {where(options)}; medians of {options.repeats}",
         f"{'':26}{'useful tokens/s':>20}{'per CPU second':>20}{'peak memory':>22}",
     ]
     for contestant, figures in found.items():

@@ -4,9 +4,10 @@ python -m tools.matrix             every cell, on two processes
 python -m tools.matrix --missing   the cells that were never measured, and red ones; the others stay as they are
 python -m tools.matrix --render    the pages alone, from docs/matrix.json
 python -m tools.matrix bert lora   only cells that have these words; prints, and writes nothing
+python -m tools.matrix cuda --keep --as-installed   those of a machine that has the device, with the versions there
 
-Each cell is written when it is measured, with the hash of the sources that it was measured on: what is interrupted is
-not lost, and a table of cells from several commits says so.
+Each cell is written when it is measured, with the hash of the sources and the machine that it was measured on: what is
+interrupted is not lost, and a table of cells from several commits and machines says so.
 """
 
 from __future__ import annotations
@@ -85,13 +86,18 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The machine in words."""
+    """The machine in words, with its NVIDIA GPU where torch finds one."""
+    import torch
+
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
     name = found[1] if found else platform.processor() or "CPU"
-    return f"{os.cpu_count()} cores of {name}, {platform.system()} {platform.machine()}"
+    return f"{gpu}{os.cpu_count()} cores of {name}, {platform.system()} {platform.machine()}"
 
 
+ORIGIN = ("sources", "hardware")
+"""What tells the runs apart that rows are of."""
 Cells = dict[int, dict[str, Any]]
 """The rows by the numbers of their cells."""
 
@@ -183,13 +189,18 @@ def result_of(runs: Iterable[Mapping[str, Any]], rows: Cells) -> dict[str, Any]:
     """The committed result: rows in the order of the cells, and the runs that they are of, the latest first."""
     from tests.conformance.cells import LIMITS
 
-    counts = Counter(row["sources"] for row in rows.values())
-    latest: dict[str, Mapping[str, Any]] = {}
+    counts = Counter(map(_origin, rows.values()))
+    latest: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for each in runs:
-        latest.setdefault(each["sources"], each)
-    kept = [{**each, "cells": counts[sources]} for sources, each in latest.items() if counts[sources]]
+        latest.setdefault(_origin(each), each)
+    kept = [{**each, "cells": counts[origin]} for origin, each in latest.items() if counts[origin]]
     ordered = [rows[at] for at in sorted(rows)]
-    return {"matrix": 2, "runs": kept, "limits": dict(LIMITS), "cells": ordered}
+    return {"matrix": 3, "runs": kept, "limits": dict(LIMITS), "cells": ordered}
+
+
+def _origin(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The sources and the machine of a row or a run."""
+    return tuple(found[name] for name in ORIGIN)
 
 
 def render(result: dict[str, Any]) -> None:
@@ -207,7 +218,7 @@ def measure(wanted: Sequence[int], processes: int, *, keep: bool) -> list[dict[s
         if now["sources"] != sources_hash():
             sys.exit("the sources changed while the table ran: the cells from here on are not written, run it again")
         found.append(row)
-        rows[at] = {**row, "sources": now["sources"]}
+        rows[at] = {**row, **dict(zip(ORIGIN, _origin(now), strict=True))}
         if keep:
             write_json(PROJECT / RESULT, result_of([now, *before["runs"]], rows))
     return found
@@ -217,6 +228,8 @@ def main() -> None:
     """Runs the table and writes it; exits 1 when a cell is red."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only cells that have all of these words; nothing is written")
+    parser.add_argument("--keep", action="store_true", help="write the cells of these words too")
+    parser.add_argument("--as-installed", action="store_true", help="with other versions than those of constraints.txt")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--missing", action="store_true", help="the cells without figures, and red ones")
     parser.add_argument("--render", action="store_true", help="write the pages from docs/matrix.json")
@@ -224,9 +237,10 @@ def main() -> None:
     if given.render:
         render(_committed())
         return
-    if differing := [f"{name} {own}" for name, own in versions().items() if own != constraints()[name]]:
+    differing = [f"{name} {own}" for name, own in versions().items() if own != constraints()[name]]
+    if differing and not given.as_installed:
         sys.exit(f"installed are {', '.join(differing)}, not the versions of constraints.txt: run `make matrix`")
-    start, keep = time.monotonic(), not given.words
+    start, keep = time.monotonic(), given.keep or not given.words
     rows = measure(chosen(given.words, missing=given.missing), given.processes, keep=keep)
     if keep:
         render(_committed())

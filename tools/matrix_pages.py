@@ -17,6 +17,7 @@ _TITLES = {
     "encoders": "Encoders as they are stored: MLX beside PyTorch",
     "encoder gates": "Encoders: a whole run through the export gate, on MLX",
     "devices": "Devices: an engine there beside PyTorch on the CPU",
+    "device gates": "Devices: a whole run through the export gate, trained and asked there",
 }
 _ENGINES = {"pytorch": "PyTorch", "mlx": "MLX"}
 _MEANING = {
@@ -94,9 +95,28 @@ def _summary(result: Mapping[str, Any]) -> Iterator[str]:
     ways = ", ".join(dict.fromkeys(row["names"]["stored"] for row in encoders))
     yield f"From a folder through a recipe, stored in different ways ({ways}), full and lora: {names}."
     yield f"{_counts(encoders)}."
-    unrun = [" on ".join(row["names"].values()) for row in cells if row["status"] == "unrun"]
-    if unrun:
-        yield f"Unrun, for want of the device: {', '.join(unrun)}."
+    yield ""
+    yield "Each engine on each device beside PyTorch on the CPU, the worst of all: every task, loss and method"
+    yield "somewhere, and a whole run of each task through the gate."
+    yield ""
+    yield from _markdown(
+        ("engine", "device", "gradients", "20 steps", "saved", "in the gate", "cells"), _devices(cells)
+    )
+
+
+def _devices(cells: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """A line for each engine on each device."""
+    run = [row for row in cells if row["table"] in ("devices", "device gates")]
+    for engine, device in dict.fromkeys((row["names"]["engine"], row["names"]["device"]) for row in run):
+        rows = [row for row in run if (row["names"]["engine"], row["names"]["device"]) == (engine, device)]
+        worst = (_worst(rows, name) for name in ("gradients", "steps", "saved", "gate"))
+        yield (_ENGINES[engine], device, *worst, _counts(rows))
+
+
+def _worst(rows: Sequence[Row], name: str) -> str:
+    """The largest of a figure in some rows."""
+    found = [row["figures"][name] for row in rows if name in row["figures"]]
+    return f"{max(found):.1e}" if found else "unrun"
 
 
 def _methods(cells: Sequence[Row]) -> Iterator[tuple[str, ...]]:

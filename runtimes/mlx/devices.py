@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import mlx.core as mx
 
 from runtimes.errors import RunError
@@ -17,6 +19,7 @@ def require_device(kind: str) -> None:
 def use_device(kind: str) -> None:
     """Computes on a kind of device from now on. Raises RunError E407 when MLX has none here."""
     require_device(kind)
+    os.environ.setdefault("MLX_ENABLE_TF32", "0")  # float32 is float32; MLX reads it at its first product on CUDA
     mx.set_default_device(mx.Device(mx.cpu if kind == "cpu" else mx.gpu))
 
 

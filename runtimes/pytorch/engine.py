@@ -30,6 +30,7 @@ from runtimes.pytorch.models import Wrapped, save_pretrained, wrapped_model
 from runtimes.pytorch.objective import Objective
 from runtimes.pytorch.optimizers import hold_moments, moments_of, new_optimizer, take_moments
 from runtimes.pytorch.places import places_of
+from runtimes.pytorch.precision import exact_float32
 from runtimes.pytorch.recomputing import recompute_layers
 from runtimes.pytorch.resting import resting_modules
 from runtimes.pytorch.virtual import require_no_prefix
@@ -114,7 +115,7 @@ class TorchEngine:
         if self.masks:
             self.masks.seed(seed)
         self.mode(training=True)
-        with self._frees_memory():
+        with self._frees_memory(), exact_float32():
             loss = self._accumulate(micro_batches, denominators["loss"])
             penalty = self._penalize()
             grad_norm = self._clip()
@@ -207,7 +208,7 @@ class TorchEngine:
     def evaluate(self, batch: Batch) -> RowResults:
         """Losses and outputs of a batch, dropout off."""
         self.mode(training=False)
-        with self._frees_memory(), self._answering(), torch.inference_mode():
+        with self._frees_memory(), self._answering(), torch.inference_mode(), exact_float32():
             losses, outputs = self._forward(batch)
             return RowResults(losses=losses.cpu().numpy(), outputs=outputs.cpu().numpy())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +11,16 @@ from compiler.placement import DeviceKind, Runtime
 from tests.conformance.cells import Cell, Figures, UnrunError
 from tests.conformance.subjects import (
     Subject,
+    cover,
     every_encoder,
     every_gate,
     every_masked,
     every_method,
     every_vision,
+    loss_names,
     runtimes_of,
+    subject_of,
+    task_names,
     variants_of,
     write,
 )
@@ -41,6 +45,7 @@ def cells() -> tuple[Cell, ...]:
         *_encoders(),
         *_encoder_gates(),
         *_devices(),
+        *_device_gates(),
     )
 
 
@@ -67,7 +72,7 @@ def _gates() -> Iterator[Cell]:
     varied = [(subject, engine) for usual, engine in gates for subject in variants_of([usual])]
     for subject, engine in (*gates, *varied):
         names = {"task": subject.task_name, "method": subject.method, "engine": engine}
-        yield Cell(table="gates", names=names, measure=partial(_through_the_gate, subject, engine))
+        yield Cell(table="gates", names=names, measure=partial(_through_the_gate, subject, engine, "cpu"))
 
 
 def _masked() -> Iterator[Cell]:
@@ -83,7 +88,7 @@ def _masked_gates() -> Iterator[Cell]:
     for subject in every_masked():
         for engine in runtimes_of(subject.method):
             names = {"encoder": subject.encoder, "method": subject.method, "engine": engine}
-            yield Cell(table="masked gates", names=names, measure=partial(_through_the_gate, subject, engine))
+            yield Cell(table="masked gates", names=names, measure=partial(_through_the_gate, subject, engine, "cpu"))
 
 
 def _encoders() -> Iterator[Cell]:
@@ -98,15 +103,27 @@ def _encoder_gates() -> Iterator[Cell]:
     for subject in every_encoder():
         if subject.method == "lora":
             names = {"encoder": subject.encoder, "stored": subject.stored, "method": subject.method}
-            yield Cell(table="encoder gates", names=names, measure=partial(_through_the_gate, subject, "mlx"))
+            yield Cell(table="encoder gates", names=names, measure=partial(_through_the_gate, subject, "mlx", "cpu"))
 
 
 def _devices() -> Iterator[Cell]:
-    """Each engine on each kind of device beside PyTorch on the CPU, by one subject."""
-    [subject, *_] = (subject for subject in every_method() if subject.method == "lora")
+    """Each engine on each kind of device beside PyTorch on the CPU: few subjects with everything somewhere."""
     for engine, device, needed in DEVICES:
-        measure = partial(_on_device, subject, engine, device, needed)
-        yield Cell(table="devices", names={"engine": engine, "device": device}, measure=measure)
+        for subject in cover():
+            names = {"engine": engine, "device": device, "task": subject.task_name, "loss": subject.loss}
+            names |= {"method": subject.method, "model": subject.encoder}
+            measure = partial(_on_device, engine, device, needed, partial(_beside_pytorch, subject, engine, device))
+            yield Cell(table="devices", names=names, measure=measure)
+
+
+def _device_gates() -> Iterator[Cell]:
+    """Each task, all of it tuned, on each kind of device: a whole run, whose trained model the gate asks there."""
+    for engine, device, needed in DEVICES:
+        for task in task_names():
+            subject = subject_of(task, loss_names(task)[0], "full")
+            names = {"engine": engine, "device": device, "task": task, "model": subject.encoder}
+            measure = partial(_on_device, engine, device, needed, partial(_through_the_gate, subject, engine, device))
+            yield Cell(table="device gates", names=names, measure=measure)
 
 
 def _beside_torch(architecture: str, folder: Path) -> Figures:
@@ -121,17 +138,19 @@ def _beside_pytorch(subject: Subject, engine: Runtime, device: DeviceKind, folde
     return measure(write(subject, folder), engine, device)
 
 
-def _through_the_gate(subject: Subject, engine: Runtime, folder: Path) -> Figures:
+def _through_the_gate(subject: Subject, engine: Runtime, device: DeviceKind, folder: Path) -> Figures:
     from tests.conformance.engines import gate
 
-    return gate(write(subject, folder), engine)
+    return gate(write(subject, folder), engine, device)
 
 
-def _on_device(subject: Subject, engine: Runtime, device: DeviceKind, needed: str, folder: Path) -> Figures:
+def _on_device(
+    engine: Runtime, device: DeviceKind, needed: str, measure: Callable[[Path], Figures], folder: Path
+) -> Figures:
     if not _has(engine, device):
         system = f"{platform.system()} {platform.machine()}"
         raise UnrunError(f"it needs {needed}, and {engine} found none here ({system})")
-    return _beside_pytorch(subject, engine, device, folder)
+    return measure(folder)
 
 
 def _has(engine: Runtime, device: DeviceKind) -> bool:

@@ -43,17 +43,17 @@ def result() -> dict[str, Any]:
 
 
 def test_every_cell_says_what_it_was_measured_with(result: dict[str, Any]) -> None:
-    runs = {run["sources"]: run for run in result["runs"]}
-    counts = Counter(row["sources"] for row in result["cells"])
-    assert {sources: run["cells"] for sources, run in runs.items()} == counts
-    assert all(run["versions"] == matrix.constraints() for run in runs.values()), f"it is of other versions: {AGAIN}"
+    counts = Counter((row["sources"], row["hardware"]) for row in result["cells"])
+    assert {(run["sources"], run["hardware"]): run["cells"] for run in result["runs"]} == counts
+    plain = [run["versions"] for run in result["runs"] if "NVIDIA" not in run["hardware"]]
+    assert all(versions == matrix.constraints() for versions in plain), f"it is of other versions: {AGAIN}"
     assert result["limits"] == LIMITS
 
 
 def test_no_cell_is_red_and_what_is_unrun_says_why(result: dict[str, Any]) -> None:
     assert [row for row in result["cells"] if row["status"] == "red"] == []
     assert all(row["reason"] for row in result["cells"] if row["status"] == "unrun")
-    assert {row["table"] for row in result["cells"] if row["status"] == "unrun"} <= {"devices"}
+    assert {row["table"] for row in result["cells"] if row["status"] == "unrun"} <= {"devices", "device gates"}
 
 
 def test_the_pages_show_the_committed_result(result: dict[str, Any]) -> None:
@@ -122,13 +122,18 @@ def test_the_cover_has_every_task_and_method_and_everything_else_once() -> None:
 
 
 def test_runs_without_a_cell_are_forgotten_and_the_latest_stands_first() -> None:
-    runs = [{"sources": "new", "date": "2"}, {"sources": "old", "date": "1"}, {"sources": "gone", "date": "0"}]
-    rows = {1: {"sources": "old"}, 0: {"sources": "new"}, 2: {"sources": "new"}}
+    new, old, gone, other = (
+        {"sources": sources, "hardware": hardware}
+        for sources, hardware in (("new", "here"), ("old", "here"), ("gone", "here"), ("new", "there"))
+    )
+    runs = [{**new, "date": "2"}, {**old, "date": "1"}, {**gone, "date": "0"}, {**other, "date": "0"}]
+    rows = {1: old, 0: new, 2: new, 3: other}
     found = matrix.result_of(runs, rows)
-    assert [(run["sources"], run["cells"]) for run in found["runs"]] == [("new", 2), ("old", 1)]
-    assert [row["sources"] for row in found["cells"]] == ["new", "old", "new"]
-    again = matrix.result_of([{"sources": "old", "date": "3"}, *runs], rows)
-    assert [(run["sources"], run["date"]) for run in again["runs"]] == [("old", "3"), ("new", "2")]
+    assert [run["cells"] for run in found["runs"]] == [2, 1, 1]
+    assert [run["date"] for run in found["runs"]] == ["2", "1", "0"]
+    assert found["cells"] == [new, old, new, other]
+    again = matrix.result_of([{**old, "date": "3"}, *runs], rows)
+    assert [(run["sources"], run["date"]) for run in again["runs"]] == [("old", "3"), ("new", "2"), ("new", "0")]
 
 
 def test_a_change_of_what_the_figures_depend_on_changes_the_hash(
