@@ -111,7 +111,7 @@ def _asked(run: Finished, bundle: Bundle, options: argparse.Namespace) -> Asked:
         prompts,
         expected,
         lambda answers: agreement(expected, answers, undecided, bundle),
-        lambda ids: _short(tokenizer.decode(ids)),
+        lambda ids: _short(str(tokenizer.decode(ids))),
     )
 
 

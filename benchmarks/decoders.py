@@ -16,7 +16,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from compiler.plan import VerifyExport
 from runtimes import tasks
 from runtimes.bundles.bundle import Bundle, open_bundle
 from runtimes.generation.answers import writing_of
-from runtimes.generation.decoding import generate, scored
+from runtimes.generation.decoding import Decoder, generate, scored
 from runtimes.pytorch.decoding import torch_decoder
 from runtimes.pytorch.loading import load_saved
 from runtimes.pytorch.scores import scores_of
@@ -148,11 +148,11 @@ def _loss(metrics: dict[str, float]) -> float:
 
 def _of_bundle(bundle: Bundle, rows: Table, options: argparse.Namespace) -> Iterator[Writer]:
     """The bundle by onnxruntime, and by onnxruntime-genai where it can."""
-    name, decoder = bundle.manifest.precision, bundle.graph
+    name, decoder = bundle.manifest.precision, cast(Decoder[Any], bundle.graph)
     generation = Generation(max_new_tokens=options.new_tokens)
 
     def write(prompt: Ids) -> list[int]:
-        [found] = generate(decoder, [prompt], generation, eos_ids=(), pad_id=bundle.encoder.pad_id)  # type: ignore[arg-type]
+        [found] = generate(decoder, [prompt], generation, eos_ids=(), pad_id=bundle.encoder.pad_id)
         return [*found.ids]
 
     size = sum(file.stat().st_size for file in bundle.shared.rglob("*.onnx*"))
@@ -166,7 +166,7 @@ def _of_bundle(bundle: Bundle, rows: Table, options: argparse.Namespace) -> Iter
 
 def genai(folder: Path, new_tokens: int, threads: int) -> Write:
     """A bundle as onnxruntime-genai writes with it, past every end."""
-    import onnxruntime_genai  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    import onnxruntime_genai
 
     config = onnxruntime_genai.Config(str(folder))
     decoder = json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})

@@ -10,6 +10,7 @@ import argparse
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def _rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
         sessions = {name: open_session(file, threads=options.threads) for name, file in graphs.items()}
         decided = {name: _labels(session, rows) for name, session in sessions.items()}
         seconds = (
-            medians({name: [lambda s=s: s.outputs(one)] for name, s in sessions.items()}, 30),
-            medians({name: [lambda s=s: s.outputs(many)] for name, s in sessions.items()}, 10),
+            medians({name: [partial(session.outputs, one)] for name, session in sessions.items()}, 30),
+            medians({name: [partial(session.outputs, many)] for name, session in sessions.items()}, 10),
         )
     for name, labels in decided.items():
         right, alike = (labels == rows.targets.values.ravel()).mean(), (labels == decided["float32"]).mean()

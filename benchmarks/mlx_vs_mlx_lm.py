@@ -3,7 +3,7 @@
 The same random weights and batches. Both steps are compiled and take turns in one process, step by step, so that each
 meets the same weather on the machine; ours also has its gradient's norm and the scaling that clips it, which mlx-lm has
 not, at a limit so high that the two train alike. Losses are then set beside exact ones: numpy float64 on the logits of
-a float64 model, and that model's gradients. mlx-lm is no dependency: pip install --no-deps --target FOLDER mlx-lm.
+a float64 model, and that model's gradients.
 """
 
 # B = batch, T = tokens, V = vocabulary
@@ -31,8 +31,7 @@ import numpy.typing as npt
 PROJECT = Path(__file__).resolve().parent.parent
 EXAMPLE = """\
 example:
-  pip install --no-deps --target /tmp/mlx-lm mlx-lm
-  LD_PRELOAD=libopenblas.so.0 PYTHONPATH=/tmp/mlx-lm python benchmarks/mlx_vs_mlx_lm.py     on Linux
+  LD_PRELOAD=libopenblas.so.0 python benchmarks/mlx_vs_mlx_lm.py     on Debian with libopenblas0-pthread
 """
 RATE, DECAY = 1e-4, 0.01
 NO_LIMIT = 1e9  # of the gradient's norm: computed and applied, and never reached
@@ -102,6 +101,8 @@ class Ours:
         from runtimes.mlx.engine import MlxEngine
         from runtimes.mlx.trace.training import Traced
         from runtimes.mlx.weights import Weights
+        from runtimes.pytorch.models import Wrapped
+        from runtimes.pytorch.places import places_of
         from tests.runtimes.tiny import placed, train_step
 
         graph = traced(model)
@@ -113,7 +114,15 @@ class Ours:
         }
         self.engine = MlxEngine(
             train_step(**settings, max_grad_norm=NO_LIMIT),
-            Traced(model=model, train=graph, evaluate=graph, names={}, values={}),
+            Traced(
+                model=model,
+                last_layer=None,
+                train=graph,
+                evaluate=graph,
+                names={},
+                values={},
+                places=places_of(Wrapped(model=model, inner=model, head=(), values={}, last_layer=None)),
+            ),
             Weights(parameters=weights, buffers={}, missing=()),
             Path(),
             placed("mlx"),
@@ -134,6 +143,7 @@ class Ours:
             inputs={"input_ids": rows.inputs, "attention_mask": rows.mask},
             targets=rows.targets,
             weights=np.ones(len(rows.lengths), np.float32),
+            positions=np.ones(len(rows.lengths), bool),
             rows=np.arange(len(rows.lengths)),
         )
 
@@ -178,22 +188,24 @@ class Theirs:
     def __init__(self, model: Any, *, optimizer: Any = None) -> None:
         import mlx.core as mx
         import mlx.optimizers
-        from mlx import nn
+        from mlx.nn.utils import value_and_grad
         from mlx_lm.models.llama import Model, ModelArgs
         from mlx_lm.tuner.trainer import default_loss
 
-        self.model = Model(ModelArgs.from_dict(model.config.to_dict() | {"rope_theta": theta(model.config)}))
+        settings = model.config.to_dict() | {"rope_theta": theta(model.config)}
+        self.model = Model(ModelArgs.from_dict(settings))  # type: ignore[no-untyped-call]
         weights = [(name, mx.array(value.detach().numpy())) for name, value in model.named_parameters()]
         self.model.load_weights(weights)
         # torch corrects Adam's bias, mlx-lm's default does not; with it, the losses of both can be compared.
         self.optimizer = optimizer or mlx.optimizers.AdamW(RATE, weight_decay=DECAY, bias_correction=True)
-        value_and_grad = nn.value_and_grad(self.model, default_loss)
+        differentiated = value_and_grad(self.model, default_loss)
         self.state = [self.model.state, self.optimizer.state, mx.random.state]
         mx.eval(self.model.parameters())
 
         @partial(mx.compile, inputs=self.state, outputs=self.state)
         def step(batch: mx.array, lengths: mx.array) -> mx.array:
-            (loss, _), gradients = value_and_grad(self.model, batch, lengths)
+            loss: mx.array
+            (loss, _), gradients = differentiated(self.model, batch, lengths)
             self.optimizer.update(self.model, gradients)
             return loss
 
@@ -206,7 +218,7 @@ class Theirs:
         [batch] = batches
         loss = self.compiled(*map(mx.array, batch))
         mx.eval(self.state, loss)
-        return float(loss.item())
+        return float(np.array(loss))
 
     @staticmethod
     def batch(rows: Rows) -> Any:
@@ -219,7 +231,8 @@ class Theirs:
         import mlx.core as mx
         from mlx_lm.tuner.trainer import default_loss
 
-        return float(default_loss(self.model, *map(mx.array, self.batch(rows)))[0].item())
+        loss, _ = default_loss(self.model, *map(mx.array, self.batch(rows)))  # type: ignore[no-untyped-call]
+        return float(np.array(loss))
 
     def train(self, portions: Sequence[Rows], accumulated: int) -> None:
         """mlx_lm.tuner.trainer.train itself, on these batches in this order."""
@@ -241,7 +254,8 @@ class Theirs:
         """All parameters now, by torch's names."""
         from mlx.utils import tree_flatten
 
-        return {name: np.array(value).astype(np.float64) for name, value in tree_flatten(self.model.parameters())}
+        named = dict(tree_flatten(self.model.parameters()))
+        return {name: np.array(value).astype(np.float64) for name, value in named.items()}
 
 
 def theta(config: Any) -> float:
@@ -255,9 +269,9 @@ def main() -> None:
     sys.path.insert(0, str(PROJECT))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        import mlx_lm  # type: ignore[import-not-found]  # noqa: F401
+        import mlx_lm  # noqa: F401
     except ImportError:
-        sys.exit("mlx-lm is not here: pip install --no-deps --target /tmp/mlx-lm mlx-lm, and PYTHONPATH=/tmp/mlx-lm")
+        sys.exit('mlx-lm is not here: pip install "recipec[mlx]"')
     runs = [] if options.only == "losses" else [take_turns(options) for _ in range(options.repeats)]
     figures = [] if options.only == "speed" else [*padding(options), *accumulation(options)]
     if options.json:
@@ -301,7 +315,7 @@ def llama(options: argparse.Namespace) -> Any:
         tie_word_embeddings=False,
     )
     torch.manual_seed(0)
-    return transformers.LlamaForCausalLM._from_config(config, dtype=torch.float32)  # noqa: SLF001
+    return transformers.LlamaForCausalLM._from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
 def random_rows(options: argparse.Namespace, seed: int, shortest: float = 1.0) -> Rows:
@@ -379,7 +393,7 @@ def exact_gradient(model: Any, portions: Sequence[Rows]) -> Parameters:
         logits = model(**given, use_cache=False).logits.flatten(0, 1)
         targets = torch.from_numpy(rows.targets).flatten()
         loss = cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
-        (loss / sum(other.num_targets for other in portions)).backward()
+        (loss / sum(other.num_targets for other in portions)).backward()  # type: ignore[no-untyped-call]
     return {name: value.grad.numpy().copy() for name, value in model.named_parameters()}
 
 
@@ -449,7 +463,7 @@ def distance(found: Parameters, expected: Parameters) -> float:
 def ratio_of(run: dict[str, Speed], figure: str) -> float:
     """Ours over theirs: the median over pairs of steps that followed each other."""
     pairs = zip(getattr(run["recipec"], figure), getattr(run["mlx-lm"], figure), strict=True)
-    return statistics.median(ours / theirs for ours, theirs in pairs)
+    return float(statistics.median(ours / theirs for ours, theirs in pairs))
 
 
 FIGURES = ("seconds", "cpu_seconds")

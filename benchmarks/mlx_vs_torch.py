@@ -15,9 +15,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from compiler.placement import Runtime
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {"tiny": (2, 128, 2), "small": (4, 512, 8), "minilm": (6, 384, 12)}  # layers, hidden, heads
@@ -107,7 +110,7 @@ def table(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) ->
     return "\n".join(lines)
 
 
-def load(options: argparse.Namespace, name: str, folder: Path) -> Any:
+def load(options: argparse.Namespace, name: Runtime, folder: Path) -> Any:
     """An engine on a random BERT without dropout."""
     import torch
     from transformers import BertConfig, BertModel
@@ -138,21 +141,17 @@ def load(options: argparse.Namespace, name: str, folder: Path) -> Any:
 
 def random_batch(options: argparse.Namespace) -> Any:
     """Rows of random tokens, the shortest half as long as the longest."""
-    from runtimes.protocol import Batch
+    from tests.runtimes.tiny import batch_of
 
     random = np.random.default_rng(0)
     size = (options.batch_size, options.length)
     mask = np.arange(options.length) < random.integers(options.length // 2, options.length + 1, size[0])[:, None]
-    return Batch(
-        inputs={
-            "input_ids": np.where(mask, random.integers(1, 30_000, size), 0),
-            "attention_mask": mask.astype(np.int64),
-            "token_type_ids": np.zeros(size, np.int64),
-        },
-        targets=random.integers(0, 3, size[0]),
-        weights=np.ones(size[0], np.float32),
-        rows=np.arange(size[0]),
-    )
+    inputs = {
+        "input_ids": np.where(mask, random.integers(1, 30_000, size), 0),
+        "attention_mask": mask.astype(np.int64),
+        "token_type_ids": np.zeros(size, np.int64),
+    }
+    return batch_of(inputs, random.integers(0, 3, size[0]))
 
 
 if __name__ == "__main__":

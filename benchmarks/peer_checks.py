@@ -21,9 +21,9 @@ import torch
 from compiler.tasks import Task
 from runtimes import tasks
 from runtimes.errors import RunError
-from runtimes.export.decoding import onnx_decoder, ort_value
+from runtimes.export.decoding import onnx_decoder
 from runtimes.export.sequence import onnx_sequence_decoder
-from runtimes.export.session import open_session
+from runtimes.export.session import open_session, ort_value
 from runtimes.pytorch.cached import continued
 from runtimes.pytorch.loading import load_saved
 from runtimes.saved import SavedModel
@@ -120,7 +120,7 @@ def _of_decoder(
     bundle: Path, source: Source, size: tuple[int, int], num_cached: int, random: np.random.Generator
 ) -> Iterator[Pair]:
     decoder = onnx_decoder(bundle / graphs_in(bundle)[-1])
-    tokens = {
+    tokens: dict[str, Array] = {
         "input_ids": random.integers(0, source.model.config.vocab_size, size),
         "attention_mask": np.ones((size[0], num_cached + size[1]), np.int64),
         "position_ids": np.broadcast_to(num_cached + np.arange(size[1]), size),
