@@ -23,11 +23,19 @@ def set_in(*names: str, to: Callable[[Any], Any]) -> Edit:
     def edit(value: Any) -> Any:
         place = value
         for name in names[:-1]:
-            place = place[name]
-        place[names[-1]] = to(place[names[-1]])
+            place = _known(place, name)[name]
+        last = names[-1]
+        place[last] = to(_known(place, last)[last])
         return value
 
     return edit
+
+
+def _known(place: Any, name: str) -> dict[str, Any]:
+    """A JSON object that has a name. Raises LookupError for another, and for what is no object."""
+    if not isinstance(place, dict) or name not in place:
+        raise LookupError(f"there is no {name}")
+    return place
 
 
 # --- labels
