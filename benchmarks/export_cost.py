@@ -67,6 +67,8 @@ def main() -> None:
     if options.work:
         print(json.dumps(_measured(options)))
         return
+    if not Finished(options.run, options.root).bundles:
+        parser.error(f"{options.run} has no bundle")
     print(machine(options.threads), "", sep="\n")
     print(compared(options))
 

@@ -18,7 +18,8 @@ import numpy as np
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.rounds import machine, medians, table
-from runtimes.bundles.bundle import open_bundle
+from compiler.tasks import TextClassification
+from runtimes.bundles.bundle import Bundle, open_bundle
 from runtimes.export.rounding import prepare
 from runtimes.export.session import Session, open_session
 from runtimes.rows.batches import collate
@@ -42,6 +43,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 BATCH = 32
+HEADER = ("weights", "accuracy", "decided alike", "ms, 1 row", f"ms, {BATCH} rows")
 
 
 def main() -> None:
@@ -53,14 +55,16 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(), help="the folder of its recipe (default: this one)")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    run = Finished(options.run, options.root)
+    bundles = [open_bundle(folder) for folder in run.bundles[:1]]
+    if not any(isinstance(own.task, TextClassification) and own.manifest.precision == "fp32" for own in bundles):
+        parser.error(f"{options.run} has no classifier of texts in float32 as its first bundle")
     logging.disable(logging.CRITICAL)  # the quantizer advises on the root logger
     print(f"{machine(options.threads)}\n")
-    print(table(("weights", "accuracy", "decided alike", "ms, 1 row", f"ms, {BATCH} rows"), [*_rows(options)]))
+    print(table(HEADER, [*_rows(run, bundles[0], options.threads)]))
 
 
-def _rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    run = Finished(options.run, options.root)
-    bundle = open_bundle(run.bundles[0])
+def _rows(run: Finished, bundle: Bundle, threads: int) -> Iterator[tuple[str, ...]]:
     rows = encoded(bundle.task, examples_of(bundle.task, list(read_prepared(run.held_out()))), bundle.encoder)
     place = np.argsort(rows.lengths, kind="stable")[len(rows.lengths) // 2]
     one, many = (collate(rows, np.repeat(place, count)).inputs for count in (1, BATCH))
@@ -70,7 +74,7 @@ def _rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
         graphs = {"float32": whole, **{name: Path(folder) / f"{at}.onnx" for at, name in enumerate(WAYS)}}
         for name, settings in WAYS.items():
             quantize_dynamic(whole, graphs[name], op_types_to_quantize=["MatMul", "Gemm", "Conv", "Gather"], **settings)
-        sessions = {name: open_session(file, threads=options.threads) for name, file in graphs.items()}
+        sessions = {name: open_session(file, threads=threads) for name, file in graphs.items()}
         decided = {name: _labels(session, rows) for name, session in sessions.items()}
         seconds = (
             medians({name: [partial(session.outputs, one)] for name, session in sessions.items()}, 30),

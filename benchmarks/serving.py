@@ -25,6 +25,7 @@ from typing import Any
 
 COMMAND = 'import sys; sys.argv[0] = "recipe"; from compiler.cli import main; sys.exit(main())'
 ROOT = Path(__file__).parents[1]
+GOLDEN = "golden.jsonl"
 SETTINGS = {
     "batches, waits 5 ms": ("--max-batch", "32", "--max-wait-ms", "5"),
     "batches of what waits": ("--max-batch", "32", "--max-wait-ms", "0"),
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=400)
     asked = parser.parse_args()
+    if not (asked.bundle / GOLDEN).is_file():
+        parser.error(f"{asked.bundle} is no bundle")
     texts = texts_of(asked.bundle)
     print(f"{asked.bundle}, {asked.threads} thread(s) for the graph, {os.cpu_count()} cores, {platform.machine()}")
     print(f"{asked.requests} requests of one text, {statistics.mean(map(len, texts)):.0f} characters on average")
@@ -56,7 +59,7 @@ def main() -> None:
 
 def texts_of(bundle: Path) -> list[str]:
     """The texts of the bundle's real golden rows."""
-    lines = (bundle / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (bundle / GOLDEN).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     found = [row["row"]["text"] for row in rows if not row["probe"] and "text" in row["row"]]
     if not found:
@@ -77,8 +80,11 @@ def served(bundle: Path, threads: int, options: Sequence[str]) -> Iterator[int]:
     )
     assert process.stderr is not None
     line = process.stderr.readline()
+    port = line.strip().rpartition(":")[2]
     try:
-        yield int(line.rpartition(":")[2])
+        if not port.isdecimal():
+            raise SystemExit(f"the server does not start: {line}{process.stderr.read()}")
+        yield int(port)
     finally:
         process.terminate()
         process.wait()
