@@ -53,7 +53,7 @@ def kill_at_a_random_moment(process: subprocess.Popen[bytes], project: Path, cha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", KILLS)
+@pytest.mark.parametrize("runtime", ["pytorch", pytest.param("mlx", marks=pytest.mark.long)])
 def test_kills_leave_the_weights_of_a_run_that_was_left_alone(project: Path, runtime: str) -> None:
     if runtime == "mlx":
         pytest.importorskip("mlx.core", reason="needs the mlx extra")
@@ -85,7 +85,7 @@ def end_in_the_second_stage(process: subprocess.Popen[bytes], project: Path, ste
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", KILLS)
+@pytest.mark.parametrize("runtime", ["pytorch", pytest.param("mlx", marks=pytest.mark.long)])
 def test_a_run_that_ends_in_its_second_stage_goes_on_to_the_same_bytes(tmp_path: Path, runtime: str) -> None:
     """By kill -9, then by Ctrl-C, then to its end."""
     if runtime == "mlx":

@@ -168,7 +168,7 @@ def planned(run: Path) -> tuple[Train, Features]:
     return step, read
 
 
-@pytest.mark.parametrize("engine", ["pytorch", "mlx"])
+@pytest.mark.parametrize("engine", ["pytorch", pytest.param("mlx", marks=pytest.mark.long)])
 def test_a_resumed_run_hides_the_same_tokens_and_so_do_portions(tuned: Path, tmp_path: Path, engine: Any) -> None:
     if engine == "mlx":
         pytest.importorskip("mlx.core", reason="needs the mlx extra")

@@ -42,7 +42,7 @@ def reused(folder: Path, *options: str) -> dict[str, bool]:
     return {e["step"]: e["event"] == "StepReused" for e in events if e["event"] in ("StepReused", "StepStarted")}
 
 
-@pytest.fixture(scope="module", params=["pytorch", "mlx"])
+@pytest.fixture(scope="module", params=["pytorch", pytest.param("mlx", marks=pytest.mark.long)])
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of continued pretraining by low-rank updates and then chat, with a bundle."""
     if request.param == "mlx":

@@ -37,6 +37,9 @@ from tests.runtimes.tiny import batch_of, features, placed, train_step
 from tests.tiny import save_encoder
 
 COVER = cover()
+# All of the weights on each task, and the first adapter: the others run with the long suites.
+ALWAYS = [*(subject for subject in COVER[:16] if subject.method == "full"), COVER[1]]
+CASES = [pytest.param(each, marks=() if each in ALWAYS else pytest.mark.long) for each in COVER]
 LORA = LoRA(rank=4, alpha=8.0, target_modules=("query", "value", "dense"))
 
 
@@ -89,13 +92,13 @@ def like(engine: MlxEngine, step: Train) -> MlxEngine:
     return MlxEngine(step, engine.traced, weights, engine.folder, engine.placement)
 
 
-@pytest.mark.parametrize("subject", [*COVER, every_masked()[0]], ids=str)
+@pytest.mark.parametrize("subject", [*CASES, every_masked()[0]], ids=str)
 def test_mlx_trains_as_pytorch_does(subject: Subject, tmp_path: Path) -> None:
     project = write(subject, tmp_path)
     step, read = engines.train_step(project), engines.prepared(project)
     expected, found = (engines.twenty_steps(name, step, project.model, read, tmp_path) for name in ("pytorch", "mlx"))
     figures = engines.compare(found, expected)
-    if subject in (COVER[0], COVER[-1]):  # all of a model, and an adapter
+    if subject in COVER[:2]:  # all of a model, and an adapter
         figures |= engines.saved("mlx", found.engine, step, project.model, read, tmp_path)
     assert over_limits(figures) == []
 

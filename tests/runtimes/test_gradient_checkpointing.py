@@ -115,9 +115,9 @@ TORCH_CASES = [
 ]
 MLX_CASES = [
     ("bert", LORA, "fp32"),
-    pytest.param("bert", QLORA, "fp32", marks=pytest.mark.slow),
+    pytest.param("bert", QLORA, "fp32", marks=pytest.mark.long),
     pytest.param("bert", Full(), "bf16", marks=pytest.mark.slow),
-    ("llama", Full(), "fp32"),
+    pytest.param("llama", Full(), "fp32", marks=pytest.mark.long),
 ]
 
 

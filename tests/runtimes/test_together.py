@@ -137,7 +137,7 @@ def test_a_head_moves_only_in_the_steps_of_its_task(tmp_path: Path) -> None:
         assert after["optimizer/bert.pooler.dense.weight/step"] == 1
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.long), "lora"])
 def test_what_each_task_saves_is_whole_and_answers_as_the_engine_does(method: str, tmp_path: Path) -> None:
     made = Prepared(tmp_path / "p", method=METHODS[method], **TWENTY)
     for runtime in ("pytorch", "mlx"):
@@ -202,7 +202,7 @@ def test_what_only_one_task_has_is_not_trained_in_silence_where_the_compiler_let
 # --- the loop
 
 
-@pytest.mark.parametrize("runtime", ["pytorch", "mlx"])
+@pytest.mark.parametrize("runtime", ["pytorch", pytest.param("mlx", marks=pytest.mark.long)])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(runtime: Runtime, tmp_path: Path) -> None:
     training = {**TWENTY["training"], "checkpoint_every": 6, "evaluate_every": 5}
     made = Prepared(tmp_path / "p", method=METHODS["lora"], task={"loss_weights": "uncertainty"}, training=training)

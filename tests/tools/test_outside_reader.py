@@ -35,7 +35,10 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.mark.parametrize("name", SHORT)
+CASES = ["quickstart", *(pytest.param(name, marks=pytest.mark.long) for name in SHORT if name != "quickstart")]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_transformers_answers_100_held_out_rows_as_the_bundle_does(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
     recipe = ROOT / "recipes" / f"{name}.json"
