@@ -26,4 +26,4 @@ def test_a_benchmark_says_what_it_measures_and_how_it_is_asked(name: str, monkey
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith(f"usage: {name} ")
-    assert " ".join(module.__doc__.partition("\n")[0].split()) in said
+    assert (module.__doc__ or "no docstring").splitlines()[0] in said
