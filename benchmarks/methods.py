@@ -110,11 +110,17 @@ def _print_row(options: argparse.Namespace, subject: Subject, name: str) -> bool
     run = options.runs / f"{options.subject}-{name}"
     process = subprocess.run(_command(options, subject, name), cwd=PROJECT, capture_output=True, text=True, check=False)
     if process.returncode not in (0, 3):
-        print(_line([name, *process.stderr.strip().splitlines()[-1:]]), flush=True)
+        print(_line([name, _reason(process.stderr)]), flush=True)
         return False
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     print(_line([name, *_figures(report, run, subject)]), flush=True)
     return True
+
+
+def _reason(stderr: str) -> str:
+    """The first error that a run told of, or what it said last."""
+    lines = ["", *map(str.strip, stderr.strip().splitlines())]
+    return next((line for line in lines if "error[" in line), lines[-1])
 
 
 def _command(options: argparse.Namespace, subject: Subject, name: str) -> Sequence[str]:
