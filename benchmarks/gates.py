@@ -145,10 +145,19 @@ def _all(judges: Iterable[Judge]) -> Iterator[Judged]:
 
 
 def _faults_of(judge: Judge) -> Sequence[Mutation]:
-    """Those that are for the subject; of a bundle that was given, all: what does not apply says so."""
+    """Those that are for the subject; of a bundle that was given, all that its task knows: others say why not."""
     if judge.built is None:
-        return MUTATIONS
+        columns = read_manifest(judge.bundle).columns
+        unknown = {"segments ignored"} if "text_pair" not in columns else set()
+        return [
+            each for each in MUTATIONS if each.name not in unknown and (judge.source.writes or not _of_writers(each))
+        ]
     return [mutation for mutation in MUTATIONS if mutation.subject.name == judge.name]
+
+
+def _of_writers(mutation: Mutation) -> bool:
+    """Whether a fault is in what other programs read of a bundle that writes."""
+    return mutation.check == "settings"
 
 
 def _first(checks: Sequence[str]) -> str | None:

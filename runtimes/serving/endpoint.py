@@ -225,7 +225,10 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections; `port` 0: any that is free. Raises RunError E620."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # An answer is two packets, and the second would wait for the client's word about the first: 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
         raise RunError(

@@ -292,6 +292,13 @@ def test_a_stop_answers_what_is_under_way(tiny) -> None:
     assert [line.rsplit(" ", 2)[0] for line in running.lines] == ["POST /predict 200"] * 5
 
 
+def test_an_answer_does_not_wait_for_the_clients_word_between_two_packets() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        taken, _ = listener.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_port_that_is_taken_is_one_error(server: Serving) -> None:
     with pytest.raises(RunError, match=f"port {server.port}: address already in use") as caught:
         listen("127.0.0.1", server.port)
