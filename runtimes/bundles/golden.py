@@ -78,11 +78,11 @@ def alternate(items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return found
 
 
-def make_probes(texts: Sequence[str], is_cut: Callable[[str], bool]) -> tuple[Probe, ...]:
+def make_probes(texts: Sequence[str], is_cut: Callable[[str], bool], num_varied: int = NUM_VARIED) -> tuple[Probe, ...]:
     """Probes from real texts; each text once. `is_cut`: whether the tokenizer would cut a text at its maximum."""
     if not texts:
         return ()
-    varied = [texts[index] for index in spread(len(texts), NUM_VARIED)]
+    varied = [texts[index] for index in spread(len(texts), num_varied)]
     found = [probe for text in varied for probe in _variants(text)]
     found += [Probe("too long", _too_long(max(texts, key=len), is_cut)), *_foreign(varied[0])]
     seen = set(texts)

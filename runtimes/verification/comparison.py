@@ -14,7 +14,7 @@ import numpy.typing as npt
 from compiler import tasks as compiler_tasks
 from compiler.tasks import Example, Task, texts_of
 from runtimes import tasks
-from runtimes.bundles.golden import Probe, alternate, choose_rows, image_probes, make_probes, spread
+from runtimes.bundles.golden import NUM_ROWS, Probe, alternate, choose_rows, image_probes, make_probes, spread
 from runtimes.protocol import Batch
 from runtimes.rows.batches import Rows as Places
 from runtimes.rows.batches import answered, collate, in_order
@@ -28,6 +28,8 @@ from runtimes.tasks.interface import InputReader
 
 NOISE_ROWS = 64
 TOKEN_ROWS = 4
+TOKEN_GOLDEN, TOKEN_VARIED = 32, 2
+"""Golden rows, and texts that probes are made from, of models that answer at every token: each row is many answers."""
 _ROWS_AT_ONCE = 512
 
 
@@ -88,7 +90,7 @@ def choose(held_out: HeldOut, encoder: InputReader, max_rows: int) -> Rows:
     chosen = [held_out.rows[number] for number in numbers]
     examples = examples_of(task, chosen) if held_out.answered else [Example(row=row) for row in chosen]
     lengths = encoded(task, examples, encoder).lengths
-    golden = choose_rows(lengths)
+    golden = choose_rows(lengths, TOKEN_GOLDEN if _reads_tokens(task) else NUM_ROWS)
     by_length = golden[np.argsort(lengths[golden], kind="stable")]
     probes = _probes(task, [chosen[place] for place in by_length], encoder)
     made = [_probe_row(task, chosen[number % len(chosen)], probe.text) for number, probe in enumerate(probes)]
@@ -105,12 +107,20 @@ def choose(held_out: HeldOut, encoder: InputReader, max_rows: int) -> Rows:
 
 
 def _probes(task: Task, rows: Sequence[Row], encoder: InputReader) -> tuple[Probe, ...]:
-    """Probes from held-out rows: texts, or images as data URIs."""
+    """Probes from held-out rows, the shortest first: texts, or images as data URIs."""
     if isinstance(encoder, ImageReader):
         role = image_role(task)
         assert role is not None, "its images are read"
         return image_probes([row[role] for row in rows], encoder)
-    return make_probes([texts_of(task, row)[0] for row in rows], encoder.cuts)
+    texts = [texts_of(task, row)[0] for row in rows]
+    if _reads_tokens(task):  # the shorter ones show the same faults
+        return make_probes(texts[: (len(texts) + 1) // 2], encoder.cuts, TOKEN_VARIED)
+    return make_probes(texts, encoder.cuts)
+
+
+def _reads_tokens(task: Task) -> bool:
+    """Whether a model is asked at every token."""
+    return tasks.module_of(task).head(task).reading == "tokens"
 
 
 def _probe_row(task: Task, row: Row, text: str) -> Row:
