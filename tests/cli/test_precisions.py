@@ -47,7 +47,7 @@ def bundle_of(folder: Path, precision: str) -> Path:
 
 
 def gate_of(folder: Path, precision: str) -> Mapping[str, Any]:
-    file = folder / "runs" / "tiny" / f"verification.json-{PRECISIONS.index(precision) + 1}"
+    file = folder / "runs" / "tiny" / f"verification-{PRECISIONS.index(precision) + 1}.json"
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
