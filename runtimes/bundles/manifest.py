@@ -122,7 +122,7 @@ def _version_fault(value: Mapping[str, Any]) -> str:
     if type(version) is int:
         return "" if version == FORMAT else f"a bundle of version {version}, this program reads version {FORMAT}"
     asked = f"the number {FORMAT}, the version that this program reads"
-    return f"{MANIFEST} does not fit: /bundle is {found_in(value, 'bundle')}, expected {asked}"
+    return f"{MANIFEST} does not fit: /bundle: expected {asked}, found {found_in(value, 'bundle')}"
 
 
 def as_read(manifest: Manifest) -> Manifest:
