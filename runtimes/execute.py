@@ -36,6 +36,7 @@ from runtimes.export import require_format, unrun
 from runtimes.metrics.texts import require_packages
 from runtimes.report import Ended, State, write_report
 from runtimes.store import Receipt, Store
+from runtimes.verification.kept import Kept
 
 BUNDLE = "bundle"
 # Output of a step -> the name by which the run's folder refers to it.
@@ -158,7 +159,7 @@ def _steps(
 
     Raises GateError at the end when a gate has failed. What ends the run before that names those gates too.
     """
-    keys, after = plan.keys(), ancestors(plan)
+    keys, after, kept = plan.keys(), ancestors(plan), Kept()
     failed: dict[str, GateError] = {}
     for step in plan.steps:
         key, placement = keys[step.id], placements.get(plan.stage_of(step), placements[""])
@@ -174,6 +175,7 @@ def _steps(
             sources=sources,
             placement=placement,
             stop=stop,
+            kept=kept,
         )
         try:
             yield from _step(step, context, store, done)

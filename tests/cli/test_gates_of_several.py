@@ -52,6 +52,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_gates_ask_what_they_share_once(whole: Path) -> None:
+    """Seconds are never measured twice to the last digit."""
+    costs = [
+        json.loads((step_folder(whole, f"verify-{n}") / "verification.json").read_text())["costs"] for n in (1, 2, 3)
+    ]
+    for name in ("trained", "onnx"):
+        assert len({json.dumps(each[name]) for each in costs}) == 1
+    assert costs[0]["onnx-fp16"] != costs[1]["onnx-int8"]
+
+
 @pytest.fixture
 def damaged(whole: Path, tmp_path: Path) -> Path:
     """A copy in which the graph in half precision forgot its words, and no gate but that one's was asked yet."""
