@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,10 @@ from runtimes.serving.served import Served
 
 STOP_SECONDS = 30
 """That requests under way may take when the server stops."""
+STOP_GRACE = 0.1
+"""Seconds in which a request that is on its way when the server stops may come whole."""
+CLOSE_SECONDS = 0.5
+"""That the thread may take to end when everything is answered."""
 Say = Callable[[str], None]
 Told = Callable[..., Awaitable[Response]]
 Hold = Callable[[int], None]
@@ -187,20 +189,19 @@ def _path(request: Request) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but that a signal which it obeyed is not raised again: the process ends with a code of its own."""
+    """uvicorn's, but that signals are its caller's, and that what is on its way at a stop may still come."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stops at Ctrl-C and SIGTERM; a second Ctrl-C does not wait for what is under way."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may listen to signals
-            return
-        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+        """Listens to none: whoever runs it knows what signals there mean, also before it runs and afterwards."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections; soon after, each ends that nothing is computed for; the others when answered."""
+        for listening in self.servers:
+            listening.close()
+        await asyncio.sleep(STOP_GRACE)
+        await super().shutdown(sockets)
 
 
 def server_of(endpoint: Endpoint) -> Server:
@@ -239,6 +240,5 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(endpoint: Endpoint, listener: socket.socket, server: Server | None = None) -> int:
     """Answers until it is told to stop; the number of requests that were begun and not answered."""
     (server or server_of(endpoint)).run(sockets=[listener])
-    if not endpoint.lost:
-        endpoint.worker.close(STOP_SECONDS)
+    endpoint.worker.close(CLOSE_SECONDS)  # what is computed still, nobody waits for
     return endpoint.lost

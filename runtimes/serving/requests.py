@@ -178,9 +178,14 @@ class Worker:
         self._queue.put(asked)
         return asked.answers
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread.is_alive()
+
     def check(self) -> None:
         """Nothing while requests are answered. Raises RequestError 500."""
-        if not self._thread.is_alive():
+        if not self.is_alive:
             raise RequestError(500, "E499", "the thread that answers has ended", "start the server again")
 
     def close(self, seconds: float | None = None) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -278,20 +276,6 @@ def test_names_of_this_machine_are_answered_at_its_own_address(server: Serving, 
     assert asked(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())[0].startswith("HTTP/1.1 200 ")
 
 
-def test_a_stop_answers_what_is_under_way(tiny) -> None:
-    found: list[tuple[int, Any]] = []
-    with serving(tiny.bundle, Limits(max_wait=1.0), verbose=True) as running:
-        threads = [threading.Thread(target=lambda: found.append(running.predict({"text": "a"}))) for _ in range(5)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.3)  # they wait for others to share their batch
-    for thread in threads:
-        thread.join()
-    assert [status for status, _ in found] == [200] * 5
-    assert running.lost == [0]
-    assert [line.rsplit(" ", 2)[0] for line in running.lines] == ["POST /predict 200"] * 5
-
-
 def test_an_answer_does_not_wait_for_the_clients_word_between_two_packets() -> None:
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         taken, _ = listener.accept()
@@ -303,58 +287,6 @@ def test_a_port_that_is_taken_is_one_error(server: Serving) -> None:
     with pytest.raises(RunError, match=f"port {server.port}: address already in use") as caught:
         listen("127.0.0.1", server.port)
     assert caught.value.code == "E620"
-
-
-# --- the command
-
-
-def start(bundle: Path, *options: str) -> tuple[subprocess.Popen[str], Serving]:
-    """`recipe predict --serve` as a process, and where it answers."""
-    done = subprocess.Popen(
-        [sys.executable, "-c", RECIPE, "predict", bundle, "--serve", "--port", "0", "--threads", "1", *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert done.stderr is not None
-    line = done.stderr.readline()
-    assert line.startswith("tiny-sentiment: ready at http://127.0.0.1:"), line
-    return done, Serving(port=int(line.rpartition(":")[2]))
-
-
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_server_when_its_requests_are_answered(tiny, sent: signal.Signals) -> None:
-    process, running = start(tiny.bundle, "--max-wait-ms", "1000")
-    found: list[tuple[int, Any]] = []
-    thread = threading.Thread(target=lambda: found.append(running.predict({"text": "a"})))
-    thread.start()
-    time.sleep(0.3)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
-    thread.join()
-    assert (process.returncode, said) == (0, "")
-    assert [status for status, _ in found] == [200]
-
-
-def test_requests_that_a_second_interrupt_leaves_unanswered_are_told(tiny) -> None:
-    process, running = start(tiny.bundle, "--max-wait-ms", "10000", "--log-requests")
-    found: list[tuple[int, Any]] = []
-
-    def ask() -> None:
-        with suppress(OSError, ValueError):  # the connection ends, or says in plain text that it does
-            found.append(running.predict({"text": "a"}))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    thread.join()
-    assert (process.returncode, found) == (130, [])
-    assert said.splitlines()[-1] == "stopped; requests that were not answered: 1"
 
 
 IMPORTED = """
