@@ -51,6 +51,13 @@ OPTIONS = (
     ),
     click.option("--max-rows", type=click.IntRange(min=1), default=256, show_default=True, help="Of a request."),
     click.option(
+        "--max-characters",
+        type=click.IntRange(min=1),
+        default=200_000,
+        show_default=True,
+        help="Of a row, of what is tokenized: others wait meanwhile.",
+    ),
+    click.option(
         "--max-seconds",
         type=FiniteRange(min=0, min_open=True),
         default=120.0,
@@ -74,6 +81,7 @@ NAMES = (
     "max_wait_ms",
     "max_request_bytes",
     "max_rows",
+    "max_characters",
     "max_seconds",
     "max_connections",
     "log_requests",
@@ -106,6 +114,7 @@ def limits_of(options: dict[str, Any]) -> Limits:
     return Limits(
         max_bytes=options["max_request_bytes"],
         max_rows=options["max_rows"],
+        max_characters=options["max_characters"],
         max_seconds=options["max_seconds"],
         max_connections=options["max_connections"],
         max_batch=options["max_batch"],

@@ -70,7 +70,7 @@ class Connection(H11Protocol):
     def shutdown(self) -> None:
         """Ends once what is computed for it is answered: at once where no request is there whole."""
         super().shutdown()
-        if self.cycle and self.cycle.more_body and not self.cycle.response_complete:
+        if bool(self.cycle) and self.cycle.more_body and not self.cycle.response_complete:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

@@ -21,8 +21,9 @@ from runtimes.errors import RunError
 from runtimes.serving.connections import READ_SECONDS, Connection
 from runtimes.serving.hosts import host_named
 from runtimes.serving.replies import as_json, refusal
-from runtimes.serving.requests import Limits, RequestError, Row, Worker, rows_asked
+from runtimes.serving.requests import Limits, RequestError, Row, rows_asked
 from runtimes.serving.served import Served
+from runtimes.serving.worker import Worker
 
 STOP_SECONDS = 30
 """That requests under way may take when the server stops."""
@@ -104,6 +105,7 @@ class Endpoint:
         limits = {
             "max_request_bytes": self.limits.max_bytes,
             "max_rows": self.limits.max_rows,
+            "max_characters": self.limits.max_characters,
             "max_seconds": self.limits.max_seconds,
         }
         return as_json({**self.served.facts(), "limits": limits})

@@ -26,6 +26,7 @@ from runtimes.errors import RunError
 from runtimes.serving import connections
 from runtimes.serving.endpoint import listen
 from runtimes.serving.requests import Limits
+from tests.reverser import Reverser
 from tests.serving import Serving, serving
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,12 @@ def test_health_and_metadata_say_what_is_served(server: Serving) -> None:
     status, value = server.get("/metadata")
     assert status == 200
     assert value["columns"] == [{"column": "text", "role": "text", "kind": "text", "required": True}]
-    assert value["limits"] == {"max_request_bytes": 20_000, "max_rows": 40, "max_seconds": 120.0}
+    assert value["limits"] == {
+        "max_request_bytes": 20_000,
+        "max_rows": 40,
+        "max_characters": 200_000,
+        "max_seconds": 120.0,
+    }
     assert server.get("/") == (status, value)
 
 
@@ -212,6 +218,27 @@ def test_a_request_that_takes_too_long_is_told_to_come_again(tiny) -> None:
         assert (value["error"]["code"], value["error"]["message"]) == ("E623", "no answer within 0.2 seconds")
         assert running.get("/health")[0] == 200
     assert running.lost == [0]  # it was answered
+
+
+def test_a_request_whose_time_is_up_before_its_batch_is_not_computed() -> None:
+    served = Reverser()
+    served.open.clear()
+    with serving(served, Limits(max_wait=0.0, max_seconds=0.3)) as running:
+        assert running.predict({"text": "held"})[0] == 503
+        assert served.busy.wait(30)  # it is computed still
+        assert running.predict({"text": "late"})[0] == 503
+        served.open.set()
+        assert running.predict({"text": "next"})[0] == 200
+    assert [rows for rows, _, _ in served.calls] == [["held"], ["next"]]
+    assert running.lost == [0]
+
+
+def test_a_text_of_megabytes_is_refused_and_the_next_request_is_answered(tiny) -> None:
+    with serving(tiny.bundle) as running:
+        status, value = running.predict({"text": "a good film " * 340_000})
+        assert (status, value["error"]["code"], value["error"]["row"]) == (422, "E622", 0)
+        assert value["error"]["message"] == "4,080,000 characters to read; a row may have 200,000"
+        assert running.predict({"text": "a good film " * 16_000})[0] == 200
 
 
 def test_connections_that_are_too_many_are_told_to_come_again(tiny) -> None:
