@@ -114,7 +114,7 @@ class Endpoint:
         with self._holding() as hold:
             body = await read_body(request, self.limits.max_bytes, hold)
             rows = rows_asked(body, self.served, self.limits)
-            answers = await self._answered(rows)
+            answers = await self._answered(request, rows)
         try:
             return as_json({"answers": answers})
         except ValueError:
@@ -122,15 +122,25 @@ class Endpoint:
             self.say(f"error[E604]: {message}")
             raise RequestError(500, "E604", message, "verify the bundle: recipe verify BUNDLE") from None
 
-    async def _answered(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """The answers. Raises RequestError 503 where they take too long; rows not yet begun then are left out."""
+    async def _answered(self, request: Request, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The answers. Raises RequestError 503 where they take too long, ClientDisconnect when the client has left.
+
+        What is not begun by then is not computed.
+        """
+        answers = asyncio.wrap_future(self.worker.submit(rows))
+        left = asyncio.ensure_future(_left(request))
         try:
-            async with asyncio.timeout(self.limits.max_seconds):
-                return await asyncio.wrap_future(self.worker.submit(rows))
-        except TimeoutError:
-            message = f"no answer within {self.limits.max_seconds:g} seconds"
-            hint = "ask later or for fewer rows at once, or start the server with a larger --max-seconds"
-            raise RequestError(503, "E623", message, hint) from None
+            await asyncio.wait((answers, left), timeout=self.limits.max_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answers.done():
+                return answers.result()
+            if left.done():
+                raise ClientDisconnect
+        finally:
+            answers.cancel()
+            left.cancel()
+        message = f"no answer within {self.limits.max_seconds:g} seconds"
+        hint = "ask later or for fewer rows at once, or start the server with a larger --max-seconds"
+        raise RequestError(503, "E623", message, hint)
 
     @contextmanager
     def _holding(self) -> Iterator[Hold]:
@@ -171,6 +181,12 @@ async def read_body(request: Request, most: int, hold: Hold) -> bytes:
         message = f"the body did not come within {READ_SECONDS:.0f} seconds"
         raise RequestError(408, "E621", message, "send it at once") from None
     return bytes(body)
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client has left, whose body is read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _no_address(request: Request, error: HTTPException) -> Response:

@@ -233,6 +233,33 @@ def test_a_request_whose_time_is_up_before_its_batch_is_not_computed() -> None:
     assert running.lost == [0]
 
 
+def test_a_request_whose_client_has_left_is_not_computed_and_holds_no_stop() -> None:
+    served = Reverser()
+    with serving(served, Limits(max_wait=0.0), verbose=True) as running:
+
+        def leave(word: str) -> None:
+            body = json.dumps({"text": word}).encode()
+            with socket.create_connection(("127.0.0.1", running.port)) as connection:
+                connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n" + body)
+                assert served.busy.wait(30)
+                assert running.get("/metadata")[0] == 200  # what was sent before is read
+
+        served.open.clear()
+        leave("held")
+        leave("late")
+        until(lambda: [line[:18] for line in running.lines].count("POST /predict 400 ") == 2)
+        served.open.set()
+        assert running.predict({"text": "next"})[0] == 200
+        assert [rows for rows, _, _ in served.calls] == [["held"], ["next"]]
+        served.open.clear()
+        served.busy.clear()
+        leave("last")
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    served.open.set()
+    assert running.lost == [0]
+
+
 def test_a_text_of_megabytes_is_refused_and_the_next_request_is_answered(tiny) -> None:
     with serving(tiny.bundle) as running:
         status, value = running.predict({"text": "a good film " * 340_000})
