@@ -32,6 +32,10 @@ class _Asked:
     left: deque[int] = field(default_factory=deque)  # rows to be computed: those of like length after one another
     predictions: dict[int, Any] = field(default_factory=dict)
 
+    def forget(self, answers: Future[list[dict[str, Any]]]) -> None:
+        """Lets go of the rows of a request that waits for nothing more: it may be long until its turn."""
+        self.rows = ()
+
     def settle(self, error: RequestError | None = None) -> None:
         """Gives the answers, or says what is wrong; nobody may wait for them any more."""
         if not self.answers.set_running_or_notify_cancel():
@@ -73,6 +77,7 @@ class Worker:
         if self._queue.qsize() + len(self._waiting) >= self._limits.max_waiting:
             raise RequestError(503, "E623", f"{self._limits.max_waiting:,} requests wait already", "ask again later")
         asked = _Asked(rows)
+        asked.answers.add_done_callback(asked.forget)
         self._queue.put(asked)
         return asked.answers
 
@@ -110,6 +115,7 @@ class Worker:
 
     def _gather(self) -> None:
         """Takes what was submitted; where nothing waits, the next and those that come soon enough for its batch."""
+        self._waiting = deque(asked for asked in self._waiting if not asked.answers.done())
         end = 0.0
         if not self._waiting and not self._closed:
             self._take(self._queue.get())
@@ -135,7 +141,7 @@ class Worker:
         except RequestError as error:
             asked.settle(error)
             return 0
-        asked.left.extend(sorted(range(len(asked.rows)), key=asked.sizes.__getitem__))
+        asked.left.extend(sorted(range(len(asked.read)), key=asked.sizes.__getitem__))
         self._waiting.append(asked)
         return len(asked.left)
 

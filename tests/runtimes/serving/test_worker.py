@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from compiler.data.texts import BadValueError
@@ -184,6 +187,24 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_computed() -> None:
     worker.close()
     assert kept.result(0)
     assert [rows for rows, _, _ in served.calls] == [["held"], ["kept"]]
+
+
+class Weighed(dict[str, object]):
+    """A row of which it can be told whether somebody keeps it."""
+
+
+def test_a_request_that_is_given_up_is_not_kept_until_its_turn() -> None:
+    served = Reverser()
+    worker = held(served, Limits(max_wait=0.0))
+    row = Weighed(word="gone")
+    kept, answers = weakref.ref(row), worker.submit([row])
+    del row
+    assert kept() is not None
+    assert answers.cancel()
+    gc.collect()
+    assert kept() is None
+    served.open.set()
+    worker.close()
 
 
 def test_more_requests_than_may_wait_are_refused() -> None:
