@@ -30,7 +30,7 @@ from runtimes.rows.inputs import open_reader
 from runtimes.steps import verify
 from runtimes.steps.prepare import read_prepared
 from runtimes.verification.comparison import HeldOut
-from runtimes.verification.edges import verify_export
+from runtimes.verification.edges import Source, verify_export
 from tests.finished import Finished
 
 EXAMPLE = """\
@@ -170,7 +170,7 @@ def verified_rows(run: Finished, folder: Path, times: int) -> int:
                 step.export, step.task, saved, context.inputs[run.step(ExportModel).id], "cpu"
             ),
         ],
-        noise=lambda batches: back.float32_noise(step.task, saved, batches),
+        source=Source(lambda batches: back.float32_noise(step.task, saved, batches)),
         out=folder,
     )
     return len(rows)

@@ -30,12 +30,13 @@ from compiler.plan import (
 from runtimes import checkpoints, steps
 from runtimes.backends import require_device, require_moments, require_runtime
 from runtimes.bundles.manifest import read_manifest
-from runtimes.errors import GateError, Interrupted
+from runtimes.errors import GateError, Interrupted, RunError
 from runtimes.events import Said, StepFailed, StepFinished, StepReused, StepSkipped, StepStarted, to_json
 from runtimes.export import require_format, unrun
 from runtimes.metrics.texts import require_packages
 from runtimes.report import Ended, State, write_report
 from runtimes.store import Receipt, Store
+from runtimes.verification.kept import Kept
 
 BUNDLE = "bundle"
 # Output of a step -> the name by which the run's folder refers to it.
@@ -79,13 +80,16 @@ def execute(
         apart = {name: asdict(each) for name, each in stages.items() if each != placement}
         write_json(run / "placement.json", {**asdict(placement), **({"stages": apart} if apart else {})})
         done: dict[str, Receipt] = {}
+        reused: set[str] = set()
         ended = Ended()
         _link(plan, store, run, done)
-        write_report(plan, store, run, done, ended)
+        write_report(plan, store, run, done, reused, ended)
         with _log_file(run / "events.jsonl") as log:
             try:
                 for event in _steps(plan, {"": placement, **stages}, store, root, sources, stop, done):
                     _log(log, event)
+                    if isinstance(event, StepReused):
+                        reused.add(event.step)
                     yield event
             except Exception as error:
                 ended = Ended(_state(error), str(error))
@@ -100,7 +104,7 @@ def execute(
                 raise
             finally:
                 _link(plan, store, run, done)
-                write_report(plan, store, run, done, ended)
+                write_report(plan, store, run, done, reused, ended)
 
 
 def _state(error: Exception) -> State:
@@ -153,9 +157,9 @@ def _steps(
 ) -> Iterator[Any]:
     """The events of the steps in order; each step's receipt is put into `done` when it has one.
 
-    Raises GateError at the end when a gate has failed.
+    Raises GateError at the end when a gate has failed. What ends the run before that names those gates too.
     """
-    keys, after = plan.keys(), ancestors(plan)
+    keys, after, kept = plan.keys(), ancestors(plan), Kept()
     failed: dict[str, GateError] = {}
     for step in plan.steps:
         key, placement = keys[step.id], placements.get(plan.stage_of(step), placements[""])
@@ -171,12 +175,19 @@ def _steps(
             sources=sources,
             placement=placement,
             stop=stop,
+            kept=kept,
         )
         try:
             yield from _step(step, context, store, done)
         except GateError as error:
             failed[step.id] = error.with_traceback(None)  # whose frames hold the models that were compared
             yield StepFailed(step=step.id, key=key, message=error.message)
+        except RunError as error:
+            if not failed:
+                raise
+            counted = "a gate has" if len(failed) == 1 else f"{len(failed)} gates have"
+            message = f"{error.message}; before that {counted} failed: {_each(failed)}"
+            raise type(error)(error.code, message, error.hint) from error
     if failed:
         raise _of_all(failed)
 
@@ -215,8 +226,11 @@ def _of_all(failed: Mapping[str, GateError]) -> GateError:
     first, *others = failed.values()
     if not others:
         return first
-    each = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
-    return GateError(first.code, f"{len(failed)} gates failed: {each}", first.hint)
+    return GateError(first.code, f"{len(failed)} gates failed: {_each(failed)}", first.hint)
+
+
+def _each(failed: Mapping[str, GateError]) -> str:
+    return "; ".join(f"{name}: {error.message}" for name, error in failed.items())
 
 
 def _can_go_on(step: Step, folder: Path) -> bool:
@@ -245,10 +259,16 @@ def _link(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt]) -> N
         for name in LINKS.get(step.step, ()):
             target = store.folder(keys[step.id]) / name
             if target.exists() and (step.id in done or step.step == "verify"):
-                wanted[name + _suffix(plan, step)] = target
+                wanted[_told_apart(name, _suffix(plan, step))] = target
     stale = {path.name for path in run.iterdir() if path.is_symlink()}
     for name in {*wanted, *stale}:
         _point(run / name, wanted.get(name))
+
+
+def _told_apart(name: str, suffix: str) -> str:
+    """A name with a suffix before what says of which kind the file is: verification-2.json, bundle-2."""
+    named = Path(name)
+    return f"{named.stem}{suffix}{named.suffix}"
 
 
 def _suffix(plan: Plan, step: Step) -> str:

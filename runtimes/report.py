@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,14 +36,18 @@ class Ended:
     message: str = ""
 
 
-def write_report(plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt], ended: Ended) -> None:
-    """Writes report.json and report.html from what the finished steps left."""
-    report = collect(plan, store, done, ended)
+def write_report(
+    plan: Plan, store: Store, run: Path, done: Mapping[str, Receipt], reused: Collection[str], ended: Ended
+) -> None:
+    """Writes report.json and report.html from what the finished steps left. `reused`: those that were done before."""
+    report = collect(plan, store, done, reused, ended)
     write_json(run / "report.json", report)
     write_text(run / "report.html", report_html(report))
 
 
-def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended) -> dict[str, Any]:
+def collect(
+    plan: Plan, store: Store, done: Mapping[str, Receipt], reused: Collection[str], ended: Ended
+) -> dict[str, Any]:
     """The report as JSON. A part is null while its step is not done; a gate's findings are kept when it fails."""
     keys = plan.keys()
     receipts = {step.id: to_json(done[step.id]) if step.id in done else None for step in plan.steps}
@@ -70,7 +74,10 @@ def collect(plan: Plan, store: Store, done: Mapping[str, Receipt], ended: Ended)
         "message": ended.message,
         "gate_passed": _passed(verdicts),
         "target": plan.target,
-        "steps": [{"id": name, "key": keys[name], "receipt": receipt} for name, receipt in receipts.items()],
+        "steps": [
+            {"id": name, "key": keys[name], "receipt": receipt, "reused": name in reused}
+            for name, receipt in receipts.items()
+        ],
         "choices": to_json(plan.choices),
         **measured(plan.stages[-1]),
         **_of_tasks(plan, left),
@@ -119,8 +126,17 @@ def _sections(report: Report) -> Iterator[list[str]]:
         if gate:
             yield _gate_lines(name, gate)
     yield _table_lines({name: gate for name, gate in report["gates"].items() if gate}, tuple(report.get("tasks", ())))
-    seconds = {step["id"]: step["receipt"]["seconds"] for step in report["steps"] if step["receipt"]}
-    yield ["  seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())]
+    yield list(_seconds_lines([step for step in report["steps"] if step["receipt"]]))
+
+
+def _seconds_lines(done: list[Mapping[str, Any]]) -> Iterator[str]:
+    """What the steps took that the run did itself, and which it found done."""
+    reused = [step["id"] for step in done if step.get("reused")]  # reports of older versions don't tell
+    seconds = [f"{step['id']} {step['receipt']['seconds']:.1f}" for step in done if step["id"] not in reused]
+    if seconds:
+        yield f"  seconds: {', '.join(seconds)}"
+    if reused:
+        yield f"  reused: {', '.join(reused)}"
 
 
 def stages_in(report: Report) -> list[Report]:

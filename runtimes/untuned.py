@@ -46,7 +46,7 @@ from runtimes.store import RECORDED, versions_of
 from runtimes.tasks.interface import InputReader
 from runtimes.verification.comparison import HeldOut, encoded
 from runtimes.verification.costs import cost_lines
-from runtimes.verification.edges import verify_export
+from runtimes.verification.edges import Source, verify_export
 from runtimes.verification.gate import report_lines, require_passed
 from runtimes.verification.sample_rows import sample_rows
 from runtimes.verification.stages import Model, written_stages
@@ -246,9 +246,8 @@ def _verify(step: VerifyExport, plan: Plan, found: Found, work: Path, out: Path)
         held_out=held_out,
         encoder=reader,
         stages=[source.stage(SOURCE), *written_stages(step, plan, found.saved, work.joinpath, DEVICE)],
-        noise=source.noise(),
+        source=Source(source.noise(), source.writer(step.generation, reader)),
         out=work / "verify",
-        writer=source.writer(step.generation, reader),
     )
     report = to_json(verified.report)
     for line in (*cost_lines(report["costs"], report["stages"]), *report_lines(verified.verification)):

@@ -54,8 +54,8 @@ def _found(
     if source is None:
         message = f"{named} is no run: layers are compared with a source"
         raise RunError("E607", message, "name the model that it was made from with --source")
-    from compiler.cli.bundle import bundle_folder
     from compiler.cli.found import folder_of
+    from compiler.cli.named import bundle_folder
 
     folder = bundle_folder(named, runs_folder)
     yield str(folder), bisect_bundle(folder, folder_of(source, revision), threads=threads)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compiler.cli.bundle_together import answer_line, answered_together, columns_of, refuse_data, typed_texts
+from compiler.cli.bundle_together import answer_line, answered_together, columns_of, typed_texts
+from compiler.cli.named import bundle_folder, bundle_folders, is_numbered
 from compiler.cli.options import provider_option, runs_option
+from compiler.cli.received import verify_each, verify_received
 from compiler.cli.rows import GivenRow, file_rows, folder_rows, input_rows, refused, typed_rows
 from compiler.cli.serve import refuse_with_serve, refuse_without_serve, serve_bundle, serve_options
 from compiler.cli.verify_source import refuse_unread, refuse_with_bisect, source_options, verify_against
@@ -23,10 +25,7 @@ from compiler.diagnostics import counted, printable
 if TYPE_CHECKING:
     from compiler.tasks import Reads
     from runtimes.bundles.bundle import Bundle
-    from runtimes.bundles.manifest import Manifest
-    from runtimes.bundles.provenance import Provenance
     from runtimes.export.facts import Provider
-    from runtimes.verification.gate import Verification
 
 _ROWS_AT_ONCE = 1024
 
@@ -192,56 +191,6 @@ def open_for(bundle: Path, runs_folder: Path, threads: int, provider: Provider =
     return open_bundle(folder, threads=threads, provider=provider)
 
 
-def bundle_folder(named: Path, runs_folder: Path) -> Path:
-    """The folder of a bundle that is named by itself, by a run's folder or by a run's name."""
-    run = next((folder for folder in (named, runs_folder / named) if (folder / "plan.json").exists()), None)
-    numbered = sorted(run.glob("bundle-*")) if run is not None else []  # of a run with several exports
-    candidates = [named, named / "bundle", runs_folder / named / "bundle", *numbered]
-    found = next((folder for folder in candidates if (folder / "manifest.json").exists()), None)
-    if found is None and run is not None:
-        raise click.UsageError(f"the run {run} has no bundle: {_why_none(run)}")
-    if found is None and named.is_symlink():
-        message = f"{named} is a link to what is not there: copy a bundle with `cp -rL`, which follows links"
-        raise click.UsageError(message)
-    if found is None and not named.exists():
-        from compiler.cli.runs import nearest_run
-
-        raise click.UsageError(f'no bundle or run "{named}": {nearest_run(named.name, runs_folder)}')
-    if run is not None and found is not None:
-        _tell_which(run, found)
-    return found or named
-
-
-def _tell_which(run: Path, found: Path) -> None:
-    """Says on standard error which of a run's exports is taken, and that another one failed its gate."""
-    from compiler.cli.runs import read_report
-
-    report = read_report(run)
-    names = {step["id"] for step in report["steps"] if step["id"].startswith("package")}
-    if len(names) > 1:
-        click.echo(f"note: {found} is taken, of {len(names)} exports: name another one's folder for that", err=True)
-    if report["gate_passed"] is False:
-        click.echo(f"warning: the gate of {run} failed; `recipe report {run}` says for which export", err=True)
-
-
-def _why_none(run: Path) -> str:
-    """Why a run has no bundle, and what to do."""
-    from compiler.cli.runs import read_report
-
-    report = read_report(run)
-    folders = sorted(run.glob("mlx*"))
-    if not any(step["id"].startswith("package") for step in report["steps"]) and folders:
-        return f"its export is {folders[0]}, for mlx-lm: mlx_lm.generate --model {folders[0]}"
-    packages = sorted(run.glob("coreml*"))
-    if not any(step["id"].startswith("package") for step in report["steps"]) and packages:
-        return f"its export is {packages[0] / 'model.mlpackage'}, which apps on Apple's systems open"
-    if not any(step["id"].startswith("package") for step in report["steps"]):
-        return 'its recipe has no export; add "export": ["onnx"] and run it again: nothing is trained again'
-    if report["gate_passed"] is False:
-        return f"its gate failed; `recipe report {run}` says where"
-    return "it is unfinished; run it again, it goes on where it stopped"
-
-
 def answer(
     bundle: Bundle, rows: Iterator[GivenRow], columns: Mapping[str, str], batch_size: int
 ) -> Iterator[dict[str, Any]]:
@@ -293,21 +242,6 @@ def line_of(answered: dict[str, Any]) -> str:
     return line.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair is an escape again
 
 
-def answered_rows(data: Path, manifest: Manifest) -> list[Mapping[str, Any]]:
-    """The rows of a file by role, their true answers among them, read as the rows that were trained on."""
-    from compiler import tasks
-
-    reader = tasks.module_of(manifest.task).reader(manifest.task, manifest.columns)
-    image = tasks.image_column(manifest.task, manifest.columns)
-    found: list[Mapping[str, Any]] = []
-    for row in file_rows(data):
-        try:
-            found.append(reader.read(placed(row.values, image, row.folder)).row)
-        except BadValueError as error:
-            raise refused(row, error, f'rename it to "{error.column}"') from None
-    return found
-
-
 def write_answers(output: Path, answers: Iterator[dict[str, Any]]) -> None:
     """Writes answers as JSONL, whole or not at all."""
     from compiler.files import new_file
@@ -341,8 +275,9 @@ def verify(
     runs_folder: Path,
     **options: Any,
 ) -> None:
-    """Prove that BUNDLE (or a run's) answers as the model it was made from. Exits 3 when it does not.
+    """Prove that BUNDLE answers as the model it was made from. Exits 3 when it does not.
 
+    BUNDLE may be a run: then each of its bundles is proven, and told under its name; runs/NAME/bundle-2 is one alone.
     Needs onnxruntime (MLX for a function), numpy, and tokenizers or Pillow alone. Lines that begin with "told" are the
     sender's word. With --source the model itself is asked, by PyTorch, and what is compared may be any ONNX graph:
     --data has the rows, with answers or without.
@@ -359,7 +294,9 @@ def verify(
         verify_against(place, threads, as_json=as_json, bisect=bisect, **options)
         return
     assert bundle is not None, "asked for just now"
-    verify_received(bundle_folder(bundle, runs_folder), options["data"], threads, provider, as_json=as_json)
+    folders = bundle_folders(bundle, runs_folder)
+    prove = verify_each if is_numbered(folders, bundle) else verify_received
+    prove(folders, options["data"], threads, provider, as_json=as_json)
 
 
 def verify_layers(
@@ -372,40 +309,3 @@ def verify_layers(
         raise click.UsageError("name the run or the bundle whose layers are to be compared")
     refuse_with_bisect(options)
     bisect_named(bundle, runs_folder, options["source"], options["revision"], threads, as_json=as_json)
-
-
-def verify_received(folder: Path, data: Path | None, threads: int, provider: Provider, *, as_json: bool) -> None:
-    """Proves that a bundle is what was proven where it was made; raises GateError where it is not."""
-    from compiler.typed import to_json
-    from runtimes.bundles.provenance import told_lines
-    from runtimes.verification.gate import report_lines, require_passed
-
-    verification, told_by = received(folder, data, threads, provider)
-    if as_json:
-        click.echo(json.dumps({**verification.to_json(), "senders_word": to_json(told_by)}, indent=2))
-    else:
-        *checks, verdict = report_lines(verification)
-        told = (printable(f"told  {line}") for line in told_lines(told_by))
-        click.echo("\n".join([*checks, *told, verdict]))
-    require_passed(verification, code="E603", hint="the bundle is not what was proven: ask its sender for a whole one")
-
-
-def received(folder: Path, data: Path | None, threads: int, provider: Provider) -> tuple[Verification, Provenance]:
-    """What its receiver finds of a bundle, also on rows of his own, and what it says of where it is from."""
-    from runtimes.bundles.manifest import read_manifest, read_together
-    from runtimes.bundles.provenance import NOTHING_TOLD
-    from runtimes.errors import RunError
-    from runtimes.verification.receiver import verify_bundle, verify_together
-
-    if is_together(folder):
-        parts = read_together(folder).parts
-        if data is not None:
-            refuse_data(folder, parts)
-        verification = verify_together(folder, threads=threads, provider=provider)
-        try:
-            return verification, read_manifest(folder / parts[0]).provenance
-        except RunError:  # the first part's manifest is damaged, which is among what was found
-            return verification, NOTHING_TOLD
-    manifest = read_manifest(folder)
-    rows = answered_rows(data, manifest) if data is not None else None
-    return verify_bundle(folder, rows, threads=threads, provider=provider), manifest.provenance

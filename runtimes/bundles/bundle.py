@@ -217,6 +217,11 @@ class Bundle:
             provider=self.provider,
         )
 
+    @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """What the graphs say that they are given, each once. Raises RunError."""
+        return tuple(dict.fromkeys(name for session in self.graph.sessions for name in session.inputs))
+
     def _function(self) -> FunctionSession | SequenceFunction:
         """The function, which has to be the one that was sealed: MLX trusts what it reads."""
         if self.provider != "cpu":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from compiler.data.texts import found as found_in
 from compiler.files import write_text
 from compiler.generation import Generation
 from compiler.hashes import sha256_of
@@ -107,12 +108,21 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read(kind: type[M], folder: Path) -> M:
     value = read_json(folder, MANIFEST)
-    if isinstance(value, dict) and value.get("bundle") != FORMAT:
-        raise broken(folder, f"a bundle of version {value.get('bundle')}, this program reads version {FORMAT}")
+    if isinstance(value, dict) and (fault := _version_fault(value)):
+        raise broken(folder, fault)
     try:
         return read(kind, value)
     except ValueError as error:
         raise broken(folder, f"{MANIFEST} does not fit: {error}") from error
+
+
+def _version_fault(value: Mapping[str, Any]) -> str:
+    """Why this program does not read a manifest of that version; nothing of its own, which is a whole number."""
+    version = value.get("bundle")
+    if type(version) is int:
+        return "" if version == FORMAT else f"a bundle of version {version}, this program reads version {FORMAT}"
+    asked = f"the number {FORMAT}, the version that this program reads"
+    return f"{MANIFEST} does not fit: /bundle: expected {asked}, found {found_in(value, 'bundle')}"
 
 
 def as_read(manifest: Manifest) -> Manifest:

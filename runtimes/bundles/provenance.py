@@ -80,4 +80,5 @@ def told_lines(provenance: Provenance) -> Iterator[str]:
         yield f"sha256 of {files} of rows, {counted(len(provenance.weights), 'file')} of tuned weights"
     if provenance.evaluated.metrics:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in provenance.evaluated.metrics.items())
-        yield f"the trained model on {provenance.evaluated.rows:,} {provenance.evaluated.split} rows: {shown}"
+        rows = f"{provenance.evaluated.rows:,} {provenance.evaluated.split} rows"
+        yield f"the trained model on {rows}: {shown} (not measured here: the rows are not in the bundle)"

@@ -43,6 +43,11 @@ class OnnxDecoder:
     """What stands before each row."""
     encodes = False
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The open graphs: one."""
+        return (self.session,)
+
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
         """The logits [B, V] of the last position of prompts, and the cache."""
         return self.step(ids_BT, mask_BT, self._empty(len(ids_BT)))

@@ -40,6 +40,11 @@ class GroupedDecoder:
     max_positions: int | None
     encodes = False
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The open graphs: one."""
+        return (self.session,)
+
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Cache]:
         """The logits [B, V] of the last position of prompts, and the cache."""
         ids_BT, lengths_B = begun_left(ids_BT, mask_BT)

@@ -53,6 +53,11 @@ class OnnxSequenceDecoder:
         """What the two are given."""
         return (*self.encoder.inputs, "decoder_input_ids")
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The open graphs."""
+        return (self.encoder, self.decoder)
+
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Encoded]:
         """The logits [B, V] of the first token of each answer, and what the steps read."""
         first_B1 = np.full((len(ids_BT), 1), self.start_id, np.int64)

@@ -35,6 +35,11 @@ class Session:
     results: tuple[str, ...]
     adapter: Activated | None = None
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The open graphs: this one."""
+        return (self,)
+
     def outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The results for a padded batch, [B, ...], several of them stacked along a last axis. Raises RunError.
 

@@ -45,6 +45,11 @@ class FunctionSession:
         """What it is given."""
         return tuple(self.described.arguments)
 
+    @property
+    def sessions(self) -> tuple[FunctionSession, ...]:
+        """The open functions: this one."""
+        return (self,)
+
     def outputs(self, inputs: Arrays) -> npt.NDArray[np.float32]:
         """The results for a padded batch, [B, ...], rows and lengths filled up to those of a trace. Raises RunError."""
         num_rows, num_tokens = self._sizes(inputs)

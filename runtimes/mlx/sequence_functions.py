@@ -51,6 +51,11 @@ class SequenceFunction:
         """What it is given."""
         return self.session.inputs
 
+    @property
+    def sessions(self) -> tuple[FunctionSession, ...]:
+        """The open functions."""
+        return (self.session,)
+
     def start(self, ids_BT: Ids, mask_BT: Ids) -> tuple[Floats, Read]:
         """The logits [B, V] of the first token of each answer, and what the steps read."""
         mask, source = self._read(*right_padded(ids_BT, mask_BT))

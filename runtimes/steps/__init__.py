@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compiler.hub import Sources
 from compiler.placement import Placement
 from compiler.plan import Plan, Step
+from runtimes.verification.kept import Kept
 
 # Kind of step -> the module whose `execute` does it.
 MODULES = {
@@ -40,6 +41,7 @@ class Context:
     sources: Sources  # where models and hub datasets are looked up
     placement: Placement
     stop: Callable[[], bool]  # whether the run was asked to stop
+    kept: Kept = field(default_factory=Kept)  # what gates before this one found out
 
 
 def execute(step: Step, context: Context) -> Iterator[Any]:

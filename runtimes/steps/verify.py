@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 from compiler.plan import Merge, VerifyExport
 from compiler.recipe import Onnx
+from compiler.typed import to_json
 from runtimes.events import Said
 from runtimes.export import Stage
 from runtimes.learnt import learnt, write_learnt
@@ -20,7 +22,7 @@ from runtimes.steps.models import prepared_for, saved_by
 from runtimes.steps.prepare import read_prepared
 from runtimes.together import part_folder
 from runtimes.verification.comparison import HeldOut
-from runtimes.verification.edges import DISAGREEMENTS, Base, Verified, verify_export
+from runtimes.verification.edges import DISAGREEMENTS, Base, Source, Verified, verify_export
 from runtimes.verification.gate import report_lines, require_passed
 from runtimes.verification.stages import Model, written_stages
 from runtimes.verification.stopping import Stopping
@@ -45,14 +47,18 @@ def execute(step: VerifyExport, context: Context) -> Iterator[Any]:
         *_exported(step, saved, context),
     ]
     writer = model(saved=saved).writer(step.generation, encoder)
+    shared = replace(step, id="", inputs=(), export=Onnx(), max_metric_drop=0.0)  # as of the gates of other exports
     verified = verify_export(
         step,
         held_out=HeldOut(task=step.task, rows=read_prepared(prepared)),
         encoder=encoder,
         stages=[stopping.stage(stage) for stage in stages],
-        noise=model(saved=saved).noise(before_each=stopping.check),
+        source=Source(
+            model(saved=saved).noise(before_each=stopping.check),
+            writer and stopping.writer(writer),
+            context.kept.of(json.dumps(to_json(shared)), prepared, saved.weights, context.placement),
+        ),
         out=context.folder,
-        writer=writer and stopping.writer(writer),
         base=_base(step, model(saved=SavedModel(saved.folder)), context, stopping),
     )
     for line in report_lines(verified.verification)[-1 if verified.verification.passed else 0 :]:

@@ -64,6 +64,7 @@ from runtimes.verification.gate import (
     compare_outputs,
     compare_rounded,
 )
+from runtimes.verification.kept import Kept
 from runtimes.verification.localise import localise_failure, write_localised
 from runtimes.verification.tolerance import Noise, tolerance
 from runtimes.verification.writing import NUM_PROMPTS, compare_written, write_source
@@ -88,6 +89,15 @@ class Writer:
 
     writing: Writing
     source: Callable[[], Decoder[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The saved model that others are measured against."""
+
+    noise: NoiseFunction  # of its float32
+    writer: Writer | None = None  # where the task writes texts
+    kept: Kept = field(default_factory=Kept)  # what other gates found out of it, and of what was made from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,32 +164,34 @@ def verify_export(
     held_out: HeldOut,
     encoder: InputReader,
     stages: Sequence[Stage],
-    noise: NoiseFunction,
+    source: Source,
     out: Path,
-    writer: Writer | None = None,
     base: Base | None = None,
 ) -> Verified:
     """The verdict over the stages, the source first; writes it, the rows that disagree and the golden rows to `out`.
 
-    One stage is in memory at a time. `writer`: of the source, where the task writes texts; the last stage that is not
-    rounded is forced along what it writes. `base`: compared over an edge of its own, before the others. `noise`: the
-    float32 noise of the saved model. A failed check raises nothing: see gate.require_passed. A step without metrics
-    measures none. Raises RunError E605 when there are no held-out rows.
+    One stage is in memory at a time. Where texts are written, the last stage that is not rounded is forced along the
+    source's. `base`: compared over an edge of its own, before the others. A failed check raises nothing: see
+    gate.require_passed. A step without metrics measures none. Raises RunError E605 when there are no held-out rows.
     """
     if not len(held_out):
         raise RunError("E605", "there are no held-out rows to verify the export with", "give the recipe a test split")
     rows = choose(held_out, encoder, step.rows)
     size = rows_at_once(tasks.module_of(step.task).head(step.task), BATCH_SIZE)
-    found = noise(noise_batches(rows, size))
-    answered = {stage.name: _answer(stage, rows, size) for stage in stages if not stage.unrun}
+    found = source.kept.once("noise", (), lambda: source.noise(noise_batches(rows, size)))
+    answered = {
+        stage.name: source.kept.once(stage.name, stage.files, partial(_answer, stage, rows, size))
+        for stage in stages
+        if not stage.unrun
+    }
     answers = {name: found for name, (found, _) in answered.items()}
     exact = {stage.name for stage in stages if stage.exact}
     verified = _compare(step, rows, answers, found, exact)
     costs = {name: cost for name, (_, cost) in answered.items()}
     verified = replace(verified, report=replace(verified.report, costs=costs))
     verified = _with_inspected(verified, stages)
-    if writer is not None and stages[-1].decoder is not None:
-        verified = _with_written(verified, rows, stages, writer, encoder.pad_id, out)
+    if source.writer is not None and stages[-1].decoder is not None:
+        verified = _with_written(verified, rows, stages, source, encoder.pad_id, out)
     if base is not None:
         verified = _with_base(verified, step, rows, base, size)
     _write(verified, rows, out)  # now: whatever happens to the layers, what was found is kept
@@ -373,7 +385,7 @@ def agreement(step: VerifyExport, rows: Rows, source: Answers, other: Answers, n
 
 
 def _with_written(
-    verified: Verified, rows: Rows, stages: Sequence[Stage], writer: Writer, pad_id: int, out: Path
+    verified: Verified, rows: Rows, stages: Sequence[Stage], source: Source, pad_id: int, out: Path
 ) -> Verified:
     """With the checks of written texts on the last edge that is not rounded.
 
@@ -381,11 +393,12 @@ def _with_written(
     """
     places = spread(len(rows.numbers), NUM_PROMPTS)
     values, numbers = [rows.values[place] for place in places], rows.numbers[places].tolist()
-    written = write_source(writer.writing, writer.source(), values, numbers)
     *_, place = (index for index, stage in enumerate(stages) if stage.exact)
-    forced, last = stages[place].decoder, stages[-1]
-    assert forced is not None and last.decoder is not None, "asked by the caller"
-    checks = tuple(compare_written(written, forced(), pad_id, verified.report.tolerance))
+    writer, kept, forced, last = source.writer, source.kept, stages[place].decoder, stages[-1]
+    assert writer is not None and forced is not None and last.decoder is not None, "asked by the caller"
+    written = kept.once("written", (), lambda: write_source(writer.writing, writer.source(), values, numbers))
+    compared = partial(compare_written, written, pad_id=pad_id, tolerance=verified.report.tolerance)
+    checks = kept.once("forced", stages[place].files, lambda: tuple(compared(forced())))
     if not last.exact:
         written = write_source(writer.writing, last.decoder(), values, numbers)
     save_written(out / WRITTEN, written)

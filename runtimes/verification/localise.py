@@ -65,8 +65,9 @@ def localise_failure(
         return first_found(
             lambda batch: localise(batch, files), failing_batches(edge.checks, rows, written, batch_size)
         )
-    except Interrupted:
-        raise
+    except Interrupted as error:
+        message = f"{error.message}; its gate has failed at {verification.first_failure}"
+        raise Interrupted(error.code, message, error.hint) from error
     except RunError as error:
         return _not_followed(edge.checks, error)
 

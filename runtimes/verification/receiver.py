@@ -62,6 +62,7 @@ from runtimes.verification.gate import (
     not_compared,
 )
 from runtimes.verification.settings import compare_settings
+from runtimes.verification.told import compare_held_out, compare_inputs, misnamed_metrics
 from runtimes.verification.writing import compare_written
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     yield _compare_inputs(bundle, table, golden)
     source = _source_outputs(bundle, golden)
     yield _compare_golden(bundle, golden, table, source)
+    yield compare_held_out(bundle, golden, source)
     yield compare_allowed(bundle.manifest, source.values, bundle.head.units)
+    yield compare_inputs(bundle)
     found = yield from _compare_outputs(bundle, table, golden, source, batch_sizes)
     if bundle.manifest.adapter:
         yield _compare_without_adapter(bundle, table, len(golden))
@@ -151,7 +154,7 @@ def _checks(bundle: Bundle, rows: Sequence[Row] | None, batch_sizes: Sequence[in
     if not bundle.manifest.part:
         yield from _compare_card(bundle.folder, bundle.manifest, [bundle.manifest])
     if rows is not None:
-        yield compare_rows(bundle, rows)
+        yield from _compare_rows(bundle, rows)
 
 
 def _compare_outputs(
@@ -265,14 +268,15 @@ def _compare_golden(bundle: Bundle, golden: Sequence[Golden], table: Table, sour
     faults = [f"{len(rows)} rows of {told.rows}"] if len(rows) != told.rows else []
     if not faults and digest_of_rows(identities(bundle.task, rows, table)) != told.sha256:
         faults.append("other rows than the manifest's")
-    if bundle.manifest.metrics:
-        faults += _worth_otherwise(bundle, rows, source.take(np.asarray(real, np.int64)))
+    faults += _worth_otherwise(bundle, rows, source.take(np.asarray(real, np.int64)))
     return compare_each(faults, len(golden), name="golden")
 
 
 def _worth_otherwise(bundle: Bundle, rows: Sequence[Row], outputs: Ragged) -> list[str]:
-    """The metrics that the golden answers have and the manifest tells otherwise."""
+    """The metrics that the golden answers have and the manifest tells otherwise, and those that they have not."""
     told = bundle.manifest.golden.metrics
+    if not bundle.manifest.metrics:
+        return [*misnamed_metrics(bundle.manifest, ())]
     try:
         targets = _targets(bundle, rows)
     except BadValueError:  # true answers that have no name here: the metrics fail
@@ -280,7 +284,8 @@ def _worth_otherwise(bundle: Bundle, rows: Sequence[Row], outputs: Ragged) -> li
     if not np.array_equal(targets.offsets, outputs.offsets):  # they are read otherwise here: the tokens fail
         return []
     worth = measure(bundle, targets, outputs)
-    return [name for name, value in worth.items() if not np.isclose(value, told.get(name, np.nan), 1e-4, 1e-6)]
+    otherwise = [name for name, value in worth.items() if not np.isclose(value, told.get(name, np.nan), 1e-4, 1e-6)]
+    return [*otherwise, *misnamed_metrics(bundle.manifest, worth)]
 
 
 def _compare_golden_metrics(bundle: Bundle, golden: Sequence[Golden], source: Ragged, found: Ragged) -> Metrics:
@@ -309,11 +314,12 @@ def _settled(bundle: Bundle, source: Ragged, found: Ragged) -> Ragged:
     )
 
 
-def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
+def _compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Iterator[Check]:
     """The metrics over a receiver's rows, by role. They are checked where the rows are the manifest's held-out ones.
 
-    There, what the gate excuses counts as the trained model answered it. Raises RunError E605 for rows whose answers
-    the bundle does not know.
+    There, what the gate excuses counts as the trained model answered it; and of a graph in float32 those answers are
+    compared too (how far rounded ones move with the rows beside them is known of the golden rows alone). Raises
+    RunError E605 for rows whose answers the bundle does not know.
     """
     if not rows:
         raise RunError("E605", "there are no rows to verify with", "give a file with at least one row")
@@ -327,10 +333,19 @@ def compare_rows(bundle: Bundle, rows: Sequence[Row]) -> Metrics:
     table, found = bundle.encode(examples), bundle.outputs(examples)
     targets = table.targets
     if not manifest.metrics or digest_of_rows(identities(bundle.task, rows, table)) != manifest.held_out.sha256:
-        return _told(measure(bundle, targets, found), len(rows), manifest)
+        yield _told(measure(bundle, targets, found), len(rows), manifest)
+        return
     source = Ragged(bundle.held_out(), found.offsets)
+    compared = partial(
+        compare_outputs, tolerance=manifest.batch_tolerance, name="outputs_rows", units=bundle.head.units
+    )
+    if source.values.shape != found.values.shape:
+        yield compared(source.values, found.values)
+        return
+    if manifest.precision == "fp32":
+        yield compared(source.values, found.values, rows=found.rows)
     measured = measure(bundle, targets, _settled(bundle, source, found))
-    return compare_metrics(manifest.held_out.metrics, measured, manifest.max_metric_drop, name="metrics_rows")
+    yield compare_metrics(manifest.held_out.metrics, measured, manifest.max_metric_drop, name="metrics_rows")
 
 
 def measure(bundle: Bundle, targets: Ragged, outputs: Ragged) -> Mapping[str, float]:

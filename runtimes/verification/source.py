@@ -43,7 +43,7 @@ from runtimes.rows.tokens import Encoder
 from runtimes.tasks.interface import InputReader
 from runtimes.untuned import SOURCE, Found
 from runtimes.verification.comparison import Rows, batches, choose, encoded, mixed_order
-from runtimes.verification.edges import BATCH_SIZE, agreement, verify_export
+from runtimes.verification.edges import BATCH_SIZE, Source, agreement, verify_export
 from runtimes.verification.gate import Check, Edge, Findings, Metrics, ScoreFunction, Verification, compare_each
 from runtimes.verification.localise import localiser
 
@@ -115,9 +115,8 @@ def verify_source(found: Found, asked: Asked) -> Compared:
             held_out=held_out,
             encoder=reader,
             stages=[source.stage(SOURCE), stage],
-            noise=source.noise(),
+            source=Source(source.noise(), source.writer(step.generation, reader)),
             out=Path(out),
-            writer=source.writer(step.generation, reader),
         )
     [edge] = verified.verification.edges
     compared = edge.checks

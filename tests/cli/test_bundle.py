@@ -109,6 +109,7 @@ def test_what_no_receiver_can_recompute_is_told_as_the_sender_s_word(bundle: Pat
     assert told[1] == "told  full, 210 rows, 56 steps"
     assert told[2] == "told  sha256 of 1 file of rows, 1 file of tuned weights"
     assert told[3].startswith("told  the trained model on 60 test rows: accuracy 0.")
+    assert told[3].endswith(" (not measured here: the rows are not in the bundle)")
     assert done.output.count("manifest -> bundle: card") == 1
     word = json.loads(recipe("verify", bundle, "--json").output)["senders_word"]
     assert [(used["split"], used["rows"]) for used in word["data"]] == [

@@ -96,7 +96,7 @@ def test_a_gate_that_was_left_undecided_is_decided_where_it_can_be(run: Path, mo
     plan = Plan.from_json(json.loads((run / "plan.json").read_text(encoding="utf-8")))
     step = plan.step("verify-1")
     assert isinstance(step, VerifyExport)
-    folder = (run / "verification.json-1").resolve().parent
+    folder = (run / "verification-1.json").resolve().parent
     assert not _can_go_on(step, folder)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert _can_go_on(step, folder)

@@ -18,7 +18,14 @@ import onnx
 from click.testing import Result
 from onnx import numpy_helper
 
+from compiler.cli.main import explain_failure
+from compiler.facts import LocalFacts
 from compiler.hashes import sha256_of
+from compiler.placement import Placement
+from compiler.plan import Plan
+from runtimes.errors import Interrupted
+from runtimes.events import StepFailed
+from runtimes.execute import execute
 from tests.cli.conftest import invoke
 from tests.tiny import write_project
 
@@ -27,6 +34,7 @@ EXPORTS = (
     {"format": "onnx", "precision": "int8", "max_metric_drop": 0.2},
     {"format": "onnx"},
 )
+CPU = Placement(engine="pytorch", engine_reason="", device="cpu", device_reason="", micro_batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"bundle: {folder / 'runs' / 'tiny' / f'bundle-{number}'}" for number in (1, 2, 3)
     ]
     return folder
+
+
+def test_the_gates_ask_what_they_share_once(whole: Path) -> None:
+    """Seconds are never measured twice to the last digit."""
+    costs = [
+        json.loads((step_folder(whole, f"verify-{n}") / "verification.json").read_text())["costs"] for n in (1, 2, 3)
+    ]
+    for name in ("trained", "onnx"):
+        assert len({json.dumps(each[name]) for each in costs}) == 1
+    assert costs[0]["onnx-fp16"] != costs[1]["onnx-int8"]
 
 
 @pytest.fixture
@@ -116,6 +134,9 @@ def test_what_passed_is_not_done_again_and_what_failed_is(damaged: Path, whole: 
         "StepStarted": ["verify-1"],
         "StepSkipped": ["package-1"],
     }
+    told = invoke("report", damaged / "runs" / "tiny").output.splitlines()
+    assert told[-1].startswith("  reused: prepare, train, ") and "verify-1" not in told[-1]
+    assert not [line for line in told if line.startswith("  seconds: ")], "a gate that failed has no receipt"
     for name in ("onnx/model_fp16.onnx", "receipt.json"):
         shutil.copy(step_folder(whole, "quantize-1") / name, step_folder(damaged, "quantize-1") / name)
     mended = run(damaged, "--json")
@@ -142,3 +163,49 @@ def test_another_error_ends_the_run_where_it_stands(damaged: Path) -> None:
     assert kinds(done.output, "StepFailed", "StepFinished")["StepFailed"] == ["verify-1"]
     assert "verify-3" not in kinds(done.output, "StepStarted")["StepStarted"]
     assert report_of(damaged)["state"] == "failed"
+
+
+def to_the_end(told: Iterator[Any], failed: list[StepFailed]) -> None:
+    """Runs, and notes the gates that fail when they do."""
+    for event in told:
+        failed += [event] if isinstance(event, StepFailed) else []
+
+
+def test_a_run_that_is_stopped_after_a_gate_has_failed_names_that_gate(damaged: Path) -> None:
+    plan = Plan.from_json(json.loads((damaged / "runs" / "tiny" / "plan.json").read_text(encoding="utf-8")))
+    failed: list[StepFailed] = []
+    told = execute(
+        plan,
+        CPU,
+        runs=damaged / "runs",
+        root=damaged,
+        sources=LocalFacts(offline=True).sources,
+        stop=lambda: bool(failed),
+    )
+    named = "stopped before the step verify-2; .*; before that a gate has failed: verify-1: onnx -> onnx-fp16: "
+    with pytest.raises(Interrupted, match=named) as stopped:
+        to_the_end(told, failed)
+    assert explain_failure(stopped.value)[0] == 130
+    assert report_of(damaged)["state"] == "interrupted"
+
+
+def test_links_of_an_older_version_go_when_the_run_is_made_again(whole: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(whole, tmp_path / "project", symlinks=True))
+    made = project / "runs" / "tiny"
+    for number in (1, 2, 3):
+        (made / f"verification-{number}.json").rename(made / f"verification.json-{number}")
+    done = run(project)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in made.glob("verification*")) == [
+        f"verification-{number}.json" for number in (1, 2, 3)
+    ]
+
+
+def test_the_bundle_that_is_left_of_several_is_verified_under_its_name(damaged: Path) -> None:
+    made = damaged / "runs" / "tiny"
+    run(damaged)
+    (made / "bundle-3").unlink()
+    done = invoke("verify", made)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{made / 'bundle-2'}\n  ok    manifest -> bundle: hashes")
+    assert f"warning: the gate of {made} failed" in done.stderr

@@ -47,7 +47,7 @@ def bundle_of(folder: Path, precision: str) -> Path:
 
 
 def gate_of(folder: Path, precision: str) -> Mapping[str, Any]:
-    file = folder / "runs" / "tiny" / f"verification.json-{PRECISIONS.index(precision) + 1}"
+    file = folder / "runs" / "tiny" / f"verification-{PRECISIONS.index(precision) + 1}.json"
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
@@ -155,3 +155,50 @@ def test_which_of_several_exports_answers_is_said_once(folder: Path) -> None:
     assert told.exit_code == 0
     assert told.stderr.count(f"note: {run / 'bundle-1'} is taken, of {len(PRECISIONS)} exports") == 1
     assert "is taken" not in invoke("predict", run / "bundle-3", "--text", "the movie was very good").stderr
+
+
+def test_each_bundle_of_a_run_is_verified_under_its_name(folder: Path) -> None:
+    run = folder / "runs" / "tiny"
+    done = invoke("verify", run)
+    assert done.exit_code == 0, done.output
+    assert "note:" not in done.stderr
+    blocks = [line for line in done.stdout.splitlines() if not line.startswith("  ")]
+    assert blocks == [str(run / f"bundle-{number}") for number in range(1, len(PRECISIONS) + 1)]
+    assert done.stdout.count("\n  gate passed\n") == len(PRECISIONS)
+    alone = invoke("verify", run / "bundle-3", "--json")
+    together = json.loads(invoke("verify", "tiny", "--runs", folder / "runs", "--json").stdout)
+    assert together["passed"] is True
+    assert together["bundles"]["bundle-3"].keys() == json.loads(alone.stdout).keys()
+
+
+def test_one_bad_bundle_of_a_run_fails_it_and_the_others_are_verified(folder: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(folder, tmp_path / "project", symlinks=True))
+    run = project / "runs" / "tiny"
+    (run / "bundle-2" / "README.md").write_text("another card", encoding="utf-8")
+    failed = invoke("verify", run)
+    assert failed.exit_code == 3
+    assert "error[E603]: 1 of 5 bundles failed: bundle-2: manifest -> bundle: hashes: " in failed.stderr
+    assert failed.stdout.count("\n  gate passed\n") == 4
+    (run / "bundle-1" / "manifest.json").write_text("{}", encoding="utf-8")
+    both = invoke("verify", run, "--json")
+    assert both.exit_code == 3, both.output
+    assert "2 of 5 bundles failed: bundle-1: " in both.stderr
+    told = json.loads(both.stdout)
+    assert {name: found["passed"] for name, found in told["bundles"].items()} == {
+        "bundle-1": False,
+        "bundle-2": False,
+        "bundle-3": True,
+        "bundle-4": True,
+        "bundle-5": True,
+    }
+    assert told["bundles"]["bundle-1"]["error"]["code"] == "E601"
+
+
+def test_a_bundle_of_a_run_that_can_not_be_read_is_no_gate_that_failed(folder: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(folder, tmp_path / "project", symlinks=True))
+    run = project / "runs" / "tiny"
+    (run / "bundle-4" / "manifest.json").write_text("{}", encoding="utf-8")
+    done = invoke("verify", run)
+    assert done.exit_code == 4
+    assert f"{run / 'bundle-4'}\n  error[E601]: " in done.stdout
+    assert "error[E601]: 1 of 5 bundles failed: bundle-4: " in done.stderr

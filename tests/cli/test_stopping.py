@@ -73,7 +73,8 @@ def test_a_gate_stops_between_batches_and_is_asked_anew(project: Path, batches: 
 def test_a_gate_that_has_failed_stops_before_it_looks_for_the_layer(damaged: Path) -> None:
     folder = folder_of(damaged, "verify")
     shutil.rmtree(folder)
-    with pytest.raises(Interrupted):
+    named = "stopped within the step verify; .*; its gate has failed at trained -> onnx: outputs"
+    with pytest.raises(Interrupted, match=named):
         list(events(damaged, (folder / "verification.json").exists))
     assert (report_of(damaged)["state"], report_of(damaged)["gate_passed"]) == ("interrupted", False)
     assert not (folder / "bisect.json").exists()

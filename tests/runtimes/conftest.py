@@ -77,7 +77,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from runtimes.pytorch.scores import torch_scores
     from runtimes.rows.tokens import open_encoder
     from runtimes.saved import SavedModel
-    from runtimes.verification.edges import HeldOut, verify_export
+    from runtimes.verification.edges import HeldOut, Source, verify_export
 
     root = tmp_path_factory.mktemp("tiny")
     model = root / "model"
@@ -95,7 +95,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
             Stage("trained", lambda: source),
             Stage("onnx", lambda: onnx_scores(root / GRAPH)),
         ],
-        noise=lambda batches: float32_noise(load_source(model), batches, HEAD),
+        source=Source(lambda batches: float32_noise(load_source(model), batches, HEAD)),
         out=root / "verified",
     )
     parts = Parts(

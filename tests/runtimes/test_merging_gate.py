@@ -32,7 +32,7 @@ from runtimes.rows.tokens import open_encoder
 from runtimes.saved import Adapter, SavedModel
 from runtimes.survival import Floats, Rounding, float32, survival
 from runtimes.verification.comparison import HeldOut
-from runtimes.verification.edges import verify_export
+from runtimes.verification.edges import Source, verify_export
 from runtimes.verification.gate import Verification
 from tests.runtimes.conftest import HEAD, LABELS, MAX_LENGTH, TASK, Tiny, labelled, labels_of
 
@@ -92,7 +92,7 @@ def verified(tiny: Tiny, adapter: Path, model: Path, out: Path, base: Path | Non
         held_out=HeldOut(task=TASK, rows=labelled(tiny.texts, targets)),
         encoder=open_encoder(tiny.model / "tokenizer.json", max_length=MAX_LENGTH),
         stages=[Stage("trained", lambda: trained), Stage("merged", lambda: torch_scores(SavedModel(model), HEAD))],
-        noise=lambda batches: float32_noise(load_source(model), batches, HEAD),
+        source=Source(lambda batches: float32_noise(load_source(model), batches, HEAD)),
         out=out,
     ).verification
 

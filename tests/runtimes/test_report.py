@@ -45,3 +45,19 @@ def test_terminal_and_page_say_which_engine_trained_which_steps(engines: list[tu
 
 def test_a_report_of_an_older_version_tells_of_no_engine() -> None:
     assert not [line for line in report_lines(report()) if " on " in line]
+
+
+def step(name: str, seconds: float, *, reused: bool) -> dict[str, Any]:
+    return {"id": name, "receipt": {"seconds": seconds}, "reused": reused}
+
+
+def test_seconds_are_those_of_the_steps_that_ran_and_the_reused_are_named() -> None:
+    steps = [step("prepare", 1.0, reused=True), step("train", 40.0, reused=True), step("verify", 2.06, reused=False)]
+    assert report_lines({**report(), "steps": steps})[-2:] == ["  seconds: verify 2.1", "  reused: prepare, train"]
+    assert report_lines({**report(), "steps": steps[:2]})[-1] == "  reused: prepare, train"
+    assert not [line for line in report_lines({**report(), "steps": steps[:2]}) if "seconds:" in line]
+
+
+def test_a_report_of_an_older_version_has_all_seconds() -> None:
+    older = {"id": "train", "receipt": {"seconds": 40.0}}
+    assert report_lines({**report(), "steps": [older]})[-1] == "  seconds: train 40.0"

@@ -152,7 +152,7 @@ def edit_manifest(**changes: object) -> Callable[[Path], None]:
         (write("manifest.json", "{"), "manifest.json is not JSON"),
         (write("manifest.json", "[]"), "manifest.json does not fit"),
         (write("manifest.json", '{"bundle": 1}'), "a bundle of version 1, this program reads version 4"),
-        (write("manifest.json", "{}"), "a bundle of version None, this program reads version 4"),
+        (write("manifest.json", "{}"), "expected the number 4, the version that this program reads, found no value"),
         (remove("held_out.npy"), "held_out.npy is missing"),
         (edit_manifest(surprise=1), 'has no key "surprise"'),
         (edit_manifest(max_length="long"), '/max_length is "long", expected an integer'),

@@ -45,6 +45,10 @@ def refused(folder: Path) -> str:
         (lambda m: m.update(precision="8 bits"), "/precision is 8 bits, in which no graph is held"),
         (lambda m: m.update(precision="fp8"), '/precision is "fp8", expected "fp32" or'),
         (lambda m: m.update(bundle=5), "a bundle of version 5, this program reads version 4"),
+        (lambda m: m.update(bundle="4"), "/bundle: expected the number 4, the version that this program reads, found"),
+        (lambda m: m.update(bundle="4"), 'found the text "4"'),
+        (lambda m: m.update(bundle=4.0), "found the number 4.0"),
+        (lambda m: m.update(bundle=True), "found true"),
         (lambda m: m.pop("tolerance"), 'manifest.json does not fit: it needs "tolerance"'),
     ],
 )

@@ -23,7 +23,7 @@ from runtimes.protocol import Batch
 from runtimes.rows.batches import collate
 from runtimes.rows.tokens import Encoder, open_encoder
 from runtimes.verification.comparison import HeldOut, encoded, examples_of
-from runtimes.verification.edges import Verified, read_report, verify_export
+from runtimes.verification.edges import Source, Verified, read_report, verify_export
 from runtimes.verification.gate import Decisions, ScoreFunction
 from runtimes.verification.tolerance import Noise
 
@@ -91,7 +91,7 @@ def verify(encoder: Encoder, held_out: HeldOut, tmp_path: Path) -> Callable[...,
                 *([] if merged is None else [Stage("merged", lambda: merged)]),
                 Stage("onnx", lambda: exported),
             ],
-            noise=lambda batches: replace(NOISE, rows=sum(len(batch.rows) for batch in batches)),
+            source=Source(lambda batches: replace(NOISE, rows=sum(len(batch.rows) for batch in batches))),
             out=tmp_path / "out",
         )
 
@@ -112,7 +112,7 @@ def test_what_the_gate_found_is_kept_when_its_layers_can_t_be_compared(
     ]
     with pytest.raises(MemoryError):
         verify_export(
-            STEP, held_out=held_out, encoder=encoder, stages=stages, noise=lambda batches: NOISE, out=tmp_path
+            STEP, held_out=held_out, encoder=encoder, stages=stages, source=Source(lambda batches: NOISE), out=tmp_path
         )
     assert not read_report(tmp_path).verification.passed
     assert (tmp_path / "disagreements.jsonl").read_text()
@@ -290,7 +290,7 @@ def test_no_held_out_rows_is_an_error(verify: Callable[..., Verified], encoder: 
             held_out=HeldOut(task=TASK, rows=[]),
             encoder=encoder,
             stages=[Stage("trained", lambda: linear), Stage("onnx", lambda: linear)],
-            noise=lambda _: NOISE,
+            source=Source(lambda _: NOISE),
             out=tmp_path,
         )
     assert caught.value.code == "E605"

@@ -28,7 +28,9 @@ CHECKS = [
     "labels",
     "tokens",
     "golden",
+    "held_out",
     "allowed",
+    "inputs",
     "outputs_batch_1",
     "outputs_batch_32",
     "decisions",
@@ -209,6 +211,66 @@ def test_golden_rows_are_those_that_the_manifest_tells_of(bundle_copy: Path, res
     reseal(bundle_copy)
     edit_json(bundle_copy / "manifest.json", lambda manifest: manifest["golden"]["metrics"].update(accuracy=0.1))
     assert failed(verify_bundle(bundle_copy)) == {"golden"}
+
+
+def says(verification: Verification) -> dict[str, str]:
+    return {check.name: check.says() for _, check in verification.failures()}
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "said"),
+    [
+        (lambda m: m["inputs"].remove("attention_mask"), "inputs", "attention_mask is not told of"),
+        (lambda m: m["inputs"].append("pixel_values"), "inputs", "pixel_values is none"),
+        (lambda m: m.update(metrics=[]), "golden", "accuracy, f1_macro"),
+        (lambda m: m["metrics"].pop(), "golden", "f1_macro"),
+        (lambda m: m["golden"]["metrics"].update(auroc=1.0), "golden", "auroc"),
+        (lambda m: m["held_out"]["metrics"].pop("accuracy"), "golden", "accuracy of the held-out rows"),
+        (lambda m: m["exported"].clear(), "golden", "accuracy of the export, f1_macro of the export"),
+    ],
+)
+def test_a_manifest_that_tells_of_other_inputs_or_metrics_is_caught(
+    bundle_copy: Path, reseal: Damage, change: Callable[[dict[str, Any]], None], check: str, said: str
+) -> None:
+    edit_json(bundle_copy / "manifest.json", change)
+    reseal(bundle_copy)
+    found = says(verify_bundle(bundle_copy))
+    assert found[check] == said
+    assert found.keys() <= {check, "metrics", "card"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda outputs_NC: outputs_NC[:-1], "119 rows of 120"),
+        (lambda outputs_NC: outputs_NC * np.float32(1.01), "golden row 0 is not in it"),
+        (np.zeros_like, "golden row 0 is not in it"),
+    ],
+)
+def test_answers_on_held_out_rows_that_lack_the_golden_ones_are_caught(
+    bundle_copy: Path, reseal: Damage, change: Callable[[Any], Any], said: str
+) -> None:
+    file = bundle_copy / "held_out.npy"
+    np.save(file, change(np.load(file)))
+    reseal(bundle_copy)
+    found = says(verify_bundle(bundle_copy))
+    assert found.keys() == {"held_out"}
+    assert said in found["held_out"]
+
+
+def test_answers_on_held_out_rows_are_computed_again_where_the_rows_are_given(
+    tiny, bundle_copy: Path, reseal: Damage
+) -> None:
+    assert verify_bundle(bundle_copy, rows_of(tiny)).passed
+    file = bundle_copy / "held_out.npy"
+    np.save(file, np.load(file)[::-1])  # the golden ones are among them still
+    reseal(bundle_copy)
+    assert verify_bundle(bundle_copy).passed
+    assert "outputs_rows" in says(verify_bundle(bundle_copy, rows_of(tiny)))
+    np.save(file, np.load(file)[:-1])
+    reseal(bundle_copy)
+    found = says(verify_bundle(bundle_copy, rows_of(tiny)))
+    assert found["outputs_rows"] == "outputs of shape [120, 2], the source has [119, 2]"
 
 
 def test_a_file_that_never_ends_is_named_and_not_read(bundle_copy: Path) -> None:
