@@ -310,7 +310,7 @@ CODES: dict[str, Code] = {
         "a row of a request that can't be answered",
         "A column is missing or has another kind of value than the task reads; `row` counts from 0 in the request, "
         "`key` is the column. GET /metadata lists the columns. Images stand in the row as data URIs: a path would "
-        "name a file of the server, and none is read.",
+        "name a file of the server, and none is read. What is tokenized of a row has at most --max-characters.",
     ),
     "E623": Code(
         "the server has too much to do",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.serving.requests import Limits
+from runtimes.serving.served import Served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,16 @@ class Serving:
 
 
 @contextmanager
-def serving(bundle: Path, limits: Limits | None = None, *, verbose: bool = False) -> Iterator[Serving]:
-    """A server of a bundle while the block runs; what is under way at its end is answered."""
+def serving(bundle: Path | Served, limits: Limits | None = None, *, verbose: bool = False) -> Iterator[Serving]:
+    """A server of a bundle or its folder, while the block runs; what is under way at its end is answered."""
     from runtimes.serving.endpoint import Endpoint, listen, serve, server_of
     from runtimes.serving.hosts import hosts_of
     from runtimes.serving.served import open_served
 
     lines: list[str] = []
     listener = listen("127.0.0.1", 0)
-    served, hosts = open_served(bundle, threads=1), hosts_of("127.0.0.1")
+    served = open_served(bundle, threads=1) if isinstance(bundle, Path) else bundle
+    hosts = hosts_of("127.0.0.1")
     endpoint = Endpoint(served, limits or Limits(), lines.append, hosts=hosts, verbose=verbose)
     server, found = server_of(endpoint), Serving(port=listener.getsockname()[1], lines=lines)
     thread = threading.Thread(target=lambda: found.lost.append(serve(endpoint, listener, server)))

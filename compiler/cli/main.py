@@ -134,7 +134,8 @@ def terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:  # else the command's own: see cli/serve.py
+            signal.signal(signal.SIGTERM, before)
 
 
 def unread_streams() -> list[int]:

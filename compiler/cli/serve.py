@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,13 +17,17 @@ from compiler.cli.options import FiniteRange, given_options
 
 if TYPE_CHECKING:
     from runtimes.export.facts import Provider
+    from runtimes.serving.endpoint import Server
     from runtimes.serving.requests import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_LOST = 130
 OPTIONS = (
     click.option(
-        "--serve", is_flag=True, help="Answer over HTTP until Ctrl-C: GET /health, GET /metadata, POST /predict."
+        "--serve",
+        is_flag=True,
+        help="Answer over HTTP until Ctrl-C or SIGTERM: GET /health, GET /metadata, POST /predict. "
+        "Exits with 0 when what was asked is answered, with 130 when some of it is not.",
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="With --serve: the address to listen at."),
     click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Its port; 0 for any."),
@@ -42,6 +50,13 @@ OPTIONS = (
         "--max-request-bytes", type=click.IntRange(min=64), default=4 << 20, show_default=True, help="Of a request."
     ),
     click.option("--max-rows", type=click.IntRange(min=1), default=256, show_default=True, help="Of a request."),
+    click.option(
+        "--max-characters",
+        type=click.IntRange(min=1),
+        default=200_000,
+        show_default=True,
+        help="Of a row, of what is tokenized: others wait meanwhile.",
+    ),
     click.option(
         "--max-seconds",
         type=FiniteRange(min=0, min_open=True),
@@ -66,6 +81,7 @@ NAMES = (
     "max_wait_ms",
     "max_request_bytes",
     "max_rows",
+    "max_characters",
     "max_seconds",
     "max_connections",
     "log_requests",
@@ -98,6 +114,7 @@ def limits_of(options: dict[str, Any]) -> Limits:
     return Limits(
         max_bytes=options["max_request_bytes"],
         max_rows=options["max_rows"],
+        max_characters=options["max_characters"],
         max_seconds=options["max_seconds"],
         max_connections=options["max_connections"],
         max_batch=options["max_batch"],
@@ -107,7 +124,23 @@ def limits_of(options: dict[str, Any]) -> Limits:
 
 def serve_bundle(folder: Path, threads: int, provider: Provider, options: dict[str, Any]) -> None:
     """Answers over HTTP until it is told to stop. Exits with 130 when requests under way were not answered."""
-    from runtimes.serving.endpoint import Endpoint, listen, serve
+    lost, computes = 0, True
+    with stoppable() as stop:
+        try:
+            lost, computes = _served(folder, threads, provider, options, stop)
+        except KeyboardInterrupt:
+            say("stopped before it was ready")
+    if lost:
+        say(f"stopped; requests that were not answered: {lost:,}")
+    if computes:
+        os._exit(EXIT_LOST if lost else 0)  # onnxruntime aborts the process when it is torn down in the middle
+    if lost:
+        raise click.exceptions.Exit(EXIT_LOST)
+
+
+def _served(folder: Path, threads: int, provider: Provider, options: dict[str, Any], stop: Stop) -> tuple[int, bool]:
+    """After the stop: the number of requests that were begun and not answered, and whether something computes still."""
+    from runtimes.serving.endpoint import Endpoint, listen, serve, server_of
     from runtimes.serving.hosts import hosts_of, is_local
     from runtimes.serving.served import open_served
 
@@ -116,15 +149,52 @@ def serve_bundle(folder: Path, threads: int, provider: Provider, options: dict[s
     with listen(host, options["port"]) as listener:
         hosts = hosts_of(host, options["allow_host"])
         endpoint = Endpoint(served, limits_of(options), say, hosts=hosts, verbose=options["log_requests"])
+        server = server_of(endpoint)
+        stop.ends(server)
         port = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         say(f"{served.facts()['name']}: ready at http://{shown}:{port}")
         if not is_local(host):
             say("warning: whoever reaches this address may ask: there is no password")
-        lost = serve(endpoint, listener)
-    if lost:
-        say(f"stopped; requests that were not answered: {lost:,}")
-        raise click.exceptions.Exit(EXIT_LOST)
+        return serve(endpoint, listener, server), endpoint.worker.is_alive
+
+
+class Stop:
+    """What Ctrl-C and SIGTERM do: they end the loading, later the server, and nothing else any more."""
+
+    def __init__(self) -> None:
+        self._server: Server | None = None
+        self._told = False
+
+    def ends(self, server: Server) -> None:
+        """From now on it is the server that is told. A second signal that is a Ctrl-C does not wait for answers."""
+        self._server = server
+        server.should_exit = self._told  # where the exception of a signal was lost in what was loaded
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Takes a signal."""
+        first, self._told = not self._told, True
+        if self._server is not None:
+            self._server.handle_exit(number, frame)
+        elif first:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """A block that signals stop, after which they are ignored: the process ends, and its exit code is decided."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may listen to signals
+        return
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    after: dict[signal.Signals, Any] = dict(before)
+    try:
+        yield stop
+        after = dict.fromkeys(before, signal.SIG_IGN)
+    finally:
+        for each, handler in after.items():
+            signal.signal(each, handler)
 
 
 def say(line: str) -> None:

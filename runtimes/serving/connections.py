@@ -67,6 +67,12 @@ class Connection(H11Protocol):
         super().resume_writing()
         self._unwatch()
 
+    def shutdown(self) -> None:
+        """Ends once what is computed for it is answered: at once where no request is there whole."""
+        super().shutdown()
+        if bool(self.cycle) and self.cycle.more_body and not self.cycle.response_complete:
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """The answer to what is no HTTP."""
         error = RequestError(400, "E621", "the request is not HTTP", "send it as HTTP/1.1 has it")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,11 +21,16 @@ from runtimes.errors import RunError
 from runtimes.serving.connections import READ_SECONDS, Connection
 from runtimes.serving.hosts import host_named
 from runtimes.serving.replies import as_json, refusal
-from runtimes.serving.requests import Limits, RequestError, Row, Worker, rows_asked
+from runtimes.serving.requests import Limits, RequestError, Row, rows_asked
 from runtimes.serving.served import Served
+from runtimes.serving.worker import Worker
 
 STOP_SECONDS = 30
 """That requests under way may take when the server stops."""
+STOP_GRACE = 0.1
+"""Seconds in which a request that is on its way when the server stops may come whole."""
+CLOSE_SECONDS = 0.5
+"""That the thread may take to end when everything is answered."""
 Say = Callable[[str], None]
 Told = Callable[..., Awaitable[Response]]
 Hold = Callable[[int], None]
@@ -102,6 +105,7 @@ class Endpoint:
         limits = {
             "max_request_bytes": self.limits.max_bytes,
             "max_rows": self.limits.max_rows,
+            "max_characters": self.limits.max_characters,
             "max_seconds": self.limits.max_seconds,
         }
         return as_json({**self.served.facts(), "limits": limits})
@@ -110,7 +114,7 @@ class Endpoint:
         with self._holding() as hold:
             body = await read_body(request, self.limits.max_bytes, hold)
             rows = rows_asked(body, self.served, self.limits)
-            answers = await self._answered(rows)
+            answers = await self._answered(request, rows)
         try:
             return as_json({"answers": answers})
         except ValueError:
@@ -118,15 +122,25 @@ class Endpoint:
             self.say(f"error[E604]: {message}")
             raise RequestError(500, "E604", message, "verify the bundle: recipe verify BUNDLE") from None
 
-    async def _answered(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """The answers. Raises RequestError 503 where they take too long; rows not yet begun then are left out."""
+    async def _answered(self, request: Request, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The answers. Raises RequestError 503 where they take too long, ClientDisconnect when the client has left.
+
+        What is not begun by then is not computed.
+        """
+        answers = asyncio.wrap_future(self.worker.submit(rows))
+        left = asyncio.ensure_future(_left(request))
         try:
-            async with asyncio.timeout(self.limits.max_seconds):
-                return await asyncio.wrap_future(self.worker.submit(rows))
-        except TimeoutError:
-            message = f"no answer within {self.limits.max_seconds:g} seconds"
-            hint = "ask later or for fewer rows at once, or start the server with a larger --max-seconds"
-            raise RequestError(503, "E623", message, hint) from None
+            await asyncio.wait((answers, left), timeout=self.limits.max_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answers.done():
+                return answers.result()
+            if left.done():
+                raise ClientDisconnect
+        finally:
+            answers.cancel()
+            left.cancel()
+        message = f"no answer within {self.limits.max_seconds:g} seconds"
+        hint = "ask later or for fewer rows at once, or start the server with a larger --max-seconds"
+        raise RequestError(503, "E623", message, hint)
 
     @contextmanager
     def _holding(self) -> Iterator[Hold]:
@@ -169,6 +183,12 @@ async def read_body(request: Request, most: int, hold: Hold) -> bytes:
     return bytes(body)
 
 
+async def _left(request: Request) -> None:
+    """Returns when the client has left, whose body is read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _no_address(request: Request, error: HTTPException) -> Response:
     """What a wrong path or method is answered with."""
     hint = "there are GET /health, GET /metadata and POST /predict"
@@ -187,20 +207,19 @@ def _path(request: Request) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but that a signal which it obeyed is not raised again: the process ends with a code of its own."""
+    """uvicorn's, but that signals are its caller's, and that what is on its way at a stop may still come."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stops at Ctrl-C and SIGTERM; a second Ctrl-C does not wait for what is under way."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may listen to signals
-            return
-        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+        """Listens to none: whoever runs it knows what signals there mean, also before it runs and afterwards."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections; soon after, each ends that nothing is computed for; the others when answered."""
+        for listening in self.servers:
+            listening.close()
+        await asyncio.sleep(STOP_GRACE)
+        await super().shutdown(sockets)
 
 
 def server_of(endpoint: Endpoint) -> Server:
@@ -239,6 +258,5 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(endpoint: Endpoint, listener: socket.socket, server: Server | None = None) -> int:
     """Answers until it is told to stop; the number of requests that were begun and not answered."""
     (server or server_of(endpoint)).run(sockets=[listener])
-    if not endpoint.lost:
-        endpoint.worker.close(STOP_SECONDS)
+    endpoint.worker.close(CLOSE_SECONDS)  # what is computed still, nobody waits for
     return endpoint.lost

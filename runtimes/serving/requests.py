@@ -1,22 +1,15 @@
-"""Answers to requests that come at once: each is read by itself, rows of several share a batch, on one thread."""
+"""What is asked of a server: the rows of a request, limits, and what is wrong with it."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from itertools import islice
-from queue import Empty, Queue
-from threading import Thread
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from compiler.data.readers import RepeatedKeyError, once_each
-from compiler.data.texts import BadValueError
 from compiler.diagnostics import did_you_mean, short
 from compiler.json_text import NestedError, value_of
-from runtimes.errors import RunError
 from runtimes.serving.served import Served
 
 Row = Mapping[str, object]
@@ -25,8 +18,6 @@ ROWS, TEXT = "rows", "text"
 _SHAPE = 'send {"rows": [{"column": value, ...}, ...]} or {"text": "..."}'
 _MOST_NESTED = 64
 """Lists and objects in one another; what reads a row goes through them by calls, and so does what writes it back."""
-_ROWS_FAULTS = frozenset({"E412"})
-"""Codes of a run that say that a row is wrong: its image is broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +26,7 @@ class Limits:
 
     max_bytes: int = 4 << 20  # of a request's body
     max_rows: int = 256  # of a request
+    max_characters: int = 200_000  # of a row, of what is tokenized; of the rows of a batch together as well
     max_seconds: float = 120.0  # that a request may wait for its answer, from when it was read
     max_connections: int = 512
     max_batch: int = 32  # rows that are computed at once
@@ -139,145 +131,3 @@ def _unreadable(message: str) -> RequestError:
 
 def _misshapen(message: str, hint: str = _SHAPE, key: str | None = None) -> RequestError:
     return RequestError(422, "E621", message, hint, key=key)
-
-
-# --- answering
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Rows that wait, and where their answers go."""
-
-    rows: Sequence[Row]
-    answers: Future[list[dict[str, Any]]] = field(default_factory=Future)
-
-
-class Worker:
-    """One thread that answers all requests, so that none of them takes cores from another.
-
-    `say` is told of failures that are not the request's. Raises RunError when the graph can't be loaded.
-    """
-
-    def __init__(self, served: Served, limits: Limits, say: Callable[[str], None] = lambda line: None) -> None:
-        self._served, self._limits, self._say = served, limits, say
-        self._queue: Queue[_Asked | None] = Queue()
-        self._thread = Thread(target=self._work, name="answers", daemon=True)
-        self._loaded: Future[None] = Future()
-        self._thread.start()
-        self._loaded.result()
-
-    def submit(self, rows: Sequence[Row]) -> Future[list[dict[str, Any]]]:
-        """The answers, when they are there: each row with its prediction. The future raises RequestError.
-
-        Raises RequestError 503 when too many requests wait, 500 when nothing answers them any more.
-        """
-        self.check()
-        if self._queue.qsize() >= self._limits.max_waiting:
-            raise RequestError(503, "E623", f"{self._limits.max_waiting:,} requests wait already", "ask again later")
-        asked = _Asked(rows)
-        self._queue.put(asked)
-        return asked.answers
-
-    def check(self) -> None:
-        """Nothing while requests are answered. Raises RequestError 500."""
-        if not self._thread.is_alive():
-            raise RequestError(500, "E499", "the thread that answers has ended", "start the server again")
-
-    def close(self, seconds: float | None = None) -> None:
-        """Returns when everything that was submitted is answered; nothing may be submitted afterwards.
-
-        After `seconds` at the latest: what nobody waits for any more is not worth more.
-        """
-        self._queue.put(None)
-        self._thread.join(seconds)
-
-    def _work(self) -> None:
-        try:
-            self._served.load()  # here: MLX runs a function in the thread that opened it
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits for it
-            self._loaded.set_exception(error)
-            return
-        self._loaded.set_result(None)
-        while (first := self._queue.get()) is not None:
-            self._answer(self._gathered(first))
-
-    def _gathered(self, first: _Asked) -> list[_Asked]:
-        """A request and those that come soon enough to share its batch."""
-        gathered, num_rows = [first], len(first.rows)
-        end = time.monotonic() + self._limits.max_wait
-        while num_rows < self._limits.max_batch:
-            try:
-                more = self._queue.get(timeout=max(0.0, end - time.monotonic()))
-            except Empty:
-                break
-            if more is None:
-                self._queue.put(None)  # the end, which is to be found again after this batch
-                break
-            gathered.append(more)
-            num_rows += len(more.rows)
-        return gathered
-
-    def _answer(self, gathered: Sequence[_Asked]) -> None:
-        """Sets the answers of each request, or what is wrong with it: none fails by another's fault."""
-        read: list[tuple[_Asked, list[Any]]] = []
-        for asked in gathered:
-            if asked.answers.set_running_or_notify_cancel():
-                try:
-                    read.append((asked, [self._read(number, row) for number, row in enumerate(asked.rows)]))
-                except RequestError as error:
-                    asked.answers.set_exception(error)
-        try:
-            self._answer_read(read)
-        except Exception:  # noqa: BLE001 - whatever it was, it is found again and said of the request that it is of
-            for asked, rows in read:
-                self._answer_alone(asked, rows)
-
-    def _read(self, number: int, row: Row) -> Any:
-        try:
-            return self._served.read(row)
-        except BadValueError as error:
-            if error.column in row:
-                raise RequestError(422, "E622", error.message, row=number, key=error.column) from None
-            hint = f"{did_you_mean(error.column, row, noun='it has')} (rename it)"
-            message = f'the row has no column "{error.column}"'
-            raise RequestError(422, "E622", message, hint, row=number, key=error.column) from None
-        except Exception as error:
-            raise self._failure(error, number) from error
-
-    def _answer_read(self, read: Sequence[tuple[_Asked, list[Any]]]) -> None:
-        rows = [row for _, own in read for row in own]
-        numbers = [number for _, own in read for number in range(len(own))]
-        predictions = self._served.predict(rows, numbers, self._limits.max_batch)
-        given = [row for asked, _ in read for row in asked.rows]
-        answers = iter([{**row, "prediction": each} for row, each in zip(given, predictions, strict=True)])
-        for asked, own in read:  # from here on nothing fails: no request is answered twice
-            asked.answers.set_result([*islice(answers, len(own))])
-
-    def _answer_alone(self, asked: _Asked, rows: list[Any]) -> None:
-        """The answers to one request; where they fail, the error names the first row that does."""
-        try:
-            self._answer_read([(asked, rows)])
-        except Exception as error:  # noqa: BLE001 - the server's edge
-            asked.answers.set_exception(self._blamed(rows, error))
-
-    def _blamed(self, rows: Sequence[Any], error: Exception) -> RequestError:
-        for number, row in enumerate(rows):
-            try:
-                self._served.predict([row], [number], 1)
-            except Exception as found:  # noqa: BLE001 - the server's edge
-                return self._failure(found, number)
-        return self._failure(error, None)
-
-    def _failure(self, error: Exception, number: int | None) -> RequestError:
-        """An error as the endpoint says it: a row's fault, or ours, which is told here too."""
-        from compiler.templates import TemplateError
-
-        if isinstance(error, RunError) and error.code in _ROWS_FAULTS:
-            return RequestError(422, error.code, error.message, error.hint, row=number)
-        if isinstance(error, TemplateError):
-            return RequestError(422, "E622", str(error), "give the row other values", row=number)
-        code, message = "E499", f"{type(error).__name__}: {error}"
-        if isinstance(error, RunError):
-            code, message = error.code, error.message
-        self._say(f"error[{code}]: {message}")
-        return RequestError(500, code, message, "the request is not at fault; the server goes on", row=number)

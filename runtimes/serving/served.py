@@ -40,6 +40,10 @@ class Served(Protocol):
         """What `predict` takes of a row. Raises BadValueError for one that can't be answered."""
         ...
 
+    def size(self, read: Any) -> int:
+        """Characters that are tokenized of what `read` gave."""
+        ...
+
     def predict(self, rows: Sequence[Any], numbers: Sequence[int], batch_size: int) -> Sequence[Any]:
         """The prediction for each row. `numbers`: of each in its request, by which what is drawn is seeded."""
         ...
@@ -81,6 +85,10 @@ class OneTask:
         found = self.reader.given(row)
         self.bundle.check(found)
         return found
+
+    def size(self, read: Any) -> int:
+        """Characters of its texts."""
+        return sum(map(len, compiler_tasks.texts_of(self.bundle.task, read)))
 
     def predict(self, rows: Sequence[Any], numbers: Sequence[int], batch_size: int) -> Sequence[Any]:
         """The natural answer for each row."""
@@ -138,6 +146,10 @@ class SeveralTasks:
     def read(self, row: Row) -> Any:
         """The row by role, for each task."""
         return {name: part.read(row) for name, part in self.parts.items()}
+
+    def size(self, read: Any) -> int:
+        """Characters of the texts of the task that reads most; mostly all read the same, and it is tokenized once."""
+        return max(part.size(read[name]) for name, part in self.parts.items())
 
     def predict(self, rows: Sequence[Any], numbers: Sequence[int], batch_size: int) -> Sequence[Any]:
         """The answers of all tasks for each row. None of them draws, so that numbers count for nothing."""

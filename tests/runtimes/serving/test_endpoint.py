@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +26,7 @@ from runtimes.errors import RunError
 from runtimes.serving import connections
 from runtimes.serving.endpoint import listen
 from runtimes.serving.requests import Limits
+from tests.reverser import Reverser
 from tests.serving import Serving, serving
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +104,12 @@ def test_health_and_metadata_say_what_is_served(server: Serving) -> None:
     status, value = server.get("/metadata")
     assert status == 200
     assert value["columns"] == [{"column": "text", "role": "text", "kind": "text", "required": True}]
-    assert value["limits"] == {"max_request_bytes": 20_000, "max_rows": 40, "max_seconds": 120.0}
+    assert value["limits"] == {
+        "max_request_bytes": 20_000,
+        "max_rows": 40,
+        "max_characters": 200_000,
+        "max_seconds": 120.0,
+    }
     assert server.get("/") == (status, value)
 
 
@@ -216,6 +220,54 @@ def test_a_request_that_takes_too_long_is_told_to_come_again(tiny) -> None:
     assert running.lost == [0]  # it was answered
 
 
+def test_a_request_whose_time_is_up_before_its_batch_is_not_computed() -> None:
+    served = Reverser()
+    served.open.clear()
+    with serving(served, Limits(max_wait=0.0, max_seconds=0.3)) as running:
+        assert running.predict({"text": "held"})[0] == 503
+        assert served.busy.wait(30)  # it is computed still
+        assert running.predict({"text": "late"})[0] == 503
+        served.open.set()
+        assert running.predict({"text": "next"})[0] == 200
+    assert [rows for rows, _, _ in served.calls] == [["held"], ["next"]]
+    assert running.lost == [0]
+
+
+def test_a_request_whose_client_has_left_is_not_computed_and_holds_no_stop() -> None:
+    served = Reverser()
+    with serving(served, Limits(max_wait=0.0), verbose=True) as running:
+
+        def leave(word: str) -> None:
+            body = json.dumps({"text": word}).encode()
+            with socket.create_connection(("127.0.0.1", running.port)) as connection:
+                connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n" + body)
+                assert served.busy.wait(30)
+                assert running.get("/metadata")[0] == 200  # what was sent before is read
+
+        served.open.clear()
+        leave("held")
+        leave("late")
+        until(lambda: [line[:18] for line in running.lines].count("POST /predict 400 ") == 2)
+        served.open.set()
+        assert running.predict({"text": "next"})[0] == 200
+        assert [rows for rows, _, _ in served.calls] == [["held"], ["next"]]
+        served.open.clear()
+        served.busy.clear()
+        leave("last")
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    served.open.set()
+    assert running.lost == [0]
+
+
+def test_a_text_of_megabytes_is_refused_and_the_next_request_is_answered(tiny) -> None:
+    with serving(tiny.bundle) as running:
+        status, value = running.predict({"text": "a good film " * 340_000})
+        assert (status, value["error"]["code"], value["error"]["row"]) == (422, "E622", 0)
+        assert value["error"]["message"] == "4,080,000 characters to read; a row may have 200,000"
+        assert running.predict({"text": "a good film " * 16_000})[0] == 200
+
+
 def test_connections_that_are_too_many_are_told_to_come_again(tiny) -> None:
     with serving(tiny.bundle, Limits(max_connections=2)) as running:
         idle = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(2)]
@@ -278,20 +330,6 @@ def test_names_of_this_machine_are_answered_at_its_own_address(server: Serving, 
     assert asked(server, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())[0].startswith("HTTP/1.1 200 ")
 
 
-def test_a_stop_answers_what_is_under_way(tiny) -> None:
-    found: list[tuple[int, Any]] = []
-    with serving(tiny.bundle, Limits(max_wait=1.0), verbose=True) as running:
-        threads = [threading.Thread(target=lambda: found.append(running.predict({"text": "a"}))) for _ in range(5)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.3)  # they wait for others to share their batch
-    for thread in threads:
-        thread.join()
-    assert [status for status, _ in found] == [200] * 5
-    assert running.lost == [0]
-    assert [line.rsplit(" ", 2)[0] for line in running.lines] == ["POST /predict 200"] * 5
-
-
 def test_an_answer_does_not_wait_for_the_clients_word_between_two_packets() -> None:
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         taken, _ = listener.accept()
@@ -303,58 +341,6 @@ def test_a_port_that_is_taken_is_one_error(server: Serving) -> None:
     with pytest.raises(RunError, match=f"port {server.port}: address already in use") as caught:
         listen("127.0.0.1", server.port)
     assert caught.value.code == "E620"
-
-
-# --- the command
-
-
-def start(bundle: Path, *options: str) -> tuple[subprocess.Popen[str], Serving]:
-    """`recipe predict --serve` as a process, and where it answers."""
-    done = subprocess.Popen(
-        [sys.executable, "-c", RECIPE, "predict", bundle, "--serve", "--port", "0", "--threads", "1", *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert done.stderr is not None
-    line = done.stderr.readline()
-    assert line.startswith("tiny-sentiment: ready at http://127.0.0.1:"), line
-    return done, Serving(port=int(line.rpartition(":")[2]))
-
-
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_server_when_its_requests_are_answered(tiny, sent: signal.Signals) -> None:
-    process, running = start(tiny.bundle, "--max-wait-ms", "1000")
-    found: list[tuple[int, Any]] = []
-    thread = threading.Thread(target=lambda: found.append(running.predict({"text": "a"})))
-    thread.start()
-    time.sleep(0.3)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
-    thread.join()
-    assert (process.returncode, said) == (0, "")
-    assert [status for status, _ in found] == [200]
-
-
-def test_requests_that_a_second_interrupt_leaves_unanswered_are_told(tiny) -> None:
-    process, running = start(tiny.bundle, "--max-wait-ms", "10000", "--log-requests")
-    found: list[tuple[int, Any]] = []
-
-    def ask() -> None:
-        with suppress(OSError, ValueError):  # the connection ends, or says in plain text that it does
-            found.append(running.predict({"text": "a"}))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    thread.join()
-    assert (process.returncode, found) == (130, [])
-    assert said.splitlines()[-1] == "stopped; requests that were not answered: 1"
 
 
 IMPORTED = """

@@ -1,68 +1,20 @@
-"""What a server does with requests that come at once: a small model of ours instead of a bundle, and no network."""
+"""What is read in a request, and what is said of one that can't be."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
-from compiler.data.texts import BadValueError, text_of
-from runtimes.errors import RunError
-from runtimes.serving.requests import Limits, RequestError, Worker, rows_asked
-
-
-@dataclass
-class Reverser:
-    """Answers a text with its letters reversed; it can be held, and some texts break it."""
-
-    text_column: str | None = "word"
-    required: tuple[str, ...] = ("word",)
-    calls: list[tuple[list[str], list[int], int]] = field(default_factory=list)
-    open: threading.Event = field(default_factory=threading.Event)
-    busy: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.open.set()
-
-    def load(self) -> None:
-        if self.text_column == "gone":
-            raise RunError("E604", "the graph does not load", "export it again")
-
-    def read(self, row: Mapping[str, object]) -> str:
-        return text_of(row, "word")
-
-    def predict(self, rows: Sequence[str], numbers: Sequence[int], batch_size: int) -> list[dict[str, str]]:
-        self.calls.append(([*rows], [*numbers], batch_size))
-        self.busy.set()
-        assert self.open.wait(30)
-        if "broken image" in rows:
-            raise RunError("E412", "a broken image", "put a whole one there")
-        if "divide" in rows:
-            return [{"text": str(1 / 0)}]
-        if "lost" in rows:
-            return []
-        return [{"text": row[::-1]} for row in rows]
-
-    def facts(self) -> dict[str, Any]:
-        return {"name": "reverser"}
-
-
-def words(*values: object) -> list[dict[str, object]]:
-    return [{"word": value} for value in values]
+from runtimes.serving.requests import Limits, RequestError, rows_asked
+from tests.reverser import Reverser, words
 
 
 def wrong(body: bytes, served: Reverser | None = None, limits: Limits | None = None) -> RequestError:
     with pytest.raises(RequestError) as caught:
         rows_asked(body, served or Reverser(), limits or Limits())
     return caught.value
-
-
-# --- what is asked
 
 
 def test_rows_or_a_text_are_asked() -> None:
@@ -137,148 +89,3 @@ def test_more_rows_than_a_request_may_have_are_refused() -> None:
 def test_a_text_alone_is_refused_where_rows_have_more() -> None:
     found = wrong(b'{"text": "a"}', Reverser(text_column=None, required=("question", "context")))
     assert found.message == 'a text alone is no row here: rows have "question", "context"'
-
-
-# --- answers
-
-
-def test_requests_that_wait_together_share_a_batch_and_each_gets_its_own_answers() -> None:
-    served = Reverser()
-    served.open.clear()
-    worker = Worker(served, Limits(max_batch=8, max_wait=0.0))
-    first = worker.submit(words("held"))
-    assert served.busy.wait(30)
-    others = [worker.submit(words(f"a{number}", f"b{number}")) for number in range(3)]
-    served.open.set()
-    worker.close()
-    assert [answer["prediction"]["text"] for answer in first.result(0)] == ["dleh"]
-    for number, other in enumerate(others):
-        assert other.result(0) == [
-            {"word": f"a{number}", "prediction": {"text": f"{number}a"}},
-            {"word": f"b{number}", "prediction": {"text": f"{number}b"}},
-        ]
-    # what is drawn is seeded by the number in the request, whoever shares the batch
-    assert served.calls[1] == (["a0", "b0", "a1", "b1", "a2", "b2"], [0, 1, 0, 1, 0, 1], 8)
-
-
-def test_a_batch_takes_no_more_requests_than_fill_it() -> None:
-    served = Reverser()
-    served.open.clear()
-    worker = Worker(served, Limits(max_batch=2, max_wait=0.0))
-    worker.submit(words("held"))
-    assert served.busy.wait(30)
-    for number in range(5):
-        worker.submit(words(str(number)))
-    served.open.set()
-    worker.close()
-    assert [rows for rows, _, _ in served.calls] == [["held"], ["0", "1"], ["2", "3"], ["4"]]
-
-
-def test_a_request_waits_a_while_for_others_to_share_its_batch() -> None:
-    served = Reverser()
-    worker = Worker(served, Limits(max_batch=2, max_wait=30.0))
-    found = [worker.submit(words("a")), worker.submit(words("b"))]
-    assert [answers.result(25)[0]["prediction"]["text"] for answers in found] == ["a", "b"]
-    assert len(served.calls) == 1
-    worker.close()
-
-
-def test_a_request_that_fails_takes_no_other_with_it() -> None:
-    served = Reverser()
-    said: list[str] = []
-    served.open.clear()
-    worker = Worker(served, Limits(max_wait=0.0), said.append)
-    worker.submit(words("held"))
-    assert served.busy.wait(30)
-    asked = [words("fine"), words("ok", "broken image", "ok"), words("a", 3), words("divide"), words("too")]
-    found = [worker.submit(rows) for rows in asked]
-    missing = worker.submit([{"wort": "a"}])
-    served.open.set()
-    worker.close()
-    assert found[0].result(0)[0]["prediction"] == {"text": "enif"}
-    assert found[4].result(0)[0]["prediction"] == {"text": "oot"}
-    errors = [answers.exception(0) for answers in (found[1], found[2], missing, found[3])]
-    assert all(isinstance(error, RequestError) for error in errors)
-    assert [(e.status, e.code, e.row, e.key) for e in errors if isinstance(e, RequestError)] == [
-        (422, "E412", 1, None),
-        (422, "E622", 1, "word"),
-        (422, "E622", 0, "word"),
-        (500, "E499", 0, None),
-    ]
-    assert said == ["error[E499]: ZeroDivisionError: division by zero"]  # a row's fault is none of ours
-
-
-def test_answers_of_which_one_is_lost_are_a_fault_and_the_next_request_is_answered() -> None:
-    served = Reverser()
-    served.open.clear()
-    worker = Worker(served, Limits(max_wait=0.0))
-    worker.submit(words("held"))
-    assert served.busy.wait(30)
-    found = [worker.submit(words("fine")), worker.submit(words("lost")), worker.submit(words("too"))]
-    served.open.set()
-    worker.close()
-    assert [found[place].result(0)[0]["prediction"]["text"] for place in (0, 2)] == ["enif", "oot"]
-    error = found[1].exception(0)
-    assert isinstance(error, RequestError)
-    assert (error.status, error.code) == (500, "E499")
-
-
-def test_a_worker_that_has_ended_says_so_instead_of_waiting() -> None:
-    worker = Worker(Reverser(), Limits())
-    worker.check()
-    worker.close()
-    with pytest.raises(RequestError, match="the thread that answers has ended"):
-        worker.submit(words("a"))
-
-
-def test_a_request_that_nobody_waits_for_any_more_is_not_computed() -> None:
-    served = Reverser()
-    served.open.clear()
-    worker = Worker(served, Limits(max_wait=0.0))
-    worker.submit(words("held"))
-    assert served.busy.wait(30)
-    assert worker.submit(words("gone")).cancel()
-    kept = worker.submit(words("kept"))
-    served.open.set()
-    worker.close()
-    assert kept.result(0)
-    assert [rows for rows, _, _ in served.calls] == [["held"], ["kept"]]
-
-
-def test_more_requests_than_may_wait_are_refused() -> None:
-    served = Reverser()
-    served.open.clear()
-    worker = Worker(served, Limits(max_wait=0.0, max_waiting=2))
-    worker.submit(words("held"))
-    assert served.busy.wait(30)
-    waiting = [worker.submit(words("a")), worker.submit(words("b"))]
-    with pytest.raises(RequestError) as caught:
-        worker.submit(words("c"))
-    assert (caught.value.status, caught.value.code) == (503, "E623")
-    served.open.set()
-    worker.close()
-    assert all(answers.result(0) for answers in waiting)
-
-
-def test_a_graph_that_does_not_load_is_said_at_once() -> None:
-    with pytest.raises(RunError, match="does not load"):
-        Worker(Reverser(text_column="gone"), Limits())
-
-
-def test_a_missing_column_is_named_with_the_nearest_one() -> None:
-    worker = Worker(Reverser(), Limits())
-    error = worker.submit([{"wrod": "a"}]).exception(30)
-    worker.close()
-    assert isinstance(error, RequestError)
-    assert error.message == 'the row has no column "word"'
-    assert error.hint == 'did you mean "wrod"? (rename it)'
-
-
-def test_a_bad_value_is_what_the_row_reader_says_it_is() -> None:
-    with pytest.raises(BadValueError) as caught:
-        Reverser().read({"word": 3})
-    worker = Worker(Reverser(), Limits())
-    error = worker.submit([{"word": 3}]).exception(30)
-    worker.close()
-    assert isinstance(error, RequestError)
-    assert error.message == caught.value.message
