@@ -42,7 +42,7 @@ OPTIONS = (
     click.option(
         "--max-wait-ms",
         type=FiniteRange(0, 10_000),
-        default=5.0,
+        default=0.0,
         show_default=True,
         help="That a row waits for others to share its batch; 0: only those that wait already share it.",
     ),

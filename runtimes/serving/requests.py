@@ -30,7 +30,7 @@ class Limits:
     max_seconds: float = 120.0  # that a request may wait for its answer, from when it was read
     max_connections: int = 512
     max_batch: int = 32  # rows that are computed at once
-    max_wait: float = 0.005  # seconds that a row waits for others to share its batch
+    max_wait: float = 0.0  # seconds that a row waits for others to share its batch
     max_waiting: int = 1024  # requests; those beyond are refused
     max_held: int = 256 << 20  # bytes of all requests together
 
