@@ -150,7 +150,7 @@ class Bundle:
         """[P, C] what the trained model answered on the held-out rows, in their order. Raises RunError E601."""
         try:
             found = np.load(self.folder / HELD_OUT, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise broken(self.folder, f"{HELD_OUT} can't be read: {error}") from error
         if found.ndim != 2 or found.shape[1] != self.num_outputs or found.dtype != np.float32:
             raise broken(self.folder, f"{HELD_OUT} has not the outputs of {self.manifest.held_out.rows} rows")

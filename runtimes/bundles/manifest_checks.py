@@ -25,6 +25,7 @@ def faults_of(manifest: Manifest) -> Iterator[str]:
     yield from check_resolved(manifest.task, "/task")
     yield from check_columns(manifest)
     yield from check_generation(manifest)
+    yield from check_metrics(manifest)
 
 
 def check_precision(manifest: Manifest) -> Iterator[str]:
@@ -60,3 +61,11 @@ def check_generation(manifest: Manifest) -> Iterator[str]:
     writes = compiler_tasks.module_of(manifest.task).WRITES
     if writes != (manifest.generation is not None):
         yield f"/generation {'is missing' if writes else 'is there'}: the task writes {'texts' if writes else 'none'}"
+
+
+def check_metrics(manifest: Manifest) -> Iterator[str]:
+    """The task has what is measured."""
+    known = compiler_tasks.module_of(manifest.task).METRICS
+    for place, metric in enumerate(manifest.metrics):
+        if metric.type not in known:
+            yield f'/metrics/{place} is "{metric.type}", which is not for the task: it has {", ".join(known)}'

@@ -50,6 +50,10 @@ def refused(folder: Path) -> str:
         (lambda m: m.update(bundle=4.0), "found the number 4.0"),
         (lambda m: m.update(bundle=True), "found true"),
         (lambda m: m.pop("tolerance"), 'manifest.json does not fit: it needs "tolerance"'),
+        (
+            lambda m: m.update(metrics=[{"type": "mse"}]),
+            '/metrics/0 is "mse", which is not for the task: it has accuracy',
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_by_its_place(bundle_copy: Path, change: Change, said: str) -> None:
@@ -75,6 +79,14 @@ def test_what_is_no_json_says_so(bundle_copy: Path, old: str, new: str, said: st
     assert said in refused(bundle_copy)
 
 
+def test_answers_on_held_out_rows_that_are_cut_off_are_said(bundle_copy: Path) -> None:
+    whole = (bundle_copy / "held_out.npy").read_bytes()
+    for content in (b"", whole[:40], whole[:-3]):
+        (bundle_copy / "held_out.npy").write_bytes(content)
+        with pytest.raises(RunError, match=r"held_out\.npy can't be read"):
+            open_bundle(bundle_copy).held_out()
+
+
 def test_golden_rows_that_are_nested_too_deeply_are_said(bundle_copy: Path) -> None:
     (bundle_copy / "golden.jsonl").write_text(DEEP)
     with pytest.raises(RunError, match=r"golden\.jsonl can't be read: .*nested too deeply"):
@@ -82,7 +94,7 @@ def test_golden_rows_that_are_nested_too_deeply_are_said(bundle_copy: Path) -> N
 
 
 def manifest_of(tiny, task: Any, columns: dict[str, str]) -> Manifest:
-    return replace(read_manifest(tiny.bundle), task=task, columns=columns)
+    return replace(read_manifest(tiny.bundle), task=task, columns=columns, metrics=())
 
 
 def test_every_role_that_is_read_needs_a_column(tiny) -> None:
