@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,26 @@ def test_a_classifier_becomes_a_bundle_that_is_verified_and_predicts(
     assert "metrics_rows" in verified.output
     answer = json.loads(recipe("predict", out, "--text", "a great movie", "--json").output)["prediction"]
     assert answer["label"] in LABELS
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_graph_over_two_gib_keeps_its_weights_beside_it(
+    model: Path, rows: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    """More than a protobuf file can hold; it takes 5 GiB of disk and 12 of memory."""
+    from transformers import AutoModelForSequenceClassification
+
+    large = Path(shutil.copytree(model, tmp_path / "large"))
+    grown: Any = AutoModelForSequenceClassification.from_pretrained(model)
+    grown.resize_token_embeddings(18_000_000, mean_resizing=False)
+    grown.save_pretrained(large)
+    out = tmp_path / "bundle"
+    done = recipe("export", large, "--data", rows, *COLUMNS, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert (out / "onnx" / "model.onnx").stat().st_size < 2**20
+    assert (out / "onnx" / "model.onnx_data").stat().st_size > 2**31
+    assert recipe("verify", out).exit_code == 0
 
 
 def test_without_rows_it_says_that_no_metric_was_measured_and_compares_all_the_same(
